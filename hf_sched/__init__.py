@@ -1,0 +1,56 @@
+"""Learning-rate schedules for the Hugging Face Trainer, and for anything that takes an `lr_scheduler_type`.
+
+Importing this package is all it takes: its schedules are then values of `lr_scheduler_type` beside transformers' own.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from hf_sched import catalog as _catalog  # noqa: F401  (registers the schedules)
+from hf_sched import transformers_hook as _transformers_hook
+from hf_sched.arguments import Count, Duration, Positive, Rate, Ratio
+from hf_sched.phases import FLOOR, PEAK, Level, Phase, decay, hold, restart, warmup
+from hf_sched.registry import available, build, register
+from hf_sched.schedule import Schedule, Segment
+
+if TYPE_CHECKING:
+    from hf_sched.scheduler import ScheduleLR, get_scheduler
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FLOOR",
+    "PEAK",
+    "Count",
+    "Duration",
+    "Level",
+    "Phase",
+    "Positive",
+    "Rate",
+    "Ratio",
+    "Schedule",
+    "ScheduleLR",
+    "Segment",
+    "available",
+    "build",
+    "decay",
+    "get_scheduler",
+    "hold",
+    "register",
+    "restart",
+    "warmup",
+]
+
+_transformers_hook.install()
+
+
+def __getattr__(name: str) -> Any:
+    # These need torch, which takes seconds to import: they are loaded when first used.
+    if name in ("ScheduleLR", "get_scheduler"):
+        from hf_sched import scheduler
+
+        return getattr(scheduler, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,149 @@
+"""Reading arguments: every value that a user writes passes through one of these readers, once.
+
+A reader takes the argument's name and the value, and gives back the value in its one form or raises a `ValueError` that
+names the argument, says what is allowed and shows what was received. Numbers may arrive as text, since YAML reads
+`1e-7` as text.
+
+A parameter of a schedule says what it takes by its annotation: one of the aliases at the end (`Ratio`, `Count`, ...),
+or plain `float`, `int`, `str`.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Annotated, Any, TypeAlias
+
+
+def refuse(name: str, allowed: str, value: object) -> ValueError:
+    """The error for a value that an argument cannot have."""
+    return ValueError(f"`{name}` must be {allowed}, received {value!r}")
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """What ends a sentence about a wrong word: `; did you mean 'x'?` where a known word is near, else a full stop."""
+    import difflib  # only needed for errors
+
+    near = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else "."
+
+
+class Reader:
+    """Base of the readers: call it with a name and a value."""
+
+    def __call__(self, name: str, value: object) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Number(Reader):
+    """A finite number between two bounds, as a float."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above_low: bool = False
+    """Whether the lower bound itself is shut out."""
+
+    def __call__(self, name: str, value: object) -> float:
+        number = _as_float(value)
+        below = number is not None and (number <= self.low if self.above_low else number < self.low)
+        if number is None or below or number > self.high:
+            raise refuse(name, self._allowed(), value)
+        return number
+
+    def _allowed(self) -> str:
+        if self.low > -math.inf and self.high < math.inf:
+            return f"a number from {self.low:g} to {self.high:g}"
+        if self.low > -math.inf:
+            return f"a finite number above {self.low:g}" if self.above_low else f"a finite number, {self.low:g} or more"
+        return "a finite number"
+
+
+@dataclass(frozen=True)
+class Whole(Reader):
+    """A whole number, as an int; `500.0` and `"500"` are whole numbers too."""
+
+    low: int = 0
+
+    def __call__(self, name: str, value: object) -> int:
+        number: int | None
+        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+            number = int(value)
+        else:
+            approximate = _as_float(value)
+            number = int(approximate) if approximate is not None and approximate.is_integer() else None
+        if number is None or number < self.low:
+            raise refuse(name, f"a whole number, {self.low} or more", value)
+        return number
+
+
+@dataclass(frozen=True)
+class DurationReader(Reader):
+    """A number of optimizer steps (an int) or a share of the run (a `Fraction` from 0 to 1).
+
+    `500` and `"500"` are steps; `0.05`, `"0.05"` and `"5%"` are shares. A share stays exact, so that 0.07 of 100 steps
+    is 7.
+    """
+
+    def __call__(self, name: str, value: object) -> int | Fraction:
+        allowed = 'a number of steps (500) or a share of the run (0.05 or "5%"), 0 or more'
+        text = value.strip() if isinstance(value, str) else ""
+        if text.endswith("%"):
+            percent = _as_float(text[:-1])
+            if percent is None or not 0 <= percent <= 100:
+                raise refuse(name, allowed, value)
+            return Fraction(repr(percent)) / 100
+        if isinstance(value, Fraction) and 0 <= value <= 1:
+            return value
+        number = _as_float(value)
+        if number is None or number < 0 or (number >= 1 and not number.is_integer()):
+            raise refuse(name, allowed, value)
+        return Fraction(repr(number)) if 0 < number < 1 else int(number)
+
+
+@dataclass(frozen=True)
+class OneOf(Reader):
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, name: str, value: object) -> str:
+        if not isinstance(value, str) or value not in self.words:
+            raise ValueError(
+                f"{refuse(name, 'one of ' + ', '.join(self.words), value)}{did_you_mean(value, self.words)}"
+            )
+        return value
+
+
+def as_steps(duration: int | float | str | Fraction, num_training_steps: int) -> int:
+    """A duration in optimizer steps; a share of the run is rounded to the nearest, half a step upwards."""
+    duration = DurationReader()("duration", duration)
+    if isinstance(duration, Fraction):
+        return math.floor(duration * num_training_steps + Fraction(1, 2))
+    return duration
+
+
+def _as_float(value: object) -> float | None:
+    """The value as a finite float; None where it is no such number (bool is none)."""
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+Ratio: TypeAlias = Annotated[float, Number(0, 1)]
+"""A share from 0 to 1, usually of the peak."""
+Positive: TypeAlias = Annotated[float, Number(0, above_low=True)]
+"""A number above 0."""
+Rate: TypeAlias = Annotated[float, Number(0)]
+"""A learning rate: 0 or more."""
+Count: TypeAlias = Annotated[int, Whole(1)]
+"""How many of something: 1 or more."""
+Duration: TypeAlias = Annotated[int | float | str | Fraction, DurationReader()]
+"""Steps, or a share of the run."""

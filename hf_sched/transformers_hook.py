@@ -1,0 +1,178 @@
+"""Makes the registered names values of `lr_scheduler_type`. The only file that touches transformers' private tables.
+
+transformers has no way to register a schedule: `SchedulerType`, an enum, lists the names it accepts, and
+`TYPE_TO_SCHEDULER_FUNCTION` the functions behind them. Both are extended in place, when transformers is imported if it
+is not yet. So that every parser built later offers the names, each enum member must exist as soon as the enum does; the
+table of functions comes in another module, sometimes much later.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from functools import partial, wraps
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from hf_sched import registry
+
+SUPPORTED = "transformers 4.57 to 5.x"
+
+_enum: Any = None
+_table: dict[Any, Any] | None = None
+
+
+def install() -> None:
+    """Extend transformers' tables now, or as soon as it is imported."""
+    if "transformers" in sys.modules:
+        _watch_imports()
+    else:
+        sys.meta_path.insert(0, _WhenTransformersIsImported())
+    registry.on_register(_add)
+
+
+class _WhenTransformersIsImported:
+    """Puts off the import of wrapt, which costs more than all of hf_sched, until there is something to watch."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name == "transformers" and self in sys.meta_path:
+            sys.meta_path.remove(self)
+            _watch_imports()
+        return None
+
+
+def _watch_imports() -> None:
+    from wrapt import register_post_import_hook
+
+    register_post_import_hook(_extend_enum, "transformers.trainer_utils")
+    register_post_import_hook(_extend_table, "transformers.optimization")
+    register_post_import_hook(_extend_training_arguments, "transformers.training_args")
+
+
+def _extend_enum(module: ModuleType) -> None:
+    global _enum
+    enum = getattr(module, "SchedulerType", None)
+    if not (isinstance(enum, type) and issubclass(enum, Enum) and issubclass(enum, str)):
+        raise _unsupported("trainer_utils.SchedulerType")
+    _enum = enum
+    builtin = [member.value for member in enum if member.value not in registry.available()]
+
+    def _missing_(cls: type[Enum], value: object) -> None:
+        raise ValueError(registry.unknown_name(value, builtin))
+
+    enum._missing_ = classmethod(_missing_)  # type: ignore[assignment]
+    for name in registry.available():
+        _add(name)
+
+
+def _extend_table(module: ModuleType) -> None:
+    global _table
+    table = getattr(module, "TYPE_TO_SCHEDULER_FUNCTION", None)
+    if not isinstance(table, dict):
+        _remove_all()
+        raise _unsupported("optimization.TYPE_TO_SCHEDULER_FUNCTION")
+    _table = table
+    for name in registry.available():
+        _add(name)
+
+
+def _extend_training_arguments(module: ModuleType) -> None:
+    cls: Any = getattr(module, "TrainingArguments", None)
+    if not hasattr(cls, "__post_init__"):
+        _remove_all()
+        raise _unsupported("training_args.TrainingArguments.__post_init__")
+    if not hasattr(cls.__post_init__, "_checks_schedules"):
+        cls.__post_init__ = _with_check(cls.__post_init__)
+        cls.__setstate__ = _set_state
+
+
+def _unsupported(what: str) -> ImportError:
+    import transformers
+
+    return ImportError(
+        f"hf_sched supports {SUPPORTED}, but transformers {transformers.__version__} has no `{what}` that it can "
+        "extend, so it registered "
+        "nothing: install a supported transformers, or a newer hf_sched"
+    )
+
+
+def _add(name: str) -> None:
+    """Make a registered name a member of the enum, and give it its function; whichever of the two is loaded."""
+    if _enum is not None and name not in _enum._value2member_map_:
+        _add_member(_enum, name)
+    if _enum is not None and _table is not None:
+        _table[_enum(name)] = partial(_make_scheduler, name)
+
+
+def _make_scheduler(schedule_name: str, *args: Any, **kwargs: Any) -> Any:
+    from hf_sched.scheduler import make_scheduler  # imports torch
+
+    return make_scheduler(schedule_name, *args, **kwargs)
+
+
+def _add_member(enum: Any, value: str) -> None:
+    """What the enum's metaclass does for a member in the class body (CPython 3.10 to 3.14)."""
+    member = str.__new__(enum, value)
+    member._name_ = value.upper()
+    member._value_ = value
+    member._sort_order_ = len(enum._member_names_)
+    member.__objclass__ = enum
+    # A pickle of it (`training_args.bin`) must load where hf_sched is not installed, so it holds the bare text.
+    member.__reduce_ex__ = lambda protocol: (str, (value,))
+    # Copying goes by the pickle on Python 3.10; a copy must stay the member.
+    member.__copy__ = lambda: member
+    member.__deepcopy__ = lambda memo: member
+    type.__setattr__(enum, member._name_, member)
+    enum._member_names_.append(member._name_)
+    enum._member_map_[member._name_] = member
+    enum._value2member_map_[value] = member
+    if hasattr(enum, "_hashable_values_"):
+        enum._hashable_values_.append(value)
+
+
+def _remove_all() -> None:
+    """Take back what was registered, so that a transformers that fits only half gets nothing."""
+    global _enum, _table
+    for name in registry.available() if _enum is not None else ():
+        member = _enum._value2member_map_.pop(name)
+        _enum._member_names_.remove(member._name_)
+        del _enum._member_map_[member._name_]
+        type.__delattr__(_enum, member._name_)
+        if hasattr(_enum, "_hashable_values_"):
+            _enum._hashable_values_.remove(name)
+        if _table is not None:
+            _table.pop(member, None)
+    _enum = _table = None
+
+
+def _with_check(post_init: Any) -> Any:
+    """`TrainingArguments.__post_init__`, then a check of the schedule's arguments as far as they can be judged yet."""
+
+    @wraps(post_init)
+    def checked_post_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        post_init(self, *args, **kwargs)
+        name = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
+        if name not in registry.available():
+            return
+        given = self.lr_scheduler_kwargs or {}
+        if not isinstance(given, dict):
+            raise ValueError(f"`lr_scheduler_kwargs` must be a mapping, or one in JSON, received {given!r}")
+        entry = registry.entry(name)
+        if self.max_steps > 0:
+            entry.build(self.max_steps, self.get_warmup_steps(self.max_steps), given)
+        else:
+            entry.read(given)
+
+    checked_post_init._checks_schedules = True  # type: ignore[attr-defined]
+    return checked_post_init
+
+
+def _set_state(self: Any, state: dict[str, Any]) -> None:
+    """Unpickle, and turn the bare text that stands for one of our members back into the member."""
+    self.__dict__.update(state)
+    if _enum is not None and state.get("lr_scheduler_type") in registry.available():
+        self.lr_scheduler_type = _enum(state["lr_scheduler_type"])
