@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_sched import catalog as _catalog  # noqa: F401  (registers the schedules)
 from hf_sched import transformers_hook as _transformers_hook
+from hf_sched._version import __version__
 from hf_sched.arguments import Count, Duration, Positive, Rate, Ratio
 from hf_sched.phases import FLOOR, PEAK, Level, Phase, decay, hold, restart, warmup
 from hf_sched.registry import available, build, register
@@ -14,8 +15,6 @@ from hf_sched.schedule import Schedule, Segment
 
 if TYPE_CHECKING:
     from hf_sched.scheduler import ScheduleLR, get_scheduler
-
-__version__ = "0.1.0"
 
 __all__ = [
     "FLOOR",
@@ -30,6 +29,7 @@ __all__ = [
     "Schedule",
     "ScheduleLR",
     "Segment",
+    "__version__",
     "available",
     "build",
     "decay",

@@ -1,0 +1,115 @@
+"""What a recipe is asked to do: its YAML file and command line, read strictly and checked before a model is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NoReturn
+
+from transformers.trainer_utils import get_last_checkpoint
+from trl import TrlParser
+
+import hf_sched
+
+
+def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[Any, ...]:
+    """The recipe's dataclasses, from `--config FILE.yaml` and the flags behind it, which win.
+
+    What does not fit ends the program with one line that says what to write instead, and exit status 2.
+    """
+    parser = TrlParser(dataclass_types)
+    try:
+        *parsed, unknown = parser.parse_args_and_config(args=args, return_remaining_strings=True)
+        refuse_unknown(unknown, [field.name for cls in dataclass_types for field in dataclasses.fields(cls)])
+        for part in parsed:
+            _check_whole_numbers(part)
+            _check_paths(part)
+            _check_schedule(part)
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        stop(error)
+    return tuple(parsed)
+
+
+def stop(error: Exception) -> NoReturn:
+    """End the program with an error's message alone: the traceback of a wrong argument helps nobody."""
+    print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+def refuse_unknown(words: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a ValueError for keys and flags that nothing takes; `words` are what the parser left over."""
+    flags = [word for word in words if word.startswith("--")]
+    if not words:
+        return
+    complaints = []
+    for flag in flags or words:
+        near = get_close_matches(flag.lstrip("-").replace("-", "_"), known, n=1)
+        complaints.append(f"`{flag.lstrip('-')}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
+    raise ValueError(f"the recipe has no argument {', '.join(complaints)}: correct it or leave it out")
+
+
+def checkpoint_to_resume(training_args: Any) -> str | None:
+    """The checkpoint to resume from: a path, the last one (`true`), the last one if there is any (`auto`), or None.
+
+    Raises:
+        ValueError: There is none to resume from.
+    """
+    wanted = training_args.resume_from_checkpoint
+    if wanted in (None, False, "", "false", "False"):
+        return None
+    if wanted not in (True, "true", "True", "auto"):
+        if not Path(wanted).is_dir():
+            raise ValueError(
+                f"`resume_from_checkpoint` must be true, auto or a checkpoint's folder, received {wanted!r}"
+            )
+        return str(wanted)
+    output_dir = Path(training_args.output_dir)
+    last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    if last is None and wanted != "auto":
+        raise ValueError(
+            f"`resume_from_checkpoint` is {wanted!r}, but there is no checkpoint in {str(output_dir)!r}: "
+            "leave it out to start, or write `auto` to resume only if there is one"
+        )
+    return last
+
+
+def _check_whole_numbers(part: Any) -> None:
+    # YAML is weakly typed and argparse converts only text, so `max_steps: 1.5` would get through to the training loop.
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name, None)
+        if (
+            field.type in (int, int | None)
+            and value is not None
+            and (isinstance(value, bool) or not isinstance(value, int))
+        ):
+            raise ValueError(f"`{field.name}` must be a whole number, received {value!r}")
+
+
+def _check_paths(part: Any) -> None:
+    for name in ("model_name_or_path", "dataset_name"):
+        value = getattr(part, name, None)
+        # A hub name has one slash at most; anything longer, or that starts like a path, is one.
+        if (
+            value
+            and (value.count("/") > 1 or value.startswith((".", "/", "~")))
+            and not Path(value).expanduser().exists()
+        ):
+            raise ValueError(
+                f"`{name}` must be a hub name or a path that exists, received {value!r}"
+                + ("; `python recipes/sorting_task.py` makes it" if value.startswith("runs/demo/task") else "")
+            )
+
+
+def _check_schedule(part: Any) -> None:
+    name = str(getattr(getattr(part, "lr_scheduler_type", None), "value", ""))
+    if name in hf_sched.available() and part.max_steps > 0:
+        schedule = hf_sched.build(
+            name,
+            num_training_steps=part.max_steps,
+            num_warmup_steps=part.get_warmup_steps(part.max_steps),
+            **(part.lr_scheduler_kwargs or {}),
+        )
+        schedule.floor(part.learning_rate)
