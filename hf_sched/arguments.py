@@ -67,6 +67,7 @@ class Whole(Reader):
     """A whole number, as an int; `500.0` and `"500"` are whole numbers too."""
 
     low: int = 0
+    high: int = 2**53  # up to here every whole number is a float, too
 
     def __call__(self, name: str, value: object) -> int:
         number: int | None
@@ -77,6 +78,8 @@ class Whole(Reader):
             number = int(approximate) if approximate is not None and approximate.is_integer() else None
         if number is None or number < self.low:
             raise refuse(name, f"a whole number, {self.low} or more", value)
+        if number > self.high:
+            raise refuse(name, f"a whole number from {self.low} to {self.high}", value)
         return number
 
 
@@ -99,7 +102,7 @@ class DurationReader(Reader):
         if isinstance(value, Fraction) and 0 <= value <= 1:
             return value
         number = _as_float(value)
-        if number is None or number < 0 or (number >= 1 and not number.is_integer()):
+        if number is None or not 0 <= number <= 2**53 or (number >= 1 and not number.is_integer()):
             raise refuse(name, allowed, value)
         return Fraction(repr(number)) if 0 < number < 1 else int(number)
 

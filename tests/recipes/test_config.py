@@ -1,0 +1,119 @@
+"""A recipe's arguments: what is wrong ends the program with one line, before anything is loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from trl import DatasetMixtureConfig, GRPOConfig, ModelConfig, ScriptArguments, SFTConfig
+
+from config import checkpoint_to_resume, parse
+from grpo import GRPOScriptArguments
+
+SFT_TYPES = (ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig)
+GRPO_TYPES = (GRPOScriptArguments, GRPOConfig, ModelConfig, DatasetMixtureConfig)
+CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
+CPU = ["--use_cpu", "true"]
+
+
+def parse_yaml(tmp_path: Path, **given):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"output_dir": str(tmp_path / "run"), "use_cpu": True, "bf16": False, **given}))
+    return parse(*SFT_TYPES, args=["--config", str(config)])
+
+
+def test_schedule_arguments_may_come_as_yaml_or_as_json_on_the_command_line(tmp_path):
+    _, args, *_ = parse_yaml(tmp_path, lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"floor_ratio": 0.2})
+    assert args.lr_scheduler_type.value == "cosine_floor"
+    assert args.lr_scheduler_kwargs == {"floor_ratio": 0.2}
+    flags = [
+        "--lr_scheduler_type",
+        "cosine_restarts",
+        "--lr_scheduler_kwargs",
+        '{"num_cycles": 2}',
+        *CPU,
+        "--bf16",
+        "false",
+    ]
+    _, args, *_ = parse(*SFT_TYPES, args=["--output_dir", str(tmp_path), *flags])
+    assert args.lr_scheduler_kwargs == {"num_cycles": 2}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"lerning_rate": 1e-4}, r"`lerning_rate` \(did you mean `learning_rate`\?\)"),
+        ({"max_seq_length": 512}, r"no argument `max_seq_length`"),
+        ({"max_steps": 1.5}, r"`max_steps` must be a whole number, received 1.5"),
+        (
+            {"lr_scheduler_type": "cosin_floor"},
+            r"'cosin_floor' is not the name of a schedule; did you mean 'cosine_floor'",
+        ),
+        (
+            {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"flor_ratio": 0.1}},
+            r"no argument `flor_ratio` \(received 0.1\); did you mean 'floor_ratio'",
+        ),
+        (
+            {"lr_scheduler_type": "cosine_floor", "max_steps": 10, "warmup_steps": 10},
+            r"`num_warmup_steps` must be less than `num_training_steps` \(10\), received 10",
+        ),
+        (
+            {
+                "lr_scheduler_type": "cosine_floor",
+                "max_steps": 10,
+                "learning_rate": 1e-4,
+                "lr_scheduler_kwargs": {"min_lr": "1e-3"},
+            },
+            r"`min_lr` must be at most the peak learning rate 0.0001, received 0.001",
+        ),
+        (
+            {"model_name_or_path": "runs/no/such/model"},
+            r"`model_name_or_path` must be a hub name or a path that exists",
+        ),
+        ({"dataset_name": "./nothing"}, r"`dataset_name` must be a hub name or a path that exists"),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(tmp_path, capsys, given, message):
+    with pytest.raises(SystemExit) as ended:
+        parse_yaml(tmp_path, **given)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(message, line), line
+
+
+def test_resuming_needs_a_checkpoint_unless_it_is_auto(tmp_path):
+    def wanted(value: object) -> str | None:
+        _, args, *_ = parse_yaml(tmp_path, resume_from_checkpoint=value)
+        return checkpoint_to_resume(args)
+
+    assert wanted(None) is None
+    assert wanted("auto") is None
+    with pytest.raises(ValueError, match="no checkpoint in"):
+        wanted("true")
+    with pytest.raises(ValueError, match="must be true, auto or a checkpoint's folder, received '/no/such'"):
+        wanted("/no/such")
+    for step in (5, 10):
+        (tmp_path / "run" / f"checkpoint-{step}").mkdir(parents=True)
+    assert wanted("true") == wanted("auto") == str(tmp_path / "run" / "checkpoint-10")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_a_shipped_config_parses_strictly_and_its_first_line_launches_it(path, capsys, monkeypatch):
+    launch = path.read_text().splitlines()[0]
+    words = launch.removeprefix("# ").split()
+    assert words[:3] == ["accelerate", "launch", "--config_file"]
+    assert words[5] == "--config"
+    assert words[6] == f"recipes/configs/{path.name}"
+    assert all((ROOT / word).is_file() for word in (words[3], words[4], words[6]))
+
+    monkeypatch.chdir(ROOT)
+    if path.stem.startswith("demo"):
+        # Its model is made by `make demo`; here only the arguments count.
+        monkeypatch.setattr("config._check_paths", lambda part: None)
+    types = GRPO_TYPES if "grpo.py" in words[4] else SFT_TYPES
+    script_args, training_args, *_ = parse(*types, args=["--config", str(path), *CPU])
+    assert training_args.lr_scheduler_type.value in ("cosine_floor", "warmup_cosine")
+    assert bool(getattr(script_args, "reward_funcs", None)) == ("grpo" in path.stem)

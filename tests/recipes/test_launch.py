@@ -1,0 +1,46 @@
+"""A launch that silently became another one is refused, through the real launcher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, TWO_PROCESSES
+
+SHORT = {"max_steps": 2, "lr_scheduler_type": "cosine_floor"}
+
+
+def with_changes(path: str, folder: Path, **changes: object) -> list[str]:
+    """A launcher like one of ours, but for these changes."""
+    changed = folder / "changed.yaml"
+    changed.write_text(yaml.safe_dump({**yaml.safe_load((ROOT / path).read_text()), **changes}))
+    return [str(changed)]
+
+
+def test_two_trainings_of_one_process_are_no_training_of_two(run_recipe):
+    refused = run_recipe("sft", TWO_PROCESSES, ok=False, use_cpu=None, **SHORT)
+    assert "2 processes were asked for, but this training has 1 process" in refused.output
+    assert "write `use_cpu: true` in the recipe's YAML" in refused.output
+
+
+def test_a_file_that_starts_one_process_for_two_is_refused(run_recipe, tmp_path):
+    launcher = with_changes(TWO_PROCESSES[0], tmp_path, distributed_type="MULTI_CPU", use_cpu=True)
+    refused = run_recipe("sft", launcher, ok=False, **SHORT)
+    assert "2 processes were asked for, but this training has 1 process" in refused.output
+    assert "`distributed_type: MULTI_GPU`" in refused.output
+
+
+@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+def test_fsdp_that_would_be_plain_ddp_is_refused(run_recipe, tmp_path, recipe):
+    launcher = with_changes("accelerate_configs/fsdp2.yaml", tmp_path, num_processes=2)
+    refused = run_recipe(recipe, launcher, ok=False, **SHORT)
+    assert "FSDP was asked for, but nothing would be sharded" in refused.output
+    assert "Traceback" not in refused.output.split("error: FSDP")[0]
+
+
+def test_only_the_main_process_shows_progress(run_recipe):
+    done = run_recipe("sft", TWO_PROCESSES, **SHORT)
+    # One bar for the training itself; a second process would draw its own.
+    assert done.output.count("| 2/2 [") >= 1
+    assert done.output.count("Writing model shards:   0%") == 1

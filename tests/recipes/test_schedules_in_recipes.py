@@ -1,0 +1,86 @@
+"""The learning rate of every optimizer step is the schedule's, in both recipes and however the work is spread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import FSDP2, GRPO, ONE_PROCESS, SFT, TWO_PROCESSES, ZERO2, ZERO3
+
+import hf_sched
+
+STEPS = 12
+PEAK = {"sft": SFT["learning_rate"], "grpo": GRPO["learning_rate"]}
+SCHEDULES = {
+    "cosine_floor": {"floor_ratio": 0.1},
+    "warmup_cosine": {"warmup": 3, "warmup_shape": "cosine", "min_lr": "1e-5"},
+    "cosine_restarts": {"num_cycles": 2, "cycle_multiplier": 2, "peak_multiplier": 0.5, "floor_ratio": 0.1},
+}
+
+
+def asked(name: str) -> dict[str, object]:
+    return {
+        "lr_scheduler_type": name,
+        "lr_scheduler_kwargs": SCHEDULES[name],
+        "warmup_steps": 0 if name == "warmup_cosine" else 2,
+        "max_steps": STEPS,
+    }
+
+
+def planned(recipe: str, name: str) -> np.ndarray:
+    warmup = asked(name)["warmup_steps"]
+    schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=warmup, **SCHEDULES[name])
+    return schedule.curve(peak=PEAK[recipe])
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+def test_one_and_two_processes_train_on_the_planned_curve(run_recipe, recipe, name):
+    # The same effective batch: 8 x 1 x 2 = 4 x 2 x 2.
+    one = run_recipe(recipe, name="one", gradient_accumulation_steps=2, **asked(name))
+    two = run_recipe(
+        recipe, TWO_PROCESSES, name="two", gradient_accumulation_steps=2, per_device_train_batch_size=4, **asked(name)
+    )
+    assert one.args.world_size == 1
+    assert two.args.world_size == 2
+    np.testing.assert_allclose(one.logged("learning_rate"), planned(recipe, name), rtol=1e-12)
+    np.testing.assert_array_equal(two.logged("learning_rate"), one.logged("learning_rate"))
+    assert min(one.logged("learning_rate")) > 0
+    if recipe == "sft":
+        np.testing.assert_allclose(two.logged("loss"), one.logged("loss"), rtol=1e-4)
+
+
+@pytest.mark.parametrize("launcher", [FSDP2, ZERO2, ZERO3], ids=["fsdp2", "zero2", "zero3"])
+@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+def test_a_sharded_run_trains_on_the_planned_curve(run_recipe, recipe, launcher):
+    sharded = run_recipe(recipe, launcher, **asked("cosine_floor"))
+    assert sharded.args.world_size == 2
+    np.testing.assert_allclose(sharded.logged("learning_rate"), planned(recipe, "cosine_floor"), rtol=1e-12)
+    assert (sharded.folder / "model.safetensors").stat().st_size > 10_000
+    assert len(sharded.logged("learning_rate")) == STEPS
+
+
+@pytest.mark.parametrize("launcher", [ONE_PROCESS, TWO_PROCESSES], ids=["one process", "two processes"])
+@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+def test_a_resumed_run_goes_on_as_if_never_interrupted(run_recipe, recipe, launcher):
+    saving = {"save_strategy": "steps", "save_steps": 6, **asked("cosine_floor")}
+    whole = run_recipe(recipe, launcher, **saving)
+    assert (whole.folder / "checkpoint-6").is_dir()
+    resumed = run_recipe(
+        recipe, launcher, name="resumed", resume_from_checkpoint=str(whole.folder / "checkpoint-6"), **saving
+    )
+    np.testing.assert_array_equal(resumed.logged("learning_rate"), whole.logged("learning_rate"))
+    np.testing.assert_array_equal(resumed.logged("loss"), whole.logged("loss"))
+
+
+def test_a_resume_under_another_schedule_is_refused(run_recipe):
+    saving = {"save_strategy": "steps", "save_steps": 6, **asked("cosine_floor")}
+    whole = run_recipe("sft", **saving)
+    changed = {**saving, "lr_scheduler_kwargs": {"floor_ratio": 0.2}}
+    refused = run_recipe("sft", ok=False, output_dir=whole.folder, resume_from_checkpoint="true", **changed)
+    assert "the checkpoint was written under another schedule" in refused.output
+
+
+def test_lora_trains_an_adapter_on_the_planned_curve(run_recipe):
+    lora = run_recipe("sft", use_peft=True, lora_r=4, lora_target_modules="all-linear", **asked("cosine_floor"))
+    np.testing.assert_allclose(lora.logged("learning_rate"), planned("sft", "cosine_floor"), rtol=1e-12)
+    assert (lora.folder / "adapter_model.safetensors").is_file()
