@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import hf_sched
@@ -41,12 +40,13 @@ def main() -> None:
     figure, axes = plotting.new_figure(len(PAIRS))
     for ax, (ours, our_kwargs, theirs, their_kwargs) in zip(axes, PAIRS, strict=True):
         curves = {
-            ours: np.array(played(ours, our_kwargs)),
-            f"built-in {theirs}": np.array(played(theirs, their_kwargs)),
+            ours: played(ours, our_kwargs),
+            f"built-in {theirs}": played(theirs, their_kwargs),
         }
         plotting.draw_curves(ax, curves)
+        ax.set_ylim(0, 1.35 * PEAK)  # room for the legend
         ax.axvline(STEPS - 1, color="0.6", linewidth=0.8, linestyle=":")
-        ax.text(STEPS - 2, ax.get_ylim()[1] * 0.55, "last step", ha="right", color="0.4", fontsize=8)
+        ax.text(STEPS - 2, 0.6 * PEAK, "last step", ha="right", color="0.4", fontsize=8)
         ax.set_title(", ".join([ours, *(f"{key}={value}" for key, value in our_kwargs.items())]), fontsize=9)
     figure.savefig(Path(__file__).with_name("schedules.png"))
 

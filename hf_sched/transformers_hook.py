@@ -20,12 +20,17 @@ from hf_sched import registry
 
 SUPPORTED = "transformers 4.57 to 5.x"
 
+_installed = False
 _enum: Any = None
 _table: dict[Any, Any] | None = None
 
 
 def install() -> None:
     """Extend transformers' tables now, or as soon as it is imported."""
+    global _installed
+    if _installed:  # hf_sched was reloaded
+        return
+    _installed = True
     if "transformers" in sys.modules:
         _watch_imports()
     else:

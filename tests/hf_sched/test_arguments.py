@@ -1,4 +1,4 @@
-"""Wrong arguments: one error that names the argument, shows the value and says what is allowed; never an accepted nonsense."""
+"""Wrong arguments: an error names the argument, shows the value and says what is allowed; no nonsense is accepted."""
 
 from __future__ import annotations
 
