@@ -1,0 +1,66 @@
+"""What the README tells a newcomer to type works as written."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_its_python_runs():
+    code = "\n".join(blocks("python")) + "\nprint(schedule.lr(999, peak=2e-5), 'trapezoid' in hf_sched.available())"
+    code = code.replace('TrainingArguments("out"', 'TrainingArguments("out", use_cpu=True')  # a test has no GPU to find
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed, values = done.stdout.strip().splitlines()
+    assert f"# {printed}" in README
+    assert values == "2.0000000000000003e-06 True"
+
+
+def test_its_launch_lines_name_files_that_exist_and_options_the_launcher_has():
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("accelerate launch")]
+    assert len(lines) == 3
+    for line in lines:
+        files = [word for word in line.split() if word.endswith((".yaml", ".py"))]
+        assert len(files) == 3
+        assert all((ROOT / file).is_file() for file in files), files
+    from accelerate.commands.launch import launch_command_parser
+
+    two_nodes = launch_command_parser().parse_args(lines[2].split()[2:])
+    assert (two_nodes.num_machines, two_nodes.num_processes, two_nodes.machine_rank) == (2, 16, 0)
+
+
+def test_its_table_names_every_schedule_with_its_arguments():
+    from hf_sched import available, registry
+
+    for name in available():
+        (row,) = re.findall(rf"^\| `{name}` \|(.*)\|$", README, flags=re.MULTILINE)
+        assert all(f"`{argument}`" in row for argument in registry.entry(name).arguments), name
+
+
+def test_its_make_commands_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"make ([a-z-]+)", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_every_accelerate_config_says_when_to_take_it_and_how():
+    configs = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+    assert {path.stem for path in configs} == {"cpu_2proc", "single_gpu", "ddp", "fsdp2", "zero2", "zero3"}
+    for path in configs:
+        when, how, *_ = path.read_text(encoding="utf-8").splitlines()
+        assert when.startswith("# ")
+        words = how.removeprefix("# ").split()
+        assert words[:4] == ["accelerate", "launch", "--config_file", f"accelerate_configs/{path.name}"]
+        assert all((ROOT / word).is_file() for word in words if word.endswith((".yaml", ".py")))
+        assert "scheduler" not in yaml.safe_load(path.read_text(encoding="utf-8")).get("deepspeed_config", {})
