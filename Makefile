@@ -7,17 +7,16 @@ export HF_HUB_OFFLINE = 1
 export CI = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: install demo test test-slow lint
+.PHONY: demo test test-slow lint
 
-install: $(VENV)/installed
-
-$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+# What setup.cfg lists as an extra, installed: $(VENV)/installed-recipes, $(VENV)/installed-test.
+$(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
 # Supervised fine-tuning, then GRPO, each on two processes; evaluation; report.
-demo: install
+demo: $(VENV)/installed-recipes
 	rm -rf $(DEMO)
 	$(BIN)/python recipes/sorting_task.py --output_dir $(DEMO)/task
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu_2proc.yaml recipes/sft.py --config recipes/configs/demo_sft.yaml
@@ -26,14 +25,14 @@ demo: install
 		--data $(DEMO)/task/grpo --metric exact_answer --max_new_tokens 10 --output $(DEMO)/evaluation.json
 	$(BIN)/python recipes/report.py --runs $(DEMO)/sft $(DEMO)/grpo --evaluation $(DEMO)/evaluation.json --output $(DEMO)/report.md
 
-test: install
+test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
 
 # Minutes of training on top: the demo's learning with three seeds.
-test-slow: install
+test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
 
-lint: install
+lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -55,6 +55,16 @@ def split(
     return rows
 
 
+def load_rows(
+    script_args: ScriptArguments, mixture: DatasetMixtureConfig, convert: Callable[[Row], Row], *, evaluating: bool
+) -> tuple[Dataset, Dataset | None]:
+    """The rows to train on and, where a run evaluates, those to evaluate on, in the form that `convert` gives them."""
+    splits = load_splits(script_args, mixture)
+    train = split(splits, script_args.dataset_train_split, "dataset_train_split", convert)
+    test = split(splits, script_args.dataset_test_split, "dataset_test_split", convert) if evaluating else None
+    return train, test
+
+
 def to_demonstration(row: Row) -> Row:
     """A question and its worked answer, as a chat to imitate; GSM8K's calculator marks `<<...>>` are left out."""
     worked = re.sub(r"<<[^>]*>>", "", row["answer"])

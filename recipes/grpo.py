@@ -23,9 +23,10 @@ from trl import (
 
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
 from config import checkpoint_to_resume, parse, stop
-from data import load_splits, split, to_problem
+from data import load_rows, to_problem
 from launch import check_launch, quiet_other_ranks
 from rewards import load_rewards
+from training import model_init_kwargs, train_and_save
 
 
 @dataclass
@@ -47,21 +48,12 @@ def main() -> None:
         quiet_other_ranks()
         checkpoint = checkpoint_to_resume(training_args)
         rewards = load_rewards(script_args.reward_funcs)
-        splits = load_splits(script_args, mixture)
-        train_rows = split(splits, script_args.dataset_train_split, "dataset_train_split", to_problem)
-        eval_rows = None
-        if training_args.eval_strategy != "no":
-            eval_rows = split(splits, script_args.dataset_test_split, "dataset_test_split", to_problem)
+        evaluating = training_args.eval_strategy != "no"
+        train_rows, eval_rows = load_rows(script_args, mixture, to_problem, evaluating=evaluating)
     except ValueError as error:
         stop(error)
 
-    training_args.model_init_kwargs = {
-        "revision": model_args.model_revision,
-        "trust_remote_code": training_args.trust_remote_code,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-        **(training_args.model_init_kwargs or {}),
-    }
+    training_args.model_init_kwargs = model_init_kwargs(training_args, model_args)
     trainer = GRPOTrainer(
         model=model_args.model_name_or_path,
         reward_funcs=rewards,
@@ -71,15 +63,7 @@ def main() -> None:
         peft_config=get_peft_config(model_args),
         quantization_config=get_quantization_config(model_args),
     )
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-
-    trainer.log_metrics("train", result.metrics)
-    trainer.save_metrics("train", result.metrics)
-    trainer.save_state()
-    trainer.save_model()
-    if training_args.push_to_hub:
-        trainer.push_to_hub(dataset_name=script_args.dataset_name)
-    trainer.end()
+    train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -39,9 +38,10 @@ def test_importing_it_imports_neither_torch_nor_transformers():
 
 
 def test_importing_it_is_quick():
-    code = "import numpy, time; t = time.perf_counter(); import hf_sched; print(time.perf_counter() - t)"
+    code = "import numpy, time; t = time.process_time(); import hf_sched; print(time.process_time() - t)"
     python(code)  # compiles the files, once
-    assert median(float(python(code)) for _ in range(7)) < 0.030
+    # The least of several: a busy machine can only add to it.
+    assert min(float(python(code)) for _ in range(7)) < 0.030
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import FSDP2, GRPO, ONE_PROCESS, SFT, TWO_PROCESSES, ZERO2, ZERO3
@@ -52,6 +54,8 @@ def test_one_and_two_processes_train_on_the_planned_curve(run_recipe, recipe, na
 @pytest.mark.parametrize("launcher", [FSDP2, ZERO2, ZERO3], ids=["fsdp2", "zero2", "zero3"])
 @pytest.mark.parametrize("recipe", ["sft", "grpo"])
 def test_a_sharded_run_trains_on_the_planned_curve(run_recipe, recipe, launcher):
+    if launcher != FSDP2 and not shutil.which("c++"):
+        pytest.skip("DeepSpeed compiles an operator when first used: install a C++ compiler to run this")
     sharded = run_recipe(recipe, launcher, **asked("cosine_floor"))
     assert sharded.args.world_size == 2
     np.testing.assert_allclose(sharded.logged("learning_rate"), planned(recipe, "cosine_floor"), rtol=1e-12)
