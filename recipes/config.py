@@ -28,7 +28,9 @@ def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[An
             _check_whole_numbers(part)
             _check_paths(part)
             _check_schedule(part)
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
+        stop(ValueError(f"`--config` must be a YAML file that exists, received {error.filename!r}"))
+    except (ValueError, TypeError) as error:
         stop(error)
     return tuple(parsed)
 

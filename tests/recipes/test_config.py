@@ -84,6 +84,12 @@ def test_a_wrong_argument_is_named_in_one_line(tmp_path, capsys, given, message)
     assert re.search(message, line), line
 
 
+def test_a_config_that_does_not_exist_is_named(capsys):
+    with pytest.raises(SystemExit):
+        parse(*SFT_TYPES, args=["--config", "nope.yaml"])
+    assert "`--config` must be a YAML file that exists, received 'nope.yaml'" in capsys.readouterr().err
+
+
 def test_resuming_needs_a_checkpoint_unless_it_is_auto(tmp_path):
     def wanted(value: object) -> str | None:
         _, args, *_ = parse_yaml(tmp_path, resume_from_checkpoint=value)
