@@ -99,10 +99,8 @@ def _filling_cycles(total: int, wanted: int | None, multiplier: float, climb: in
     if wanted or climb:
         raise ValueError(
             f"`num_cycles` must leave each cycle {shortest} steps or more, but {num_cycles} cycles, each "
-            f"{multiplier:g} "
-            f"times as long as the one before (`cycle_multiplier`), do not fit so into {total} steps: ask for fewer, "
-            "for a "
-            f"multiplier nearer to 1{', or for a shorter `rewarmup`' if climb else ''}"
+            f"{multiplier:g} times as long as the one before (`cycle_multiplier`), do not fit so into {total} steps: "
+            f"ask for fewer, for a multiplier nearer to 1{', or for a shorter `rewarmup`' if climb else ''}"
         )
     # Nobody chose the number, and a trial run of a few steps should not fail for it.
     fewer = [cycles.fill(total, n, multiplier, shortest) for n in range(DEFAULT_CYCLES - 1, 1, -1)]
@@ -125,15 +123,13 @@ def _growing_cycles(total: int, first_cycle: int, multiplier: float, climb: int)
     if left >= shortest > following:
         raise ValueError(
             f"`cycle_multiplier` {multiplier:g} shrinks the cycles to nothing {left} steps before the end of the run: "
-            "raise it or "
-            "`first_cycle`, or give `num_cycles`, whose cycles fill the run"
+            "raise it or `first_cycle`, or give `num_cycles`, whose cycles fill the run"
         )
     if left:
         lengths[-1] += left
         _warn(
             f"the next cycle would have {following} steps, but only {left} are left: they are merged into the cycle "
-            "before it, "
-            f"number {len(lengths)}, which now has {lengths[-1]} steps"
+            f"before it, number {len(lengths)}, which now has {lengths[-1]} steps"
         )
     return lengths
 

@@ -103,8 +103,7 @@ class Entry:
             if kwargs.get("warmup") is not None:
                 raise ValueError(
                     f"the warmup is given twice: give either `warmup` ({kwargs['warmup']!r}) or the Trainer's "
-                    "`warmup_steps` "
-                    f"(num_warmup_steps = {warmup_steps})"
+                    f"`warmup_steps` (num_warmup_steps = {warmup_steps})"
                 )
             given["warmup"] = warmup_steps
         wanted = inspect.signature(self.build_phases).parameters

@@ -170,8 +170,7 @@ class Schedule:
                 which = f"`min_lr` {floor!r}" if self.min_lr is not None else f"`floor_ratio` {self.floor_ratio!r}"
                 raise ValueError(
                     f"phase {number} ({segment}) must fall, but would rise from {start!r} to {end!r} at a peak of "
-                    f"{peak!r}: "
-                    f"lower the floor ({which}) or raise the level that the phase starts from"
+                    f"{peak!r}: lower the floor ({which}) or raise the level that the phase starts from"
                 )
 
 

@@ -74,8 +74,7 @@ class ScheduleLR(LRScheduler):
         if state_dict.get("format") != STATE_FORMAT:
             raise ValueError(
                 f"the checkpoint's scheduler state was not written by hf_sched (format {STATE_FORMAT}), but this run "
-                "asks for "
-                f"{self.name!r}. {_WAYS_OUT}"
+                f"asks for {self.name!r}. {_WAYS_OUT}"
             )
         changed = [
             f"{what} was {state_dict.get(key)!r}, now {mine[key]!r}"
@@ -91,8 +90,7 @@ class ScheduleLR(LRScheduler):
 
 _WAYS_OUT = (
     "Resume with the arguments that the checkpoint was written with (schedule and its arguments, learning rate, "
-    "warmup and number "
-    "of steps), or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
+    "warmup and number of steps), or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
 )
 
 

@@ -100,8 +100,7 @@ def _unsupported(what: str) -> ImportError:
 
     return ImportError(
         f"hf_sched supports {SUPPORTED}, but transformers {transformers.__version__} has no `{what}` that it can "
-        "extend, so it registered "
-        "nothing: install a supported transformers, or a newer hf_sched"
+        "extend, so it registered nothing: install a supported transformers, or a newer hf_sched"
     )
 
 

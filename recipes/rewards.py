@@ -60,8 +60,7 @@ def _load(name: str) -> Reward:
     except (ImportError, AttributeError) as error:
         raise ValueError(
             f"`reward_funcs` must be names from rewards.py ({', '.join(_own())}), names from trl.rewards, or dotted "
-            "paths to a "
-            f"function (my_rewards.my_function), received {name!r}: {error}"
+            f"paths to a function (my_rewards.my_function), received {name!r}: {error}"
         ) from None
     if not callable(found):
         raise ValueError(f"`reward_funcs` must name functions, but {name!r} is {found!r}")
