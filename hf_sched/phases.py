@@ -25,6 +25,10 @@ class Level:
     peak: float = 0.0
     floor: float = 0.0
 
+    def __post_init__(self) -> None:
+        Number(0)("peak", self.peak)
+        Number(0)("floor", self.floor)
+
     def at(self, peak: float, floor: float) -> float:
         """This level as a learning rate, for a parameter group with the given peak and floor."""
         return self.peak * peak + self.floor * floor

@@ -108,12 +108,13 @@ class Entry:
             given["warmup"] = warmup_steps
         wanted = inspect.signature(self.build_phases).parameters
         of_the_run = {"num_training_steps": total, "num_warmup_steps": warmup_steps}
-        laid = list(self.build_phases(**given, **{name: n for name, n in of_the_run.items() if name in wanted}))
-        for phase in laid:
-            if not isinstance(phase, Phase):
-                raise TypeError(
-                    f"the function of {self.name!r} must return phases (hf_sched.warmup, hold, ...), received {phase!r}"
-                )
+        returned = self.build_phases(**given, **{name: n for name, n in of_the_run.items() if name in wanted})
+        laid = list(returned) if isinstance(returned, Iterable) else [returned]
+        if not isinstance(returned, Iterable) or not all(isinstance(phase, Phase) for phase in laid):
+            raise TypeError(
+                f"the function of {self.name!r} must return phases (hf_sched.warmup, hold, ...) in a list, "
+                f"received {returned!r}"
+            )
         if warmup_steps and not self.has_own_warmup:
             laid.insert(0, phases.warmup(warmup_steps))
         if floors and not any(level and level.floor for phase in laid for level in (phase.start, phase.end)):

@@ -86,6 +86,11 @@ class Schedule:
     floor_ratio: float = 0.0
     min_lr: float | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "floor_ratio", Number(0, 1)("floor_ratio", self.floor_ratio))
+        if self.min_lr is not None:
+            object.__setattr__(self, "min_lr", Number(0)("min_lr", self.min_lr))
+
     @classmethod
     def lay(
         cls,

@@ -121,7 +121,8 @@ def _make_scheduler(schedule_name: str, *args: Any, **kwargs: Any) -> Any:
 def _add_member(enum: Any, value: str) -> None:
     """What the enum's metaclass does for a member in the class body (CPython 3.10 to 3.14)."""
     member = str.__new__(enum, value)
-    member._name_ = value.upper()
+    # REDUCE_ON_PLATEAU, for one, is not called after its value: no name of ours may take the place of such a member.
+    member._name_ = value.upper() if value.upper() not in enum._member_map_ else f"{value.upper()}_"
     member._value_ = value
     member._sort_order_ = len(enum._member_names_)
     member.__objclass__ = enum

@@ -9,6 +9,7 @@ The arguments are those of TRL's ScriptArguments, GRPOConfig, ModelConfig and Da
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass, field
 
 from trl import (
@@ -64,6 +65,8 @@ def main() -> None:
         quantization_config=get_quantization_config(model_args),
     )
     train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
+    del trainer
+    gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ YAML file.
 
 from __future__ import annotations
 
+import gc
+
 from trl import (
     DatasetMixtureConfig,
     ModelConfig,
@@ -50,6 +52,8 @@ def main() -> None:
         quantization_config=get_quantization_config(model_args),
     )
     train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
+    del trainer
+    gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,27 @@
-"""What all tests share: nothing reaches out of the machine, and torch leaves room for processes beside it."""
+"""What all tests share: nothing reaches out of the machine, torch leaves room for processes beside it; a tiny model."""
 
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CI"] = "1"  # TRL sends telemetry otherwise
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Before torch is imported, and for child processes, too: tiny models are slower on many threads than on one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of a few thousand random weights, and its tokenizer."""
+    from sorting_task import save_model
+
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder, layers=1, width=16, seed=0)
+    return folder

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hf_sched
+from hf_sched.arguments import as_steps, did_you_mean
 
 pytestmark = pytest.mark.filterwarnings("ignore:cosine_restarts:UserWarning")
 
@@ -120,3 +121,32 @@ def test_any_argument_makes_a_schedule_or_an_error_that_names_it(data):
         assert (curve >= 0).all()
         for argument in ("floor_ratio", "min_lr"):
             assert not isinstance(given_arguments.get(argument), bool)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.data())
+def test_one_wrong_argument_in_a_right_run_is_the_one_that_is_named(data):
+    name = data.draw(st.sampled_from(sorted(ARGUMENTS)))
+    argument = data.draw(st.sampled_from(ARGUMENTS[name]))
+    value = data.draw(anything)
+    try:
+        schedule = build(name, **{argument: value})
+        schedule.lr(0, peak=1.0)
+    except ValueError as error:
+        assert argument in str(error), error
+    else:
+        assert schedule.num_training_steps == 100
+        assert not isinstance(value, bool)
+
+
+@pytest.mark.parametrize(
+    ("value", "steps"),
+    [(7, 7), ("7", 7), (0.07, 7), ("7%", 7), (0.005, 1), (0.0049, 0), (0, 0), ("0.5%", 1), (" 5 % ", 5), (1.0, 1)],
+)
+def test_a_duration_of_100_steps(value, steps):
+    assert as_steps(value, 100) == steps
+
+
+def test_a_word_far_from_all_known_ones_gets_no_suggestion():
+    assert did_you_mean("zzz", ["linear", "cosine"]) == "."
+    assert did_you_mean("linaer", ["linear", "cosine"]) == "; did you mean 'linear'?"

@@ -159,3 +159,14 @@ def test_equal_curves_are_equal_schedules_and_print_alike():
     assert hash(one) == hash(other)
     assert str(one) == str(other) == "warmup 10 linear 0.0 -> peak | decay 90 cosine peak -> floor; floor 0.0 * peak"
     assert one != build("cosine_floor", 100, 11, floor_ratio=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("floor", [{"floor_ratio": 0.1}, {"min_lr": 3e-5}])
+def test_the_peak_the_floor_and_no_zero_with_every_length_of_warmup(name, floor):
+    for warmup in range(1, 30):
+        curve = build(name, 30, warmup, **floor).curve(peak=3e-4)
+        assert curve[warmup - 1] == 3e-4
+        np.testing.assert_allclose(curve[:warmup], 3e-4 * np.arange(1, warmup + 1) / warmup, rtol=EXACT)
+        assert curve[-1] == pytest.approx(3e-5, rel=EXACT)
+        assert curve.min() > 0

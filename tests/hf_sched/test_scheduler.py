@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch.optim.lr_scheduler import LRScheduler
 
 import hf_sched
@@ -128,3 +129,67 @@ def test_a_checkpoint_of_a_builtin_schedule_is_refused():
 def test_a_wrong_name_is_refused_before_transformers_sees_it():
     with pytest.raises(ValueError, match="'cosin' is not the name of a schedule; did you mean 'cosine'"):
         hf_sched.get_scheduler("cosin", make_optimizer(1.0), 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("linear", {}),
+        ("cosine", {}),
+        ("constant", {}),
+        ("cosine_with_restarts", {"num_cycles": 2}),
+        ("cosine_with_min_lr", {"min_lr_rate": 0.1}),
+        ("warmup_stable_decay", {"num_decay_steps": 5}),
+    ],
+)
+def test_transformers_own_names_are_passed_on_to_it(name, kwargs):
+    ours, theirs = make_optimizer(1.0, 0.01), make_optimizer(1.0, 0.01)
+    passed = play(ours, hf_sched.get_scheduler(name, ours, 4, 20, kwargs), 20)
+    np.testing.assert_array_equal(passed, play(theirs, transformers.get_scheduler(name, theirs, 4, 20, kwargs), 20))
+
+
+def test_a_float32_tensor_learning_rate_follows_its_own_peak():
+    # What `capturable` optimizers hold; the peak is the float32 number, not the one that was typed.
+    rates = [torch.tensor(0.3), torch.tensor(0.07)]
+    optimizer = make_optimizer(*rates)
+    used = play(optimizer, make(optimizer), 20)
+    schedule = hf_sched.build("cosine_floor", num_training_steps=20, num_warmup_steps=4)
+    for group, rate in enumerate((0.3, 0.07)):
+        curve = schedule.curve(peak=float(np.float32(rate)))
+        np.testing.assert_array_equal(used[:, group], curve.astype(np.float32).astype(float))
+
+
+@pytest.mark.parametrize("rate", [0.3, torch.tensor(0.3, dtype=torch.float64)], ids=["number", "tensor"])
+def test_a_state_is_plain_and_names_the_curve(rate):
+    optimizer = make_optimizer(rate)
+    scheduler = make(optimizer)
+    play(optimizer, scheduler, 3)
+    state = scheduler.state_dict()
+    assert {type(value) for value in state.values()} <= {int, str, list}
+    assert {type(value) for key in ("base_lrs", "_last_lr") for value in state[key]} == {float}
+    assert saved(state) == state
+    assert (state["name"], state["last_epoch"], state["num_training_steps"]) == ("cosine_floor", 3, 20)
+    assert state["schedule"] == "warmup 4 linear 0.0 -> peak | decay 16 cosine peak -> floor; floor 0.1 * peak"
+
+
+def test_a_refused_checkpoint_leaves_the_scheduler_as_it_was():
+    optimizer = make_optimizer(1.0)
+    other = make(optimizer, steps=30)
+    play(optimizer, other, 5)
+    scheduler = make(make_optimizer(1.0))
+    before = scheduler.state_dict()
+    with pytest.raises(ValueError, match="written under another schedule"):
+        scheduler.load_state_dict(saved(other.state_dict()))
+    assert scheduler.state_dict() == before
+
+
+def test_it_may_start_in_the_middle():
+    # `last_epoch`, as torch has it: the groups bring their `initial_lr`.
+    optimizer = make_optimizer(1.0, 0.01)
+    for group, peak in zip(optimizer.param_groups, (1.0, 0.01), strict=True):
+        group.update(initial_lr=peak, lr=123.0)
+    schedule = hf_sched.build("cosine_floor", num_training_steps=20, num_warmup_steps=4)
+    scheduler = hf_sched.ScheduleLR(optimizer, schedule, last_epoch=6)
+    used = play(optimizer, scheduler, 13)
+    for group, peak in enumerate((1.0, 0.01)):
+        np.testing.assert_array_equal(used[:, group], schedule.curve(peak=peak)[7:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +11,12 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 
 import hf_sched
 
-ROOT = Path(__file__).parents[2]
 STEPS, PEAK = 12, 1e-2
 SCHEDULES = {
     "cosine_floor": {"floor_ratio": 0.1},
     "warmup_cosine": {"warmup_shape": "cosine", "min_lr": "1e-4"},
     "cosine_restarts": {"num_cycles": 2, "peak_multiplier": 0.5, "rewarmup": 1, "floor_ratio": 0.1},
 }
-
-
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    sys.path.insert(0, str(ROOT / "recipes"))
-    from sorting_task import save_model
-
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, layers=1, width=16, seed=0)
-    return folder
 
 
 class Recorder(TrainerCallback):
@@ -41,7 +29,15 @@ class Recorder(TrainerCallback):
         self.used.append([group["lr"] for group in optimizer.param_groups])
 
 
-def train(model_path: Path, folder: Path, *, two_groups: bool = False, resume: str | None = None, **given):
+def train(
+    model_path: Path,
+    folder: Path,
+    *,
+    two_groups: bool = False,
+    resume: str | None = None,
+    recorder: Recorder | None = None,
+    **given,
+):
     """Train a tiny Llama; the trainer and what was recorded."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(model_path)
@@ -57,7 +53,7 @@ def train(model_path: Path, folder: Path, *, two_groups: bool = False, resume: s
         head = [p for name, p in names.items() if "norm" in name]
         body = [p for name, p in names.items() if "norm" not in name]
         optimizer = torch.optim.AdamW([{"params": body, "lr": PEAK}, {"params": head, "lr": PEAK / 100}])
-    recorder = Recorder()
+    recorder = recorder or Recorder()
     trainer = Trainer(model, args, train_dataset=data, optimizers=(optimizer, None), callbacks=[recorder])
     trainer.train(resume_from_checkpoint=resume)
     return trainer, np.array(recorder.used)
@@ -127,9 +123,40 @@ def test_a_resumed_run_is_the_run_never_interrupted(model_path, tmp_path, name):
     assert logged(resumed, "learning_rate") == logged(whole, "learning_rate")
 
 
-@pytest.mark.parametrize("changed", [{"learning_rate": PEAK / 2}, {"warmup_steps": 4}, {"max_steps": 20}])
-def test_a_resume_that_would_bend_the_curve_is_refused(model_path, tmp_path, changed):
-    given = {"lr_scheduler_type": "cosine_floor", "save_strategy": "steps", "save_steps": 5}
-    train(model_path, tmp_path, **given)
-    with pytest.raises(ValueError, match="the checkpoint was written under another schedule"):
-        train(model_path, tmp_path, resume=str(tmp_path / "checkpoint-5"), **{**given, **changed})
+@pytest.fixture(scope="module")
+def checkpoints(model_path, tmp_path_factory):
+    """Checkpoints of step 5 of runs of 12, by the schedule they were written under."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name in ("cosine_floor", "cosine"):
+        train(model_path, folder / name, lr_scheduler_type=name, save_strategy="steps", save_steps=5)
+    return {name: str(folder / name / "checkpoint-5") for name in ("cosine_floor", "cosine")}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rate": PEAK / 2}, r"peak learning rates was \[0.01, 0.01\], now \[0.005, 0.005\]"),
+        ({"warmup_steps": 4}, "curve was 'warmup 3 .*, now 'warmup 4 "),
+        ({"max_steps": 20}, "curve was '.* decay 9 .*, now '.* decay 17 "),
+        ({"lr_scheduler_kwargs": {"floor_ratio": 0.2}}, "curve was '.*floor 0.1 .*, now '.*floor 0.2 "),
+        ({"lr_scheduler_type": "warmup_cosine"}, "name was 'cosine_floor', now 'warmup_cosine'"),
+    ],
+)
+def test_a_resume_that_would_bend_the_curve_is_refused(model_path, checkpoints, tmp_path, changed, message):
+    recorder = Recorder()
+    with pytest.raises(ValueError, match=f"the checkpoint was written under another schedule: .*{message}"):
+        train(
+            model_path,
+            tmp_path,
+            resume=checkpoints["cosine_floor"],
+            recorder=recorder,
+            **{"lr_scheduler_type": "cosine_floor", **changed},
+        )
+    assert recorder.used == []  # before anything is trained
+
+
+def test_a_resume_of_a_run_under_a_builtin_schedule_is_refused(model_path, checkpoints, tmp_path):
+    recorder = Recorder()
+    with pytest.raises(ValueError, match=r"was not written by hf_sched .* this run asks for 'cosine_floor'"):
+        train(model_path, tmp_path, resume=checkpoints["cosine"], recorder=recorder, lr_scheduler_type="cosine_floor")
+    assert recorder.used == []

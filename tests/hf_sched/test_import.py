@@ -1,0 +1,64 @@
+"""`import hf_sched`: quick, alone, and all of it there; in fresh interpreters since imports happen once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hf_sched
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(code: str) -> str:
+    """What code prints in a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_it_imports_neither_torch_nor_transformers():
+    heavy = ("torch", "transformers", "wrapt", "matplotlib")
+    # Names that mean nothing to transformers must not need it either, nor must a whole curve.
+    code = f"""
+import sys, hf_sched
+hf_sched.build("cosine_restarts", num_training_steps=50).curve(peak=1.0)
+try:
+    hf_sched.build("cosin", num_training_steps=50)
+except ValueError:
+    pass
+print([module for module in {heavy} if module in sys.modules])
+"""
+    assert python(code) == "[]"
+
+
+def test_importing_it_takes_less_than_30_ms_over_numpy():
+    # Processor time, since others may keep the machine busy; wall time tells of them.
+    code = "import numpy, time; t = time.process_time(); import hf_sched; print(time.process_time() - t)"
+    python(code)  # compiles the files, once
+    # The least of several: a busy machine can only add to it.
+    assert min(float(python(code)) for _ in range(7)) < 0.030
+
+
+def test_torch_is_imported_with_the_first_name_that_needs_it():
+    code = "import sys, hf_sched; hf_sched.ScheduleLR; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    assert python(code) == "True False"
+
+
+def test_every_public_name_is_there():
+    assert dir(hf_sched) == sorted(hf_sched.__all__)
+    assert len(set(hf_sched.__all__)) == len(hf_sched.__all__)
+    for name in hf_sched.__all__:
+        assert getattr(hf_sched, name) is not None, name
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'hf_sched' has no attribute 'get_schedular'"):
+        hf_sched.get_schedular  # noqa: B018
+
+
+def test_types_are_shipped():
+    assert (Path(hf_sched.__file__).parent / "py.typed").is_file()
