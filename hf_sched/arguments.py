@@ -5,7 +5,7 @@ names the argument, says what is allowed and shows what was received. Numbers ma
 `1e-7` as text.
 
 A parameter of a schedule says what it takes by its annotation: one of the aliases at the end (`Ratio`, `Count`, ...),
-or plain `float`, `int`, `str`.
+or plain `float`, `int`.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ class Level:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        Number(0)("peak", self.peak)
-        Number(0)("floor", self.floor)
+        object.__setattr__(self, "peak", Number(0)("peak", self.peak))
+        object.__setattr__(self, "floor", Number(0)("floor", self.floor))
 
     def at(self, peak: float, floor: float) -> float:
         """This level as a learning rate, for a parameter group with the given peak and floor."""

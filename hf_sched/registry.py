@@ -131,7 +131,7 @@ class Entry:
             return Number(0, 1) if name == "floor_ratio" else Number(0)
         try:
             hints = typing.get_type_hints(self.build_phases, include_extras=True)
-        except NameError:  # an annotation imported for type checkers only: the function checks its arguments by itself
+        except (NameError, AttributeError):  # imported for type checkers only: the function checks by itself
             hints = {}
         return _find_reader(hints.get(name)) or (lambda _, value: value)
 
@@ -193,7 +193,7 @@ def entry(name: str) -> Entry:
     Raises:
         ValueError: Nothing is; the message lists what there is and suggests the nearest.
     """
-    if name not in _entries:
+    if not isinstance(name, str) or name not in _entries:
         raise ValueError(unknown_name(name))
     return _entries[name]
 

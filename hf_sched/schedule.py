@@ -126,6 +126,7 @@ class Schedule:
         """
         peak = Number(0)("peak", peak)
         if self.min_lr is None:
+            self._check_falls(peak)
             return self.floor_ratio * peak
         if self.min_lr > peak:
             raise ValueError(

@@ -26,6 +26,10 @@ def test_a_level_is_shares_of_peak_and_floor():
     ]
 
 
+def test_a_levels_numbers_may_come_as_text_like_all_others():
+    assert Level("0.5", "2").at(10.0, 3.0) == 11.0
+
+
 @pytest.mark.parametrize("level", [(-1.0, 0.0), (0.0, -1.0)])
 def test_a_level_is_never_negative(level):
     # `Level` says that both factors are 0 or more; a negative one trains at a negative learning rate.
