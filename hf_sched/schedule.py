@@ -108,7 +108,11 @@ class Schedule:
                 would rise.
         """
         total = Whole(1)("num_training_steps", num_training_steps)
-        schedule = cls(tuple(_lay(list(phases), total)), floor_ratio, min_lr)
+        phases = list(phases)
+        for phase in phases:
+            if not isinstance(phase, Phase):
+                raise ValueError(f"`phases` must be phases (hf_sched.warmup, hold, decay, restart), received {phase!r}")
+        schedule = cls(tuple(_lay(phases, total)), floor_ratio, min_lr)
         if min_lr is None:  # with an absolute floor it depends on the group's peak
             schedule._check_falls(1.0)
         return schedule

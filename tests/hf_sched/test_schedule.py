@@ -153,6 +153,17 @@ def test_phases_that_do_not_fit_are_errors(phases, message):
         hf_sched.Schedule.lay(phases, num_training_steps=10)
 
 
+def test_what_is_no_phase_is_refused():
+    with pytest.raises(ValueError, match=r"`phases` must be phases .* received 'decay'"):
+        hf_sched.Schedule.lay(["decay"], num_training_steps=5)
+
+
+def test_a_peak_beyond_all_numbers_is_refused():
+    schedule = build("cosine_restarts", 100, num_cycles=2, peak_multiplier=1e308)
+    with pytest.raises(ValueError, match="leaves the range of numbers"):
+        schedule.curve(peak=10.0)
+
+
 def test_equal_curves_are_equal_schedules_and_print_alike():
     one, other = build("warmup_cosine", 100, warmup="10%"), build("cosine_floor", 100, 10, floor_ratio=0)
     assert one == other
