@@ -7,12 +7,14 @@ export HF_HUB_OFFLINE = 1
 export CI = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow lint
+.PHONY: demo test test-slow lint benchmark
 
-# What setup.cfg lists as an extra, installed: $(VENV)/installed-recipes, $(VENV)/installed-test.
+# What setup.cfg lists as an extra, installed: $(VENV)/installed-recipes, $(VENV)/installed-test. Schedules are compared
+# with timm's too, which asks for torchvision; that one does not fit a torch without CUDA, and transformers then fails.
 $(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	test $* = recipes || $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps timm
 	touch $@
 
 # Supervised fine-tuning, then GRPO, each on two processes; evaluation; report.
@@ -31,6 +33,10 @@ test: $(VENV)/installed-test
 # Minutes of training on top: the demo's learning with three seeds.
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
+
+# Steps, curves and imports timed side by side with other libraries'.
+benchmark: $(VENV)/installed-test
+	$(BIN)/python benchmarks/schedulers.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

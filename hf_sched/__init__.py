@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from hf_sched import catalog as _catalog  # noqa: F401  (registers the schedules)
 from hf_sched import transformers_hook as _transformers_hook
 from hf_sched._version import __version__
-from hf_sched.arguments import Count, Duration, Positive, Rate, Ratio
-from hf_sched.phases import FLOOR, PEAK, Level, Phase, decay, hold, restart, warmup
+from hf_sched.arguments import Count, Duration, Epochs, Period, Positive, Rate, Ratio
+from hf_sched.language import GRAMMAR
+from hf_sched.phases import FLOOR, PEAK, Level, Outline, Phase, decay, hold, restart, warmup
+from hf_sched.recommend import Recommendation, recommend
 from hf_sched.registry import available, build, register
 from hf_sched.schedule import Schedule, Segment
 
@@ -18,14 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FLOOR",
+    "GRAMMAR",
     "PEAK",
     "Count",
     "Duration",
+    "Epochs",
     "Level",
+    "Outline",
+    "Period",
     "Phase",
     "Positive",
     "Rate",
     "Ratio",
+    "Recommendation",
     "Schedule",
     "ScheduleLR",
     "Segment",
@@ -35,6 +42,7 @@ __all__ = [
     "decay",
     "get_scheduler",
     "hold",
+    "recommend",
     "register",
     "restart",
     "warmup",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, TypeAlias
@@ -56,6 +56,8 @@ class Number(Reader):
 
     def _allowed(self) -> str:
         if self.low > -math.inf and self.high < math.inf:
+            if self.above_low:
+                return f"a number above {self.low:g}, {self.high:g} at most"
             return f"a number from {self.low:g} to {self.high:g}"
         if self.low > -math.inf:
             return f"a finite number above {self.low:g}" if self.above_low else f"a finite number, {self.low:g} or more"
@@ -84,25 +86,49 @@ class Whole(Reader):
 
 
 @dataclass(frozen=True)
-class DurationReader(Reader):
-    """A number of optimizer steps (an int) or a share of the run (a `Fraction` from 0 to 1).
+class Epochs:
+    """A duration in passes over the training data; text writes it `1ep`."""
 
-    `500` and `"500"` are steps; `0.05`, `"0.05"` and `"5%"` are shares. A share stays exact, so that 0.07 of 100 steps
-    is 7.
+    number: Fraction
+
+    def __str__(self) -> str:
+        return f"{float(self.number):g}ep"
+
+
+class EpochsUnknown(ValueError):
+    """A duration is in epochs where nobody knows how many steps an epoch has."""
+
+
+@dataclass(frozen=True)
+class DurationReader(Reader):
+    """A number of optimizer steps (an int), a share of the run (a `Fraction` from 0 to 1) or `Epochs`.
+
+    `500` and `"500"` are steps; `0.05`, `"0.05"` and `"5%"` are shares; `"1ep"` is an epoch. Shares and epochs stay
+    exact, so that 0.07 of 100 steps is 7.
     """
 
-    def __call__(self, name: str, value: object) -> int | Fraction:
-        allowed = 'a number of steps (500) or a share of the run (0.05 or "5%"), 0 or more'
+    above_zero: bool = False
+
+    def __call__(self, name: str, value: object) -> int | Fraction | Epochs:
+        allowed = 'a number of steps (500), a share of the run (0.05 or "5%") or epochs ("1ep"), '
+        allowed += "above 0" if self.above_zero else "0 or more"
         text = value.strip() if isinstance(value, str) else ""
-        if text.endswith("%"):
-            percent = _as_float(text[:-1])
-            if percent is None or not 0 <= percent <= 100:
+        for unit, most in (("%", 100.0), ("ep", 2.0**53)):
+            if text.endswith(unit):
+                number = _as_float(text.removesuffix(unit))
+                if number is None or not 0 <= number <= most or (self.above_zero and number == 0):
+                    raise refuse(name, allowed, value)
+                exact = Fraction(repr(number))
+                return exact / 100 if unit == "%" else Epochs(exact)
+        if isinstance(value, (Fraction, Epochs)):
+            exact = value if isinstance(value, Fraction) else value.number
+            if exact < 0 or (isinstance(value, Fraction) and exact > 1) or (self.above_zero and exact == 0):
                 raise refuse(name, allowed, value)
-            return Fraction(repr(percent)) / 100
-        if isinstance(value, Fraction) and 0 <= value <= 1:
             return value
         number = _as_float(value)
         if number is None or not 0 <= number <= 2**53 or (number >= 1 and not number.is_integer()):
+            raise refuse(name, allowed, value)
+        if number == 0 and self.above_zero:
             raise refuse(name, allowed, value)
         return Fraction(repr(number)) if 0 < number < 1 else int(number)
 
@@ -121,12 +147,84 @@ class OneOf(Reader):
         return value
 
 
-def as_steps(duration: int | float | str | Fraction, num_training_steps: int) -> int:
-    """A duration in optimizer steps; a share of the run is rounded to the nearest, half a step upwards."""
-    duration = DurationReader()("duration", duration)
+@dataclass(frozen=True)
+class TextReader(Reader):
+    """Any text."""
+
+    def __call__(self, name: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise refuse(name, "text", value)
+        return value
+
+
+@dataclass(frozen=True)
+class Flag(Reader):
+    """True or False."""
+
+    def __call__(self, name: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise refuse(name, "true or false", value)
+        return value
+
+
+@dataclass(frozen=True)
+class MappingReader(Reader):
+    """Arguments by name, as a dict of one's own."""
+
+    def __call__(self, name: str, value: object) -> dict[str, Any]:
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise refuse(name, "a mapping of arguments by name", value)
+        return dict(value)
+
+
+@dataclass(frozen=True)
+class ListOf(Reader):
+    """One or more values of a kind, as a tuple."""
+
+    reader: Reader
+
+    def __call__(self, name: str, value: object) -> tuple[Any, ...]:
+        if not isinstance(value, (list, tuple)) or not value:
+            raise refuse(name, "a list of one or more", value)
+        return tuple(self.reader(f"{name}[{i}]", item) for i, item in enumerate(value))
+
+
+def as_steps(
+    duration: int | float | str | Fraction | Epochs,
+    num_training_steps: int,
+    steps_per_epoch: float | None = None,
+    name: str = "duration",
+) -> int:
+    """A duration in optimizer steps; shares and epochs are rounded to the nearest, half a step upwards.
+
+    Raises:
+        EpochsUnknown: The duration is in epochs and `steps_per_epoch` is None.
+    """
+    duration = DurationReader()(name, duration)
     if isinstance(duration, Fraction):
-        return math.floor(duration * num_training_steps + Fraction(1, 2))
+        return _to_the_nearest(duration * num_training_steps)
+    if isinstance(duration, Epochs):
+        return epochs_as_steps(name, duration, steps_per_epoch)
     return duration
+
+
+def epochs_as_steps(name: str, epochs: Epochs, steps_per_epoch: float | None) -> int:
+    """Epochs in optimizer steps, to the nearest; any part of an epoch is a step at least.
+
+    Raises:
+        EpochsUnknown: `steps_per_epoch` is None.
+    """
+    if steps_per_epoch is None:
+        raise EpochsUnknown(
+            f"`{name}` is in epochs ({epochs}), but nobody said how many steps an epoch has: a Trainer knows it while "
+            "it trains; elsewhere give `steps_per_epoch`, or write steps (500) or a share of the run (5%)"
+        )
+    steps = epochs.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
+    return max(_to_the_nearest(steps), 1) if steps else 0
+
+
+def _to_the_nearest(number: Fraction) -> int:
+    return math.floor(number + Fraction(1, 2))
 
 
 def _as_float(value: object) -> float | None:
@@ -148,5 +246,9 @@ Rate: TypeAlias = Annotated[float, Number(0)]
 """A learning rate: 0 or more."""
 Count: TypeAlias = Annotated[int, Whole(1)]
 """How many of something: 1 or more."""
-Duration: TypeAlias = Annotated[int | float | str | Fraction, DurationReader()]
-"""Steps, or a share of the run."""
+Duration: TypeAlias = Annotated[int | float | str | Fraction | Epochs, DurationReader()]
+"""Steps, a share of the run, or epochs."""
+Period: TypeAlias = Annotated[int | float | str | Fraction | Epochs, DurationReader(above_zero=True)]
+"""Likewise, but not nothing."""
+Keywords: TypeAlias = Annotated[Mapping[str, Any], MappingReader()]
+"""Arguments by name."""

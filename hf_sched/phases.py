@@ -1,21 +1,25 @@
 """Phases: the words that a schedule is written in.
 
-    [warmup("5%"), hold(), decay("20%", shape="1-sqrt")]
+    [warmup("5%"), hold(), decay("20%", "1-sqrt")]
 
 A phase says how long it lasts and which level it goes to; where it starts follows from the phase before it. `Schedule`
-lays a list of them on the steps of a run.
+lays a list of them on the steps of a run. `hf_sched.language` writes and reads the same as text.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from hf_sched import shapes
-from hf_sched.arguments import DurationReader, Number, OneOf
+from hf_sched.arguments import DurationReader, Epochs, Number, Reader, did_you_mean, refuse
+from hf_sched.shapes import DECAY_SHAPES, WARMUP_SHAPES, Shape, ShapeReader
 
 Kind = Literal["warmup", "hold", "decay", "restart"]
+KINDS: tuple[Kind, ...] = ("warmup", "hold", "decay", "restart")
+
+Lasting: TypeAlias = int | float | str | Fraction | Epochs
+"""How long: steps (`500`), a share of the run (`0.05`, `"5%"`), or epochs (`"1ep"`)."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,45 @@ class Level:
         """This level as a learning rate, for a parameter group with the given peak and floor."""
         return self.peak * peak + self.floor * floor
 
+    def scaled(self, factor: float) -> Level:
+        """This level with a multiple of the peak for the peak."""
+        return Level(self.peak * factor, self.floor)
+
     def __str__(self) -> str:
         if self == PEAK:
             return "peak"
         if self == FLOOR:
             return "floor"
-        return f"{self.peak!r} + {self.floor!r} floor" if self.floor else f"{self.peak!r}"
+        share_of_floor = f"{self.floor!r} floor" if self.floor else ""
+        return " + ".join(filter(None, [repr(self.peak) if self.peak or not self.floor else "", share_of_floor]))
 
 
 PEAK = Level(peak=1.0)
 FLOOR = Level(floor=1.0)
+LINEAR = Shape("linear")
+
+
+@dataclass(frozen=True)
+class LevelReader(Reader):
+    """A share of the peak (`0.1`), `peak`, `floor`, or a sum of both (`1.0 + 0.5 floor`)."""
+
+    def __call__(self, name: str, value: object) -> Level:
+        if isinstance(value, Level):
+            return value
+        if not isinstance(value, str):
+            return Level(Number(0)(name, value))
+        factors = {"peak": 0.0, "floor": 0.0}
+        for term in value.split(" + "):
+            words = term.split()
+            of = words.pop() if words and words[-1] in factors else None
+            try:
+                (factor,) = words or ([] if of is None else ["1"])
+                factors[of or "peak"] += Number(0)(name, factor)
+            except ValueError:
+                known = did_you_mean(words[-1], factors) if words else "."
+                allowed = "a share of the peak (0.1), 0 or more, peak, floor, or a sum of them"
+                raise ValueError(f"{refuse(name, allowed, value)}{known}") from None
+        return Level(**factors)
 
 
 @dataclass(frozen=True)
@@ -50,78 +83,122 @@ class Phase:
     """A stretch of the run; made by `warmup`, `hold`, `decay` and `restart`."""
 
     kind: Kind
-    duration: int | Fraction | None
-    """Optimizer steps, a share of the run, or None for the rest of the run."""
-    shape: str = "linear"
+    duration: int | Fraction | Epochs | None
+    """Optimizer steps, a share of the run, epochs, or None for the rest of the run."""
+    shape: Shape = LINEAR
     start: Level | None = None
-    """None: where the phase before ended, or the peak if there is none."""
+    """None: where the phase before ended. If there is none, a warmup starts from 0, anything else from the peak."""
     end: Level | None = None
     """None: as it started."""
+    every: int | Fraction | Epochs = 1
+    """How long each stair lasts, where it goes in stairs."""
+    trust_coefficient: float | None = None
+    """Of a warmup that scales each layer's learning rate by its trust ratio (see `hf_sched.lars`)."""
+
+    def scaled(self, factor: float) -> Phase:
+        """This phase with a multiple of the peak for the peak."""
+        start, end = (level and level.scaled(factor) for level in (self.start, self.end))
+        return replace(self, start=start, end=end)
+
+    def __str__(self) -> str:
+        from hf_sched.language import write_phase  # it stands above this module
+
+        return write_phase(self)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Phases and the floor they end on, not yet laid on a run; no floor is a floor of 0."""
+
+    phases: tuple[Phase, ...]
+    floor_ratio: float | None = None
+    min_lr: float | None = None
 
 
 def warmup(
-    duration: int | float | str | Fraction,
-    shape: str = "linear",
+    duration: Lasting,
+    shape: str | Shape = "linear",
     *,
-    start_ratio: float | None = 0.0,
-    peak_ratio: float = 1.0,
+    start: float | str | Level | None = None,
+    to: float | str | Level = PEAK,
+    lars: float | None = None,
 ) -> Phase:
-    """Rise from `start_ratio` times the peak (None: from where the phase before ended) to `peak_ratio` times the peak.
-
-    The last step of the phase trains at exactly its end level; no step trains at its start level.
+    """Rise to the peak, on the last step exactly; no step trains at the level that the phase starts from.
 
     Args:
-        duration: Steps (`500`) or a share of the run (`0.05`, `"5%"`).
-        shape: `linear`, `cosine`, `sqrt`, `exponential` or `geometric`; `geometric` needs a start above 0.
+        duration: Steps (`500`), a share of the run (`0.05`, `"5%"`) or epochs (`"1ep"`).
+        shape: `linear`, `cosine`, `sqrt`, `exponential` (and a rate) or `geometric`, which needs a start above 0.
+        start: The level to start from, as a share of the peak. None: 0 for the first phase, else where the phase before
+            ended.
+        to: The end level, as a share of the peak.
+        lars: The trust coefficient, where each layer's learning rate is to be scaled by its trust ratio.
     """
-    start = None if start_ratio is None else Level(Number(0)("start_ratio", start_ratio))
-    end = Level(Number(0)("peak_ratio", peak_ratio))
-    OneOf(shapes.WARMUP_SHAPES)("shape", shape)
-    if shape == "geometric" and (start is None or not 0 < start.peak < end.peak):
-        raise ValueError(
-            f"`start_ratio` must be above 0 and below the end for the shape 'geometric', received {start_ratio!r}"
-        )
-    return Phase("warmup", DurationReader()("duration", duration), shape, start, end)
+    begin = None if start is None else LevelReader()("start", start)
+    end = LevelReader()("to", to)
+    return Phase(
+        "warmup",
+        DurationReader()("duration", duration),
+        ShapeReader(WARMUP_SHAPES)("shape", shape),
+        begin,
+        end,
+        trust_coefficient=None if lars is None else Number(0, above_low=True)("lars", lars),
+    )
 
 
-def hold(duration: int | float | str | Fraction | None = None) -> Phase:
-    """Stay where the phase before ended, or at the peak; `duration` None: for the rest of the run."""
-    return Phase("hold", _duration_or_rest(duration))
+def hold(duration: Lasting | None = None, *, at: float | str | Level | None = None) -> Phase:
+    """Stay where the phase before ended (at the peak, if there is none), or at a level of one's own.
+
+    Args:
+        duration: As in `warmup`; None for the rest of the run.
+        at: The level, as a share of the peak.
+    """
+    return Phase("hold", _duration_or_rest(duration), start=None if at is None else LevelReader()("at", at))
 
 
 def decay(
-    duration: int | float | str | Fraction | None = None,
-    shape: str = "linear",
+    duration: Lasting | None = None,
+    shape: str | Shape = "linear",
     *,
-    to: float | Level = FLOOR,
+    start: float | str | Level | None = None,
+    to: float | str | Level = FLOOR,
+    every: Lasting = 1,
 ) -> Phase:
     """Fall from where the phase before ended (from the peak, if there is none) to the floor, on its last step exactly.
 
     Args:
-        duration: Steps (`500`), a share of the run (`0.05`, `"5%"`), or None for the rest of the run.
-        shape: `linear`, `cosine` or `1-sqrt`.
+        duration: As in `warmup`; None for the rest of the run.
+        shape: `linear`, `cosine`, `1-sqrt`, `polynomial` and its power, `exponential` (and a rate), `geometric`, `rex`,
+            or `inverse_sqrt` and its length in time scales.
+        start: The level to start from, if the phase is the first one; `restart` jumps to a level later on.
         to: The end level, as a share of the peak; the floor by default.
+        every: The length of a stair: the curve then stands still, and falls once in so many steps.
     """
-    OneOf(shapes.DECAY_SHAPES)("shape", shape)
-    return Phase("decay", _duration_or_rest(duration), shape, end=_level("to", to))
+    return Phase(
+        "decay",
+        _duration_or_rest(duration),
+        ShapeReader(DECAY_SHAPES)("shape", shape),
+        None if start is None else LevelReader()("start", start),
+        LevelReader()("to", to),
+        DurationReader(above_zero=True)("every", every),
+    )
 
 
 def restart(
-    duration: int | float | str | Fraction | None = None,
-    shape: str = "cosine",
+    duration: Lasting | None = None,
+    shape: str | Shape = "cosine",
     *,
-    peak_ratio: float = 1.0,
-    to: float | Level = FLOOR,
+    start: float | str | Level = PEAK,
+    to: float | str | Level = FLOOR,
 ) -> Phase:
-    """Jump to `peak_ratio` times the peak, which the first step trains at, and fall from there as `decay` does."""
-    OneOf(shapes.DECAY_SHAPES)("shape", shape)
-    start = Level(Number(0)("peak_ratio", peak_ratio))
-    return Phase("restart", _duration_or_rest(duration), shape, start, _level("to", to))
+    """Jump to `start` (a share of the peak), which the first step trains at, and fall from there as `decay` does."""
+    return Phase(
+        "restart",
+        _duration_or_rest(duration),
+        ShapeReader(DECAY_SHAPES)("shape", shape),
+        LevelReader()("start", start),
+        LevelReader()("to", to),
+    )
 
 
-def _duration_or_rest(duration: object) -> int | Fraction | None:
+def _duration_or_rest(duration: object) -> int | Fraction | Epochs | None:
     return None if duration is None else DurationReader()("duration", duration)
-
-
-def _level(name: str, value: float | Level) -> Level:
-    return value if isinstance(value, Level) else Level(Number(0)(name, value))

@@ -6,14 +6,15 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from hf_sched import phases
-from hf_sched.arguments import Number, Reader, Whole, did_you_mean
-from hf_sched.phases import Phase
+from hf_sched.arguments import Epochs, Flag, Number, Reader, TextReader, Whole, did_you_mean, epochs_as_steps
+from hf_sched.phases import PEAK, Outline, Phase
 from hf_sched.schedule import Schedule
 
-BuildPhases = Callable[..., Iterable[Phase]]
+BuildPhases = Callable[..., Iterable[Phase] | Outline]
 F = TypeVar("F", bound=BuildPhases)
 
 # What transformers knows by itself, so that a name can be told apart, and a wrong one answered, without importing it.
@@ -33,9 +34,9 @@ BUILTIN_NAMES = (
 )
 
 # Filled in by `build` where a function asks for them by name; no user writes them.
-_OF_THE_RUN = ("num_training_steps", "num_warmup_steps")
-_FLOORS = ("floor_ratio", "min_lr")
-_READERS: dict[object, Reader] = {float: Number(), int: Whole()}
+_OF_THE_RUN = ("num_training_steps", "num_warmup_steps", "steps_per_epoch")
+_FLOORS: dict[str, Reader] = {"floor_ratio": Number(0, 1), "min_lr": Number(0)}
+_READERS: dict[object, Reader] = {float: Number(), int: Whole(), str: TextReader(), bool: Flag()}
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ class Entry:
     @property
     def arguments(self) -> list[str]:
         """The names that `lr_scheduler_kwargs` may have."""
-        return [*self.parameters, *_FLOORS]
+        return [*self.parameters, *(() if self.has_own_floor else _FLOORS)]
+
+    @property
+    def has_own_floor(self) -> bool:
+        """Whether it takes the floor's arguments, or one of them, itself."""
+        return any(name in self.parameters for name in _FLOORS)
 
     @property
     def has_own_warmup(self) -> bool:
@@ -88,8 +94,14 @@ class Entry:
                 given[name] = parameter.default
         return {name: self._reader(name)(name, value) for name, value in given.items()}
 
-    def build(self, num_training_steps: int | None, num_warmup_steps: int, kwargs: dict[str, Any]) -> Schedule:
-        """See `hf_sched.build`."""
+    def outline(
+        self,
+        num_training_steps: int | None,
+        num_warmup_steps: int,
+        arguments: dict[str, Any],
+        steps_per_epoch: float | None = None,
+    ) -> Outline:
+        """The phases of a run, the Trainer's warmup in front, and their floor; arguments and errors as in `build`."""
         total = Whole(1)("num_training_steps", num_training_steps)
         warmup_steps = Whole()("num_warmup_steps", num_warmup_steps)
         if warmup_steps >= total:
@@ -97,43 +109,82 @@ class Entry:
                 f"`num_warmup_steps` must be less than `num_training_steps` ({total}), received {warmup_steps} "
                 "(from `warmup_steps`, in a Trainer): shorten the warmup or lengthen the run"
             )
-        given = self.read(kwargs)
-        floors = {name: given.pop(name) for name in _FLOORS if name in given}
+        if steps_per_epoch is not None:
+            steps_per_epoch = Number(0, above_low=True)("steps_per_epoch", steps_per_epoch)
+        given = {
+            name: epochs_as_steps(name, value, steps_per_epoch) if isinstance(value, Epochs) else value
+            for name, value in self.read(arguments).items()
+        }
+        floor_asked = [name for name in _FLOORS if arguments.get(name) is not None]
         if warmup_steps and self.has_own_warmup:
-            if kwargs.get("warmup") is not None:
-                raise ValueError(
-                    f"the warmup is given twice: give either `warmup` ({kwargs['warmup']!r}) or the Trainer's "
-                    f"`warmup_steps` (num_warmup_steps = {warmup_steps})"
-                )
+            if arguments.get("warmup") is not None:
+                raise _warmup_twice(f"`warmup` ({arguments['warmup']!r})", warmup_steps)
             given["warmup"] = warmup_steps
+        # A function's own default for one floor gives way to the other that was asked for.
+        floors = {name: given[name] for name in _FLOORS if name in given and name in (floor_asked or _FLOORS)}
         wanted = inspect.signature(self.build_phases).parameters
-        of_the_run = {"num_training_steps": total, "num_warmup_steps": warmup_steps}
-        returned = self.build_phases(**given, **{name: n for name, n in of_the_run.items() if name in wanted})
-        laid = list(returned) if isinstance(returned, Iterable) else [returned]
+        of_the_run = dict(zip(_OF_THE_RUN, (total, warmup_steps, steps_per_epoch), strict=True))
+        passed = {name: value for name, value in (given | of_the_run).items() if name in wanted}
+        outline = self._read_returned(self.build_phases(**passed))
+        laid = list(outline.phases)
+        if warmup_steps and not self.has_own_warmup:
+            if laid and laid[0].kind == "warmup":
+                raise _warmup_twice(f"{self.name}'s own (its first phase)", warmup_steps)
+            # A schedule that starts elsewhere than at the peak is warmed up to where it starts.
+            laid.insert(0, phases.warmup(warmup_steps, to=(laid[0].start if laid else None) or PEAK))
+        if outline.floor_ratio is not None or outline.min_lr is not None:
+            if floors and not self.has_own_floor:
+                raise ValueError(f"the floor is given twice: {self.name} sets its own, leave out {', '.join(floors)}")
+            return Outline(tuple(laid), outline.floor_ratio, outline.min_lr)
+        has_floor = any(level and level.floor for phase in laid for level in (phase.start, phase.end))
+        if floors and not has_floor and not self.has_own_floor:
+            raise ValueError(f"{self.name} has no floor, so `{next(iter(floors))}` would change nothing: leave it out")
+        return Outline(tuple(laid), **(floors or {"floor_ratio": self.floor_ratio}))
+
+    def build(
+        self,
+        num_training_steps: int | None,
+        num_warmup_steps: int,
+        arguments: dict[str, Any],
+        steps_per_epoch: float | None = None,
+    ) -> Schedule:
+        """See `hf_sched.build`."""
+        outline = self.outline(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
+        return Schedule.lay(
+            outline.phases,
+            num_training_steps=Whole(1)("num_training_steps", num_training_steps),
+            floor_ratio=outline.floor_ratio or 0.0,
+            min_lr=outline.min_lr,
+            steps_per_epoch=steps_per_epoch,
+        )
+
+    def _read_returned(self, returned: object) -> Outline:
+        if isinstance(returned, Outline):
+            return returned
+        laid = tuple(returned) if isinstance(returned, Iterable) else (returned,)
         if not isinstance(returned, Iterable) or not all(isinstance(phase, Phase) for phase in laid):
             raise TypeError(
                 f"the function of {self.name!r} must return phases (hf_sched.warmup, hold, ...) in a list, "
                 f"received {returned!r}"
             )
-        if warmup_steps and not self.has_own_warmup:
-            laid.insert(0, phases.warmup(warmup_steps))
-        if floors and not any(level and level.floor for phase in laid for level in (phase.start, phase.end)):
-            raise ValueError(f"{self.name} has no floor, so `{next(iter(floors))}` would change nothing: leave it out")
-        return Schedule.lay(
-            laid,
-            num_training_steps=total,
-            floor_ratio=0.0 if "min_lr" in floors else floors.get("floor_ratio", self.floor_ratio),
-            min_lr=floors.get("min_lr"),
-        )
+        return Outline(laid)
 
     def _reader(self, name: str) -> Callable[[str, Any], Any]:
-        if name in _FLOORS:
-            return Number(0, 1) if name == "floor_ratio" else Number(0)
+        return _find_reader(self._hints.get(name)) or _FLOORS.get(name) or (lambda _, value: value)
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
         try:
-            hints = typing.get_type_hints(self.build_phases, include_extras=True)
+            return typing.get_type_hints(self.build_phases, include_extras=True)
         except (NameError, AttributeError):  # imported for type checkers only: the function checks by itself
-            hints = {}
-        return _find_reader(hints.get(name)) or (lambda _, value: value)
+            return {}
+
+
+def _warmup_twice(own: str, warmup_steps: int) -> ValueError:
+    return ValueError(
+        f"the warmup is given twice: give either {own} or the Trainer's `warmup_steps` (num_warmup_steps = "
+        f"{warmup_steps})"
+    )
 
 
 _entries: dict[str, Entry] = {}
@@ -144,10 +195,9 @@ def register(name: str, *, floor_ratio: float = 0.0) -> Callable[[F], F]:
     """Make a function a schedule: a name for `build`, and for `lr_scheduler_type` wherever transformers is used.
 
     The function returns phases; its keyword arguments are what `lr_scheduler_kwargs` may hold. It is given warmup and
-    floor for
-    nothing: the Trainer's warmup is put in front of its phases (unless it has an argument `warmup` of its own), and
-        every schedule takes `floor_ratio` or `min_lr`. If it has arguments called `num_training_steps` or
-        `num_warmup_steps`, it gets those of the run.
+    floor for nothing: the Trainer's warmup is put in front of its phases (unless it has an argument `warmup` of its
+    own), and every schedule takes `floor_ratio` or `min_lr` (unless it has an argument of one of these names itself).
+    If it has arguments called `num_training_steps`, `num_warmup_steps` or `steps_per_epoch`, it gets those of the run.
 
         @hf_sched.register("trapezoid")
         def trapezoid(*, cooldown: hf_sched.Duration = "20%"):
@@ -214,7 +264,14 @@ def on_register(listener: Callable[[str], None]) -> None:
     _listeners.append(listener)
 
 
-def build(name: str, *, num_training_steps: int, num_warmup_steps: int = 0, **kwargs: Any) -> Schedule:
+def build(
+    name: str,
+    *,
+    num_training_steps: int,
+    num_warmup_steps: int = 0,
+    steps_per_epoch: float | None = None,
+    **kwargs: Any,
+) -> Schedule:
     """The schedule of a name, for a run.
 
     Args:
@@ -222,6 +279,7 @@ def build(name: str, *, num_training_steps: int, num_warmup_steps: int = 0, **kw
         num_training_steps: Optimizer steps of the run, 1 or more.
         num_warmup_steps: Optimizer steps of warmup; with `lr_scheduler_kwargs`, what `TrainingArguments.warmup_steps`
             comes to.
+        steps_per_epoch: Optimizer steps of an epoch, where an argument is in epochs (`"1ep"`).
         **kwargs: The schedule's own arguments, `floor_ratio` (a share of the peak) or `min_lr` (a learning rate) among
             them.
 
@@ -229,7 +287,7 @@ def build(name: str, *, num_training_steps: int, num_warmup_steps: int = 0, **kw
         ValueError: Anything in this does not fit; the message names the argument, shows the value and says what is
             allowed.
     """
-    return entry(name).build(num_training_steps, num_warmup_steps, kwargs)
+    return entry(name).build(num_training_steps, num_warmup_steps, kwargs, steps_per_epoch)
 
 
 def _find_reader(hint: object) -> Reader | None:
@@ -247,11 +305,6 @@ def _check_parameters(name: str, function: BuildPhases) -> None:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
             raise ValueError(f"the function of {name!r} must name its arguments, received `{parameter}`")
-        if parameter.name in _FLOORS:
-            raise ValueError(
-                f"the function of {name!r} must not take `{parameter.name}`: every schedule has it; "
-                "set its default by `register(..., floor_ratio=...)`"
-            )
 
 
 def _place(function: BuildPhases) -> tuple[str, str]:

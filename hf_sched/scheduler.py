@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, _param_groups_val_list, _update_param_group_val
 
-from hf_sched import registry
+from hf_sched import lars, registry
+from hf_sched.checkpoint_format_1 import from_format_1
 from hf_sched.registry import BUILTIN_NAMES
 from hf_sched.schedule import Schedule
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
+
+# How many learning rates are worked out at once, for the steps to come: many, since an array of them costs hardly more
+# than one, and few enough that the pause does not show.
+_LOOK_AHEAD = 16384
 
 
 class ScheduleLR(LRScheduler):
@@ -28,7 +34,8 @@ class ScheduleLR(LRScheduler):
         last_epoch: The optimizer step to start at, less one; as in torch.
 
     Raises:
-        ValueError: The floor is above the peak of a parameter group; the message names the group.
+        ValueError: The floor is above the peak of a parameter group; the message names the group. Or the schedule asks
+            for trust ratios (`lars`), which this optimizer cannot give.
     """
 
     def __init__(
@@ -36,18 +43,94 @@ class ScheduleLR(LRScheduler):
     ) -> None:
         self.schedule = schedule
         self.name = name
+        trust = lars.prepare(optimizer, schedule)
         peaks = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
-        self._floors = [_floor_of_group(schedule, number, peak) for number, peak in enumerate(peaks)]
+        floors = [_floor_of_group(schedule, number, peak) for number, peak in enumerate(peaks)]
+        self._peaks, self._floors = np.array(peaks), np.array(floors)
+        self._size = len(peaks)
+        self._alike = len(set(zip(peaks, floors, strict=True))) == 1
+        self._groups: list[dict[str, Any]] | None = None
         super().__init__(optimizer, last_epoch)
-        self.base_lrs = [*peaks]  # plain numbers, where torch would keep tensors
+        self.base_lrs = [*peaks]  # plain numbers, where torch keeps tensors
+        if trust:
+            trust.attach(self)
+
+    def step(self, epoch: int | None = None) -> None:
+        # Torch's own `step` keeps more books than it sets rates. After its first calls, in which it watches for a wrong
+        # order, all that is left to do is to take the next rates from those worked out ahead.
+        groups = self.optimizer.param_groups
+        if groups is not self._groups or len(groups) != self._size or epoch is not None:
+            self._step_with_care(epoch)
+            return
+        try:
+            rates = self._upcoming.pop()
+        except IndexError:
+            rates = self._look_ahead()
+        if self._alike:
+            for group in groups:
+                group["lr"] = rates
+        else:
+            for group, rate in zip(groups, rates):  # noqa: B905 (as many, see above; `strict` costs time)
+                group["lr"] = rate
 
     def get_lr(self) -> list[float | Tensor]:
         """The learning rate of each parameter group at optimizer step `last_epoch`."""
         step = max(self.last_epoch, 0)
-        return [
-            self.schedule.value(step, float(peak), floor)
-            for peak, floor in zip(self.base_lrs, self._floors, strict=True)
-        ]
+        rates: list[float | Tensor] = self.schedule.rates(step, step + 1, self._peaks, self._floors)[:, 0].tolist()
+        return rates
+
+    @property
+    def last_epoch(self) -> int:
+        """The optimizer step whose learning rates are set, counted from 0."""
+        return self._behind - len(self._upcoming) - 1
+
+    @last_epoch.setter
+    def last_epoch(self, step: int) -> None:
+        count = self._step_count if hasattr(self, "_behind") else 0  # how often it stepped is another matter
+        # The rates worked out ahead are those of the steps before `_behind`, the next one last.
+        self._upcoming: list[Any] = []
+        self._behind = step + 1
+        self._step_count = count
+
+    @property
+    def _step_count(self) -> int:
+        return self.last_epoch + self._steps_before
+
+    @_step_count.setter
+    def _step_count(self, count: int) -> None:
+        self._steps_before = count - self.last_epoch
+
+    @property
+    def _last_lr(self) -> list[float | Tensor]:
+        return _param_groups_val_list(self.optimizer, "lr")
+
+    @_last_lr.setter
+    def _last_lr(self, rates: list[float | Tensor]) -> None:
+        """Torch's `step` sets them, from the groups, where they are read."""
+
+    def _look_ahead(self) -> Any:
+        """Work out the rates of the steps to come, one number each where all groups are alike; gives the next ones."""
+        step = self._behind
+        stop = step + max(_LOOK_AHEAD // (1 if self._alike else self._size), 1)
+        if step < self.schedule.num_training_steps:
+            stop = min(stop, self.schedule.num_training_steps)
+        groups = slice(0, 1) if self._alike else slice(None)
+        rates = self.schedule.rates(step, stop, self._peaks[groups], self._floors[groups])
+        self._upcoming = (rates[0, ::-1] if self._alike else rates.T[::-1]).tolist()
+        self._behind = stop
+        return self._upcoming.pop()
+
+    def _step_with_care(self, epoch: int | None) -> None:
+        groups = self.optimizer.param_groups
+        if len(groups) != self._size:
+            raise ValueError(
+                f"the optimizer now has {len(groups)} parameter groups, but had {self._size} when this scheduler was "
+                "made: add groups before, or make a new scheduler"
+            )
+        super().step(epoch)
+        # Tensors must be filled, not replaced, so that only groups of plain numbers are set without looking.
+        plain = self._step_count > 1 and not any(isinstance(group["lr"], Tensor) for group in groups)
+        self._groups = groups if plain else None
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists only, so that `torch.load(..., weights_only=True)` reads it."""
@@ -67,15 +150,16 @@ class ScheduleLR(LRScheduler):
 
         Raises:
             ValueError: The checkpoint was written under another curve or other peak learning rates. Going on would
-                train on a curve that
-                nobody asked for.
+                train on a curve that nobody asked for.
         """
         mine = self.state_dict()
-        if state_dict.get("format") != STATE_FORMAT:
+        if state_dict.get("format") not in (1, STATE_FORMAT):
             raise ValueError(
-                f"the checkpoint's scheduler state was not written by hf_sched (format {STATE_FORMAT}), but this run "
-                f"asks for {self.name!r}. {_WAYS_OUT}"
+                f"the checkpoint's scheduler state was not written by hf_sched (format {STATE_FORMAT} or before), but "
+                f"this run asks for {self.name!r}. {_WAYS_OUT}"
             )
+        if state_dict["format"] == 1:
+            state_dict = {**state_dict, "schedule": from_format_1(state_dict["schedule"])}
         changed = [
             f"{what} was {state_dict.get(key)!r}, now {mine[key]!r}"
             for key, what in (("name", "name"), ("schedule", "curve"), ("base_lrs", "peak learning rates"))
@@ -85,7 +169,8 @@ class ScheduleLR(LRScheduler):
             raise ValueError(f"the checkpoint was written under another schedule: {'; '.join(changed)}. {_WAYS_OUT}")
         self.last_epoch = state_dict["last_epoch"]
         self._step_count = state_dict["_step_count"]
-        self._last_lr = list(state_dict["_last_lr"])
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            _update_param_group_val(group, "lr", rate)
 
 
 _WAYS_OUT = (
@@ -100,6 +185,8 @@ def get_scheduler(
     num_warmup_steps: int | None = None,
     num_training_steps: int | None = None,
     scheduler_specific_kwargs: dict[str, Any] | None = None,
+    *,
+    steps_per_epoch: float | None = None,
 ) -> LRScheduler:
     """As `transformers.get_scheduler`, for the names of hf_sched; transformers' own names are passed on to it.
 
@@ -109,15 +196,17 @@ def get_scheduler(
         num_warmup_steps: Optimizer steps of warmup; None is 0.
         num_training_steps: Optimizer steps of the run.
         scheduler_specific_kwargs: The schedule's own arguments.
+        steps_per_epoch: Optimizer steps of an epoch, where an argument is in epochs (`"1ep"`).
 
     Raises:
         ValueError: The name is unknown or an argument does not fit.
     """
     plain_name = getattr(name, "value", name)
     if plain_name in registry.available():
-        return make_scheduler(
-            plain_name, optimizer, num_warmup_steps, num_training_steps, **(scheduler_specific_kwargs or {})
+        schedule = registry.entry(plain_name).build(
+            num_training_steps, num_warmup_steps or 0, scheduler_specific_kwargs or {}, steps_per_epoch
         )
+        return ScheduleLR(optimizer, schedule, name=plain_name)
     if plain_name not in BUILTIN_NAMES:
         raise ValueError(registry.unknown_name(plain_name))
     import transformers
@@ -126,19 +215,6 @@ def get_scheduler(
         plain_name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs
     )
     return scheduler
-
-
-def make_scheduler(
-    schedule_name: str,
-    optimizer: Optimizer,
-    num_warmup_steps: int | None = None,
-    num_training_steps: int | None = None,
-    last_epoch: int = -1,
-    **kwargs: Any,
-) -> ScheduleLR:
-    """One of our schedules on an optimizer, called as transformers calls the functions of its own table."""
-    schedule = registry.entry(schedule_name).build(num_training_steps, num_warmup_steps or 0, kwargs)
-    return ScheduleLR(optimizer, schedule, name=schedule_name, last_epoch=last_epoch)
 
 
 def _floor_of_group(schedule: Schedule, number: int, peak: float) -> float:

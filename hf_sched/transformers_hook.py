@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from contextvars import ContextVar
 from enum import Enum
 from functools import partial, wraps
 from importlib.machinery import ModuleSpec
@@ -17,12 +19,16 @@ from types import ModuleType
 from typing import Any
 
 from hf_sched import registry
+from hf_sched.arguments import EpochsUnknown
+from hf_sched.phases import Phase
 
 SUPPORTED = "transformers 4.57 to 5.x"
 
 _installed = False
 _enum: Any = None
 _table: dict[Any, Any] | None = None
+# Of the Trainer that is making its scheduler just now.
+_steps_per_epoch: ContextVar[float | None] = ContextVar("steps_per_epoch", default=None)
 
 
 def install() -> None:
@@ -56,6 +62,7 @@ def _watch_imports() -> None:
     register_post_import_hook(_extend_enum, "transformers.trainer_utils")
     register_post_import_hook(_extend_table, "transformers.optimization")
     register_post_import_hook(_extend_training_arguments, "transformers.training_args")
+    register_post_import_hook(_extend_trainer, "transformers.trainer")
 
 
 def _extend_enum(module: ModuleType) -> None:
@@ -95,6 +102,43 @@ def _extend_training_arguments(module: ModuleType) -> None:
         cls.__setstate__ = _set_state
 
 
+def _extend_trainer(module: ModuleType) -> None:
+    """Let a schedule know how many optimizer steps an epoch has, for durations like "1ep"; only the Trainer does."""
+    cls: Any = getattr(module, "Trainer", None)
+    for name in ("set_initial_training_values", "create_scheduler"):
+        if not hasattr(cls, name):
+            _remove_all()
+            raise _unsupported(f"trainer.Trainer.{name}")
+    if not hasattr(cls.create_scheduler, "_knows_epochs"):
+        cls.set_initial_training_values = _noting_steps_per_epoch(cls.set_initial_training_values)
+        cls.create_scheduler = _telling_steps_per_epoch(cls.create_scheduler)
+
+
+def _noting_steps_per_epoch(set_initial_training_values: Any) -> Any:
+    @wraps(set_initial_training_values)
+    def noting(self: Any, args: Any, dataloader: Any, *others: Any) -> Any:
+        from transformers.trainer_utils import has_length
+
+        values = set_initial_training_values(self, args, dataloader, *others)
+        self._hf_sched_steps_per_epoch = values[1] if has_length(dataloader) else None
+        return values
+
+    return noting
+
+
+def _telling_steps_per_epoch(create_scheduler: Any) -> Any:
+    @wraps(create_scheduler)
+    def telling(self: Any, *args: Any, **kwargs: Any) -> Any:
+        token = _steps_per_epoch.set(getattr(self, "_hf_sched_steps_per_epoch", None))
+        try:
+            return create_scheduler(self, *args, **kwargs)
+        finally:
+            _steps_per_epoch.reset(token)
+
+    telling._knows_epochs = True  # type: ignore[attr-defined]
+    return telling
+
+
 def _unsupported(what: str) -> ImportError:
     import transformers
 
@@ -112,10 +156,21 @@ def _add(name: str) -> None:
         _table[_enum(name)] = partial(_make_scheduler, name)
 
 
-def _make_scheduler(schedule_name: str, *args: Any, **kwargs: Any) -> Any:
-    from hf_sched.scheduler import make_scheduler  # imports torch
+def _make_scheduler(
+    schedule_name: str,
+    optimizer: Any,
+    num_warmup_steps: int | None = None,
+    num_training_steps: int | None = None,
+    last_epoch: int = -1,
+    **kwargs: Any,
+) -> Any:
+    """Called as transformers calls the functions of its own table."""
+    from hf_sched.scheduler import ScheduleLR  # imports torch
 
-    return make_scheduler(schedule_name, *args, **kwargs)
+    schedule = registry.entry(schedule_name).build(
+        num_training_steps, num_warmup_steps or 0, kwargs, _steps_per_epoch.get()
+    )
+    return ScheduleLR(optimizer, schedule, name=schedule_name, last_epoch=last_epoch)
 
 
 def _add_member(enum: Any, value: str) -> None:
@@ -167,13 +222,28 @@ def _with_check(post_init: Any) -> Any:
         if not isinstance(given, dict):
             raise ValueError(f"`lr_scheduler_kwargs` must be a mapping, or one in JSON, received {given!r}")
         entry = registry.entry(name)
+        entry.read(given)
+        if given:
+            self.lr_scheduler_kwargs = _plain(given)
+        if name == "lars_warmup":
+            from hf_sched.lars import refuse_deepspeed  # imports torch, as TrainingArguments has
+
+            refuse_deepspeed(bool(getattr(self, "deepspeed", None)))
         if self.max_steps > 0:
-            entry.build(self.max_steps, self.get_warmup_steps(self.max_steps), given)
-        else:
-            entry.read(given)
+            with suppress(EpochsUnknown):  # known when the Trainer has its data
+                entry.build(self.max_steps, self.get_warmup_steps(self.max_steps), given)
 
     checked_post_init._checks_schedules = True  # type: ignore[attr-defined]
     return checked_post_init
+
+
+def _plain(value: Any) -> Any:
+    """Phases made in Python as the text that they are written as, since arguments are saved and logged as JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Phase) else value
 
 
 def _set_state(self: Any, state: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -11,7 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hf_sched
-from hf_sched.arguments import as_steps, did_you_mean
+from hf_sched.arguments import (
+    DurationReader,
+    Epochs,
+    EpochsUnknown,
+    Flag,
+    ListOf,
+    MappingReader,
+    Number,
+    OneOf,
+    TextReader,
+    Whole,
+    as_steps,
+    did_you_mean,
+)
+
+HALF = Fraction(1, 2)
 
 pytestmark = pytest.mark.filterwarnings("ignore:cosine_restarts:UserWarning")
 
@@ -85,6 +101,7 @@ anything = st.one_of(
     st.floats(),
     st.text(max_size=6),
     st.sampled_from(["5%", "-5%", "500%", "%", "1e-7", "nan", "inf", "linear", "geometric", "1e999", "0x10"]),
+    st.sampled_from(["1ep", "0.5ep", "0ep", "-1ep", "ep", "nanep", Epochs(HALF), Fraction(1, 20), Fraction(-1, 2)]),
     st.lists(st.integers(), max_size=2),
     st.just(10**400),
 )
@@ -110,6 +127,7 @@ def test_any_argument_makes_a_schedule_or_an_error_that_names_it(data):
     given_arguments = data.draw(st.dictionaries(st.sampled_from(ARGUMENTS[name]), anything, max_size=3))
     run = {"num_training_steps": data.draw(st.one_of(st.integers(1, 60), anything))}
     run["num_warmup_steps"] = data.draw(st.one_of(st.integers(0, 20), anything))
+    run["steps_per_epoch"] = data.draw(st.one_of(st.none(), st.integers(1, 60), anything))
     try:
         schedule = hf_sched.build(name, **run, **given_arguments)
         curve = schedule.curve(peak=1.0) if schedule.num_training_steps < 10_000 else np.array([0.0])
@@ -140,11 +158,155 @@ def test_one_wrong_argument_in_a_right_run_is_the_one_that_is_named(data):
 
 
 @pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        *((steps, 500) for steps in (500, "500", 500.0, " 500 ", np.int64(500), np.float64(500))),
+        *((share, Fraction(1, 20)) for share in (0.05, "0.05", "5%", " 5 % ", Fraction(1, 20))),
+        *((epoch, Epochs(HALF)) for epoch in ("0.5ep", ".5ep", " 5e-1 ep ", Epochs(HALF))),
+        ("1ep", Epochs(Fraction(1))),
+        ("0.1ep", Epochs(Fraction(1, 10))),
+        # A whole number counts steps; all of the run is 100%.
+        (1, 1),
+        (1.0, 1),
+        ("100%", Fraction(1)),
+        (0, 0),
+        ("0%", Fraction(0)),
+        ("0ep", Epochs(Fraction(0))),
+    ],
+)
+def test_a_duration_has_one_form(value, kept):
+    read = DurationReader()("warmup", value)
+    assert (type(read), read) == (type(kept), kept)
+    assert DurationReader()("warmup", read) == kept
+
+
+IS_NO_DURATION = [
+    *(None, True, "", "soon", -1, "-1", 1.5, "1.5", math.nan, "nan", math.inf, 10**400, [5], 5j),
+    *("-5%", "101%", "%", "nan%", "5%%", "-1ep", "ep", "nanep", "infep", "1 epoch", "1eps", "1EP", "5%ep"),
+    *(Fraction(-1, 2), Fraction(3, 2), Epochs(Fraction(-1))),
+]
+
+
+@pytest.mark.parametrize("value", IS_NO_DURATION, ids=repr)
+def test_what_is_no_duration_is_refused_with_all_that_one_may_write(value):
+    message = '`warmup` must be a number of steps (500), a share of the run (0.05 or "5%") or epochs ("1ep"), 0 or more'
+    with pytest.raises(ValueError, match=re.escape(f"{message}, received {value!r}")):
+        DurationReader()("warmup", value)
+
+
+@pytest.mark.parametrize("nothing", [0, "0", 0.0, "0%", "0ep", "0.0 ep", Fraction(0), Epochs(Fraction(0))], ids=repr)
+def test_nothing_is_a_duration_only_where_it_may_be(nothing):
+    assert as_steps(DurationReader()("warmup", nothing), 100, 10) == 0
+    with pytest.raises(ValueError, match=r"`decay` must be a number of steps .*, above 0, received "):
+        DurationReader(above_zero=True)("decay", nothing)
+    assert DurationReader(above_zero=True)("decay", "1%") == Fraction(1, 100)
+
+
+@pytest.mark.parametrize(
     ("value", "steps"),
     [(7, 7), ("7", 7), (0.07, 7), ("7%", 7), (0.005, 1), (0.0049, 0), (0, 0), ("0.5%", 1), (" 5 % ", 5), (1.0, 1)],
 )
 def test_a_duration_of_100_steps(value, steps):
     assert as_steps(value, 100) == steps
+
+
+@pytest.mark.parametrize(
+    ("value", "steps_per_epoch", "steps"),
+    [("1ep", 7, 7), ("0.5ep", 7, 4), ("0.49ep", 7, 3), ("3ep", 2.5, 8), ("0.1ep", 30, 3), (Epochs(HALF), "7", 4)],
+)
+def test_a_duration_in_epochs_is_rounded_to_steps_half_a_step_upwards(value, steps_per_epoch, steps):
+    assert as_steps(value, 1000, steps_per_epoch) == steps
+
+
+@given(hundredths=st.integers(0, 100), steps=st.integers(1, 10**6), per_epoch=st.integers(1, 10**6))
+def test_shares_and_epochs_are_exact(hundredths, steps, per_epoch):
+    # In whole numbers: hundredths * steps / 100, half a step upwards.
+    assert as_steps(f"{hundredths}%", steps) == (2 * hundredths * steps + 100) // 200
+    in_epochs = (2 * hundredths * per_epoch + 100) // 200
+    assert as_steps(f"{hundredths / 100}ep", steps, per_epoch) == max(in_epochs, min(hundredths, 1))
+
+
+def test_epochs_of_unknown_length_are_an_error_of_their_own_that_says_what_to_write():
+    with pytest.raises(EpochsUnknown, match=r"`duration` is in epochs \(0\.5ep\), but nobody said .*`steps_per_epoch`"):
+        as_steps("0.5ep", 100)
+    with pytest.raises(
+        EpochsUnknown, match=r"`warmup` is in epochs \(1ep\).* or write steps \(500\) or a share .* \(5%\)"
+    ):
+        build("warmup_cosine", warmup="1ep")
+    assert issubclass(EpochsUnknown, ValueError)
+    assert as_steps(5, 100) == 5  # but who needs no epochs needs not know
+
+
+@pytest.mark.parametrize("wrong", [0, -1, math.nan, math.inf, "many", True])
+def test_a_wrong_length_of_an_epoch_is_named(wrong):
+    message = f"`steps_per_epoch` must be a finite number above 0, received {wrong!r}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        as_steps("1ep", 100, wrong)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build("warmup_cosine", warmup="1ep", steps_per_epoch=wrong)
+
+
+def test_an_argument_in_epochs_is_one_in_steps():
+    assert build("warmup_cosine", warmup="1.5ep", steps_per_epoch=9) == build("warmup_cosine", warmup=14)
+
+
+@pytest.mark.parametrize(
+    ("reader", "value", "read"),
+    [
+        (Number(), "1e-7", 1e-7),
+        (Number(0, 1), np.float32(0.5), 0.5),
+        (Whole(), "500.0", 500),
+        (Whole(), 2**53, 2**53),
+        (OneOf(("up", "down")), "up", "up"),
+        (TextReader(), "", ""),
+        (TextReader(), "5", "5"),
+        (Flag(), True, True),
+        (Flag(), False, False),
+        (MappingReader(), {}, {}),
+        (MappingReader(), {"power": 2}, {"power": 2}),
+        (ListOf(Whole()), ["3", 5.0], (3, 5)),
+        (ListOf(DurationReader()), ("1ep", "5%", 7), (Epochs(Fraction(1)), Fraction(1, 20), 7)),
+    ],
+)
+def test_a_reader_gives_back_the_one_form(reader, value, read):
+    result = reader("argument", value)
+    assert (type(result), result) == (type(read), read)
+
+
+@pytest.mark.parametrize(
+    ("reader", "value", "message"),
+    [
+        (Number(), None, "`argument` must be a finite number, received None"),
+        (Number(0, 1), "", "`argument` must be a number from 0 to 1, received ''"),
+        (Number(0), -0.1, "`argument` must be a finite number, 0 or more, received -0.1"),
+        (Number(0, above_low=True), 0, "`argument` must be a finite number above 0, received 0"),
+        (Number(0, 1, above_low=True), 0, "`argument` must be a number above 0, 1 at most, received 0"),
+        (Whole(1), 0, "`argument` must be a whole number, 1 or more, received 0"),
+        (Whole(), 2**53 + 1, "`argument` must be a whole number from 0 to 9007199254740992, received 9007199254740993"),
+        (Whole(), True, "`argument` must be a whole number, 0 or more, received True"),
+        (OneOf(("up", "down")), "dwn", r"`argument` must be one of up, down, received 'dwn'; did you mean 'down'\?"),
+        (OneOf(("up", "down")), None, r"`argument` must be one of up, down, received None\."),
+        (TextReader(), 5, "`argument` must be text, received 5"),
+        (TextReader(), None, "`argument` must be text, received None"),
+        (Flag(), 1, "`argument` must be true or false, received 1"),
+        (Flag(), "true", "`argument` must be true or false, received 'true'"),
+        (MappingReader(), [("power", 2)], r"`argument` must be a mapping of arguments by name, received \["),
+        (MappingReader(), {1: 2}, r"`argument` must be a mapping of arguments by name, received {1: 2}"),
+        (ListOf(Whole()), [], r"`argument` must be a list of one or more, received \[\]"),
+        (ListOf(TextReader()), "text", "`argument` must be a list of one or more, received 'text'"),
+        (ListOf(Whole()), [1, "x"], r"`argument\[1\]` must be a whole number, 0 or more, received 'x'"),
+    ],
+)
+def test_a_reader_names_what_it_refuses_and_says_what_it_takes(reader, value, message):
+    with pytest.raises(ValueError, match=rf"^{message}"):
+        reader("argument", value)
+
+
+def test_a_mapping_that_was_read_is_ones_own():
+    given_arguments = {"power": 2}
+    read = MappingReader()("after_kwargs", given_arguments)
+    read["power"] = 3
+    assert given_arguments == {"power": 2}
 
 
 def test_a_word_far_from_all_known_ones_gets_no_suggestion():

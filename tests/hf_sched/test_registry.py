@@ -14,19 +14,26 @@ from packaging.version import Version
 from transformers import SchedulerType, TrainingArguments
 
 import hf_sched
-from hf_sched import registry
+from hf_sched import Outline, registry
+from hf_sched.arguments import EpochsUnknown
+
+CATALOGUE = """
+    cosine_floor warmup_cosine cosine_restarts cosine_cyclic minimind linear_with_warmup exponential step multistep
+    polynomial_floor wsd inverse_sqrt_cooldown cosine_constant one_cycle rex gradual_warmup lars_warmup phases
+"""
 
 
 @pytest.fixture
 def clean_registry():
     """Take back what a test registers."""
+    before = dict(registry._entries)
     yield
-    for name in set(hf_sched.available()) - {"cosine_floor", "cosine_restarts", "warmup_cosine"}:
-        del registry._entries[name]
+    registry._entries.clear()
+    registry._entries.update(before)
 
 
 def test_available_lists_the_names():
-    assert hf_sched.available() == ["cosine_floor", "cosine_restarts", "warmup_cosine"]
+    assert hf_sched.available() == sorted(CATALOGUE.split())
 
 
 def test_the_builtin_names_are_those_of_the_installed_transformers():
@@ -107,8 +114,9 @@ def test_a_name_is_lower_case_letters(name):
 def test_a_function_that_cannot_be_a_schedule_is_refused(clean_registry):
     with pytest.raises(ValueError, match=r"must name its arguments, received `\*\*kwargs`"):
         hf_sched.register("bad")(lambda **kwargs: [])
-    with pytest.raises(ValueError, match="must not take `floor_ratio`"):
-        hf_sched.register("bad")(lambda floor_ratio=0: [])
+    with pytest.raises(ValueError, match=r"must name its arguments, received `\*args`"):
+        hf_sched.register("bad")(lambda *args: [])
+    assert "bad" not in hf_sched.available()
     hf_sched.register("wrong")(lambda: ["decay"])
     with pytest.raises(TypeError, match="function of 'wrong' must return phases"):
         hf_sched.build("wrong", num_training_steps=5)
@@ -140,7 +148,7 @@ def test_every_way_in_answers_a_wrong_name_alike(ask, wrong, meant, tmp_path):
     with pytest.raises(ValueError, match=f"'{wrong}' is not the name of a schedule; did you mean '{meant}'") as error:
         ask(wrong, str(tmp_path))
     ours, theirs = str(error.value).split("transformers has")
-    assert "cosine_floor, cosine_restarts, warmup_cosine" in ours
+    assert f"hf_sched has {', '.join(hf_sched.available())}; " in ours
     assert "linear, cosine, cosine_with_restarts" in theirs
     assert "cosine_floor" not in theirs
 
@@ -189,3 +197,183 @@ def test_phases_may_be_generated(clean_registry):
         yield hf_sched.decay()
 
     assert hf_sched.build("generated", num_training_steps=5).curve(peak=1.0)[:2].tolist() == [1.0, 1.0]
+
+
+# Floors: added by the registry, taken by the function, or set by it.
+
+
+def test_a_function_may_take_the_floors_itself(clean_registry):
+    seen = []
+
+    @hf_sched.register("own_floor")
+    def own_floor(*, floor_ratio: hf_sched.Ratio = 0.25, min_lr=None):
+        seen.append((floor_ratio, min_lr))
+        return [hf_sched.decay()]
+
+    for given in ({}, {"floor_ratio": "0.5"}, {"min_lr": "1e-3"}, {"floor_ratio": None, "min_lr": 0}):
+        hf_sched.build("own_floor", num_training_steps=5, **given)
+    # None stands for the default.
+    assert seen == [(0.25, None), (0.5, None), (0.25, 1e-3), (0.25, 0.0)]
+
+
+def test_a_floor_that_the_function_takes_is_the_schedules_floor_too(clean_registry):
+    @hf_sched.register("own_floor")
+    def own_floor(*, floor_ratio=0.25):
+        return [hf_sched.decay("50%", to=2 * floor_ratio), hf_sched.decay()]
+
+    assert hf_sched.build("own_floor", num_training_steps=10).curve(peak=1.0)[-1] == 0.25
+    assert hf_sched.build("own_floor", num_training_steps=10, floor_ratio=0.125).curve(peak=1.0)[-1] == 0.125
+
+
+def test_of_the_floors_a_function_takes_only_those_are_there(clean_registry):
+    hf_sched.register("one_floor")(lambda *, floor_ratio=None: [hf_sched.decay()])
+    with pytest.raises(ValueError, match=r"one_floor has no argument `min_lr` \(received 1\).* It takes floor_ratio\."):
+        hf_sched.build("one_floor", num_training_steps=5, min_lr=1)
+    with pytest.raises(ValueError, match=r"`floor_ratio` must be a number from 0 to 1, received 2"):
+        hf_sched.build("one_floor", num_training_steps=5, floor_ratio=2)
+
+
+def test_a_function_may_return_an_outline_with_its_floor(clean_registry):
+    @hf_sched.register("outlined", floor_ratio=0.5)
+    def outlined(*, low: hf_sched.Ratio | None = None):
+        return Outline((hf_sched.decay(),), floor_ratio=low)
+
+    assert hf_sched.build("outlined", num_training_steps=5, low=0.25).floor_ratio == 0.25
+    assert hf_sched.build("outlined", num_training_steps=5).floor_ratio == 0.5
+    assert hf_sched.build("outlined", num_training_steps=5, num_warmup_steps=2, min_lr=0.125).min_lr == 0.125
+    with pytest.raises(ValueError, match="the floor is given twice: outlined sets its own, leave out min_lr"):
+        hf_sched.build("outlined", num_training_steps=5, low=0.25, min_lr=0.125)
+
+
+# Annotations.
+
+
+def test_text_and_flags_are_checked_by_their_annotation(clean_registry):
+    seen = []
+
+    @hf_sched.register("annotated")
+    def annotated(*, word: str = "up", flag: bool = False, other: str | None = None):
+        seen.append((word, flag, other))
+        return [hf_sched.decay()]
+
+    for given in ({}, {"word": "down", "flag": True, "other": "5"}, {"flag": None}):
+        hf_sched.build("annotated", num_training_steps=5, **given)
+    assert seen == [("up", False, None), ("down", True, "5"), ("up", False, None)]
+    for name, value, message in (
+        ("word", 5, "`word` must be text, received 5"),
+        ("other", True, "`other` must be text, received True"),
+        ("flag", "true", "`flag` must be true or false, received 'true'"),
+        ("flag", 1, "`flag` must be true or false, received 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hf_sched.build("annotated", num_training_steps=5, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "kept", "wrong", "message"),
+    [
+        (float, "0.5", 0.5, "x", "`argument` must be a finite number, received 'x'"),
+        (int, "5", 5, 0.5, "`argument` must be a whole number, 0 or more, received 0.5"),
+        (int | None, 5.0, 5, True, "`argument` must be a whole number, 0 or more, received True"),
+        (hf_sched.Ratio, "1", 1.0, 2, "`argument` must be a number from 0 to 1, received 2"),
+        (hf_sched.Count | None, 1, 1, 0, "`argument` must be a whole number, 1 or more, received 0"),
+        (hf_sched.Positive, 1, 1.0, 0, "`argument` must be a finite number above 0, received 0"),
+        (hf_sched.Rate, 0, 0.0, -1, "`argument` must be a finite number, 0 or more, received -1"),
+        (hf_sched.Duration, "7", 7, -1, r"`argument` must be a number of steps .*, 0 or more, received -1"),
+        (hf_sched.Period, "7", 7, 0, r"`argument` must be a number of steps .*, above 0, received 0"),
+        (object, [1], [1], None, "annotated needs the argument `argument`"),
+    ],
+)
+def test_an_argument_is_read_as_its_annotation_says(clean_registry, annotation, value, kept, wrong, message):
+    seen = []
+
+    def annotated(*, argument):
+        seen.append(argument)
+        return [hf_sched.decay()]
+
+    annotated.__annotations__["argument"] = annotation
+    hf_sched.register("annotated")(annotated)
+    hf_sched.build("annotated", num_training_steps=5, argument=value)
+    assert (type(seen[0]), seen) == (type(kept), [kept])
+    with pytest.raises(ValueError, match=message):
+        hf_sched.build("annotated", num_training_steps=5, argument=wrong)
+    assert len(seen) == 1
+
+
+def test_annotations_that_only_a_type_checker_can_read_check_nothing(clean_registry):
+    def annotated(*, argument="x"):
+        return [hf_sched.decay()]
+
+    annotated.__annotations__["argument"] = "NotImported"
+    hf_sched.register("annotated")(annotated)
+    assert hf_sched.build("annotated", num_training_steps=5, argument=object()).num_training_steps == 5
+
+
+# Epochs.
+
+
+def test_a_function_may_ask_for_the_steps_of_an_epoch(clean_registry):
+    seen = []
+
+    @hf_sched.register("knowing")
+    def knowing(*, steps_per_epoch: float | None, cooldown: hf_sched.Duration = "20%"):
+        seen.append((steps_per_epoch, cooldown))
+        return [hf_sched.hold(), hf_sched.decay(cooldown)]
+
+    schedule = hf_sched.build("knowing", num_training_steps=20, steps_per_epoch=8, cooldown="0.5ep")
+    # Epochs are steps before the function sees them.
+    assert seen == [(8, 4)]
+    assert str(schedule) == "hold 16 | decay 4"
+    assert registry.entry("knowing").arguments == ["cooldown", "floor_ratio", "min_lr"]
+    hf_sched.build("knowing", num_training_steps=20)
+    assert seen[1][0] is None
+    with pytest.raises(EpochsUnknown, match=r"`cooldown` is in epochs \(1ep\)"):
+        hf_sched.build("knowing", num_training_steps=20, cooldown="1ep")
+    with pytest.raises(ValueError, match="knowing has no argument `steps_per_epoch`"):
+        registry.entry("knowing").read({"steps_per_epoch": 5})
+
+
+def test_phases_in_epochs_are_laid_by_the_registry(clean_registry):
+    hf_sched.register("in_epochs")(lambda: [hf_sched.warmup("1ep"), hf_sched.hold(), hf_sched.decay("0.5ep")])
+    schedule = hf_sched.build("in_epochs", num_training_steps=30, steps_per_epoch=7)
+    assert str(schedule) == "warmup 7 | hold 19 | decay 4"
+    scheduler = hf_sched.get_scheduler("in_epochs", sgd(), 0, 30, {}, steps_per_epoch=7)
+    assert scheduler.schedule == schedule
+    with pytest.raises(EpochsUnknown):
+        hf_sched.get_scheduler("in_epochs", sgd(), 0, 30, {})
+
+
+# The Trainer's warmup.
+
+
+def test_the_trainers_warmup_goes_to_where_the_schedule_starts(clean_registry):
+    hf_sched.register("low")(lambda: [hf_sched.hold(at=0.5)])
+    schedule = hf_sched.build("low", num_training_steps=6, num_warmup_steps=2)
+    assert schedule.curve(peak=1.0).tolist() == [0.25, 0.5, 0.5, 0.5, 0.5, 0.5]
+
+
+def test_a_warmup_of_its_own_and_the_trainers_are_one_too_many(clean_registry):
+    hf_sched.register("warm")(lambda: [hf_sched.warmup(2), hf_sched.decay()])
+    assert hf_sched.build("warm", num_training_steps=6).segments[0].steps == 2
+    with pytest.raises(ValueError, match=r"the warmup is given twice: give either warm's own .* = 3\)"):
+        hf_sched.build("warm", num_training_steps=6, num_warmup_steps=3)
+
+
+def test_the_trainers_warmup_is_that_of_a_function_that_takes_one(clean_registry):
+    hf_sched.register("warm")(lambda *, warmup=1: [hf_sched.warmup(warmup, "sqrt"), hf_sched.hold()])
+    for given, steps in (({}, 1), ({"warmup": 2}, 2), ({"num_warmup_steps": 3}, 3)):
+        (rise, _) = hf_sched.build("warm", num_training_steps=6, **given).segments
+        assert (rise.steps, rise.shape.name) == (steps, "sqrt")
+
+
+# What every entry of the catalogue obeys.
+
+
+@pytest.mark.parametrize("name", CATALOGUE.split())
+def test_a_schedule_of_the_catalogue_says_what_it_is_and_what_it_takes(name):
+    entry = registry.entry(name)
+    assert entry.name == name
+    for line in ("Formula: ", "Source: ", "Example: "):
+        assert f"\n    {line}" in entry.build_phases.__doc__
+    with pytest.raises(ValueError, match=rf"^{name} has no argument `nonsense` \(received 5\)"):
+        hf_sched.build(name, num_training_steps=50, nonsense=5)

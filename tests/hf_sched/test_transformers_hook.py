@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import hf_sched
+
 ROOT = Path(__file__).parents[2]
-NAMES = {"cosine_floor", "warmup_cosine", "cosine_restarts"}
+NAMES = set(hf_sched.available())
 WITH_ROOT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 BLOCK_HF_SCHED = """
 import sys
@@ -150,6 +152,7 @@ def test_wrong_arguments_fail_with_the_training_arguments():
         ("transformers.trainer_utils", "SchedulerType"),
         ("transformers.optimization", "TYPE_TO_SCHEDULER_FUNCTION"),
         ("transformers.training_args", "TrainingArguments.__post_init__"),
+        ("transformers.trainer", "Trainer.set_initial_training_values"),
     ],
 )
 def test_a_transformers_without_the_tables_gets_nothing(module, table):

@@ -88,3 +88,29 @@ def test_lora_trains_an_adapter_on_the_planned_curve(run_recipe):
     lora = run_recipe("sft", use_peft=True, lora_r=4, lora_target_modules="all-linear", **asked("cosine_floor"))
     np.testing.assert_allclose(lora.logged("learning_rate"), planned("sft", "cosine_floor"), rtol=1e-12)
     assert (lora.folder / "adapter_model.safetensors").is_file()
+
+
+LARS = {
+    "lr_scheduler_type": "lars_warmup",
+    "lr_scheduler_kwargs": {"warmup": 8, "trust_coefficient": 0.001, "after": "cosine_floor"},
+    "max_steps": STEPS,
+}
+
+
+def test_trust_ratios_are_the_same_however_the_weights_are_spread(run_recipe):
+    # Under FSDP2 each process holds a part of every weight (a DTensor), under DDP all of it.
+    schedule = hf_sched.build("lars_warmup", num_training_steps=STEPS, **LARS["lr_scheduler_kwargs"])
+    curve = schedule.curve(peak=PEAK["sft"])
+    one = np.array(run_recipe("sft", name="one", **LARS).logged("learning_rate"))
+    assert (one[:7] < 0.99 * curve[:7]).all()
+    np.testing.assert_array_equal(one[7:], curve[7:])
+    for launcher, name in ((TWO_PROCESSES, "ddp"), (FSDP2, "fsdp2")):
+        spread = run_recipe("sft", launcher, name=name, per_device_train_batch_size=4, **LARS)
+        assert spread.args.world_size == 2
+        np.testing.assert_allclose(spread.logged("learning_rate"), one, rtol=1e-4)
+
+
+def test_trust_ratios_are_refused_under_deepspeed_before_a_model_is_loaded(run_recipe):
+    refused = run_recipe("sft", ZERO2, ok=False, model_name_or_path="nowhere", **LARS)
+    assert "gradient norm, which DeepSpeed does not show" in refused.output
+    assert "nowhere" not in refused.output

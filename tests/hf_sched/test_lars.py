@@ -1,0 +1,175 @@
+"""`lars_warmup`: each layer's learning rate follows its trust ratio during the warmup, and the curve from then on."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+import hf_sched
+
+STEPS, WARMUP, PEAK, COEFFICIENT, DECAY = 10, 5, 0.1, 0.02, 0.01
+KWARGS = {"trust_coefficient": COEFFICIENT, "after": "cosine_floor"}
+
+
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+
+
+def curve() -> np.ndarray:
+    return hf_sched.build("lars_warmup", num_training_steps=STEPS, num_warmup_steps=WARMUP, **KWARGS).curve(peak=PEAK)
+
+
+def formula(parameter: torch.nn.Parameter, step: int) -> float:
+    """The learning rate of a layer at a step, written out again."""
+    weight, gradient = (math.sqrt(float((x.double() ** 2).sum())) for x in (parameter.detach(), parameter.grad))
+    ratio = min(COEFFICIENT * weight / (gradient + DECAY * weight), 1.0) if weight and gradient else 1.0
+    progress = min((step + 1) / WARMUP, 1.0)
+    return float(curve()[step]) * (progress + (1 - progress) * ratio)
+
+
+def play(model: torch.nn.Module, optimizer: torch.optim.Optimizer, scheduler, steps: range) -> np.ndarray:
+    """Train; the learning rates that each step used, of shape (steps, groups), each compared with the formula."""
+    used = []
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        optimizer.zero_grad()
+        model(torch.randn(16, 4, generator=generator)).square().mean().backward()
+        expected = [formula(group["params"][0], step) for group in optimizer.param_groups]
+        optimizer.step()
+        used.append([group["lr"] for group in optimizer.param_groups])
+        assert scheduler.get_last_lr() == used[-1]
+        np.testing.assert_allclose(used[-1], expected, rtol=1e-5)  # norms are taken in float32
+        scheduler.step()
+    return np.array(used)
+
+
+def make(model: torch.nn.Module, wrap=lambda optimizer: optimizer):
+    optimizer = wrap(torch.optim.SGD(model.parameters(), lr=PEAK, weight_decay=DECAY))
+    return optimizer, hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS)
+
+
+@pytest.mark.parametrize("wrap", [lambda o: o, lambda o: Accelerator(cpu=True).prepare(o)], ids=["torch", "accelerate"])
+def test_each_layer_follows_its_trust_ratio_in_the_warmup_and_then_the_curve(wrap):
+    model = network()
+    optimizer, scheduler = make(model, wrap)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1, 1, 1]
+    used = play(model, optimizer, scheduler, range(STEPS))
+    assert len(set(used[0])) > 2  # layers do differ
+    assert (used <= curve()[:, None]).all()
+    np.testing.assert_array_equal(used[WARMUP - 1 :], np.repeat(curve()[WARMUP - 1 :, None], 4, axis=1))
+
+
+def test_a_layer_without_weights_or_gradient_is_at_the_curve():
+    model = network()
+    with torch.no_grad():
+        model[2].weight.zero_()  # its own norm is 0, and no gradient reaches the layer below
+    optimizer, scheduler = make(model)
+    used = play(model, optimizer, scheduler, range(1))
+    assert used[0].tolist()[:3] == [curve()[0]] * 3
+    assert used[0][3] < curve()[0]
+
+
+def test_a_parameter_that_takes_no_part_is_at_the_curve():
+    used, idle = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([used, idle], lr=PEAK)
+    scheduler = hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS)
+    used.square().sum().backward()
+    optimizer.step()
+    trained, idle_too = scheduler.get_last_lr()
+    assert trained < idle_too == curve()[0]
+
+
+def test_the_groups_keep_their_options_and_own_peaks():
+    model = network()
+    groups = [
+        {"params": model[0].parameters(), "lr": 1.0, "weight_decay": 0.5},
+        {"params": model[2].parameters(), "lr": 0.01},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.8, 0.9))
+    hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS)
+    assert [group["initial_lr"] for group in optimizer.param_groups] == [1.0, 1.0, 0.01, 0.01]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.5, 0.01, 0.01]
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.9)}
+
+
+def test_a_new_scheduler_takes_over_from_one_that_is_gone():
+    model = network()
+    optimizer, scheduler = make(model)
+    del scheduler
+    replaced = hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS)
+    play(model, optimizer, replaced, range(STEPS))
+
+
+def test_where_norms_cannot_be_had_it_says_so_at_the_start(monkeypatch):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=PEAK, momentum=0.9)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    with pytest.raises(ValueError, match="needs one parameter group a layer, but the 4 parameters are in 1 groups"):
+        hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS)
+    flat = torch.nn.Parameter(torch.ones(3))
+    flat._fsdp_flattened = True
+    with pytest.raises(ValueError, match="FSDP1 flattens"):
+        make(torch.nn.ParameterList([flat]))
+    monkeypatch.setitem(os.environ, "ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match=r"`lars` .* DeepSpeed does not show: use DDP or FSDP2"):
+        make(network())
+    with pytest.raises(ValueError, match="DeepSpeed does not show"):
+        TrainingArguments("out", lr_scheduler_type="lars_warmup", use_cpu=True)
+
+
+class Recorder(TrainerCallback):
+    """Takes the learning rates that a step has used."""
+
+    def __init__(self) -> None:
+        self.used: list[list[float]] = []
+
+    def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        self.used.append([group["lr"] for group in optimizer.param_groups])
+
+
+def train(model_path: Path, folder: Path, resume: str | None = None) -> tuple[Trainer, np.ndarray]:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(model_path)
+    tokens = torch.randint(6, 16, (64, 12), generator=torch.Generator().manual_seed(0))
+    args = TrainingArguments(
+        str(folder),
+        use_cpu=True,
+        report_to="none",
+        logging_steps=1,
+        per_device_train_batch_size=4,
+        max_steps=STEPS,
+        learning_rate=1e-2,
+        warmup_steps=WARMUP,
+        save_steps=3,
+        lr_scheduler_type="lars_warmup",
+        lr_scheduler_kwargs={**KWARGS, "trust_coefficient": 1e-4},
+    )
+    recorder = Recorder()
+    data = [{"input_ids": row, "labels": row} for row in tokens]
+    trainer = Trainer(model, args, train_dataset=data, callbacks=[recorder])
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer, np.array(recorder.used)
+
+
+def test_in_a_trainer_it_is_reported_as_used_and_resumes_exactly_within_the_warmup(model_path, tmp_path):
+    trainer, used = train(model_path, tmp_path / "whole")
+    assert used.shape == (STEPS, sum(1 for _ in trainer.model.parameters()))
+    logged = [row["learning_rate"] for row in trainer.state.log_history if "learning_rate" in row]
+    np.testing.assert_array_equal(logged, used[:, 0])
+    planned = hf_sched.build("lars_warmup", num_training_steps=STEPS, num_warmup_steps=WARMUP, **KWARGS).curve(
+        peak=1e-2
+    )
+    assert (used[: WARMUP - 1] < planned[: WARMUP - 1, None]).any(axis=1).all()
+    np.testing.assert_array_equal(used[WARMUP - 1 :, 0], planned[WARMUP - 1 :])
+    _, resumed = train(model_path, tmp_path / "resumed", resume=str(tmp_path / "whole" / "checkpoint-3"))
+    np.testing.assert_array_equal(resumed, used[3:])
