@@ -17,6 +17,7 @@ import gc
 import importlib
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import subprocess
@@ -255,7 +256,9 @@ def _step_targets(column: str, groups: int, timings: Mapping[str, Timing]) -> It
 
 def _import_seconds(statement: str) -> float:
     code = f"import time; start = time.perf_counter(); {statement}; print(time.perf_counter() - start)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # An empty setting is none: users' Python keeps the files that it has compiled.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     return float(done.stdout.splitlines()[-1])
 
 

@@ -56,7 +56,7 @@ def cosine_floor() -> list[Phase]:
     Example: {floor_ratio: 0.1}
     From torch: CosineAnnealingLR(T_max=T, eta_min=1e-5) -> {min_lr: 1.0e-5}
     From transformers: cosine_with_min_lr, {min_lr_rate: 0.1} -> {floor_ratio: 0.1}
-    From timm: CosineLRScheduler(lr_min=1e-5) -> {min_lr: 1.0e-5}
+    From timm: CosineLRScheduler(t_initial=T, lr_min=1e-5) -> {min_lr: 1.0e-5}
     From optax: cosine_decay_schedule(peak, T, alpha=0.1) -> {floor_ratio: 0.1}
     """
     return [phases.decay(shape="cosine")]
@@ -71,17 +71,17 @@ def warmup_cosine(
     Formula: peak * (s + (1 - s) * shape((k + 1) / W)) at step k of the W warmup steps, s = warmup_start_ratio;
         then floor + (peak - floor) * (1 + cos(pi * t / T)) / 2
 
-    `warmup` holds where the Trainer gives no warmup. Warmup shapes: linear, cosine, sqrt, exponential (saturating) and
-    geometric (a constant ratio a step, which needs a start above 0).
+    `warmup` holds where the Trainer gives no warmup. `warmup_shape` is linear, cosine, sqrt, exponential (saturating)
+    or geometric (a constant ratio a step, which needs a start above 0).
 
     Source: Goyal et al. 2017 (arXiv 1706.02677); Loshchilov and Hutter 2016 (arXiv 1608.03983)
     Example: {warmup: "10%", warmup_shape: cosine}
     From torch: SequentialLR([LinearLR(0.1, total_iters=W), CosineAnnealingLR(T)], [W]) ->
         {warmup: W, warmup_start_ratio: 0.1}
-    From transformers: cosine and warmup_steps -> the same warmup_steps
-    From timm: CosineLRScheduler(warmup_t=W, warmup_lr_init=s * peak, warmup_prefix=True) ->
-        {warmup: W, warmup_start_ratio: s}
-    From optax: warmup_cosine_decay_schedule(s * peak, peak, W, N) -> {warmup: W, warmup_start_ratio: s}
+    From transformers: cosine -> {}
+    From timm: CosineLRScheduler(t_initial=T, warmup_t=W, warmup_lr_init=0.1 * peak, warmup_prefix=True) ->
+        {warmup: W, warmup_start_ratio: 0.1}
+    From optax: warmup_cosine_decay_schedule(0.1 * peak, peak, W, N) -> {warmup: W, warmup_start_ratio: 0.1}
     """
     if Shape("geometric") == warmup_shape and not 0 < warmup_start_ratio < 1:
         raise ValueError(
@@ -117,7 +117,9 @@ def cosine_restarts(
     From transformers: cosine_with_restarts, {num_cycles: 3} -> {num_cycles: 3, cycle_multiplier: 1}
     From timm: CosineLRScheduler(t_initial=100, cycle_mul=2, cycle_decay=0.7, cycle_limit=3) ->
         {first_cycle: 100, cycle_multiplier: 2, peak_multiplier: 0.7}
-    From optax: sgdr_schedule([...]) -> {num_cycles: 3, rewarmup: 10}
+    From optax: sgdr_schedule([dict(init_value=0, peak_value=peak, warmup_steps=W, decay_steps=W + 150),
+        dict(init_value=0, peak_value=peak, warmup_steps=10, decay_steps=150)]) ->
+        {num_cycles: 2, cycle_multiplier: 1, rewarmup: 10}
     """
     if num_cycles is not None and first_cycle is not None:
         raise ValueError(
@@ -155,8 +157,8 @@ def cosine_cyclic(
     shorter or longer (half to two and a half times as long), and a warning says so.
 
     Source: torch.optim.lr_scheduler.CosineAnnealingLR
-    Example: {half_period: "20%", peak_multiplier: 0.7}
-    From torch: CosineAnnealingLR(T_max=100) in a run longer than 100 steps -> {half_period: 100}
+    Example: {half_period: "19%", peak_multiplier: 0.7}
+    From torch: CosineAnnealingLR(T_max=100) -> {half_period: 100}
     """
     half = as_steps(half_period, num_training_steps)
     first = half + (not num_warmup_steps)  # without a warmup the crest is a step of its own
@@ -196,7 +198,7 @@ def minimind() -> list[Phase]:
 
     Source: MiniMind, trainer/trainer_utils.py: lr / 10 + 0.5 * lr * (1 + cos(pi * t / T))
     Example: {}
-    From MiniMind: get_lr(current_step, total_steps, lr) -> the same learning rate
+    From MiniMind: lr / 10 + 0.5 * lr * (1 + math.cos(math.pi * current_step / total_steps)) -> {}
     """
     return [phases.decay(shape="cosine", start=Level(1.0, 1.0))]
 
@@ -210,8 +212,8 @@ def linear_with_warmup() -> list[Phase]:
     Source: Devlin et al. 2018 (arXiv 1810.04805); Defazio et al. 2023 (arXiv 2310.07831)
     Example: {}
     From torch: LinearLR(1.0, 0.0, total_iters=T) -> {}
-    From transformers: linear, or get_linear_schedule_with_warmup -> the same warmup_steps
-    From timm: PolyLRScheduler(power=1.0) -> {}
+    From transformers: linear -> {}
+    From timm: PolyLRScheduler(t_initial=T, power=1.0) -> {}
     From optax: linear_schedule(peak, 0.1 * peak, T) -> {floor_ratio: 0.1}
     """
     return [phases.decay()]
@@ -234,7 +236,7 @@ def exponential(
 
     Source: torch.optim.lr_scheduler.ExponentialLR
     Example: {floor_ratio: 0.01}
-    From torch: ExponentialLR(gamma=0.999) stepped at every optimizer step -> {gamma: 0.999}
+    From torch: ExponentialLR(gamma=0.999) -> {gamma: 0.999}
     From timm: StepLRScheduler(decay_t=1, decay_rate=0.999) -> {gamma: 0.999}
     From optax: exponential_decay(peak, 1, 0.999) -> {gamma: 0.999}
     """
@@ -262,7 +264,7 @@ def step(*, num_training_steps: int, num_warmup_steps: int, step_size: Period, g
 
     Source: torch.optim.lr_scheduler.StepLR
     Example: {step_size: "30%", gamma: 0.3}
-    From torch: StepLR(step_size=30, gamma=0.1) stepped at every optimizer step -> {step_size: 30, gamma: 0.1}
+    From torch: StepLR(step_size=30, gamma=0.1) -> {step_size: 30, gamma: 0.1}
     From timm: StepLRScheduler(decay_t=30, decay_rate=0.1) -> {step_size: 30, gamma: 0.1}
     From optax: exponential_decay(peak, 30, 0.1, staircase=True) -> {step_size: 30, gamma: 0.1}
     """
@@ -290,9 +292,8 @@ def multistep(
 
     Source: torch.optim.lr_scheduler.MultiStepLR
     Example: {milestones: ["50%", "75%"], gamma: 0.1}
-    From torch: MultiStepLR(milestones=[300, 600], gamma=0.1) stepped at every optimizer step ->
-        {milestones: [300, 600], gamma: 0.1}
-    From timm: MultiStepLRScheduler(decay_t=[300, 600], decay_rate=0.1) -> {milestones: [300, 600], gamma: 0.1}
+    From torch: MultiStepLR(milestones=[300, 600], gamma=0.1) -> {milestones: [300, 600], gamma: 0.1}
+    From timm: MultiStepLRScheduler(decay_t=[301, 601], decay_rate=0.1) -> {milestones: [300, 600], gamma: 0.1}
     From optax: piecewise_constant_schedule(peak, {300: 0.1, 600: 0.1}) -> {milestones: [300, 600], gamma: 0.1}
     """
     at = [as_steps(milestone, num_training_steps, steps_per_epoch, "milestones") for milestone in milestones]
@@ -317,9 +318,9 @@ def polynomial_floor(*, power: Positive = 1.0) -> list[Phase]:
     Source: transformers.get_polynomial_decay_schedule_with_warmup
     Example: {power: 2.0, floor_ratio: 0.1}
     From torch: PolynomialLR(total_iters=T, power=2.0) -> {power: 2.0}
-    From transformers: polynomial, {power: 2.0, lr_end: 1e-7} -> {power: 2.0, min_lr: 1.0e-7}
-    From timm: PolyLRScheduler(power=2.0, lr_min=1e-7) -> {power: 2.0, min_lr: 1.0e-7}
-    From optax: polynomial_schedule(peak, end_value, power=2.0, T) -> {power: 2.0, min_lr: end_value}
+    From transformers: polynomial, {power: 2.0, lr_end: 1.0e-7} -> {power: 2.0, min_lr: 1.0e-7}
+    From timm: PolyLRScheduler(t_initial=T, power=2.0, lr_min=1e-7) -> {power: 2.0, min_lr: 1.0e-7}
+    From optax: polynomial_schedule(peak, 1e-7, 2.0, T) -> {power: 2.0, min_lr: 1.0e-7}
     """
     return [phases.decay(shape=f"polynomial {power!r}")]
 
@@ -330,14 +331,14 @@ def wsd(*, decay: Period = "20%", decay_shape: ADecayShape = "1-sqrt") -> list[P
 
     Formula: peak until the last D = decay steps; then floor + (peak - floor) * (1 - sqrt(t / D))
 
-    How long the peak is held follows from the other two.
+    How long the peak is held follows from the other two. `decay_shape` may be any shape of a decay.
 
     Source: Hu et al. 2024 (arXiv 2404.06395); Hägele et al. 2024 (arXiv 2405.18392)
     Example: {decay: "20%", decay_shape: 1-sqrt}
     From transformers: warmup_stable_decay, {num_decay_steps: 200, decay_type: 1-sqrt, min_lr_ratio: 0.1} ->
         {decay: 200, floor_ratio: 0.1}
-    From optax: join_schedules([linear_schedule(...), constant_schedule(peak), linear_schedule(...)], [...]) ->
-        {decay: 200, decay_shape: linear}
+    From optax: join_schedules([linear_schedule(0, peak, W), constant_schedule(peak), linear_schedule(peak, 0, 200)],
+        [W, N - 200]) -> {decay: 200, decay_shape: linear}
     """
     return [phases.hold(), phases.decay(decay, decay_shape)]
 
@@ -391,7 +392,9 @@ def cosine_constant(
     Formula: c + (peak - c) * (1 + cos(pi * t / D)) / 2 over the first D = decay steps, c = constant_ratio * peak;
         then c; then from c to the floor over the last `anneal` steps
 
-    Source: Ibrahim et al. 2024 (arXiv 2403.08763), with an anneal of any shape
+    `anneal_shape` may be any shape of a decay.
+
+    Source: Ibrahim et al. 2024 (arXiv 2403.08763), whose anneal is exponential
     Example: {decay: "60%", constant_ratio: 0.1, anneal: "10%"}
     """
     return [phases.decay(decay, "cosine", to=constant_ratio), phases.hold(), phases.decay(anneal, anneal_shape)]
@@ -407,7 +410,7 @@ def one_cycle(*, warmup: Duration = "30%", start_ratio: Ratio = 0.04, final_rati
 
     Source: Smith 2018 (arXiv 1803.09820, 1708.07120)
     Example: {warmup: "30%", start_ratio: 0.04}
-    From torch: OneCycleLR(max_lr=peak, pct_start=0.3, div_factor=25, final_div_factor=1e4) ->
+    From torch: OneCycleLR(max_lr=peak, total_steps=N, pct_start=0.3, div_factor=25, final_div_factor=1e4) ->
         {warmup: "30%", start_ratio: 0.04, final_ratio: 4.0e-6}
     From optax: cosine_onecycle_schedule(N, peak, pct_start=0.3, div_factor=25, final_div_factor=1e4) ->
         {warmup: "30%", start_ratio: 0.04, final_ratio: 4.0e-6}
@@ -449,8 +452,8 @@ def gradual_warmup(
 
     Source: Goyal et al. 2017 (arXiv 1706.02677)
     Example: {multiplier: 2.0, warmup: "10%", after: cosine_floor}
-    From pytorch-gradual-warmup-lr: GradualWarmupScheduler(multiplier=8, total_epoch=W, after_scheduler=...) ->
-        {multiplier: 8, warmup: W, after: warmup_cosine}
+    From pytorch-gradual-warmup-lr: GradualWarmupScheduler(multiplier=8, total_epoch=W,
+        after_scheduler=CosineAnnealingLR(T)) -> {multiplier: 8, warmup: W, after: warmup_cosine}
     """
     steps = _warmup_steps(warmup, num_training_steps)
     rest = _after(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
@@ -479,9 +482,9 @@ def lars_warmup(
     Formula: peak * p * (p + (1 - p) * r), p = (k + 1) / W at step k of the W warmup steps,
         r = trust_coefficient * norm(w) / (norm(g) + weight_decay * norm(w)), 1 at most
 
-    The curve that is shown is the one for r = 1. Each parameter tensor is a layer, with a parameter group of its own:
-    the scheduler splits the groups of an optimizer that has not yet stepped. It reads the gradient norms, so it does
-    not work under DeepSpeed or FSDP1, and says so at the start.
+    `after` and `after_kwargs` are those of gradual_warmup. The curve that is shown is the one for r = 1. Each parameter
+    tensor is a layer, with a parameter group of its own: the scheduler splits the groups of an optimizer that has not
+    yet stepped. It reads the gradient norms, so it does not work under DeepSpeed or FSDP1, and says so at the start.
 
     Source: You et al. 2017 (arXiv 1708.03888)
     Example: {warmup: "10%", after: polynomial_floor, after_kwargs: {power: 2.0}}

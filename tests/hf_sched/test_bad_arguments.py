@@ -30,7 +30,7 @@ from hf_sched.language import PhasesReader, parse
 from hf_sched.phases import KINDS
 from hf_sched.shapes import FORMS, Shape, ShapeReader
 
-EXAMPLES = 60
+EXAMPLES = 40
 STEPS = 100
 CATALOGUE = [
     name for name in hf_sched.available() if registry.entry(name).build_phases.__module__ == "hf_sched.catalog"
@@ -463,13 +463,13 @@ TEXTS = [
 ]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.text(max_size=30) | st.text("warmupholdecystfi 0123456789.%|;+-e\t\n", max_size=40))
 def test_any_text_is_an_outline_or_an_error_with_a_mark(text):
     read(text)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.sampled_from(TEXTS), st.data())
 def test_a_text_with_slips_is_an_outline_or_an_error_with_a_mark(text, data):
     for _ in range(data.draw(st.integers(1, 3))):
@@ -481,7 +481,7 @@ def test_a_text_with_slips_is_an_outline_or_an_error_with_a_mark(text, data):
     read(text)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from([*KINDS, "shape", "from", "to", "at", "every", "lars"]), anything, max_size=3)

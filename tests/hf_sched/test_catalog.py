@@ -37,6 +37,7 @@ def example(name: str) -> dict[str, Any]:
     return yaml.safe_load(re.search(r"^Example: (\{.*\})$", doc(name), re.MULTILINE)[1])
 
 
+@pytest.mark.filterwarnings("ignore:cosine_cyclic:UserWarning")
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_schedule_says_what_it_is_its_formula_its_source_and_a_working_example(name):
     assert re.match(r"[A-Z].*\.\n\nFormula: ", doc(name))
@@ -59,10 +60,15 @@ def test_every_schedule_says_what_it_is_its_formula_its_source_and_a_working_exa
         ("minimind", 0, {}, "decay 100 cosine from 1.0 + 1.0 floor; floor 0.1"),
         ("minimind", 10, {"floor_ratio": 0.2}, "warmup 10 to 1.0 + 1.0 floor | decay 90 cosine; floor 0.2"),
         ("linear_with_warmup", 10, {}, "warmup 10 | decay 90"),
+        ("cosine_restarts", 0, {}, "decay 7 cosine | restart 13 | restart 27 | restart 53"),
+        ("cosine_cyclic", 10, {"half_period": 30}, "warmup 10 | decay 30 cosine | warmup 30 cosine | decay 30 cosine"),
+        ("polynomial_floor", 10, {}, "warmup 10 | decay 90 polynomial 1.0"),
         ("polynomial_floor", 10, {"power": 2}, "warmup 10 | decay 90 polynomial 2.0"),
         ("exponential", 10, {"gamma": 1.0}, "warmup 10 | hold 90"),
         ("exponential", 0, {"decay_rate": 0}, "hold 100"),
         ("step", 0, {"step_size": 100}, "hold 100"),  # the first fall would be in step 100
+        ("multistep", 0, {"milestones": [50]}, "hold 50 | hold 50 at 0.1"),
+        ("inverse_sqrt_cooldown", 10, {}, f"warmup 10 | decay 70 inverse_sqrt 7.0 to {8**-0.5!r} | decay 20"),
         ("wsd", 10, {}, "warmup 10 | hold 70 | decay 20 1-sqrt"),
         ("wsd", 10, {"decay": 90, "decay_shape": "cosine"}, "warmup 10 | decay 90 cosine"),
         ("cosine_constant", 10, {}, "warmup 10 | decay 60 cosine to 0.1 | hold 20 | decay 10"),
@@ -161,7 +167,11 @@ def test_the_crests_of_a_wave_shrink_or_grow_by_their_multiplier():
 def test_half_a_wave_must_fit_into_the_run(half_period, received):
     with pytest.raises(ValueError, match=rf"`half_period` must be 1 step or more .* 99 steps .* \({received}\)"):
         build("cosine_cyclic", half_period=half_period, steps_per_epoch=100)
-    with pytest.raises(ValueError, match="must rise, but would fall"):  # a crest below the floor
+
+
+@pytest.mark.filterwarnings("ignore:cosine_cyclic:UserWarning")
+def test_a_crest_of_a_wave_is_not_below_its_floor():
+    with pytest.raises(ValueError, match="must rise, but would fall"):
         build("cosine_cyclic", half_period=10, peak_multiplier=0.1, floor_ratio=0.5)
 
 
@@ -207,6 +217,7 @@ def test_an_exponential_is_given_by_exactly_one_of_three(given):
 
 
 def test_a_stair_is_counted_from_the_peak():
+    np.testing.assert_allclose(build("step", step_size=60).curve(peak=1.0), [1.0] * 60 + [0.1] * 40, rtol=1e-12)
     ours = build("step", steps=30, step_size=10, gamma=0.5).curve(peak=1.0)
     np.testing.assert_allclose(ours, [1] * 10 + [0.5] * 10 + [0.25] * 10, rtol=1e-12)
     ours = build("step", 5, steps=30, step_size="1ep", gamma=0.5, steps_per_epoch=10).curve(peak=1.0)

@@ -149,9 +149,9 @@ def of_optax(schedule: Callable[[Any], Any]) -> Curve:
     return lambda times: np.asarray(jax.vmap(schedule)(np.arange(1100)))[times]
 
 
-def optax_warmup(w: int, *schedules: Callable[[Any], Any], at: tuple[int, ...] = (), start: float = 0.0) -> Curve:
+def optax_warmup(w: int, *schedules: Callable[[Any], Any], at: tuple[int, ...] = ()) -> Curve:
     """Optax schedules one after another, behind a straight line to the peak; `at` are the times they meet."""
-    schedules = (optax().linear_schedule(start, PEAK, w), *schedules)[not w :]
+    schedules = (optax().linear_schedule(0.0, PEAK, w), *schedules)[not w :]
     return of_optax(optax().join_schedules(schedules, [*([w] if w else []), *at]))
 
 

@@ -28,7 +28,7 @@ from hf_sched import FLOOR, PEAK, Epochs, Level, Schedule, registry
 from hf_sched.arguments import DurationReader, ListOf, MappingReader, Number, Whole, as_steps
 from hf_sched.language import PhasesReader
 from hf_sched.phases import LevelReader
-from hf_sched.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES, ShapeReader
+from hf_sched.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES, Shape, ShapeReader
 
 EXAMPLES = 60
 EXACT = 1e-12
@@ -51,7 +51,7 @@ often = settings(
 REFUSALS = re.compile(
     "must (rise, but would fall|fall, but would rise)"  # a floor above a level
     "|steps, but the run has `num_training_steps`"  # durations that do not fit
-    "|`warmup` must be shorter than the run|`num_warmup_steps` must be less than"
+    "|`warmup` must be shorter than the run"
     "|`warmup` must have a step or more"
     "|`num_cycles` must leave each cycle"
     "|`first_cycle` must be"
@@ -81,12 +81,12 @@ class Frame:
     """Whether the schedule comes after another one's warmup."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Run(Frame):
-    """A schedule, and all that went into it."""
+    """All that goes into a schedule."""
 
-    name: str = ""
-    kwargs: Mapping[str, Any] = None  # type: ignore[assignment]
+    name: str
+    kwargs: dict[str, Any]
 
     def build(self, **changed: object) -> Schedule:
         return hf_sched.build(
@@ -96,6 +96,19 @@ class Run(Frame):
             steps_per_epoch=self.steps_per_epoch,
             **self.kwargs | changed,
         )
+
+    def floor(self) -> float:
+        """The floor that was asked for, or else the schedule's own."""
+        name, kwargs = self.name, self.kwargs
+        if kwargs.get("after"):
+            name, kwargs = kwargs["after"], {**kwargs.get("after_kwargs", {}), **kwargs}
+        if "phases" in kwargs:
+            kind, number = kwargs["phases"].partition("; ")[2].split()
+            kwargs = {"min_lr" if kind == "min_lr" else "floor_ratio": float(number)}
+        if "min_lr" in kwargs:
+            return kwargs["min_lr"]
+        default = 0.1 if name in ("cosine_floor", "minimind") else 0.0
+        return kwargs.get("floor_ratio", default) * self.peak
 
     def warmup_steps(self, schedule: Schedule) -> int:
         """The steps of the warmup, be it the Trainer's or the schedule's own."""
@@ -136,7 +149,7 @@ def arguments(draw: st.DrawFn, frame: Frame, name: str) -> dict[str, Any]:
     wanted = [argument for argument in names if argument in needed or draw(st.booleans())]
     if name == "exponential":
         wanted = ["gamma", "decay_rate", "floor_ratio"]
-    if name in (*NO_FLOOR, "phases"):  # which text writes floors into
+    if name in (*NO_FLOOR, "phases"):  # the text of `phases` says it
         wanted = [argument for argument in wanted if argument not in ("floor_ratio", "min_lr")]
     if frame.is_after:  # the warmup is that of the schedule it comes after
         wanted = [argument for argument in wanted if argument != "warmup"]
@@ -320,7 +333,8 @@ def promise(
 @given(st.data())
 def test_the_curve_begins_ends_and_stays_where_its_schedule_says(name, data):
     run, schedule = data.draw(runs(name))
-    curve, floor, warmup = schedule.curve(peak=run.peak), schedule.floor(run.peak), run.warmup_steps(schedule)
+    curve, floor, warmup = schedule.curve(peak=run.peak), run.floor(), run.warmup_steps(schedule)
+    assert schedule.floor(run.peak) == floor
     assert curve.shape == (run.steps,)
     assert curve.dtype == np.float64
     assert np.isfinite(curve).all()
@@ -427,6 +441,20 @@ def in_epochs(name: str, kwargs: Mapping[str, Any], steps_per_epoch: float) -> d
 def test_durations_in_epochs_are_those_in_steps(name, data):
     run, schedule = data.draw(runs(name, in_steps=True))
     assert run.build(**in_epochs(name, run.kwargs, run.steps_per_epoch)) == schedule
+
+
+@pytest.mark.parametrize("name", FORMS)
+@settings(max_examples=300, deadline=None)
+@given(number=st.floats(0.01, 20) | st.floats(1e-290, 1e290))
+def test_a_shape_is_on_its_levels_exactly_and_between_them_otherwise(name, number):
+    # The peak of a run, and that no learning rate is negative, hang on the last bit.
+    form = FORMS[name]
+    for rising in (rising for rising, height in ((True, form.rising), (False, form.falling)) if height):
+        heights = Shape(name, number).height(np.array([0.0, 1e-9, 0.3, 1.0]), rising=rising)
+        assert heights[0] == 0.0
+        assert heights[-1] == 1.0
+        assert (heights >= 0).all()
+        assert (heights <= 1).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,294 @@
+"""Write docs/schedules.md with its pictures, and the picture in the README.
+
+python docs/make_schedules.py
+
+The text comes from docs/schedules.template.md and from the docstrings and annotations in hf_sched/catalog.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import string
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+import hf_sched
+from hf_sched import plotting, reference, registry
+from hf_sched.reference import Argument, Reference
+from hf_sched.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure
+
+DOCS = Path(__file__).parent
+TEMPLATE = DOCS / "schedules.template.md"
+PAGE = DOCS / "schedules.md"
+PICTURES = DOCS / "schedules"
+README_PICTURE = DOCS / "schedules.png"
+
+# Of the examples.
+STEPS, WARMUP = 1000, 50
+PHASE_COLORS = {"warmup": "#E69F00", "hold": "#999999", "decay": "#56B4E9", "restart": "#009E73"}
+
+README_STEPS, README_WARMUP, README_PEAK = 100, 10, 3e-4
+README_PAST_THE_END = 15
+# Ours and its arguments, and the built-in one that comes nearest and its arguments.
+README_PAIRS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
+    ("cosine_floor", {"floor_ratio": 0.1}, "cosine_with_min_lr", {"min_lr_rate": 0.1}),
+    ("warmup_cosine", {"warmup_shape": "exponential"}, "cosine", {}),
+    ("cosine_restarts", {"num_cycles": 3, "peak_multiplier": 0.7}, "cosine_with_restarts", {"num_cycles": 3}),
+]
+
+Panels = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
+"""What a picture shows: learning rates by their labels, by the title of their panel."""
+
+
+def main() -> None:
+    """Write all of it."""
+    PAGE.write_text(page(), encoding="utf-8")
+    PICTURES.mkdir(exist_ok=True)
+    for name in catalogue():
+        draw_schedule(example(reference.describe(name)), PICTURES / f"{name}.svg")
+    draw_shapes(PICTURES / "shapes.svg")
+    draw_readme(README_PICTURE)
+
+
+def page() -> str:
+    """The text of docs/schedules.md."""
+    references = [reference.describe(name) for name in catalogue()]
+    return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        contents="\n".join(f"- [{of.name}](#{of.name}): {of.summary}" for of in references),
+        steps=f"{STEPS:,}",
+        warmup=WARMUP,
+        grammar=hf_sched.GRAMMAR.rstrip(),
+        sections="\n\n".join(map(section, references)),
+    )
+
+
+def catalogue() -> list[str]:
+    """The names of the catalogue, in the order of its functions."""
+    functions: dict[str, Any] = {name: registry.entry(name).build_phases for name in hf_sched.available()}
+    lines = {name: f.__code__.co_firstlineno for name, f in functions.items() if f.__module__ == "hf_sched.catalog"}
+    return sorted(lines, key=lines.__getitem__)
+
+
+def section(of: Reference) -> str:
+    """What the page says of one schedule."""
+    parts = [
+        f"## {of.name}",
+        of.summary,
+        f"![{of.name}](schedules/{of.name}.svg)",
+        f"```text\n{of.formula}\n```",
+        of.text,
+        _table(["argument", "takes", "default"], (_argument_row(argument) for argument in arguments(of))),
+        "" if has_floor(of) else "It has no floor: `floor_ratio` and `min_lr` are errors.",
+        f"```yaml\n{example_yaml(of)}\n```",
+        f"The same in phases, for {STEPS:,} steps:",
+        f"```text\n{example(of)}\n```",
+        f"Source: {_with_links(of.source)}",
+        _table(
+            ["coming from", "instead of", "`lr_scheduler_kwargs`"],
+            ([row.library, f"`{row.there}`", f"`{row.here}`"] for row in of.coming_from),
+        ),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def arguments(of: Reference) -> list[Argument]:
+    """The arguments, without the floors where the schedule has none."""
+    return [argument for argument in of.arguments if has_floor(of) or argument.name not in ("floor_ratio", "min_lr")]
+
+
+def has_floor(of: Reference) -> bool:
+    """Whether the schedule ends on a floor, rather than refusing one."""
+    if "floor_ratio" in example_kwargs(of):
+        return True
+    try:
+        example(of, floor_ratio=0.0)
+    except ValueError:
+        return False
+    return True
+
+
+def example_yaml(of: Reference) -> str:
+    """The example, as it stands in the YAML file of a training."""
+    lines = ["learning_rate: 2.0e-5"]
+    if warmup := trainers_warmup(of):
+        lines.append(f"warmup_steps: {warmup}")
+    lines.append(f"lr_scheduler_type: {of.name}")
+    if example_kwargs(of):
+        lines.append(f"lr_scheduler_kwargs: {of.example}")
+    return "\n".join(lines)
+
+
+def example(of: Reference, **more: object) -> hf_sched.Schedule:
+    """The schedule of the example."""
+    kwargs = example_kwargs(of) | more
+    return hf_sched.build(of.name, num_training_steps=STEPS, num_warmup_steps=trainers_warmup(of), **kwargs)
+
+
+def example_kwargs(of: Reference) -> dict[str, Any]:
+    """The `lr_scheduler_kwargs` of the example."""
+    kwargs: dict[str, Any] = yaml.safe_load(of.example or "{}")
+    return kwargs
+
+
+def trainers_warmup(of: Reference) -> int:
+    """The `warmup_steps` of the example: none where it brings a warmup of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cycles that fit behind a warmup need not fit without one
+        alone = hf_sched.build(of.name, num_training_steps=STEPS, **example_kwargs(of))
+    return 0 if alone.segments[0].kind == "warmup" else WARMUP
+
+
+def _argument_row(argument: Argument) -> list[str]:
+    default = "optional" if argument.default is None else f"`{argument.default}`"
+    return [f"`{argument.name}`", argument.takes, "required" if argument.required else default]
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    cells = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in [head, *cells]]
+    return "\n".join([lines[0], f"|{'---|' * len(head)}", *lines[1:]]) if cells else ""
+
+
+def _with_links(source: str) -> str:
+    return re.sub(r"\b\d{4}\.\d{5}\b", r"[\g<0>](https://arxiv.org/abs/\g<0>)", source)
+
+
+def draw_schedule(schedule: hf_sched.Schedule, path: Path) -> None:
+    """Draw the learning rate over the steps, its phases in colour."""
+    from matplotlib.patches import Patch
+
+    figure, (ax,) = plotting.new_figure(1)
+    figure.set_size_inches(7.0, 2.7)
+    for segment in schedule.segments:
+        first, behind = segment.first - 0.5, segment.first + segment.steps - 0.5
+        ax.axvspan(first, behind, color=PHASE_COLORS[segment.kind], alpha=0.22, linewidth=0)
+        if segment.first:
+            ax.axvline(first, color="0.55", linewidth=0.6)
+    curve = schedule.curve(peak=1.0)
+    ax.plot(curve, color="0.1", linewidth=1.8)
+    kinds = dict.fromkeys(segment.kind for segment in schedule.segments)
+    legend: list[Artist] = [Patch(color=PHASE_COLORS[kind], alpha=0.35, linewidth=0, label=kind) for kind in kinds]
+    if floor := schedule.floor(1.0):
+        legend.append(ax.axhline(floor, color=plotting.COLORS[1], linewidth=1.0, linestyle="--", label="floor"))
+    ax.legend(handles=legend, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(legend), frameon=False, fontsize=9)
+    ax.set_xlim(0, len(curve))
+    ax.set_ylim(0, 1.06 * curve.max())
+    ax.set_xlabel("optimizer step")
+    ax.set_ylabel("learning rate / peak")
+    _save(figure, path, schedule_panels(schedule))
+
+
+def schedule_panels(schedule: hf_sched.Schedule) -> Panels:
+    """What the picture of a schedule shows; its text says which phases and which floor there are."""
+    return {"": {str(schedule): schedule.curve(peak=1.0)}}
+
+
+def draw_shapes(path: Path) -> None:
+    """Draw all shapes, the rising ones beside the falling ones."""
+    panels = shape_panels()
+    figure, axes = plotting.new_figure(len(panels))
+    figure.set_size_inches(9.0, 3.2)
+    legend = {}
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        for label, curve in curves.items():
+            number = list(FORMS).index(label.split()[0])  # a shape looks the same in both
+            color = plotting.COLORS[number % len(plotting.COLORS)]
+            dashes = "-" if number < len(plotting.COLORS) else "--"
+            p = np.linspace(0, 1, len(curve))
+            (legend[label],) = ax.plot(p, curve, label=label, color=color, linestyle=dashes, linewidth=1.6)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("p, how much of the phase is over")
+        ax.set_xlim(0, 1)
+        ax.set_xticks([0, 0.5, 1])
+        ax.set_ylim(0, 1.02)
+    axes[0].set_ylabel("learning rate / peak")
+    figure.legend(handles=legend.values(), loc="outside center right", frameon=False, fontsize=9)
+    _save(figure, path, panels)
+
+
+def shape_panels() -> Panels:
+    """Every shape between the peak and a tenth of it; those that need a number have one for an example."""
+    numbers = {"polynomial": "polynomial 2", "inverse_sqrt": "inverse_sqrt 10"}
+    # A warmup never trains at the level it starts from, so that is put in front; a decay that comes first does.
+    rising = {shape: np.insert(_curve(f"warmup 500 {shape} from 0.1 | hold 1")[:-1], 0, 0.1) for shape in WARMUP_SHAPES}
+    falling = {shape: _curve(f"decay 501 {shape} to 0.1") for shape in (numbers.get(s, s) for s in DECAY_SHAPES)}
+    return {"warmup": rising, "decay": falling}
+
+
+def _curve(text: str) -> npt.NDArray[np.float64]:
+    return hf_sched.Schedule.parse(text).curve(peak=1.0)
+
+
+def draw_readme(path: Path) -> None:
+    """Draw three schedules beside the built-in ones."""
+    panels = readme_panels()
+    figure, axes = plotting.new_figure(len(panels))
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        plotting.draw_curves(ax, curves)
+        ax.set_ylim(0, 1.35 * README_PEAK)  # room for the legend
+        ax.axvline(README_STEPS - 1, color="0.6", linewidth=0.8, linestyle=":")
+        ax.text(README_STEPS - 2, 0.6 * README_PEAK, "last step", ha="right", color="0.4", fontsize=8)
+        ax.set_title(title, fontsize=9)
+    _save(figure, path, panels)
+
+
+def readme_panels() -> Panels:
+    """What the picture in the README shows."""
+    return {
+        ", ".join([ours, *(f"{key}={value}" for key, value in our_kwargs.items())]): {
+            ours: _played(ours, our_kwargs),
+            f"built-in {theirs}": _played(theirs, their_kwargs),
+        }
+        for ours, our_kwargs, theirs, their_kwargs in README_PAIRS
+    }
+
+
+def _played(name: str, kwargs: dict[str, Any]) -> npt.NDArray[np.float64]:
+    """The learning rates that a torch optimizer really trains with, past the end too."""
+    import torch
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=README_PEAK)
+    scheduler = hf_sched.get_scheduler(name, optimizer, README_WARMUP, README_STEPS, dict(kwargs))
+    rates = []
+    for _ in range(README_STEPS + README_PAST_THE_END):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return np.array(rates)
+
+
+def digest(panels: Panels) -> str:
+    """A short hash of what a picture shows, to six digits, so that it does not depend on the machine."""
+    shown = "\n".join(
+        f"{title}: {label}: {' '.join(f'{rate:.5e}' for rate in curve)}"
+        for title, curves in panels.items()
+        for label, curve in curves.items()
+    )
+    return hashlib.sha256(shown.encode()).hexdigest()[:16]
+
+
+def _save(figure: Figure, path: Path, panels: Panels) -> None:
+    """Write a picture that has the digest of what it shows in it, and is the same whenever it is drawn again."""
+    import matplotlib
+
+    metadata: dict[str, str | None] = {"Description": f"curves {digest(panels)}"}
+    if path.suffix == ".svg":
+        metadata |= {"Date": None, "Creator": None}
+    # Text that stays text makes a third of the file.
+    with matplotlib.rc_context({"svg.hashsalt": "hf_sched", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata=metadata)
+
+
+if __name__ == "__main__":
+    main()
