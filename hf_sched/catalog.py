@@ -56,8 +56,10 @@ def cosine_floor() -> list[Phase]:
     Example: {floor_ratio: 0.1}
     From torch: CosineAnnealingLR(T_max=T, eta_min=1e-5) -> {min_lr: 1.0e-5}
     From transformers: cosine_with_min_lr, {min_lr_rate: 0.1} -> {floor_ratio: 0.1}
+    From transformers: cosine_warmup_with_min_lr, {min_lr_rate: 0.1} -> {floor_ratio: 0.1}
     From timm: CosineLRScheduler(t_initial=T, lr_min=1e-5) -> {min_lr: 1.0e-5}
     From optax: cosine_decay_schedule(peak, T, alpha=0.1) -> {floor_ratio: 0.1}
+    From MiniMind: lr * (0.1 + 0.45 * (1 + math.cos(math.pi * current_step / total_steps))) -> {floor_ratio: 0.1}
     """
     return [phases.decay(shape="cosine")]
 
@@ -79,6 +81,8 @@ def warmup_cosine(
     From torch: SequentialLR([LinearLR(0.1, total_iters=W), CosineAnnealingLR(T)], [W]) ->
         {warmup: W, warmup_start_ratio: 0.1}
     From transformers: cosine -> {}
+    From transformers: cosine_warmup_with_min_lr, {warmup_lr_rate: 0.1, min_lr_rate: 0.2} ->
+        {warmup_start_ratio: 0.1, floor_ratio: 0.2}
     From timm: CosineLRScheduler(t_initial=T, warmup_t=W, warmup_lr_init=0.1 * peak, warmup_prefix=True) ->
         {warmup: W, warmup_start_ratio: 0.1}
     From optax: warmup_cosine_decay_schedule(0.1 * peak, peak, W, N) -> {warmup: W, warmup_start_ratio: 0.1}
@@ -104,12 +108,14 @@ def cosine_restarts(
 ) -> list[Phase]:
     """Cosines to the floor, one after another, each starting again from the top (SGDR).
 
-    Formula: floor + (peak * peak_multiplier ** i - floor) * (1 + cos(pi * j / (n - 1))) / 2
-        at step j of cycle i, which has n = n_0 * cycle_multiplier ** i steps
+    Formula: floor + (peak * peak_multiplier ** i - floor) * (1 + cos(pi * p)) / 2
+        in cycle i, which has n = n_0 * cycle_multiplier ** i steps; at its step j p = j / (n - 1),
+        or (j + 1) / n in the first cycle behind a warmup
 
     `num_cycles`, 4 by default, fill the run exactly. With `first_cycle` instead, a last cycle that would be cut off is
     merged into the one before it, and a warning says so. With `rewarmup` each cycle but the first climbs to its peak
-    over that many of its steps, rather than jumping there.
+    over that many of its steps, rather than jumping there. The cycles of torch, transformers and timm end one step
+    before their floor; these end on it.
 
     Source: Loshchilov and Hutter 2016 (arXiv 1608.03983)
     Example: {num_cycles: 3, cycle_multiplier: 2.0, peak_multiplier: 0.7}
@@ -152,9 +158,9 @@ def cosine_cyclic(
 
     Formula: floor + (peak - floor) * (1 + cos(pi * t / half_period)) / 2
 
-    It is what torch's CosineAnnealingLR does past its T_max. With `peak_multiplier` below 1 each crest is that much
-    lower than the one before it. The run ends on the floor: where it would end elsewhere, the last descent is made
-    shorter or longer (half to two and a half times as long), and a warning says so.
+    It is what torch's CosineAnnealingLR does past its T_max. Each crest is `peak_multiplier` times as high as the
+    one before it. The run ends on the floor: where it would end elsewhere, the last descent is made shorter or longer
+    (half to two and a half times as long), and a warning says so.
 
     Source: torch.optim.lr_scheduler.CosineAnnealingLR
     Example: {half_period: "19%", peak_multiplier: 0.7}
@@ -194,9 +200,9 @@ def minimind() -> list[Phase]:
     Formula: floor + peak * (1 + cos(pi * t / T)) / 2
 
     The exception to the rule that a schedule starts at the peak: it starts at the peak plus the floor, and a warmup
-    climbs to there.
+    climbs to there. Newer versions of MiniMind start at the peak: for them take `cosine_floor`.
 
-    Source: MiniMind, trainer/trainer_utils.py: lr / 10 + 0.5 * lr * (1 + cos(pi * t / T))
+    Source: MiniMind (github.com/jingyaogong/minimind), get_lr of its older versions
     Example: {}
     From MiniMind: lr / 10 + 0.5 * lr * (1 + math.cos(math.pi * current_step / total_steps)) -> {}
     """
@@ -256,7 +262,7 @@ def exponential(
     return [phases.decay(shape=Shape("exponential", rate), to=math.exp(-rate)) if rate else phases.hold()]
 
 
-@register("step")
+@register("step", floor_ratio=None)
 def step(*, num_training_steps: int, num_warmup_steps: int, step_size: Period, gamma: Factor = 0.1) -> list[Phase]:
     """Down by a factor after every so many steps.
 
@@ -275,7 +281,7 @@ def step(*, num_training_steps: int, num_warmup_steps: int, step_size: Period, g
     return [phases.decay(shape=Shape("exponential", rate), to=math.exp(-rate), every=size)]
 
 
-@register("multistep")
+@register("multistep", floor_ratio=None)
 def multistep(
     *,
     num_training_steps: int,
@@ -329,14 +335,17 @@ def polynomial_floor(*, power: Positive = 1.0) -> list[Phase]:
 def wsd(*, decay: Period = "20%", decay_shape: ADecayShape = "1-sqrt") -> list[Phase]:
     """Warmup, stable, decay: the peak is held until a cooldown at the end.
 
-    Formula: peak until the last D = decay steps; then floor + (peak - floor) * (1 - sqrt(t / D))
+    Formula: peak until the last D = decay steps; then floor + (peak - floor) * (1 - sqrt((j + 1) / D))
+        at step j of these
 
-    How long the peak is held follows from the other two. `decay_shape` may be any shape of a decay.
+    The peak is held for as long as warmup and decay leave. `decay_shape` may be any shape of a decay. In transformers
+    `min_lr_ratio` is where the warmup starts, too; here it is only the floor.
 
     Source: Hu et al. 2024 (arXiv 2404.06395); Hägele et al. 2024 (arXiv 2405.18392)
     Example: {decay: "20%", decay_shape: 1-sqrt}
     From transformers: warmup_stable_decay, {num_decay_steps: 200, decay_type: 1-sqrt, min_lr_ratio: 0.1} ->
         {decay: 200, floor_ratio: 0.1}
+    From timm: WSDLRScheduler(t_initial=T, decay_t=200, lr_min=1e-5) -> {decay: 200, min_lr: 1.0e-5}
     From optax: join_schedules([linear_schedule(0, peak, W), constant_schedule(peak), linear_schedule(peak, 0, 200)],
         [W, N - 200]) -> {decay: 200, decay_shape: linear}
     """
@@ -355,7 +364,8 @@ def inverse_sqrt_cooldown(
 
     Formula: peak * sqrt(timescale / (timescale + t)), and a line to the floor over the last `cooldown` steps
 
-    `timescale` is by default the length of the warmup, as in Vaswani et al. 2017.
+    `timescale` is by default the length of the warmup, as in Vaswani et al. 2017. The last step is at the floor,
+    however short the cooldown.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762); Zhai et al. 2021 (arXiv 2106.04560)
     Example: {timescale: "10%", cooldown: "20%"}
@@ -400,15 +410,15 @@ def cosine_constant(
     return [phases.decay(decay, "cosine", to=constant_ratio), phases.hold(), phases.decay(anneal, anneal_shape)]
 
 
-@register("one_cycle")
+@register("one_cycle", floor_ratio=None)
 def one_cycle(*, warmup: Duration = "30%", start_ratio: Ratio = 0.04, final_ratio: Ratio = 1e-4) -> list[Phase]:
     """One long climb by a cosine, and one long fall.
 
     Formula: from start_ratio * peak to peak over `warmup` steps, then to final_ratio * peak, both half a cosine
 
-    Both ratios are shares of the peak.
+    Both ratios are shares of the peak. The `final_div_factor` of torch and optax divides the start.
 
-    Source: Smith 2018 (arXiv 1803.09820, 1708.07120)
+    Source: Smith and Topin 2017 (arXiv 1708.07120); Smith 2018 (arXiv 1803.09820); by a cosine as in torch and optax
     Example: {warmup: "30%", start_ratio: 0.04}
     From torch: OneCycleLR(max_lr=peak, total_steps=N, pct_start=0.3, div_factor=25, final_div_factor=1e4) ->
         {warmup: "30%", start_ratio: 0.04, final_ratio: 4.0e-6}
@@ -512,6 +522,9 @@ def spelt_out(
 
     Source: hf_sched.language
     Example: {phases: "warmup 5% | hold | decay 20% 1-sqrt to 0.1"}
+    From torch: ConstantLR(factor=1.0) -> {phases: hold}
+    From transformers: constant_with_warmup -> {phases: hold}
+    From optax: constant_schedule(peak) -> {phases: hold}
     """
     given = {name: value for name, value in (("floor_ratio", floor_ratio), ("min_lr", min_lr)) if value is not None}
     if not given:

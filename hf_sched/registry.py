@@ -45,8 +45,8 @@ class Entry:
 
     name: str
     build_phases: BuildPhases
-    floor_ratio: float
-    """The floor where the user gives none, as a share of the peak."""
+    floor_ratio: float | None
+    """The floor where the user gives none, as a share of the peak; None: it has no floor."""
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -57,7 +57,7 @@ class Entry:
     @property
     def arguments(self) -> list[str]:
         """The names that `lr_scheduler_kwargs` may have."""
-        return [*self.parameters, *(() if self.has_own_floor else _FLOORS)]
+        return [*self.parameters, *(() if self.has_own_floor or self.floor_ratio is None else _FLOORS)]
 
     @property
     def has_own_floor(self) -> bool:
@@ -191,7 +191,7 @@ _entries: dict[str, Entry] = {}
 _listeners: list[Callable[[str], None]] = []
 
 
-def register(name: str, *, floor_ratio: float = 0.0) -> Callable[[F], F]:
+def register(name: str, *, floor_ratio: float | None = 0.0) -> Callable[[F], F]:
     """Make a function a schedule: a name for `build`, and for `lr_scheduler_type` wherever transformers is used.
 
     The function returns phases; its keyword arguments are what `lr_scheduler_kwargs` may hold. It is given warmup and
@@ -208,14 +208,15 @@ def register(name: str, *, floor_ratio: float = 0.0) -> Callable[[F], F]:
         name: Lower-case letters, digits and underscores. Registering a name again replaces it only from the same place,
             as a notebook cell
             that is run twice does.
-        floor_ratio: The floor where the user gives none, as a share of the peak.
+        floor_ratio: The floor where the user gives none, as a share of the peak; None if the schedule has no floor.
 
     Raises:
         ValueError: The name is taken, or is no such name, or the function takes arguments it cannot be given.
     """
     if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
         raise ValueError(f"`name` must be lower-case letters, digits and underscores, received {name!r}")
-    floor_ratio = Number(0, 1)("floor_ratio", floor_ratio)
+    if floor_ratio is not None:
+        floor_ratio = Number(0, 1)("floor_ratio", floor_ratio)
 
     def decorate(function: F) -> F:
         taken = _entries.get(name)

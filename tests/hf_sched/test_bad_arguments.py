@@ -362,7 +362,7 @@ A_DECAY = "one of linear, cosine, 1-sqrt, polynomial, exponential, geometric, re
             "exponential has no argument `min_lr` (received 1e-05). It takes gamma, decay_rate, floor_ratio.",
         ),
         ("step", {"step_size": None}, "step needs the argument `step_size`"),
-        ("step", {"floor_ratio": 0.1}, "step has no floor, so `floor_ratio` would change nothing: leave it out"),
+        ("step", {"floor_ratio": 0.1}, "step has no argument `floor_ratio` (received 0.1). It takes step_size, gamma."),
         ("multistep", {"milestones": "50%"}, "`milestones` must be a list of one or more, received '50%'"),
         ("multistep", {"milestones": ["5%", "x"]}, f"`milestones[1]` must be {A_DURATION}, above 0, received 'x'"),
         (
@@ -386,13 +386,17 @@ A_DECAY = "one of linear, cosine, 1-sqrt, polynomial, exponential, geometric, re
         ),
         ("cosine_constant", {"constant_ratio": 2}, "`constant_ratio` must be a number from 0 to 1, received 2"),
         ("one_cycle", {"start_ratio": -0.1}, "`start_ratio` must be a number from 0 to 1, received -0.1"),
-        ("one_cycle", {"min_lr": 1e-6}, "one_cycle has no floor, so `min_lr` would change nothing: leave it out"),
+        (
+            "one_cycle",
+            {"min_lr": 1e-6},
+            "one_cycle has no argument `min_lr` (received 1e-06). It takes warmup, start_ratio, final_ratio.",
+        ),
         ("gradual_warmup", {"multiplier": 0.5}, "`multiplier` must be a finite number, 1 or more, received 0.5"),
         (
             "gradual_warmup",
             {"after": "step", "after_kwargs": {"step_sise": 5}},
             "`after` (step): step has no argument `step_sise` (received 5); did you mean 'step_size'? It takes "
-            "step_size, gamma, floor_ratio, min_lr.",
+            "step_size, gamma.",
         ),
         (
             "gradual_warmup",
