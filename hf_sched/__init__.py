@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from hf_sched import catalog as _catalog  # noqa: F401  (registers the schedules)
 from hf_sched import transformers_hook as _transformers_hook
 from hf_sched._version import __version__
-from hf_sched.arguments import Count, Duration, Epochs, Period, Positive, Rate, Ratio
+from hf_sched.arguments import Count, Duration, Epochs, EpochsUnknown, Period, Positive, Rate, Ratio
+from hf_sched.branching import anneal_from
 from hf_sched.language import GRAMMAR
 from hf_sched.phases import FLOOR, PEAK, Level, Outline, Phase, decay, hold, restart, warmup
 from hf_sched.recommend import Recommendation, recommend
@@ -16,6 +17,7 @@ from hf_sched.registry import available, build, register
 from hf_sched.schedule import Schedule, Segment
 
 if TYPE_CHECKING:
+    from hf_sched.accelerate_loop import prepare_scheduler
     from hf_sched.scheduler import ScheduleLR, get_scheduler
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Count",
     "Duration",
     "Epochs",
+    "EpochsUnknown",
     "Level",
     "Outline",
     "Period",
@@ -37,11 +40,13 @@ __all__ = [
     "ScheduleLR",
     "Segment",
     "__version__",
+    "anneal_from",
     "available",
     "build",
     "decay",
     "get_scheduler",
     "hold",
+    "prepare_scheduler",
     "recommend",
     "register",
     "restart",
@@ -57,6 +62,10 @@ def __getattr__(name: str) -> Any:
         from hf_sched import scheduler
 
         return getattr(scheduler, name)
+    if name == "prepare_scheduler":
+        from hf_sched.accelerate_loop import prepare_scheduler
+
+        return prepare_scheduler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, _param_groups_val_list, _update_param_group_val
 
 from hf_sched import lars, registry
-from hf_sched.checkpoint_format_1 import from_format_1
+from hf_sched.checkpoint_state import STATE_FORMAT, plain, read_state
+from hf_sched.course import Course
 from hf_sched.registry import BUILTIN_NAMES
+from hf_sched.resume import OnResume, resumed, take_on_resume
 from hf_sched.schedule import Schedule
-
-STATE_FORMAT = 2
 
 # How many learning rates are worked out at once, for the steps to come: many, since an array of them costs hardly more
 # than one, and few enough that the pause does not show.
@@ -31,6 +32,9 @@ class ScheduleLR(LRScheduler):
         optimizer: The optimizer whose `param_groups` are set.
         schedule: The curve.
         name: What the schedule is called in messages and checkpoints.
+        arguments: What it was made from, as checkpoints tell it.
+        on_resume: What to do if a checkpoint was trained under another schedule: `keep`, `replace`, `continue` or
+            `rewarm` (see `hf_sched.resume`); None: an error.
         last_epoch: The optimizer step to start at, less one; as in torch.
 
     Raises:
@@ -39,21 +43,42 @@ class ScheduleLR(LRScheduler):
     """
 
     def __init__(
-        self, optimizer: Optimizer, schedule: Schedule, *, name: str = "schedule", last_epoch: int = -1
+        self,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        *,
+        name: str = "schedule",
+        arguments: Mapping[str, Any] | None = None,
+        on_resume: str | OnResume | None = None,
+        last_epoch: int = -1,
     ) -> None:
-        self.schedule = schedule
+        self.asked = schedule
         self.name = name
+        self.arguments = dict(arguments or {})
+        self.on_resume = OnResume.read(on_resume) if isinstance(on_resume, str) else on_resume
         trust = lars.prepare(optimizer, schedule)
         peaks = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
-        floors = [_floor_of_group(schedule, number, peak) for number, peak in enumerate(peaks)]
-        self._peaks, self._floors = np.array(peaks), np.array(floors)
+        self._peaks = tuple(peaks)  # as given: a resume may go on with the checkpoint's
         self._size = len(peaks)
-        self._alike = len(set(zip(peaks, floors, strict=True))) == 1
         self._groups: list[dict[str, Any]] | None = None
+        self.resumed = False
+        """Whether a checkpoint's state was loaded."""
+        self._told = False
+        self._set_course(Course(schedule, self._peaks))
         super().__init__(optimizer, last_epoch)
         self.base_lrs = [*peaks]  # plain numbers, where torch keeps tensors
         if trust:
             trust.attach(self)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The curve in force: the one asked for, unless a resume kept another."""
+        return self.course.schedule
+
+    def _set_course(self, course: Course) -> None:
+        self.course = course
+        """What the groups train on."""
+        self._alike = course.alike
 
     def step(self, epoch: int | None = None) -> None:
         # Torch's own `step` keeps more books than it sets rates. After its first calls, in which it watches for a wrong
@@ -76,7 +101,7 @@ class ScheduleLR(LRScheduler):
     def get_lr(self) -> list[float | Tensor]:
         """The learning rate of each parameter group at optimizer step `last_epoch`."""
         step = max(self.last_epoch, 0)
-        rates: list[float | Tensor] = self.schedule.rates(step, step + 1, self._peaks, self._floors)[:, 0].tolist()
+        rates: list[float | Tensor] = self.course.rates(step, step + 1)[:, 0].tolist()
         return rates
 
     @property
@@ -110,12 +135,14 @@ class ScheduleLR(LRScheduler):
 
     def _look_ahead(self) -> Any:
         """Work out the rates of the steps to come, one number each where all groups are alike; gives the next ones."""
-        step = self._behind
+        step, total = self._behind, self.schedule.num_training_steps
+        if step > total and not self._told:
+            self._told = True
+            warnings.warn(_past_the_end(self.name, total), UserWarning, stacklevel=3)
         stop = step + max(_LOOK_AHEAD // (1 if self._alike else self._size), 1)
-        if step < self.schedule.num_training_steps:
-            stop = min(stop, self.schedule.num_training_steps)
-        groups = slice(0, 1) if self._alike else slice(None)
-        rates = self.schedule.rates(step, stop, self._peaks[groups], self._floors[groups])
+        if step <= total:  # the last optimizer step is followed by a call, too; those behind it are told of
+            stop = min(stop, total + 1)
+        rates = self.course.rates(step, stop, slice(0, 1) if self._alike else slice(None))
         self._upcoming = (rates[0, ::-1] if self._alike else rates.T[::-1]).tolist()
         self._behind = stop
         return self._upcoming.pop()
@@ -133,50 +160,44 @@ class ScheduleLR(LRScheduler):
         self._groups = groups if plain else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and lists only, so that `torch.load(..., weights_only=True)` reads it."""
+        """Plain numbers, strings, lists and dicts only, so that `torch.load(..., weights_only=True)` reads it."""
+        first = self.schedule.segments[0]
         return {
             "format": STATE_FORMAT,
             "name": self.name,
-            "schedule": str(self.schedule),
-            "num_training_steps": self.schedule.num_training_steps,
-            "base_lrs": [float(peak) for peak in self.base_lrs],
+            "arguments": plain(self.arguments),
+            **self.course.state(),
+            "num_warmup_steps": first.steps if first.kind == "warmup" else 0,
             "last_epoch": self.last_epoch,
             "_step_count": self._step_count,
             "_last_lr": [float(lr) for lr in self._last_lr],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where a checkpoint of the same schedule stopped.
+        """Go on where a checkpoint stopped; the optimizer's groups have the right learning rate at once.
 
         Raises:
-            ValueError: The checkpoint was written under another curve or other peak learning rates. Going on would
-                train on a curve that nobody asked for.
+            ValueError: The checkpoint was written under another curve or other peak learning rates, and `on_resume`
+                does not say what to do. The message shows what changed and what the next learning rate would be.
         """
-        mine = self.state_dict()
-        if state_dict.get("format") not in (1, STATE_FORMAT):
-            raise ValueError(
-                f"the checkpoint's scheduler state was not written by hf_sched (format {STATE_FORMAT} or before), but "
-                f"this run asks for {self.name!r}. {_WAYS_OUT}"
-            )
-        if state_dict["format"] == 1:
-            state_dict = {**state_dict, "schedule": from_format_1(state_dict["schedule"])}
-        changed = [
-            f"{what} was {state_dict.get(key)!r}, now {mine[key]!r}"
-            for key, what in (("name", "name"), ("schedule", "curve"), ("base_lrs", "peak learning rates"))
-            if state_dict.get(key) != mine[key]
-        ]
-        if changed:
-            raise ValueError(f"the checkpoint was written under another schedule: {'; '.join(changed)}. {_WAYS_OUT}")
-        self.last_epoch = state_dict["last_epoch"]
-        self._step_count = state_dict["_step_count"]
+        saved = read_state(state_dict)
+        course = resumed(saved, Course(self.asked, self._peaks), self.name, self.on_resume)
+        self.resumed = True
+        self._set_course(course)
+        self.base_lrs = [*course.peaks]
+        self.last_epoch = saved.step
+        self._step_count = state_dict.get("_step_count", saved.step + 1)
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             _update_param_group_val(group, "lr", rate)
 
 
-_WAYS_OUT = (
-    "Resume with the arguments that the checkpoint was written with (schedule and its arguments, learning rate, "
-    "warmup and number of steps), or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
-)
+def _past_the_end(name: str, total: int) -> str:
+    return (
+        f"{name}: stepped beyond its {total} steps; the learning rate of the last one is held. Mostly the schedule is "
+        "stepped too often: by `accelerator.prepare(scheduler)`, which steps it once for each process (use "
+        "`hf_sched.prepare_scheduler`), once for each batch where gradients are accumulated, or twice in a loop. Or "
+        "the run is longer than `num_training_steps` said"
+    )
 
 
 def get_scheduler(
@@ -195,7 +216,7 @@ def get_scheduler(
         optimizer: The optimizer; the learning rates of its groups are their peaks.
         num_warmup_steps: Optimizer steps of warmup; None is 0.
         num_training_steps: Optimizer steps of the run.
-        scheduler_specific_kwargs: The schedule's own arguments.
+        scheduler_specific_kwargs: The schedule's own arguments, and `on_resume`.
         steps_per_epoch: Optimizer steps of an epoch, where an argument is in epochs (`"1ep"`).
 
     Raises:
@@ -203,10 +224,9 @@ def get_scheduler(
     """
     plain_name = getattr(name, "value", name)
     if plain_name in registry.available():
-        schedule = registry.entry(plain_name).build(
-            num_training_steps, num_warmup_steps or 0, scheduler_specific_kwargs or {}, steps_per_epoch
+        return make_scheduler(
+            plain_name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs, steps_per_epoch
         )
-        return ScheduleLR(optimizer, schedule, name=plain_name)
     if plain_name not in BUILTIN_NAMES:
         raise ValueError(registry.unknown_name(plain_name))
     import transformers
@@ -217,8 +237,16 @@ def get_scheduler(
     return scheduler
 
 
-def _floor_of_group(schedule: Schedule, number: int, peak: float) -> float:
-    try:
-        return schedule.floor(peak)
-    except ValueError as error:
-        raise ValueError(f"parameter group {number}: {error}") from None
+def make_scheduler(
+    name: str,
+    optimizer: Optimizer,
+    num_warmup_steps: int | None,
+    num_training_steps: int | None,
+    arguments: Mapping[str, Any] | None,
+    steps_per_epoch: float | None,
+    last_epoch: int = -1,
+) -> ScheduleLR:
+    """One of our schedules on an optimizer; arguments as in `get_scheduler`."""
+    on_resume, others = take_on_resume(arguments)
+    schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, others, steps_per_epoch)
+    return ScheduleLR(optimizer, schedule, name=name, arguments=others, on_resume=on_resume, last_epoch=last_epoch)

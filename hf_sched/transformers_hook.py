@@ -21,6 +21,7 @@ from typing import Any
 from hf_sched import registry
 from hf_sched.arguments import EpochsUnknown
 from hf_sched.phases import Phase
+from hf_sched.resume import take_on_resume
 
 SUPPORTED = "transformers 4.57 to 5.x"
 
@@ -105,13 +106,20 @@ def _extend_training_arguments(module: ModuleType) -> None:
 def _extend_trainer(module: ModuleType) -> None:
     """Let a schedule know how many optimizer steps an epoch has, for durations like "1ep"; only the Trainer does."""
     cls: Any = getattr(module, "Trainer", None)
-    for name in ("set_initial_training_values", "create_scheduler"):
-        if not hasattr(cls, name):
-            _remove_all()
-            raise _unsupported(f"trainer.Trainer.{name}")
+    missing = [
+        f"Trainer.{name}" for name in ("set_initial_training_values", "create_scheduler") if not hasattr(cls, name)
+    ]
+    if not isinstance(getattr(module, "DEFAULT_CALLBACKS", None), list):
+        missing.append("DEFAULT_CALLBACKS")
+    if missing:
+        _remove_all()
+        raise _unsupported(f"trainer.{missing[0]}")
     if not hasattr(cls.create_scheduler, "_knows_epochs"):
         cls.set_initial_training_values = _noting_steps_per_epoch(cls.set_initial_training_values)
         cls.create_scheduler = _telling_steps_per_epoch(cls.create_scheduler)
+        from hf_sched.callbacks import LearningRateGuard
+
+        module.DEFAULT_CALLBACKS.append(LearningRateGuard)
 
 
 def _noting_steps_per_epoch(set_initial_training_values: Any) -> Any:
@@ -129,11 +137,22 @@ def _noting_steps_per_epoch(set_initial_training_values: Any) -> Any:
 def _telling_steps_per_epoch(create_scheduler: Any) -> Any:
     @wraps(create_scheduler)
     def telling(self: Any, *args: Any, **kwargs: Any) -> Any:
+        name = str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type))
+        given = self.args.lr_scheduler_kwargs
         token = _steps_per_epoch.set(getattr(self, "_hf_sched_steps_per_epoch", None))
+        ours = name in registry.available()
+        on_resume, others = take_on_resume(given) if not ours and isinstance(given, dict) else (None, given)
         try:
-            return create_scheduler(self, *args, **kwargs)
+            self.args.lr_scheduler_kwargs = others  # transformers' own schedules know no `on_resume`
+            scheduler = create_scheduler(self, *args, **kwargs)
         finally:
+            self.args.lr_scheduler_kwargs = given
             _steps_per_epoch.reset(token)
+        if not ours and scheduler is not None:
+            from hf_sched.builtin_resume import watch_loading
+
+            watch_loading(self, scheduler, name, on_resume)
+        return scheduler
 
     telling._knows_epochs = True  # type: ignore[attr-defined]
     return telling
@@ -165,12 +184,11 @@ def _make_scheduler(
     **kwargs: Any,
 ) -> Any:
     """Called as transformers calls the functions of its own table."""
-    from hf_sched.scheduler import ScheduleLR  # imports torch
+    from hf_sched.scheduler import make_scheduler  # imports torch
 
-    schedule = registry.entry(schedule_name).build(
-        num_training_steps, num_warmup_steps or 0, kwargs, _steps_per_epoch.get()
+    return make_scheduler(
+        schedule_name, optimizer, num_warmup_steps, num_training_steps, kwargs, _steps_per_epoch.get(), last_epoch
     )
-    return ScheduleLR(optimizer, schedule, name=schedule_name, last_epoch=last_epoch)
 
 
 def _add_member(enum: Any, value: str) -> None:
@@ -222,9 +240,10 @@ def _with_check(post_init: Any) -> Any:
         if not isinstance(given, dict):
             raise ValueError(f"`lr_scheduler_kwargs` must be a mapping, or one in JSON, received {given!r}")
         entry = registry.entry(name)
-        entry.read(given)
         if given:
             self.lr_scheduler_kwargs = _plain(given)
+        _, given = take_on_resume(given)
+        entry.read(given)
         if name == "lars_warmup":
             from hf_sched.lars import refuse_deepspeed  # imports torch, as TrainingArguments has
 

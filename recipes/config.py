@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 import hf_sched
@@ -53,31 +53,6 @@ def refuse_unknown(words: Sequence[str], known: Sequence[str]) -> None:
     raise ValueError(f"the recipe has no argument {', '.join(complaints)}: correct it or leave it out")
 
 
-def checkpoint_to_resume(training_args: Any) -> str | None:
-    """The checkpoint to resume from: a path, the last one (`true`), the last one if there is any (`auto`), or None.
-
-    Raises:
-        ValueError: There is none to resume from.
-    """
-    wanted = training_args.resume_from_checkpoint
-    if wanted in (None, False, "", "false", "False"):
-        return None
-    if wanted not in (True, "true", "True", "auto"):
-        if not Path(wanted).is_dir():
-            raise ValueError(
-                f"`resume_from_checkpoint` must be true, auto or a checkpoint's folder, received {wanted!r}"
-            )
-        return str(wanted)
-    output_dir = Path(training_args.output_dir)
-    last = get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
-    if last is None and wanted != "auto":
-        raise ValueError(
-            f"`resume_from_checkpoint` is {wanted!r}, but there is no checkpoint in {str(output_dir)!r}: "
-            "leave it out to start, or write `auto` to resume only if there is one"
-        )
-    return last
-
-
 def _check_whole_numbers(part: Any) -> None:
     # YAML is weakly typed and argparse converts only text, so `max_steps: 1.5` would get through to the training loop.
     for field in dataclasses.fields(part):
@@ -108,10 +83,9 @@ def _check_paths(part: Any) -> None:
 def _check_schedule(part: Any) -> None:
     name = str(getattr(getattr(part, "lr_scheduler_type", None), "value", ""))
     if name in hf_sched.available() and part.max_steps > 0:
-        schedule = hf_sched.build(
-            name,
-            num_training_steps=part.max_steps,
-            num_warmup_steps=part.get_warmup_steps(part.max_steps),
-            **(part.lr_scheduler_kwargs or {}),
-        )
-        schedule.floor(part.learning_rate)
+        kwargs = {key: value for key, value in (part.lr_scheduler_kwargs or {}).items() if key != "on_resume"}
+        warmup_steps = part.get_warmup_steps(part.max_steps)
+        # How many steps an epoch has is known only when the data is there.
+        with suppress(hf_sched.EpochsUnknown):
+            schedule = hf_sched.build(name, num_training_steps=part.max_steps, num_warmup_steps=warmup_steps, **kwargs)
+            schedule.floor(part.learning_rate)

@@ -23,7 +23,8 @@ from trl import (
 )
 
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
-from config import checkpoint_to_resume, parse, stop
+from checkpoints import BranchArguments, checkpoint_to_resume
+from config import parse, stop
 from data import load_rows, to_problem
 from launch import check_launch, quiet_other_ranks
 from rewards import load_rewards
@@ -41,13 +42,13 @@ class GRPOScriptArguments(ScriptArguments):
 
 def main() -> None:
     """Train as the command line says."""
-    script_args, training_args, model_args, mixture = parse(
-        GRPOScriptArguments, GRPOConfig, ModelConfig, DatasetMixtureConfig
+    script_args, training_args, model_args, mixture, branch = parse(
+        GRPOScriptArguments, GRPOConfig, ModelConfig, DatasetMixtureConfig, BranchArguments
     )
     try:
         check_launch(training_args)
         quiet_other_ranks()
-        checkpoint = checkpoint_to_resume(training_args)
+        checkpoint = checkpoint_to_resume(training_args, branch)
         rewards = load_rewards(script_args.reward_funcs)
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(script_args, mixture, to_problem, evaluating=evaluating)

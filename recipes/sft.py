@@ -3,8 +3,8 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml \\
         recipes/sft.py --config recipes/configs/qwen2.5-0.5b_gsm8k_sft.yaml
 
-The arguments are those of TRL's ScriptArguments, SFTConfig, ModelConfig and DatasetMixtureConfig; flags win over the
-YAML file.
+The arguments are those of TRL's ScriptArguments, SFTConfig, ModelConfig and DatasetMixtureConfig, and those to branch
+off a cooldown (checkpoints.py); flags win over the YAML file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from trl import (
 )
 
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
-from config import checkpoint_to_resume, parse, stop
+from checkpoints import BranchArguments, checkpoint_to_resume
+from config import parse, stop
 from data import load_rows, to_demonstration
 from launch import check_launch, quiet_other_ranks
 from training import model_init_kwargs, train_and_save
@@ -30,13 +31,13 @@ from training import model_init_kwargs, train_and_save
 
 def main() -> None:
     """Train as the command line says."""
-    script_args, training_args, model_args, mixture = parse(
-        ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig
+    script_args, training_args, model_args, mixture, branch = parse(
+        ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, BranchArguments
     )
     try:
         check_launch(training_args)
         quiet_other_ranks()
-        checkpoint = checkpoint_to_resume(training_args)
+        checkpoint = checkpoint_to_resume(training_args, branch)
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(script_args, mixture, to_demonstration, evaluating=evaluating)
     except ValueError as error:

@@ -31,6 +31,7 @@ EXAMPLES = {
 }
 WITHOUT_FLOOR = {"exponential", "step", "multistep", "one_cycle"}
 CURVE = hf_sched.build("cosine_floor", num_training_steps=20, num_warmup_steps=4)
+GROUPS = pytest.mark.parametrize("peaks", [(1.0,), (0.3,) * 3, (0.3, 1.0, 0.01)], ids=["one", "equal", "different"])
 
 
 def make_optimizer(*rates: float) -> torch.optim.Optimizer:
@@ -106,7 +107,7 @@ def test_a_wrong_order_is_warned_of_as_torch_does_and_a_right_one_is_not():
     optimizer = make_optimizer(1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        play(optimizer, make(optimizer), 25)
+        play(optimizer, make(optimizer), 20)
 
 
 def test_a_tensor_learning_rate_stays_the_same_tensor():
@@ -149,13 +150,13 @@ def test_a_loaded_state_goes_on_exactly():
     [
         (
             {"steps": 30},
-            "curve was 'warmup 4 | decay 16 cosine; floor 0.1', now 'warmup 4 | decay 26 cosine; floor 0.1'",
+            "curve  warmup 4 | decay 16 cosine; floor 0.1  warmup 4 | decay 26 cosine; floor 0.1\n  steps  20 .* 30\n",
         ),
-        ({"warmup": 5}, "curve was 'warmup 4 | .*', now 'warmup 5 | "),
-        ({"floor_ratio": 0.2}, "curve was '.*; floor 0.1', now '.*; floor 0.2'"),
-        ({"min_lr": 0.1}, "curve was '.*; floor 0.1', now '.*; min_lr 0.1'"),
-        ({"name": "warmup_cosine"}, "name was 'cosine_floor', now 'warmup_cosine'"),
-        ({"rate": 0.5}, "peak learning rates was [1.0], now [0.5]"),
+        ({"warmup": 5}, "curve  warmup 4 | .*  warmup 5 | "),
+        ({"floor_ratio": 0.2}, "curve  .*; floor 0.1  .*; floor 0.2\n"),
+        ({"min_lr": 0.1}, "curve  .*; floor 0.1  .*; min_lr 0.1\n"),
+        ({"name": "warmup_cosine"}, "schedule  cosine_floor .* warmup_cosine\n"),
+        ({"rate": 0.5}, "peak learning rate  1 .* 0.5\n"),
     ],
 )
 def test_a_checkpoint_of_another_curve_is_refused(changed, message):
@@ -169,7 +170,7 @@ def test_a_checkpoint_of_a_builtin_schedule_is_refused():
     optimizer = make_optimizer(1.0)
     builtin = hf_sched.get_scheduler("cosine", optimizer, 4, 20)
     assert type(builtin).__name__ == "LambdaLR"
-    with pytest.raises(ValueError, match=r"was not written by hf_sched .* this run asks for 'cosine_floor'"):
+    with pytest.raises(ValueError, match=r"schedule  a schedule that is not of hf_sched +cosine_floor\n"):
         make(make_optimizer(1.0)).load_state_dict(saved(builtin.state_dict()))
 
 
@@ -212,11 +213,12 @@ def test_a_state_is_plain_and_names_the_curve(rate):
     scheduler = make(optimizer)
     play(optimizer, scheduler, 3)
     state = scheduler.state_dict()
-    assert {type(value) for value in state.values()} <= {int, str, list}
+    assert {type(value) for value in state.values()} <= {int, str, list, dict, type(None)}
     assert {type(value) for key in ("base_lrs", "_last_lr") for value in state[key]} == {float}
     assert saved(state) == state
     assert (state["name"], state["last_epoch"], state["num_training_steps"]) == ("cosine_floor", 3, 20)
     assert (state["format"], state["schedule"]) == (2, "warmup 4 | decay 16 cosine; floor 0.1")
+    assert (state["num_warmup_steps"], state["arguments"], state["joint"]) == (4, {}, None)
     assert Schedule.parse(state["schedule"]) == scheduler.schedule
 
 
@@ -226,7 +228,7 @@ def test_a_refused_checkpoint_leaves_the_scheduler_as_it_was():
     play(optimizer, other, 5)
     scheduler = make(make_optimizer(1.0))
     before = scheduler.state_dict()
-    with pytest.raises(ValueError, match="written under another schedule"):
+    with pytest.raises(ValueError, match="trained under another schedule"):
         scheduler.load_state_dict(saved(other.state_dict()))
     assert scheduler.state_dict() == before
 
@@ -318,7 +320,7 @@ def test_a_checkpoint_of_format_1_goes_on(text):
 @pytest.mark.parametrize("text", FORMAT_1)
 def test_a_checkpoint_of_format_1_of_another_curve_is_refused(text, phases):
     other = Schedule.lay(phases, num_training_steps=20, floor_ratio=0.1)
-    with pytest.raises(ValueError, match=r"curve was .*, now 'warmup 4 "):
+    with pytest.raises(ValueError, match=r"\n  curve  .*  warmup 4 "):
         hf_sched.ScheduleLR(make_optimizer(1.0), other, name="theirs").load_state_dict(state_of_format_1(text, 1.0))
 
 
@@ -335,31 +337,50 @@ def test_a_checkpoint_of_format_1_of_another_curve_is_refused(text, phases):
 def test_what_there_was_not_in_format_1_is_no_curve_of_such_a_checkpoint(text, phases):
     schedule = Schedule.lay(phases, num_training_steps=20)
     scheduler = hf_sched.ScheduleLR(make_optimizer(1.0), schedule, name="theirs")
-    with pytest.raises(ValueError, match="curve was"):
+    with pytest.raises(ValueError, match=r"\n  curve  "):
         scheduler.load_state_dict(state_of_format_1(f"{text}; floor 0.0 * peak", 1.0))
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"), [({"name": "x"}, "name was 'x'"), ({"base_lrs": [0.5]}, r"was \[0.5\]")]
-)
-def test_a_checkpoint_of_format_1_with_another_name_or_peak_is_refused(changed, message):
-    text = next(iter(FORMAT_1))
-    with pytest.raises(ValueError, match=message):
-        hf_sched.ScheduleLR(make_optimizer(1.0), CURVE, name="theirs").load_state_dict(
-            state_of_format_1(text, 1.0) | changed
-        )
+def test_a_checkpoint_of_format_1_with_another_peak_is_refused():
+    with pytest.raises(ValueError, match=r"peak learning rate  0\.5 +1\n"):
+        hf_sched.ScheduleLR(make_optimizer(1.0), CURVE).load_state_dict(state_of_format_1(next(iter(FORMAT_1)), 0.5))
+
+
+@pytest.mark.parametrize("format", [1, 2])
+def test_another_name_for_the_same_curve_goes_on(format):
+    state = make(make_optimizer(1.0)).state_dict() if format == 2 else state_of_format_1(next(iter(FORMAT_1)), 1.0)
+    scheduler = hf_sched.ScheduleLR(make_optimizer(1.0), CURVE, name="ours")
+    scheduler.load_state_dict(saved(state | {"name": "theirs", "last_epoch": 7}))
+    assert scheduler.get_last_lr() == [CURVE.lr(7, peak=1.0)]
+    assert scheduler.state_dict()["name"] == "ours"
 
 
 @pytest.mark.parametrize("format", [None, 0, 3, "2"])
 def test_a_checkpoint_of_another_format_is_refused(format):
     scheduler = make(make_optimizer(1.0))
-    with pytest.raises(ValueError, match=r"was not written by hf_sched \(format 2 or before\)"):
+    with pytest.raises(
+        ValueError, match=rf"has the format {format!r}, but this hf_sched reads 1 to 2: install a newer"
+    ):
         scheduler.load_state_dict(scheduler.state_dict() | {"format": format})
 
 
-# The rates worked out ahead: whatever is done to the scheduler between two steps, the next rate is the schedule's.
+@GROUPS
+@pytest.mark.parametrize("ahead", [1, 7, 16384])
+def test_stepping_past_the_end_warns_once_and_says_why(peaks, ahead, monkeypatch):
+    monkeypatch.setattr(scheduler_module, "_LOOK_AHEAD", ahead)
+    optimizer = make_optimizer(*peaks)
+    scheduler = make(optimizer)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        play(optimizer, scheduler, 20)
+        assert warned == []  # the last optimizer step is followed by a step of the schedule, too
+        play(optimizer, scheduler, 30)
+    (message,) = [str(warning.message) for warning in warned]
+    assert message.startswith("cosine_floor: stepped beyond its 20 steps; the learning rate of the last one is held.")
+    assert "hf_sched.prepare_scheduler" in message
 
-GROUPS = pytest.mark.parametrize("peaks", [(1.0,), (0.3,) * 3, (0.3, 1.0, 0.01)], ids=["one", "equal", "different"])
+
+# The rates worked out ahead: whatever is done to the scheduler between two steps, the next rate is the schedule's.
 
 
 @pytest.fixture(params=[1, 3, 7], ids="ahead {}".format)

@@ -81,7 +81,7 @@ def test_a_resume_under_another_schedule_is_refused(run_recipe):
     whole = run_recipe("sft", **saving)
     changed = {**saving, "lr_scheduler_kwargs": {"floor_ratio": 0.2}}
     refused = run_recipe("sft", ok=False, output_dir=whole.folder, resume_from_checkpoint="true", **changed)
-    assert "the checkpoint was written under another schedule" in refused.output
+    assert "was trained under another schedule" in refused.output
 
 
 def test_lora_trains_an_adapter_on_the_planned_curve(run_recipe):
@@ -114,3 +114,12 @@ def test_trust_ratios_are_refused_under_deepspeed_before_a_model_is_loaded(run_r
     refused = run_recipe("sft", ZERO2, ok=False, model_name_or_path="nowhere", **LARS)
     assert "gradient norm, which DeepSpeed does not show" in refused.output
     assert "nowhere" not in refused.output
+
+
+def test_a_cooldown_branches_off_a_checkpoint(run_recipe):
+    asked_for = {**asked("cosine_floor"), "lr_scheduler_type": "wsd", "lr_scheduler_kwargs": None}
+    parent = run_recipe("sft", name="parent", save_strategy="steps", save_steps=6, **asked_for)
+    branch = {"anneal_from": str(parent.folder / "checkpoint-6"), "anneal_duration": "4", "anneal_shape": "linear"}
+    rates = run_recipe("sft", name="cooled", **asked_for, **branch).logged("learning_rate")
+    assert rates[:6] == parent.logged("learning_rate")[:6]
+    np.testing.assert_allclose(rates[6:], PEAK["sft"] * np.array([0.75, 0.5, 0.25, 0.0]), rtol=1e-12)

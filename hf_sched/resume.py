@@ -1,0 +1,164 @@
+"""Resuming: is the schedule still the one of the checkpoint, and if not, which learning rate is the next step to have?
+
+By default a change is an error that shows every possible answer; `on_resume` in `lr_scheduler_kwargs` gives one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from hf_sched.arguments import DurationReader, Epochs, as_steps, did_you_mean, refuse
+from hf_sched.course import Course, Joint
+from hf_sched.schedule import Segment
+
+CHOICES = {
+    "keep": "the checkpoint's curve and peaks go on",
+    "replace": "the new curve, from this step on",
+    "continue": "from the present rate along the rest of the new curve, to its end",
+    "rewarm": "from the present rate onto the new curve within {steps}",
+}
+# Of the run: how long `rewarm` takes where nobody says.
+_REWARM = Fraction(2, 100)
+
+
+@dataclass(frozen=True)
+class OnResume:
+    """What to do where a checkpoint was trained under another schedule."""
+
+    choice: str
+    duration: int | Fraction | Epochs = _REWARM
+    """Of `rewarm`."""
+
+    @classmethod
+    def read(cls, value: object) -> OnResume:
+        """From text: `keep`, `replace`, `continue`, `rewarm`, or `rewarm 50` (or another duration)."""
+        choice, *duration = (value.split() if isinstance(value, str) else []) or [""]
+        if choice not in CHOICES or len(duration) > (choice == "rewarm"):
+            raise ValueError(
+                f"{refuse('on_resume', 'one of ' + ', '.join(CHOICES), value)}{did_you_mean(value, CHOICES)}"
+            )
+        if not duration:
+            return cls(choice)
+        return cls(choice, DurationReader(above_zero=True)("on_resume", duration[0]))
+
+
+def take_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, dict[str, Any]]:
+    """The choice in `lr_scheduler_kwargs`, and the other arguments, which are the schedule's."""
+    others = dict(kwargs or {})
+    choice = others.pop("on_resume", None)
+    return (None if choice is None else OnResume.read(choice)), others
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint knows of the learning rate."""
+
+    name: str
+    step: int
+    """The optimizer step that comes next."""
+    rates: tuple[float, ...]
+    """Each group's learning rate at that step."""
+    peaks: tuple[float, ...]
+    course: Course | None
+    """None: it was a schedule that writes down no curve, one of transformers' own."""
+
+
+def resumed(saved: Saved, asked: Course, name: str, on_resume: OnResume | None) -> Course:
+    """The course to go on with.
+
+    Raises:
+        ValueError: The schedule is another one, and nobody chose what to do; or what was chosen cannot be done.
+    """
+    if saved.course is not None and _same(saved.course, asked):
+        return saved.course  # with its joint, if it has one
+    if on_resume is None:
+        raise ValueError(_report(saved, asked, name))
+    return _joined(saved, asked, on_resume)
+
+
+def _same(one: Course, other: Course) -> bool:
+    return (one.schedule, one.peaks) == (other.schedule, other.peaks)
+
+
+def _joined(saved: Saved, asked: Course, on_resume: OnResume) -> Course:
+    if on_resume.choice == "keep":
+        if saved.course is None:
+            raise _impossible("keep", f"the checkpoint does not hold the curve of {saved.name}")
+        if len(saved.peaks) != len(asked.peaks):
+            raise _impossible("keep", _other_groups(saved, asked))
+        return saved.course
+    if on_resume.choice == "replace":
+        return asked
+    if len(saved.rates) != len(asked.peaks):
+        raise _impossible(on_resume.choice, _other_groups(saved, asked))
+    left = asked.schedule.num_training_steps - saved.step
+    if left < 1:
+        raise _impossible(on_resume.choice, f"the run has {asked.schedule.num_training_steps} steps, all of them done")
+    if on_resume.choice == "rewarm":
+        steps = max(as_steps(on_resume.duration, asked.schedule.num_training_steps), 1)
+        return Course(asked.schedule, asked.peaks, Joint("rewarm", saved.step, saved.rates, min(steps, left)))
+    rising = next((s for s in asked.schedule.segments if _rises_after(s, saved.step)), None)
+    if rising is not None:
+        raise _impossible(
+            "continue", f"the new curve rises again in the {rising.kind} from step {max(rising.first, saved.step)} on"
+        )
+    return Course(asked.schedule, asked.peaks, Joint("continue", saved.step, saved.rates, left))
+
+
+def _rises_after(segment: Segment, step: int) -> bool:
+    return (
+        segment.kind in ("warmup", "restart")
+        and segment.first + segment.steps - 1 > step
+        and (segment.kind == "warmup" or segment.first > step)
+    )
+
+
+def _other_groups(saved: Saved, asked: Course) -> str:
+    return f"the checkpoint has {len(saved.rates)} parameter group(s), this run {len(asked.peaks)}"
+
+
+def _impossible(choice: str, why: str) -> ValueError:
+    return ValueError(f"`on_resume: {choice}` cannot be: {why}. Choose another of {', '.join(CHOICES)}")
+
+
+def _report(saved: Saved, asked: Course, name: str) -> str:
+    """What changed, and the next learning rate under each choice, as two small tables."""
+    was = saved.course
+    facts = [
+        ("", "the checkpoint", "this run"),
+        ("schedule", saved.name, name),
+        ("curve", str(was.schedule) if was else "not written down", str(asked.schedule)),
+        ("peak learning rate", _numbers(saved.peaks), _numbers(asked.peaks)),
+        ("parameter groups", str(len(saved.peaks)), str(len(asked.peaks))),
+        ("steps", str(was.schedule.num_training_steps) if was else "?", str(asked.schedule.num_training_steps)),
+    ]
+    changed = [fact for fact in facts if fact[1] != fact[2]]
+    choices = []
+    for choice, meaning in CHOICES.items():
+        try:
+            course = _joined(saved, asked, OnResume(choice))
+            rate = _numbers(course.rates(saved.step, saved.step + 1)[:, 0].tolist())
+            steps = course.joint.steps if course.joint else 0
+            choices.append((choice, rate, meaning.format(steps=f"{steps} step{'s' * (steps != 1)}")))
+        except ValueError as error:
+            choices.append((choice, "-", str(error).split(" cannot be: ")[-1].split(". Choose")[0]))
+    return (
+        f"the checkpoint, at step {saved.step}, was trained under another schedule.\n{_table(changed)}\n"
+        f"The learning rate of the next step, by what `on_resume` in `lr_scheduler_kwargs` says:\n{_table(choices)}\n"
+        "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
+    )
+
+
+def _numbers(numbers: tuple[float, ...] | list[float]) -> str:
+    texts = [f"{number:.6g}" for number in numbers]
+    return texts[0] if len(set(texts)) == 1 else ", ".join(texts[:4]) + (", ..." if len(texts) > 4 else "")
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  " + "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    )

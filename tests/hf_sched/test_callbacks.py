@@ -1,0 +1,249 @@
+"""The guard in the Trainer: whatever else sets the learning rate stops the run, and nothing that is right does."""
+
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+import transformers
+from test_trainer import PEAK, STEPS, WARMUP, Recorder
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+import hf_sched
+import hf_sched.course
+from hf_sched.callbacks import LearningRateGuard
+
+OURS = {"lr_scheduler_type": "cosine_floor"}
+CURVE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP).curve(peak=PEAK)
+
+
+def make(model_path, folder, *, cls=Trainer, callbacks=(), optimizers=None, **given) -> tuple[Trainer, Recorder]:
+    """A tiny Trainer, and what it trained with; `optimizers` makes them of the model."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(model_path)
+    tokens = torch.randint(6, 16, (64, 12), generator=torch.Generator().manual_seed(0))
+    args = TrainingArguments(
+        **{"output_dir": str(folder), "use_cpu": True, "report_to": "none", "save_strategy": "no", "logging_steps": 1}
+        | {"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "per_device_train_batch_size": 4}
+        | given
+    )
+    recorder = Recorder()
+    trainer = cls(
+        model,
+        args,
+        train_dataset=[{"input_ids": row, "labels": row} for row in tokens],
+        optimizers=optimizers(model) if optimizers else (None, None),
+        callbacks=[recorder, *callbacks],
+    )
+    return trainer, recorder
+
+
+def refused(model_path, folder, message: str, steps: int = 0, **given) -> None:
+    """Train; it stops with this message before optimizer step number `steps`."""
+    trainer, _ = make(model_path, folder, **{**OURS, **given})
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+    assert trainer.state.global_step == steps
+
+
+# Another scheduler than the one asked for.
+
+
+def test_a_scheduler_passed_in_by_hand_is_refused(model_path, tmp_path):
+    def by_hand(model):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK)
+        return optimizer, transformers.get_scheduler("linear", optimizer, WARMUP, STEPS)
+
+    refused(
+        model_path, tmp_path, r"asks for 'cosine_floor', but .* set by a LambdaLR: .*`optimizers=`", optimizers=by_hand
+    )
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "steps", "message"),
+    [
+        ({"floor_ratio": 0.3}, STEPS, r"asks for the curve\n +warmup 3 .* floor 0.1\nbut .* plays\n +.*; floor 0.3\n"),
+        ({}, 4 * STEPS, f"in force ends after {4 * STEPS} steps, but the run has {STEPS}"),
+    ],
+    ids=["another curve", "another horizon"],
+)
+@pytest.mark.parametrize("way", ["by hand", "by a subclass"])
+def test_one_of_our_schedules_that_is_not_the_one_asked_for_is_refused(
+    model_path, tmp_path, way, kwargs, steps, message
+):
+    def scheduler_on(optimizer):
+        return hf_sched.get_scheduler("cosine_floor", optimizer, WARMUP, steps, kwargs)
+
+    def by_hand(model):
+        optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK)
+        return optimizer, scheduler_on(optimizer)
+
+    class Subclass(Trainer):
+        def create_scheduler(self, num_training_steps, optimizer=None):
+            self.lr_scheduler = scheduler_on(self.optimizer)
+            return self.lr_scheduler
+
+    given = {"optimizers": by_hand} if way == "by hand" else {"cls": Subclass}
+    refused(model_path, tmp_path, message, **given)
+
+
+def test_a_subclass_that_builds_a_schedule_of_torchs_is_refused(model_path, tmp_path):
+    class Subclass(Trainer):
+        def create_scheduler(self, num_training_steps, optimizer=None):
+            self.lr_scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, 5)
+            return self.lr_scheduler
+
+    refused(model_path, tmp_path, r"set by a StepLR: .*a subclass \(`create_scheduler`\)", cls=Subclass)
+
+
+def test_the_scheduler_block_of_a_deepspeed_configuration_is_named():
+    args = TrainingArguments("out", use_cpu=True, report_to="none", **OURS)
+    args.hf_deepspeed_config = SimpleNamespace(config={"scheduler": {"type": "WarmupDecayLR"}})
+    state = SimpleNamespace(global_step=0, max_steps=STEPS)
+    message = r"has a `scheduler` of its own \('WarmupDecayLR'\), which wins: delete that block"
+    with pytest.raises(ValueError, match=message):
+        LearningRateGuard().on_train_begin(args, state, None, lr_scheduler=object())
+
+
+# Someone else at the learning rate.
+
+
+class Meddler(TrainerCallback):
+    """Does something at the end of step 4."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def on_step_end(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
+        if state.global_step == 5:
+            self.what(optimizer, lr_scheduler)
+
+
+def test_a_callback_that_sets_the_rate_is_refused_at_once(model_path, tmp_path):
+    def meddle(optimizer, scheduler):
+        optimizer.param_groups[1]["lr"] *= 1 + 1e-15
+
+    message = r"optimizer step 5: parameter group 1 is about to train at a learning rate of .*: something else sets it"
+    refused(model_path, tmp_path, message, 5, callbacks=[Meddler(meddle)])
+
+
+@pytest.mark.filterwarnings("ignore:Detected call:UserWarning")
+def test_a_second_step_of_the_schedule_is_refused_at_once(model_path, tmp_path):
+    message = "after 5 optimizer steps the schedule 'cosine_floor' has made 6: something steps it twice"
+    refused(model_path, tmp_path, message, 5, callbacks=[Meddler(lambda optimizer, scheduler: scheduler.step())])
+
+
+# Steps that a gradient scaler skips.
+
+
+def train_with_skips(model_path, folder, skipped, **given):
+    """Train; these steps are skipped as Accelerate says it, and the optimizer makes none."""
+    trainer, recorder = make(model_path, folder, **{**OURS, **given})
+    accelerator, steps = type(trainer.accelerator), []
+
+    class Skipping(accelerator):
+        @property
+        def optimizer_step_was_skipped(self):
+            return trainer.state.global_step in skipped
+
+    trainer.accelerator.__class__ = Skipping
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        trainer.train()
+    steps = [str(w.message) for w in warned if "gradient scaler" in str(w.message)]
+    return np.array(recorder.used)[:, 0], steps
+
+
+def test_skipped_steps_are_told_of_at_the_end(model_path, tmp_path):
+    used, warned = train_with_skips(model_path, tmp_path, {0, 5})
+    np.testing.assert_array_equal(used, [CURVE[0], *CURVE[:5], *CURVE[4:10]])
+    assert warned == [
+        "a gradient scaler skipped 2 of 12 optimizer steps, so that the schedule 'cosine_floor' fell short: "
+        f"it ended at a learning rate of {CURVE[9]:.6g}, not {CURVE[11]:.6g}"
+    ]
+
+
+@pytest.mark.parametrize(("skipped", "given"), [(set(), {}), ({5}, {"lr_scheduler_type": "cosine"})])
+def test_without_skipped_steps_or_a_schedule_of_ours_nothing_is_said(model_path, tmp_path, skipped, given):
+    _, warned = train_with_skips(model_path, tmp_path, skipped, **given)
+    assert warned == []
+
+
+# No false alarm.
+
+
+def two_groups(model, tensors=False):
+    names = dict(model.named_parameters())
+    rates = [torch.tensor(rate) for rate in (PEAK, PEAK / 16)] if tensors else [PEAK, PEAK / 16]
+    parts = [[p for name, p in names.items() if ("norm" in name) == norm] for norm in (False, True)]
+    groups = [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True)]
+    return torch.optim.AdamW(groups, foreach=False), None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"gradient_accumulation_steps": 3},
+        {"optimizers": two_groups},
+        {"optimizers": lambda model: two_groups(model, tensors=True)},
+        {"max_steps": -1, "num_train_epochs": 1},
+        {"lr_scheduler_type": "lars_warmup", "lr_scheduler_kwargs": {"warmup": 4, "after": "wsd"}, "warmup_steps": 0},
+        {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": {"phases": "hold 1ep | decay"}, "warmup_steps": 0},
+        {"lr_scheduler_type": "linear"},
+    ],
+    ids=["plain", "accumulation", "two groups", "tensors", "an epoch", "trust ratios", "in epochs", "a built-in"],
+)
+@pytest.mark.filterwarnings("error::UserWarning:hf_sched")
+def test_a_right_run_is_left_alone(model_path, tmp_path, given):
+    given = {**OURS, "max_steps": 20, **given}
+    trainer, recorder = make(model_path, tmp_path, **given)
+    trainer.train()
+    assert len(recorder.used) == trainer.state.global_step == trainer.state.max_steps
+
+
+@pytest.mark.filterwarnings("error::UserWarning:hf_sched")
+def test_a_trainer_may_train_twice_stop_early_and_resume(model_path, tmp_path):
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_training_stop = state.global_step == 7
+
+    saving = {**OURS, "save_strategy": "steps", "save_steps": 5}
+    trainer, _ = make(model_path, tmp_path, callbacks=[Stop()], **saving)
+    trainer.train()
+    trainer.remove_callback(Stop)
+    trainer.train()
+    resumed, recorder = make(model_path, tmp_path, **saving)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    np.testing.assert_array_equal(np.array(recorder.used)[:, 0], CURVE[5:])
+
+
+# On all processes the same.
+
+
+@pytest.mark.parametrize(("others", "agree"), [("same", True), ("curve", False), ("step", False)])
+def test_processes_that_have_different_rates_stop(model_path, tmp_path, monkeypatch, others, agree):
+    def gather(everybodys, mine):
+        course, step = mine
+        other = hf_sched.course.Course(hf_sched.Schedule.parse(f"decay {STEPS}"), course.peaks)
+        everybodys[:] = [mine, {"same": mine, "curve": (other, step), "step": (course, step + 1)}[others]]
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    args = TrainingArguments("out", use_cpu=True, report_to="none", learning_rate=PEAK, warmup_steps=WARMUP, **OURS)
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))], lr=PEAK)
+    scheduler = hf_sched.get_scheduler("cosine_floor", optimizer, WARMUP, STEPS)
+    guard, state = LearningRateGuard(), SimpleNamespace(global_step=0, max_steps=STEPS)
+    if agree:
+        guard.on_train_begin(args, state, None, lr_scheduler=scheduler)
+        assert guard.scheduler is scheduler
+    else:
+        with pytest.raises(
+            ValueError, match=r"processes have different learning rates: rank 0 (?s:.*)\nrank 1 at step"
+        ):
+            guard.on_train_begin(args, state, None, lr_scheduler=scheduler)
