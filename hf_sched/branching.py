@@ -52,10 +52,12 @@ def anneal_from(
     if missing:
         raise refuse("checkpoint", f"a folder that the Trainer saved, with {' and '.join(missing)}", str(checkpoint))
     saved = read_state(torch.load(folder / "scheduler.pt", weights_only=True))
-    step = int(json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["global_step"])
+    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    step = int(state["global_step"])
     shares = {rate / peak for rate, peak in zip(saved.rates, saved.peaks, strict=True)}
-    if saved.course is None:  # it does not say what comes next; a constant schedule is at its peak
-        constant = shares == {1.0}
+    if saved.course is None:  # it says no curve, but a constant one is at its peak and was there when it was logged
+        logged = [row["learning_rate"] for row in state.get("log_history", []) if "learning_rate" in row]
+        constant = shares == {1.0} and set(logged[-2:]) <= {saved.rates[0]}
     else:
         before, here = saved.course.rates(step - 1, step + 1)[0].tolist()
         constant = len(shares) == 1 and before == here and step < saved.course.schedule.num_training_steps

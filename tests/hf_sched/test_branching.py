@@ -78,3 +78,9 @@ def test_only_a_constant_rate_is_branched_off(model_path, tmp_path):
     for wrong, named in (({"duration": 0}, "duration"), ({"duration": "100%"}, "duration"), ({"shape": "up"}, "shape")):
         with pytest.raises(ValueError, match=f"`{named}` must be"):
             hf_sched.anneal_from(tmp_path / "checkpoint-6", **wrong)
+
+
+def test_a_built_in_cosine_at_the_top_of_its_warmup_is_no_constant_run(model_path, tmp_path):
+    train(model_path, tmp_path, lr_scheduler_type="cosine", warmup_steps=4, max_steps=6)
+    with pytest.raises(ValueError, match="`checkpoint` must be of a run at a constant rate"):
+        hf_sched.anneal_from(tmp_path / "checkpoint-4")

@@ -202,13 +202,3 @@ def test_the_python_of_the_docs_runs() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("lr_scheduler_type: linear_with_warmup\n")
-
-
-def test_the_cooldown_of_the_docs_goes_down_to_0() -> None:
-    (code,) = re.findall(r"```yaml\n(.*?)```", DOCS, flags=re.DOTALL)
-    arguments = yaml.safe_load(code)
-    schedule = hf_sched.build(
-        arguments["lr_scheduler_type"], num_training_steps=1000, **arguments["lr_scheduler_kwargs"]
-    )
-    assert schedule.lr(9, peak=1.0) == 1.0
-    assert schedule.lr(999, peak=1.0) == 0.0
