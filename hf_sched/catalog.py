@@ -560,6 +560,8 @@ def _after(
     """What comes behind a warmup: the outline of another schedule, without its warmup."""
     floors = {key: value for key, value in (("floor_ratio", floor_ratio), ("min_lr", min_lr)) if value is not None}
     given = dict(arguments or {})
+    if name in ("gradual_warmup", "lars_warmup"):  # their warmup is what they are, and it would be dropped
+        raise ValueError(f"`after` must be a schedule without a special warmup of its own, received {name!r}")
     if name is None:
         if given or floors:
             raise ValueError(f"`after` must name a schedule for the arguments {given | floors}, received None")
