@@ -104,7 +104,7 @@ def _extend_training_arguments(module: ModuleType) -> None:
 
 
 def _extend_trainer(module: ModuleType) -> None:
-    """Let a schedule know how many optimizer steps an epoch has, for durations like "1ep"; only the Trainer does."""
+    """What only a Trainer can give: the optimizer steps of an epoch ("1ep"), what a resume loads, and the guard."""
     cls: Any = getattr(module, "Trainer", None)
     missing = [
         f"Trainer.{name}" for name in ("set_initial_training_values", "create_scheduler") if not hasattr(cls, name)
@@ -114,9 +114,9 @@ def _extend_trainer(module: ModuleType) -> None:
     if missing:
         _remove_all()
         raise _unsupported(f"trainer.{missing[0]}")
-    if not hasattr(cls.create_scheduler, "_knows_epochs"):
+    if not hasattr(cls.create_scheduler, "_is_watched"):
         cls.set_initial_training_values = _noting_steps_per_epoch(cls.set_initial_training_values)
-        cls.create_scheduler = _telling_steps_per_epoch(cls.create_scheduler)
+        cls.create_scheduler = _watching_the_scheduler(cls.create_scheduler)
         from hf_sched.callbacks import LearningRateGuard
 
         module.DEFAULT_CALLBACKS.append(LearningRateGuard)
@@ -134,9 +134,11 @@ def _noting_steps_per_epoch(set_initial_training_values: Any) -> Any:
     return noting
 
 
-def _telling_steps_per_epoch(create_scheduler: Any) -> Any:
+def _watching_the_scheduler(create_scheduler: Any) -> Any:
+    """`create_scheduler`, which is told of the epochs; a built-in schedule then watches the states that it loads."""
+
     @wraps(create_scheduler)
-    def telling(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def watching(self: Any, *args: Any, **kwargs: Any) -> Any:
         name = str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type))
         given = self.args.lr_scheduler_kwargs
         token = _steps_per_epoch.set(getattr(self, "_hf_sched_steps_per_epoch", None))
@@ -154,8 +156,8 @@ def _telling_steps_per_epoch(create_scheduler: Any) -> Any:
             watch_loading(self, scheduler, name, on_resume)
         return scheduler
 
-    telling._knows_epochs = True  # type: ignore[attr-defined]
-    return telling
+    watching._is_watched = True  # type: ignore[attr-defined]
+    return watching
 
 
 def _unsupported(what: str) -> ImportError:

@@ -392,3 +392,10 @@ def test_minimind_starts_at_the_peak_and_the_floor_together():
 def test_the_floor_of_phases_is_given_once(phases, given):
     with pytest.raises(ValueError, match="the floor is given twice: in `phases` and as `floor_ratio`"):
         build("phases", phases=phases, **given)
+
+
+@pytest.mark.parametrize("inner", ["gradual_warmup", "lars_warmup"])
+@pytest.mark.parametrize("outer", ["gradual_warmup", "lars_warmup"])
+def test_a_warmup_that_would_be_dropped_behind_another_is_refused(outer, inner):
+    with pytest.raises(ValueError, match=f"`after` must be a schedule without a special warmup .* '{inner}'"):
+        hf_sched.build(outer, num_training_steps=100, after=inner)
