@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_sched.arguments import did_you_mean, refuse
+from hf_sched.arguments import refuse
 
 # The arguments that each kind of trainer takes: where the class is, and what its scripts take beside it.
 _TRAINING_ARGUMENTS = {
@@ -58,7 +58,7 @@ class RunConfig:
         """
         path = Path(path)
         if kind is not None and kind not in KINDS:
-            raise refuse("kind", f"one of {', '.join(KINDS)}", kind, did_you_mean(kind, KINDS))
+            raise refuse("kind", f"one of {', '.join(KINDS)}", kind)
         if not path.is_file():
             raise ValueError(f"there is no file {str(path)!r}: give a YAML or JSON file of training arguments")
         text = path.read_text(encoding="utf-8")
