@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -221,6 +222,20 @@ def epochs_as_steps(name: str, epochs: Epochs, steps_per_epoch: float | None) ->
         )
     steps = epochs.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
     return max(_to_the_nearest(steps), 1) if steps else 0
+
+
+_OF_TYPES: dict[object, Reader] = {float: Number(), int: Whole(), str: TextReader(), bool: Flag()}
+
+
+def reader_of(hint: object) -> Reader | None:
+    """The reader that an annotation names, also within `... | None`."""
+    if hint in _OF_TYPES:
+        return _OF_TYPES[hint]
+    for part in (*getattr(hint, "__metadata__", ()), *typing.get_args(hint)):
+        found = part if isinstance(part, Reader) else reader_of(part)
+        if found:
+            return found
+    return None
 
 
 def _to_the_nearest(number: Fraction) -> int:

@@ -10,33 +10,20 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from hf_sched import phases
-from hf_sched.arguments import Epochs, Flag, Number, Reader, TextReader, Whole, did_you_mean, epochs_as_steps
+from hf_sched.arguments import Epochs, Number, Reader, Whole, did_you_mean, epochs_as_steps, reader_of
+from hf_sched.builtin import BUILTIN
 from hf_sched.phases import PEAK, Outline, Phase
 from hf_sched.schedule import Schedule
 
 BuildPhases = Callable[..., Iterable[Phase] | Outline]
 F = TypeVar("F", bound=BuildPhases)
 
-# What transformers knows by itself, so that a name can be told apart, and a wrong one answered, without importing it.
-BUILTIN_NAMES = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-    "reduce_lr_on_plateau",
-    "cosine_with_min_lr",
-    "cosine_warmup_with_min_lr",
-    "warmup_stable_decay",
-    "greedy",
-)
+# So that a name can be told apart, and a wrong one answered, without importing transformers.
+BUILTIN_NAMES = tuple(BUILTIN)
 
 # Filled in by `build` where a function asks for them by name; no user writes them.
 _OF_THE_RUN = ("num_training_steps", "num_warmup_steps", "steps_per_epoch")
 _FLOORS: dict[str, Reader] = {"floor_ratio": Number(0, 1), "min_lr": Number(0)}
-_READERS: dict[object, Reader] = {float: Number(), int: Whole(), str: TextReader(), bool: Flag()}
 
 
 @dataclass(frozen=True)
@@ -170,7 +157,7 @@ class Entry:
         return Outline(laid)
 
     def _reader(self, name: str) -> Callable[[str, Any], Any]:
-        return _find_reader(self._hints.get(name)) or _FLOORS.get(name) or (lambda _, value: value)
+        return reader_of(self._hints.get(name)) or _FLOORS.get(name) or (lambda _, value: value)
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -289,17 +276,6 @@ def build(
             allowed.
     """
     return entry(name).build(num_training_steps, num_warmup_steps, kwargs, steps_per_epoch)
-
-
-def _find_reader(hint: object) -> Reader | None:
-    """The reader that an annotation names, also within `... | None`."""
-    if hint in _READERS:
-        return _READERS[hint]
-    for part in (*getattr(hint, "__metadata__", ()), *typing.get_args(hint)):
-        found = part if isinstance(part, Reader) else _find_reader(part)
-        if found:
-            return found
-    return None
 
 
 def _check_parameters(name: str, function: BuildPhases) -> None:

@@ -30,7 +30,14 @@ RECIPE_KEYS = ("anneal_from", "anneal_duration", "anneal_shape", "reward_funcs")
 _TELLING = {
     "grpo": ("num_generations", "reward_funcs", "max_completion_length"),
     "dpo": ("beta", "loss_type", "ref_model_init_kwargs"),
-    "sft": ("max_length", "max_seq_length", "packing", "completion_only_loss", "assistant_only_loss", "dataset_text_field"),
+    "sft": (
+        "max_length",
+        "max_seq_length",
+        "packing",
+        "completion_only_loss",
+        "assistant_only_loss",
+        "dataset_text_field",
+    ),
 }
 
 
@@ -51,7 +58,7 @@ class RunConfig:
 
         Args:
             path: The file.
-            kind: One of `KINDS`; by default what the comments at its top (`recipes/grpo.py`, `trl sft`) or its keys say.
+            kind: One of `KINDS`; by default what the comments in it (`recipes/grpo.py`, `trl sft`) or its keys say.
 
         Raises:
             ValueError: There is no such file, it is no mapping, or `kind` is none of `KINDS`.
