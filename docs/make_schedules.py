@@ -10,22 +10,19 @@ from __future__ import annotations
 import hashlib
 import re
 import string
-import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
 
 import hf_sched
-from hf_sched import plotting, reference, registry
+from hf_sched import examples, plotting, reference, registry
 from hf_sched.reference import Argument, Reference
 from hf_sched.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES
 
 if TYPE_CHECKING:
-    from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
 DOCS = Path(__file__).parent
@@ -33,10 +30,6 @@ TEMPLATE = DOCS / "schedules.template.md"
 PAGE = DOCS / "schedules.md"
 PICTURES = DOCS / "schedules"
 README_PICTURE = DOCS / "schedules.png"
-
-# Of the examples.
-STEPS, WARMUP = 1000, 50
-PHASE_COLORS = {"warmup": "#E69F00", "hold": "#999999", "decay": "#56B4E9", "restart": "#009E73"}
 
 README_STEPS, README_WARMUP, README_PEAK = 100, 10, 3e-4
 README_PAST_THE_END = 15
@@ -56,7 +49,7 @@ def main() -> None:
     PAGE.write_text(page(), encoding="utf-8")
     PICTURES.mkdir(exist_ok=True)
     for name in catalogue():
-        draw_schedule(example(reference.describe(name)), PICTURES / f"{name}.svg")
+        draw_schedule(examples.schedule(reference.describe(name)), PICTURES / f"{name}.svg")
     draw_shapes(PICTURES / "shapes.svg")
     draw_readme(README_PICTURE)
 
@@ -66,8 +59,8 @@ def page() -> str:
     references = [reference.describe(name) for name in catalogue()]
     return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         contents="\n".join(f"- [{of.name}](#{of.name}): {of.summary}" for of in references),
-        steps=f"{STEPS:,}",
-        warmup=WARMUP,
+        steps=f"{examples.STEPS:,}",
+        warmup=examples.WARMUP,
         grammar=hf_sched.GRAMMAR.rstrip(),
         sections="\n\n".join(map(section, references)),
     )
@@ -89,10 +82,10 @@ def section(of: Reference) -> str:
         f"```text\n{of.formula}\n```",
         of.text,
         _table(["argument", "takes", "default"], (_argument_row(argument) for argument in arguments(of))),
-        "" if has_floor(of) else "It has no floor: `floor_ratio` and `min_lr` are errors.",
-        f"```yaml\n{example_yaml(of)}\n```",
-        f"The same in phases, for {STEPS:,} steps:",
-        f"```text\n{example(of)}\n```",
+        "" if examples.has_floor(of) else "It has no floor: `floor_ratio` and `min_lr` are errors.",
+        f"```yaml\n{examples.yaml_text(of)}\n```",
+        f"The same in phases, for {examples.STEPS:,} steps:",
+        f"```text\n{examples.schedule(of)}\n```",
         f"Source: {_with_links(of.source)}",
         _table(
             ["coming from", "instead of", "`lr_scheduler_kwargs`"],
@@ -104,49 +97,11 @@ def section(of: Reference) -> str:
 
 def arguments(of: Reference) -> list[Argument]:
     """The arguments, without the floors where the schedule has none."""
-    return [argument for argument in of.arguments if has_floor(of) or argument.name not in ("floor_ratio", "min_lr")]
-
-
-def has_floor(of: Reference) -> bool:
-    """Whether the schedule ends on a floor, rather than refusing one."""
-    if "floor_ratio" in example_kwargs(of):
-        return True
-    try:
-        example(of, floor_ratio=0.0)
-    except ValueError:
-        return False
-    return True
-
-
-def example_yaml(of: Reference) -> str:
-    """The example, as it stands in the YAML file of a training."""
-    lines = ["learning_rate: 2.0e-5"]
-    if warmup := trainers_warmup(of):
-        lines.append(f"warmup_steps: {warmup}")
-    lines.append(f"lr_scheduler_type: {of.name}")
-    if example_kwargs(of):
-        lines.append(f"lr_scheduler_kwargs: {of.example}")
-    return "\n".join(lines)
-
-
-def example(of: Reference, **more: object) -> hf_sched.Schedule:
-    """The schedule of the example."""
-    kwargs = example_kwargs(of) | more
-    return hf_sched.build(of.name, num_training_steps=STEPS, num_warmup_steps=trainers_warmup(of), **kwargs)
-
-
-def example_kwargs(of: Reference) -> dict[str, Any]:
-    """The `lr_scheduler_kwargs` of the example."""
-    kwargs: dict[str, Any] = yaml.safe_load(of.example or "{}")
-    return kwargs
-
-
-def trainers_warmup(of: Reference) -> int:
-    """The `warmup_steps` of the example: none where it brings a warmup of its own."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # cycles that fit behind a warmup need not fit without one
-        alone = hf_sched.build(of.name, num_training_steps=STEPS, **example_kwargs(of))
-    return 0 if alone.segments[0].kind == "warmup" else WARMUP
+    return [
+        argument
+        for argument in of.arguments
+        if examples.has_floor(of) or argument.name not in ("floor_ratio", "min_lr")
+    ]
 
 
 def _argument_row(argument: Argument) -> list[str]:
@@ -166,19 +121,10 @@ def _with_links(source: str) -> str:
 
 def draw_schedule(schedule: hf_sched.Schedule, path: Path) -> None:
     """Draw the learning rate over the steps, its phases in colour."""
-    from matplotlib.patches import Patch
-
-    figure, (ax,) = plotting.new_figure(1)
-    figure.set_size_inches(7.0, 2.7)
-    for segment in schedule.segments:
-        first, behind = segment.first - 0.5, segment.first + segment.steps - 0.5
-        ax.axvspan(first, behind, color=PHASE_COLORS[segment.kind], alpha=0.22, linewidth=0)
-        if segment.first:
-            ax.axvline(first, color="0.55", linewidth=0.6)
+    figure, (ax,) = plotting.new_figure(1, (7.0, 2.7))
     curve = schedule.curve(peak=1.0)
+    legend = plotting.shade_phases(ax, schedule)
     ax.plot(curve, color="0.1", linewidth=1.8)
-    kinds = dict.fromkeys(segment.kind for segment in schedule.segments)
-    legend: list[Artist] = [Patch(color=PHASE_COLORS[kind], alpha=0.35, linewidth=0, label=kind) for kind in kinds]
     if floor := schedule.floor(1.0):
         legend.append(ax.axhline(floor, color=plotting.COLORS[1], linewidth=1.0, linestyle="--", label="floor"))
     ax.legend(handles=legend, loc="lower right", bbox_to_anchor=(1, 1), ncols=len(legend), frameon=False, fontsize=9)
@@ -197,8 +143,7 @@ def schedule_panels(schedule: hf_sched.Schedule) -> Panels:
 def draw_shapes(path: Path) -> None:
     """Draw all shapes, the rising ones beside the falling ones."""
     panels = shape_panels()
-    figure, axes = plotting.new_figure(len(panels))
-    figure.set_size_inches(9.0, 3.2)
+    figure, axes = plotting.new_figure(len(panels), (9.0, 3.2))
     legend = {}
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         for label, curve in curves.items():

@@ -50,6 +50,7 @@ class Builtin:
     """The shares of the peak at the steps of a `Run`; None where they depend on a metric."""
     arguments_ignored: bool = False
     """Whether transformers passes `lr_scheduler_kwargs` over without a word."""
+    has_warmup: bool = True
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -186,6 +187,7 @@ def _cosine_with_min_lr(
     """Half a cosine to `min_lr`, or to the share `min_lr_rate` of the peak, behind a linear warmup.
 
     Formula: min_lr + (peak - min_lr) * (1 + cos(2 pi num_cycles (k - W) / (T - W))) / 2
+    Example: {min_lr_rate: 0.1}
     """
     least = _min_lr_rate(run, min_lr, min_lr_rate)
     return run.after_warmup(np.maximum(0.0, _wave(num_cycles * run.progress) * (1 - least) + least))
@@ -202,6 +204,7 @@ def _cosine_warmup_with_min_lr(
     """As `cosine_with_min_lr`, counting steps from 1; its warmup begins at `warmup_lr_rate`, by default at peak / W.
 
     Formula: min_lr + (peak - min_lr) * (1 + cos(2 pi num_cycles (k + 1 - W) / (T - W))) / 2
+    Example: {min_lr_rate: 0.1}
     """
     least = _min_lr_rate(run, min_lr, min_lr_rate)
     if warmup_lr_rate is None:
@@ -226,6 +229,7 @@ def _warmup_stable_decay(
     """A warmup from `min_lr_ratio` of the peak, the peak, and a decay to `min_lr_ratio` of it.
 
     Formula: min_lr + (peak - min_lr) * f((k - W - num_stable_steps) / num_decay_steps), f by `decay_type`
+    Example: {num_decay_steps: 200}
     Source: Hu et al. 2024 (arXiv 2404.06395)
     """
     stable = run.total - run.warmup - num_decay_steps if num_stable_steps is None else num_stable_steps
@@ -297,13 +301,13 @@ BUILTIN = {
         Builtin("cosine", _cosine),
         Builtin("cosine_with_restarts", _cosine_with_restarts),
         Builtin("polynomial", _polynomial),
-        Builtin("constant", _constant, arguments_ignored=True),
+        Builtin("constant", _constant, arguments_ignored=True, has_warmup=False),
         Builtin("constant_with_warmup", _constant_with_warmup, arguments_ignored=True),
         Builtin("inverse_sqrt", _inverse_sqrt),
-        Builtin("reduce_lr_on_plateau", _reduce_lr_on_plateau),
+        Builtin("reduce_lr_on_plateau", _reduce_lr_on_plateau, has_warmup=False),
         Builtin("cosine_with_min_lr", _cosine_with_min_lr),
         Builtin("cosine_warmup_with_min_lr", _cosine_warmup_with_min_lr),
         Builtin("warmup_stable_decay", _warmup_stable_decay),
-        Builtin("greedy", _greedy),
+        Builtin("greedy", _greedy, has_warmup=False),
     )
 }

@@ -22,6 +22,7 @@ from typing import Any
 
 from hf_sched import registry
 from hf_sched.arguments import DurationReader, Flag, ListOf, MappingReader, Number, OneOf, Reader, TextReader, Whole
+from hf_sched.builtin import BUILTIN
 from hf_sched.language import PhasesReader
 from hf_sched.phases import LevelReader
 from hf_sched.shapes import FORMS, ShapeReader
@@ -70,13 +71,22 @@ class Reference:
 
 
 def describe(name: str) -> Reference:
-    """The reference of a schedule by its name.
+    """The reference of a schedule by its name, ours or transformers' own.
 
     Raises:
         ValueError: Nothing is registered under the name.
     """
-    entry = registry.entry(name)
-    fields, coming_from, text = _read(inspect.getdoc(entry.build_phases) or "")
+    if name in BUILTIN:
+        function: Callable[..., Any] = BUILTIN[name].play
+        arguments = tuple(
+            _describe_argument(parameter, BUILTIN[name].reader(parameter.name))
+            for parameter in BUILTIN[name].parameters.values()
+        )
+    else:
+        entry = registry.entry(name)
+        function = entry.build_phases
+        arguments = tuple(_describe_entrys(entry, argument) for argument in entry.arguments)
+    fields, coming_from, text = _read(inspect.getdoc(function) or "")
     summary, _, text = text.partition("\n\n")
     return Reference(
         name=name,
@@ -86,7 +96,7 @@ def describe(name: str) -> Reference:
         source=" ".join(fields.get("Source", "").split()),
         example=" ".join(fields.get("Example", "").split()),
         coming_from=coming_from,
-        arguments=tuple(_describe_argument(entry, argument) for argument in entry.arguments),
+        arguments=arguments,
     )
 
 
@@ -144,13 +154,18 @@ def _read(docstring: str) -> tuple[dict[str, str], tuple[ComingFrom, ...], str]:
     return by_name, tuple(coming_from), re.sub(r"\n{3,}", "\n\n", "\n".join(text)).strip()
 
 
-def _describe_argument(entry: registry.Entry, name: str) -> Argument:
-    takes = in_words(entry._reader(name), _UNITS.get(name, "a number"))
-    if name not in entry.parameters:  # a floor, which the registry adds
-        return Argument(name, takes, False, entry.floor_ratio if name == "floor_ratio" else None)
-    default = entry.parameters[name].default
-    required = default is inspect.Parameter.empty
-    return Argument(name, takes, required, None if required else default)
+def _describe_entrys(entry: registry.Entry, name: str) -> Argument:
+    reader = entry._reader(name)
+    if name in entry.parameters:
+        return _describe_argument(entry.parameters[name], reader)
+    # a floor, which the registry adds
+    return Argument(name, in_words(reader, _UNITS[name]), False, entry.floor_ratio if name == "floor_ratio" else None)
+
+
+def _describe_argument(parameter: inspect.Parameter, reader: Callable[[str, Any], Any]) -> Argument:
+    required = parameter.default is inspect.Parameter.empty
+    takes = in_words(reader, _UNITS.get(parameter.name, "a number"))
+    return Argument(parameter.name, takes, required, None if required else parameter.default)
 
 
 def _bounded(reader: Number, number: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import hf_sched
-from hf_sched import reference
+from hf_sched import examples, reference
 from hf_sched.shapes import FORMS
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +51,7 @@ def test_the_page_is_what_the_generator_writes():
 def test_a_picture_is_of_the_present_curve(name):
     path = make.PICTURES / f"{name}.svg"
     assert path.is_file(), f"{path.relative_to(ROOT)} is missing: {AGAIN}"
-    panels = make.shape_panels() if name == "shapes" else make.schedule_panels(make.example(described(name)))
+    panels = make.shape_panels() if name == "shapes" else make.schedule_panels(examples.schedule(described(name)))
     assert f"curves {make.digest(panels)}<" in path.read_text(encoding="utf-8"), f"{path.name} is out of date: {AGAIN}"
     assert path.stat().st_size < 40_000
 
@@ -111,8 +111,8 @@ def test_a_docstring_follows_the_format(name):
 def test_an_example_builds_as_it_stands(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        schedule = make.example(described(name))
-    assert schedule.num_training_steps == make.STEPS
+        schedule = examples.schedule(described(name))
+    assert schedule.num_training_steps == examples.STEPS
     assert f"```text\n{schedule}\n```" in PAGE
     assert hf_sched.Schedule.parse(str(schedule)) == schedule
 
@@ -132,7 +132,7 @@ def test_what_to_write_instead_of_another_library_builds(name, here):
     kwargs = {argument: 100 if value == "W" else value for argument, value in kwargs.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a cycle is cut off
-        hf_sched.build(name, num_training_steps=make.STEPS, **kwargs)
+        hf_sched.build(name, num_training_steps=examples.STEPS, **kwargs)
 
 
 def yaml_blocks() -> list[Any]:
@@ -150,14 +150,14 @@ def yaml_blocks() -> list[Any]:
 def test_a_yaml_example_trains(block, tmp_path):
     from transformers import TrainingArguments
 
-    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], max_steps=make.STEPS, **yaml.safe_load(block))
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], max_steps=examples.STEPS, **yaml.safe_load(block))
     schedule = hf_sched.build(
         args.lr_scheduler_type.value,
         num_training_steps=args.max_steps,
         num_warmup_steps=args.get_warmup_steps(args.max_steps),
         **args.lr_scheduler_kwargs or {},
     )
-    assert len(schedule.curve(peak=args.learning_rate)) == make.STEPS
+    assert len(schedule.curve(peak=args.learning_rate)) == examples.STEPS
 
 
 def test_every_schedule_has_a_section_and_a_line_in_the_contents():

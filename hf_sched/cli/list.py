@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import click
 
-import typer
+from hf_sched import registry
+from hf_sched.builtin import BUILTIN
+from hf_sched.cli.output import console, print_json
+from hf_sched.reference import describe
 
 
-def list_schedules(
-    json: Annotated[bool, typer.Option("--json", help="For machines: a JSON list.")] = False,
-) -> None:
-    """All schedules, a line each: ours and transformers' own."""
-    raise NotImplementedError
+@click.command("list")
+@click.option("--json", is_flag=True, help="Write a JSON list, for machines.")
+def list_schedules(json: bool) -> None:
+    """List all schedules, a line each: ours, your own, and transformers' own."""
+    rows = [(name, _whose(name), describe(name).summary) for name in (*registry.available(), *BUILTIN)]
+    if json:
+        print_json([dict(zip(("name", "from", "summary"), row, strict=True)) for row in rows])
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    console().print(table)
+
+
+def _whose(name: str) -> str:
+    if name in BUILTIN:
+        return "transformers"
+    return "hf_sched" if registry.entry(name).build_phases.__module__ == "hf_sched.catalog" else "yours"

@@ -1,0 +1,37 @@
+"""How commands write: with colours to a terminal, plainly into a pipe, and as JSON where a machine reads."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+from typing import Any, TextIO
+
+from rich.console import Console
+
+
+def console() -> Console:
+    """Where to write; lines are broken to fit a terminal only, so that `grep` finds a line whole."""
+    found = Console(highlight=False)
+    if found.is_terminal:
+        return found
+    return Console(file=_WithoutTrailingBlanks(sys.stdout), highlight=False, width=1000, no_color=True)
+
+
+def print_json(value: Any) -> None:
+    """Write plain values as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+class _WithoutTrailingBlanks(io.StringIO):
+    """Rich fills each cell of a table up to its width."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file = file
+
+    def write(self, text: str) -> int:
+        return self.file.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+
+    def flush(self) -> None:
+        self.file.flush()

@@ -1,0 +1,111 @@
+"""`hf-sched plot`: schedules on one pair of axes, in the terminal or as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hf_sched.arguments import DurationReader, Number, as_steps, refuse
+from hf_sched.asked import Asked, Played
+from hf_sched.cli.output import console
+
+STEPS = 1000
+FORMATS = (".png", ".svg", ".pdf")
+
+
+@click.command()
+@click.argument("schedules", metavar="SCHEDULE...", nargs=-1, required=True)
+@click.option("--steps", type=int, help=f"Optimizer steps of the run; {STEPS} by default, or what a file says.")
+@click.option("--warmup", default="0", metavar="STEPS|SHARE", help="Warmup (50, 5%), where none is said.")
+@click.option("--lr", type=float, help="The peak learning rate; without it the curves are shares of the peak.")
+@click.option("--output", "-o", type=Path, metavar="FILE", help="Write a PNG, SVG or PDF file, not to the terminal.")
+@click.option("--dataset-size", type=int, help="For files: samples in the training set.")
+@click.option("--world-size", type=int, help="For files: processes, in all.")
+def plot(
+    schedules: Sequence[str],
+    steps: int | None,
+    warmup: str,
+    lr: float | None,
+    output: Path | None,
+    dataset_size: int | None,
+    world_size: int | None,
+) -> None:
+    """Draw one or several schedules over the steps of a run.
+
+    A SCHEDULE is a name (cosine_floor), a name with arguments (cosine_restarts:num_cycles=3), phases ("warmup 5% | hold
+    | decay 20%"), or a configuration file, whose steps, warmup and learning rate are its own.
+    """
+    if output and output.suffix.lower() not in FORMATS:
+        raise refuse("--output", f"a file that ends in {', '.join(FORMATS)}", str(output))
+    played = [
+        _play_file(text, steps, dataset_size, world_size) if _is_file(text) else _play(text, steps, warmup, lr)
+        for text in schedules
+    ]
+    absolute = lr is not None or any(_is_file(text) for text in schedules)
+    if absolute and lr is None and not all(_is_file(text) for text in schedules):
+        raise ValueError("a file has learning rates, the others only shares of a peak: give their peak by `--lr`")
+    curves = _with_labels(played)
+    if output is None:
+        from hf_sched.terminal_plot import draw
+
+        out = console()
+        out.print(draw(curves, width=min(out.width, 100), height=18))
+        return
+    _save(curves, played, output, "learning rate" if absolute else "learning rate / peak")
+    click.echo(f"wrote {output}")
+
+
+def _is_file(text: str) -> bool:
+    return Path(text).suffix in (".yaml", ".yml", ".json") and "|" not in text
+
+
+def _play(text: str, steps: int | None, warmup: str, lr: float | None) -> Played:
+    asked = Asked.read(text)
+    if asked.needs_peak and lr is None:
+        raise ValueError(f"the curve of {text!r} depends on the learning rate: give it by `--lr`")
+    total = STEPS if steps is None else steps
+    warmup_steps = as_steps(DurationReader()("--warmup", warmup), total, None, "--warmup")
+    played = asked.play(total, 0 if asked.brings_warmup else warmup_steps, 1.0 if lr is None else Number(0)("--lr", lr))
+    if played is None:
+        raise ValueError(f"{asked.name} follows a metric: nobody knows its curve before the run")
+    return played
+
+
+def _play_file(path: str, steps: int | None, dataset_size: int | None, world_size: int | None) -> Played:
+    from hf_sched.plan import plan
+    from hf_sched.run_config import RunConfig
+
+    config = RunConfig.read(path)
+    if steps is not None:
+        config = RunConfig(config.kind, {**config.given, "max_steps": steps}, config.source)
+    planned = plan(config, dataset_size=dataset_size, world_size=world_size)
+    if planned.curve is None:
+        raise ValueError(f"{path}: its schedule follows a metric: nobody knows its curve before the run")
+    return Played(Path(path).stem, planned.curve, planned.schedule)
+
+
+def _with_labels(played: Sequence[Played]) -> Mapping[str, Any]:
+    """The curves by their labels; a label that comes twice is numbered."""
+    curves: dict[str, Any] = {}
+    for one in played:
+        label, number = one.label, 2
+        while label in curves:
+            label, number = f"{one.label} ({number})", number + 1
+        curves[label] = one.curve
+    return curves
+
+
+def _save(curves: Mapping[str, Any], played: Sequence[Played], path: Path, ylabel: str) -> None:
+    try:
+        from hf_sched.plotting import save_schedules
+
+        save_schedules(curves, [one.schedule for one in played], path, ylabel=ylabel)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"pictures need {error.name}: pip install 'hf_sched[plot]'; without `--output` none is drawn"
+        ) from None
+    except OSError as error:
+        raise ValueError(f"`--output` {str(path)!r} cannot be written: {error.strerror}") from None

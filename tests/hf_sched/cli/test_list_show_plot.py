@@ -1,0 +1,138 @@
+"""`hf-sched list`, `show` and `plot`: what they print, draw and refuse, and how soon."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import hf_sched
+from hf_sched.builtin import BUILTIN
+from hf_sched.cli import app
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+def printed(*words: str) -> str:
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_list_has_a_line_for_every_name() -> None:
+    lines = printed("list").splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        *([name, "hf_sched"] for name in hf_sched.available()),
+        *([name, "transformers"] for name in BUILTIN),
+    ]
+    assert all(len(line.split()) > 4 and line == line.rstrip() for line in lines)
+    rows = json.loads(printed("list", "--json"))
+    assert [row["name"] for row in rows] == [*hf_sched.available(), *BUILTIN]
+    assert all(row["summary"] for row in rows)
+
+
+@pytest.mark.parametrize("name", [*hf_sched.available(), *BUILTIN])
+def test_show_says_all_there_is(name: str) -> None:
+    said = json.loads(printed("show", name, "--json"))
+    shown = printed("show", name)
+    assert said["summary"] in shown and said["source"] in shown
+    for line in said["formula"].splitlines():
+        assert line.strip() in shown
+    for argument in said["arguments"]:
+        assert argument["name"] in shown and argument["takes"] in shown
+    assert f"lr_scheduler_type: {name}" in shown
+    assert ("optimizer step" in shown) == (name not in ("greedy", "reduce_lr_on_plateau"))
+
+
+def test_show_draws_what_is_asked_for() -> None:
+    shown = printed("show", "wsd:decay=30%", "--steps", "200", "--warmup", "20")
+    assert "in phases: warmup 20 | hold 120 | decay 60 1-sqrt" in shown
+    assert "in phases: warmup 50 | hold 750 | decay 200 1-sqrt" in printed("show", "wsd")
+
+
+def test_own_schedules_are_shown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "house_schedules.py").write_text(
+        "import hf_sched\n@hf_sched.register('house_rule')\ndef house_rule():\n    'Hold, and never mind.'\n"
+        "    return [hf_sched.hold()]\n"
+    )
+    script = [sys.executable, "-m", "hf_sched", "--import", "house_schedules"]
+    listed = subprocess.run([*script, "list"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "house_rule                 yours         Hold, and never mind." in listed
+    shown = subprocess.run([*script, "show", "house_rule"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "lr_scheduler_type: house_rule" in shown.stdout
+
+
+def test_a_terminal_gets_a_line_for_each_curve() -> None:
+    drawn = printed("plot", "cosine_floor", "cosine", "warmup 5% | hold", "--warmup", "10%")
+    assert [line.split("━━ ")[1] for line in drawn.splitlines()[-3:]] == ["cosine_floor", "cosine", "warmup 5% | hold"]
+    assert "999" in drawn
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_pictures_are_written(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"curves{suffix}"
+    assert printed("plot", "wsd", "--lr", "2e-5", "-o", str(file)).strip() == f"wrote {file}"
+    printed("plot", "wsd", "linear", "wsd", "--steps", "50", "-o", str(tmp_path / f"several{suffix}"))
+    for path in (file, tmp_path / f"several{suffix}"):
+        assert path.stat().st_size > 4000
+    if suffix == ".png":
+        picture = matplotlib.image.imread(file)
+        assert np.ptp(picture[..., :3], axis=(0, 1)).min() > 0.5
+    if suffix == ".svg":
+        text = file.read_text()
+        assert text.startswith("<?xml") and "</svg>" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["show", "cosin"], "'cosin' is not the name of a schedule; did you mean 'cosine'?"),
+        (["plot", "wsd:decya=3"], "wsd has no argument `decya` (received 3); did you mean 'decay'?"),
+        (["plot", "wsd", "-o", "x.gif"], "`--output` must be a file that ends in .png, .svg, .pdf, received 'x.gif'"),
+        (["plot", "wsd", "-o", "no/such/folder/x.png"], "`--output` 'no/such/folder/x.png' cannot be written"),
+        (["plot", "polynomial"], "the curve of 'polynomial' depends on the learning rate: give it by `--lr`"),
+        (["plot", "greedy"], "greedy follows a metric"),
+        (["plot", "wsd", "--warmup", "half"], "`--warmup` must be a number of steps (500)"),
+        (["plot", "wsd", "--steps", "0"], "`num_training_steps` must be a whole number, 1 or more, received 0"),
+        (["plot", "no_such.yaml"], "there is no file 'no_such.yaml'"),
+        (["--import", "no_such_module", "list"], "`--import` must be a module that can be imported"),
+    ],
+)
+def test_mistakes_end_with_one_line(words: list[str], message: str) -> None:
+    result = run(*words)
+    assert isinstance(result.exception, ValueError) and message in str(result.exception)
+
+
+def test_a_mistake_has_status_2_and_no_traceback() -> None:
+    ended = subprocess.run([sys.executable, "-m", "hf_sched", "show", "cosin"], capture_output=True, text=True)
+    assert ended.returncode == 2 and not ended.stdout
+    assert ended.stderr.startswith("hf-sched: 'cosin' is not") and ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"), [(["list"], 0.3), (["show", "wsd"], 0.3), (["plot", "wsd", "-o", "wsd.png"], 2)], ids=str
+)
+def test_commands_are_quick(words: list[str], seconds: float, tmp_path: Path) -> None:
+    """Processor time, and the least of several: other work on the machine does not count."""
+    script = (
+        "import atexit, sys; from hf_sched.cli import main; "
+        "atexit.register(lambda: print([n for n in ('torch', 'transformers') if n in sys.modules], file=sys.stderr)); "
+        f"sys.argv = ['hf-sched', *{words!r}]; main()"
+    )
+    taken = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert ended.stderr.splitlines()[-1] == "[]"
+    assert min(taken) < seconds
