@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_sched.arguments import refuse
+from hf_sched.arguments import Reader, refuse
 
 # The arguments that each kind of trainer takes: where the class is, and what its scripts take beside it.
 _TRAINING_ARGUMENTS = {
@@ -51,6 +51,8 @@ class RunConfig:
     """What was written, as it was written."""
     source: str = "the configuration"
     """The name of the file, for messages."""
+    comments: str = ""
+    """The comments at the top of the file without their marks: where a recipe says how it is launched."""
 
     @classmethod
     def read(cls, path: str | Path, kind: str | None = None) -> RunConfig:
@@ -58,7 +60,8 @@ class RunConfig:
 
         Args:
             path: The file.
-            kind: One of `KINDS`; by default what the comments in it (`recipes/grpo.py`, `trl sft`) or its keys say.
+            kind: One of `KINDS`; by default what the comments at its top (`recipes/grpo.py`, `trl sft`) or its keys
+                say.
 
         Raises:
             ValueError: There is no such file, it is no mapping, or `kind` is none of `KINDS`.
@@ -72,7 +75,9 @@ class RunConfig:
         given = _parse(text, path)
         if not isinstance(given, dict):
             raise ValueError(f"{path}: must be a mapping of arguments (`learning_rate: 2.0e-5`), received {given!r}")
-        return cls(kind or _kind_of(text, given), {str(key): value for key, value in given.items()}, str(path))
+        comments = _comments_at_the_top(text)
+        arguments = {str(key): value for key, value in given.items()}
+        return cls(kind or _kind_of(comments, arguments), arguments, str(path), comments)
 
     @cached_property
     def fields(self) -> dict[str, dataclasses.Field[Any]]:
@@ -90,10 +95,27 @@ class RunConfig:
         Raises:
             KeyError: Its trainer has no such argument.
         """
-        if self.given.get(name) is not None:
+        if name in self.given:
             return self.given[name]
         field = self.fields[name]
         return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+    def get(self, name: str, reader: Reader | None = None) -> Any:
+        """As `value`, but None where the trainer has no such argument; a reader checks what is not None.
+
+        Raises:
+            ValueError: The reader refuses the value.
+        """
+        value = self.value(name) if name in self.given or name in self.fields else None
+        return value if reader is None or value is None else reader(name, value)
+
+    def read_value(self, name: str, reader: Reader) -> Any:
+        """As `value`, checked and in its one form.
+
+        Raises:
+            ValueError: The reader refuses the value.
+        """
+        return reader(name, self.value(name))
 
 
 def _parse(text: str, path: Path) -> Any:
@@ -105,8 +127,16 @@ def _parse(text: str, path: Path) -> Any:
         raise ValueError(f"{path}: cannot be read: {error}") from None
 
 
-def _kind_of(text: str, given: Mapping[str, Any]) -> str:
-    comments = " ".join(line for line in text.splitlines() if line.startswith("#"))
+def _comments_at_the_top(text: str) -> str:
+    lines = []
+    for line in text.splitlines():
+        if line.strip() and not line.startswith("#"):
+            break
+        lines.append(line.lstrip("# "))
+    return "\n".join(lines)
+
+
+def _kind_of(comments: str, given: Mapping[str, Any]) -> str:
     named = re.search(rf"(?:\btrl |/|scripts\.)({'|'.join(KINDS[1:])})(?:\.py\b|\b)", comments)
     if named:
         return named[1]
