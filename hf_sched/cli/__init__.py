@@ -13,6 +13,7 @@ import click
 
 from hf_sched._version import __version__
 from hf_sched.cli.list import list_schedules
+from hf_sched.cli.plan import plan_run
 from hf_sched.cli.plot import plot
 from hf_sched.cli.show import show
 
@@ -34,7 +35,7 @@ def app(modules: tuple[str, ...]) -> None:
             ) from None
 
 
-for command in (list_schedules, show, plot):
+for command in (list_schedules, show, plot, plan_run):
     app.add_command(command)
 
 

@@ -1,0 +1,169 @@
+"""`hf-sched plan`: what a recipe will do, before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from hf_sched.plan import Plan
+
+_MOST_PHASES = 12
+_MOST_STEPS = 6
+
+
+def plan_run(
+    config: Annotated[Path, typer.Argument(help="YAML or JSON file of training arguments.", show_default=False)],
+    dataset_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples to train on, where they cannot be counted.", show_default=False)
+    ] = None,
+    world_size: Annotated[
+        int | None, typer.Option(min=1, help="Processes; else as the launch line in the file says.", show_default=False)
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="The trainer: sft, grpo, dpo, ...; else as the file says.", show_default=False)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object, the whole curve in it.")] = False,
+) -> None:
+    """What a run will do: steps, batches, learning rates, checkpoints, evaluations."""
+    from hf_sched.plan import plan
+    from hf_sched.run_config import RunConfig
+
+    planned = plan(RunConfig.read(config, kind), dataset_size=dataset_size, world_size=world_size)
+    if json:
+        from json import dumps
+
+        print(dumps(planned.as_dict()))
+    else:
+        _show(planned)
+
+
+def _show(plan: Plan) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{plan.source}[/]: {plan.kind}, {_count(plan.num_training_steps, 'optimizer step')}")
+    console.print(_facts(plan))
+    if plan.phases:
+        console.print(_phases(plan))
+    if plan.curve is not None:
+        from hf_sched.terminal_plot import draw
+
+        console.print()
+        console.print(draw({plan.schedule_name: plan.curve}, width=min(console.width, 100), height=10))
+    for note in plan.notes:
+        console.print(f"- {note}", markup=False)
+
+
+def _facts(plan: Plan) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in [*_size(plan), *_generations(plan), *_rates(plan), *_events(plan)]:
+        table.add_row(name, fact)
+    return table
+
+
+def _size(plan: Plan) -> list[tuple[str, str]]:
+    processes = plan.world_size
+    device = plan.per_device_train_batch_size
+    samples = plan.dataset_size
+    what = "completions" if plan.grpo else "samples"
+    of = f"{device} a process x {processes.processes} x {plan.gradient_accumulation_steps} accumulated"
+    epochs = "unknown" if plan.epochs is None else f"{plan.epochs:.4g}, of {_count(plan.steps_per_epoch, 'step')} each"
+    return [
+        ("processes", f"{processes.processes} ({processes.source})"),
+        ("dataset", f"{'unknown' if samples.samples is None else f'{samples.samples:,}'} ({samples.source})"),
+        ("effective batch", f"{plan.effective_batch:,} {what} = {of}"),
+        ("epochs", epochs),
+    ]
+
+
+def _generations(plan: Plan) -> list[tuple[str, str]]:
+    if plan.grpo is None:
+        return []
+    g = plan.grpo
+    every = f"{g.optimizer_steps_per_generation:g} optimizer step{'s' if g.optimizer_steps_per_generation != 1 else ''}"
+    rows = [
+        (
+            "a generation",
+            f"{_count(g.prompts_per_generation, 'prompt')} x num_generations {g.num_generations} = "
+            f"{g.generation_batch_size:,} completions",
+        ),
+        (
+            "it lasts",
+            f"{every} = steps_per_generation {g.steps_per_generation} x num_iterations {g.num_iterations} / "
+            f"accumulation {plan.gradient_accumulation_steps}",
+        ),
+        ("an optimizer step", f"{g.completions_per_step:,} completions, of {g.prompts_per_step:g} prompts"),
+    ]
+    if plan.dataset_size.samples is not None:
+        fitting = plan.dataset_size.samples // g.prompts_per_generation
+        rows.append(("an epoch", f"{_count(fitting, 'generation')} x {every} = {_count(plan.steps_per_epoch, 'step')}"))
+    rows.append(
+        ("the run", f"{_count(g.generations, 'generation')}: {g.prompts:,} prompts, {g.completions:,} completions")
+    )
+    return rows
+
+
+def _rates(plan: Plan) -> list[tuple[str, str]]:
+    last = "unknown" if plan.last_lr is None else _rate(plan.last_lr)
+    text = plan.schedule_name + (f": {plan.schedule}" if plan.schedule else "")
+    return [
+        ("schedule", text),
+        ("learning rate", f"first {_rate(plan.first_lr)}, peak {_rate(plan.peak_lr)}, last {last}"),
+    ]
+
+
+def _events(plan: Plan) -> list[tuple[str, str]]:
+    checkpoints = "when an evaluation is the best" if plan.checkpoints is None else _steps(plan.checkpoints)
+    if plan.checkpoints_kept and plan.checkpoints_kept != plan.checkpoints:
+        checkpoints += f"; kept: {_steps(plan.checkpoints_kept)} (save_total_limit {plan.save_total_limit})"
+    evaluations = "unknown: once an epoch" if plan.evaluations is None else _steps(plan.evaluations)
+    return [("checkpoints", checkpoints), ("evaluations", evaluations)]
+
+
+def _phases(plan: Plan) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("phase", no_wrap=True)
+    for name in ("steps", "from", "to", "learning rate", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for phase in plan.phases[:_MOST_PHASES]:
+        last = phase.first_step + phase.steps - 1
+        table.add_row(
+            phase.name,
+            f"{phase.steps:,}",
+            f"{phase.first_step:,}",
+            f"{last:,}",
+            _rate(phase.first_lr),
+            f"-> {_rate(phase.last_lr)}",
+        )
+    if len(plan.phases) > _MOST_PHASES:
+        table.add_row(f"... {len(plan.phases) - _MOST_PHASES} more")
+    return table
+
+
+def _steps(steps: Sequence[int]) -> str:
+    if not steps:
+        return "none"
+    shown = [f"{step:,}" for step in steps]
+    if len(shown) > _MOST_STEPS:
+        shown = [*shown[: _MOST_STEPS - 3], "...", *shown[-2:]]
+    return f"{len(steps)}, after step{'s' if len(steps) > 1 else ''} {', '.join(shown)}"
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"unknown {what}s" if number is None else f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _rate(rate: float | None) -> str:
+    return "unknown" if rate is None else f"{rate:.4g}"
