@@ -1,0 +1,209 @@
+"""A plan says what the real trainers then do: counted by them, and trained to the end, on one and on two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from hf_sched.plan import Plan, plan
+from hf_sched.run_config import RunConfig
+
+ROOT = Path(__file__).parents[2]
+CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1, "seed": 0, "save_strategy": "no"}
+KIND = {
+    "sft": {"max_length": 64, "learning_rate": 2e-3},
+    "grpo": {"max_completion_length": 4, "learning_rate": 2e-4},
+}
+LINEAR = {"lr_scheduler_type": "linear"}
+FLOOR = {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"floor_ratio": 0.1}}
+
+
+def sft(samples: int, batch: int, accumulation: int = 1, **others: Any) -> dict[str, Any]:
+    return {
+        "samples": samples,
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulation,
+        **others,
+    }
+
+
+def grpo(prompts: int, batch: int, accumulation: int, num_generations: int, **others: Any) -> dict[str, Any]:
+    return {**sft(prompts, batch, accumulation), "num_generations": num_generations, **others}
+
+
+# Sizes that divide into nothing, and every key that moves a count. Those called train_ are trained.
+CASES: dict[str, dict[str, Any]] = {
+    "sft_even": sft(32, 4),
+    "sft_odd": sft(37, 4, 3),
+    "sft_odd_dropped": sft(37, 4, 3, dataloader_drop_last=True),
+    "sft_one_sample": sft(1, 4, 2),
+    "sft_prime": sft(41, 3, 5, num_train_epochs=1.7, warmup_steps=0.07),
+    "sft_part_of_an_epoch": sft(41, 2, 4, num_train_epochs=0.3),
+    "sft_max_steps_win": sft(37, 4, 3, max_steps=11, num_train_epochs=2, warmup_steps=5),
+    "sft_as_text": sft(37, 4, 3, num_train_epochs="2.5", learning_rate="1e-4", warmup_steps="0.1"),
+    "sft_split_batches": sft(37, 4, 2, accelerator_config={"split_batches": True}),
+    "sft_split_batches_dropped": sft(37, 4, 2, accelerator_config={"split_batches": True}, dataloader_drop_last=True),
+    "sft_dispatch_batches": sft(37, 4, 2, accelerator_config={"dispatch_batches": True}),
+    "sft_dispatch_batches_dropped": sft(
+        37, 4, 2, accelerator_config={"dispatch_batches": True}, dataloader_drop_last=True
+    ),
+    "sft_uneven_batches": sft(37, 4, 2, accelerator_config={"even_batches": False}),
+    "sft_by_length": sft(37, 4, 3, train_sampling_strategy="group_by_length"),
+    "sft_rebalanced": sft(37, 4, 3, train_sampling_strategy="batch_rebalance"),
+    "sft_rebalanced_dropped": sft(37, 2, 3, train_sampling_strategy="batch_rebalance", dataloader_drop_last=True),
+    "grpo_plain": grpo(37, 4, 1, 4),
+    "grpo_accumulated": grpo(37, 4, 3, 4, num_train_epochs=1.5),
+    "grpo_iterated": grpo(37, 4, 2, 4, num_iterations=3),
+    "grpo_generating_often": grpo(37, 8, 4, 4, steps_per_generation=1),
+    "grpo_generating_seldom": grpo(37, 4, 2, 4, steps_per_generation=8, num_iterations=2),
+    "grpo_accumulating_across": grpo(37, 4, 3, 4, steps_per_generation=2),
+    "grpo_by_generation_batch": grpo(37, 4, 2, 4, generation_batch_size=24),
+    "grpo_dropped": grpo(41, 4, 3, 2, dataloader_drop_last=True, num_iterations=2),
+    "grpo_max_steps": grpo(37, 4, 2, 4, max_steps=7, warmup_steps=0.2),
+    "train_sft_by_steps": sft(
+        37,
+        4,
+        3,
+        **FLOOR,
+        num_train_epochs=2.5,
+        warmup_steps=0.1,
+        save_strategy="steps",
+        save_steps=2,
+        save_total_limit=2,
+        eval_strategy="steps",
+        eval_steps=0.3,
+    ),
+    "train_sft_by_epochs": sft(
+        37,
+        4,
+        2,
+        **LINEAR,
+        num_train_epochs=2.4,
+        warmup_steps=3,
+        dataloader_drop_last=True,
+        save_strategy="epoch",
+        eval_strategy="epoch",
+        eval_delay=2,
+    ),
+    "train_sft_late_evaluation": sft(
+        21, 2, max_steps=7, **FLOOR, eval_strategy="steps", eval_steps=2, eval_delay=3, eval_on_start=True
+    ),
+    "train_sft_epochs_in_the_schedule": sft(
+        37,
+        4,
+        2,
+        num_train_epochs=3,
+        lr_scheduler_type="phases",
+        lr_scheduler_kwargs={"phases": "warmup 0.5ep | hold 1ep | decay cosine to 0.1"},
+    ),
+    "train_grpo": grpo(9, 4, 2, 4, **FLOOR, num_train_epochs=1.5, warmup_steps=2, save_strategy="steps", save_steps=4),
+    "train_grpo_reusing": grpo(9, 4, 3, 2, **LINEAR, steps_per_generation=2, num_iterations=2),
+}
+TRAINED = [name for name in CASES if name.startswith("train_")]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
+    """The cases as files, and data for them."""
+    from sorting_task import save_data
+
+    folder = tmp_path_factory.mktemp("plan")
+    save_data(folder, train=41, test=4, backwards_share=0.0, seed=0)
+    for name, case in CASES.items():
+        kind = "grpo" if "grpo" in name else "sft"
+        given = {**CPU, **KIND[kind], "per_device_eval_batch_size": 4, **case}
+        samples = given.pop("samples")
+        data = folder / kind / str(samples)
+        data.mkdir(exist_ok=True)
+        for part in ("train", "test"):
+            rows = (folder / kind / f"{part}.jsonl").read_text().splitlines(keepends=True)
+            (data / f"{part}.jsonl").write_text("".join(rows[:samples]))
+        given |= {"model_name_or_path": str(model_path), "dataset_name": str(data)}
+        (folder / f"{name}.yaml").write_text(f"# recipes/{kind}.py\n" + yaml.safe_dump(given))
+    return folder
+
+
+def observe(folder: Path, launcher: list[str], processes: int) -> dict[str, Any]:
+    for name in CASES:  # a folder of its own for each number of processes
+        path = folder / f"{name}.yaml"
+        output = str(folder / f"{name}_{processes}")
+        path.write_text(path.read_text().split("output_dir")[0] + f"output_dir: {output}\n")
+    done = subprocess.run(
+        [*launcher, "tests/launchers/observed_runs.py", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    observed: dict[str, Any] = json.loads((folder / f"observed_{processes}.json").read_text())
+    return observed
+
+
+@pytest.fixture(scope="session")
+def on_one(folder: Path) -> dict[str, Any]:
+    return observe(folder, [sys.executable], 1)
+
+
+@pytest.fixture(scope="session")
+def on_two(folder: Path) -> dict[str, Any]:
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu_2proc.yaml"]
+    return observe(folder, [sys.executable, *launch, "--main_process_port", "0"], 2)
+
+
+@pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
+def processes(request: pytest.FixtureRequest) -> int:
+    return int(request.param)
+
+
+@pytest.fixture
+def seen(processes: int, name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    found: dict[str, Any] = request.getfixturevalue({1: "on_one", 2: "on_two"}[processes])[name]
+    assert found["processes"] == processes
+    return found
+
+
+@pytest.fixture
+def planned(folder: Path, processes: int, name: str) -> Plan:
+    return plan(RunConfig.read(folder / f"{name}.yaml"), world_size=processes)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_steps_are_those_of_the_trainer(name, processes, planned, seen):
+    assert planned.num_training_steps == seen["max_steps"]
+    assert planned.steps_per_epoch == seen["steps_per_epoch"]
+    assert planned.num_warmup_steps == seen["warmup_steps"]
+    if "split_batches" not in name:  # there the Trainer itself counts a process's share as a whole batch
+        assert planned.effective_batch == seen["total_batch"]
+    assert planned.dataset_size.samples == CASES[name]["samples"]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_the_run_then_does_what_was_planned(name, processes, planned, seen):
+    assert seen["global_step"] == planned.num_training_steps
+    assert seen["epoch"] == pytest.approx(planned.epochs)
+    np.testing.assert_allclose(seen["learning_rates"], planned.curve, rtol=1e-12, atol=0)
+    assert (planned.first_lr, planned.last_lr) == (planned.curve[0], planned.curve[-1])
+    assert seen["evaluations"] == list(planned.evaluations)
+    assert seen["checkpoints"] == list(planned.checkpoints_kept)
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINED if "grpo" in name])
+def test_generations_are_those_of_the_run(name, processes, planned, seen):
+    counted = planned.grpo
+    assert len(seen["completions"]) == counted.generations
+    # What the main process saw is its share.
+    assert sum(seen["completions"]) * processes == counted.completions
+    assert set(seen["completions"]) == {counted.generation_batch_size // processes}
+    if processes == 1:
+        assert set(seen["distinct_prompts"]) == {counted.prompts_per_generation}
