@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hf_sched.arguments import Whole, did_you_mean
 from hf_sched.run_config import RunConfig
@@ -46,33 +49,46 @@ def _count(config: RunConfig, name: str) -> DatasetSize:
     subset = config.get("dataset_config")
     path = Path(name).expanduser()
     if path.suffix in _LOADERS and path.is_file():
-        from datasets import load_dataset
-
-        rows = load_dataset(_LOADERS[path.suffix], data_files={split: str(path)}, split=split)
+        with _quietly() as datasets:
+            rows = datasets.load_dataset(_LOADERS[path.suffix], data_files={split: str(path)}, split=split)
         return DatasetSize(len(rows), f"counted in {name}")
     if path.is_dir():
-        from datasets import load_dataset
-
-        return _of_split(split, {key: len(rows) for key, rows in load_dataset(str(path), name=subset).items()}, name)
+        with _quietly() as datasets:
+            splits = datasets.load_dataset(str(path), name=subset)
+        return _of_split(split, {key: len(rows) for key, rows in splits.items()}, name)
     if path.suffix in _LOADERS or name.count("/") > 1 or name.startswith((".", "/", "~")):
         return DatasetSize(None, f"{name!r} is not there")
-    return _in_cache(name, subset, split)
-
-
-def _in_cache(name: str, subset: str | None, split: str) -> DatasetSize:
-    import datasets
-
-    online = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True  # a plan waits for no network
-    try:
-        infos = datasets.load_dataset_builder(name, name=subset).info.splits
-    except Exception:  # whatever is missing, the answer is that it is not known
-        infos = None
-    finally:
-        datasets.config.HF_HUB_OFFLINE = online
+    with _quietly() as datasets:
+        try:
+            infos = datasets.load_dataset_builder(name, name=subset).info.splits
+        except Exception:  # whatever is missing, the answer is that it is not known
+            infos = None
     if not infos:
         return DatasetSize(None, f"{name!r} is not in the cache of `datasets`")
     return _of_split(split, {key: info.num_examples for key, info in infos.items()}, name)
+
+
+@contextmanager
+def _quietly() -> Iterator[Any]:
+    """The library `datasets`, which meanwhile waits for no network and shows no progress."""
+    import datasets
+
+    logging = datasets.utils.logging
+    offline, bars, verbosity = (
+        datasets.config.HF_HUB_OFFLINE,
+        datasets.are_progress_bars_disabled(),
+        logging.get_verbosity(),
+    )
+    datasets.config.HF_HUB_OFFLINE = True
+    datasets.disable_progress_bars()
+    logging.set_verbosity_error()
+    try:
+        yield datasets
+    finally:
+        datasets.config.HF_HUB_OFFLINE = offline
+        logging.set_verbosity(verbosity)
+        if not bars:
+            datasets.enable_progress_bars()
 
 
 def _of_split(split: str, sizes: dict[str, int], name: str) -> DatasetSize:

@@ -22,7 +22,7 @@ from hf_sched.dataset_size import DatasetSize, find_dataset_size
 from hf_sched.generations import GENERATING, Generations
 from hf_sched.resume import take_on_resume
 from hf_sched.run_config import RECIPE_KEYS, RunConfig
-from hf_sched.run_events import events
+from hf_sched.run_events import Events, events
 from hf_sched.run_length import Batching, RunLength
 from hf_sched.schedule import Schedule
 from hf_sched.world_size import WorldSize, find_world_size
@@ -102,6 +102,9 @@ class Plan:
     checkpoints_kept: tuple[int, ...] | None
     """Those that `save_total_limit` leaves."""
     save_total_limit: int | None
+    output_dir: str | None
+    saves_model: bool
+    """Whether the scripts of this kind save the model in `output_dir` when they end."""
     evaluations: tuple[int, ...] | None
     """Steps after which the run evaluates, 0 before the first; None where that is not known."""
     grpo: GRPOPlan | None
@@ -150,7 +153,7 @@ def plan(config: RunConfig, *, dataset_size: int | None = None, world_size: int 
         generations.check_evaluation(config, processes.processes)
     limit = config.get("save_total_limit", Whole(-(2**53)))
     limit = limit if limit is not None and limit > 0 else None
-    notes += _notes(config, batching, generations, samples, length, curve)
+    notes += _notes(config, batching, generations, samples, length, happens, curve)
     # Of the schedules that depend on metrics, both start at the learning rate.
     first, highest, last = (peak, peak, None) if curve is None else (curve[0], curve.max(), curve[-1])
     return Plan(
@@ -176,6 +179,8 @@ def plan(config: RunConfig, *, dataset_size: int | None = None, world_size: int 
         checkpoints=happens.checkpoints,
         checkpoints_kept=happens.checkpoints and happens.checkpoints[-limit if limit else 0 :],
         save_total_limit=limit,
+        output_dir=config.get("output_dir"),
+        saves_model=config.kind != "trainer",
         evaluations=happens.evaluations,
         grpo=_grpo(generations, samples, length) if generations else None,
         notes=tuple(notes),
@@ -355,13 +360,14 @@ def _notes(
     generations: Generations | None,
     samples: DatasetSize,
     length: RunLength,
+    happens: Events,
     curve: Array | None,
 ) -> list[str]:
     return [
         *_notes_on_keys(config),
         *_notes_on_data(config, samples),
         *_notes_on_batches(config, batching, generations, samples, length),
-        *_notes_on_the_run(config, curve),
+        *_notes_on_the_run(config, happens, curve),
     ]
 
 
@@ -390,7 +396,7 @@ def _notes_on_data(config: RunConfig, samples: DatasetSize) -> list[str]:
     if dropping.get(config.kind) and config.get("max_length") is not None:
         what = "longer than" if config.kind == "reward" else "of which nothing is left to learn within"
         return [
-            f"TRL drops samples {what} `max_length` {config.get('max_length')}; the {samples.samples} counted here are "
+            f"TRL drops samples {what} `max_length` {config.get('max_length')}; the {samples.samples:,} here are "
             "those before that."
         ]
     return []
@@ -433,7 +439,7 @@ def _notes_on_the_rest(batching: Batching, generations: Generations | None, samp
     return [f"The last batch of an epoch has {rest} of {at_once} samples."]
 
 
-def _notes_on_the_run(config: RunConfig, curve: Array | None) -> list[str]:
+def _notes_on_the_run(config: RunConfig, happens: Events, curve: Array | None) -> list[str]:
     notes = []
     if curve is None:
         notes.append("The learning rate depends on metrics: only where it starts is known.")
@@ -443,6 +449,10 @@ def _notes_on_the_run(config: RunConfig, curve: Array | None) -> list[str]:
         notes.append("It resumes from a checkpoint: what was done before that is part of this plan.")
     if config.get("save_strategy") == "best":
         notes.append("A checkpoint is written whenever an evaluation is the best so far.")
+    elif happens.checkpoints is None:
+        notes.append("A checkpoint is written at the end of each epoch, after steps that cannot be known.")
+    if happens.evaluations is None:
+        notes.append("An evaluation is made at the end of each epoch, after steps that cannot be known.")
     if config.get("load_best_model_at_end") and config.get("save_total_limit"):
         notes.append("The best checkpoint is kept besides the latest ones, within `save_total_limit` or as one more.")
     return notes

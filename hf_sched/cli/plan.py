@@ -123,11 +123,15 @@ def _rates(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _events(plan: Plan) -> list[tuple[str, str]]:
-    checkpoints = "when an evaluation is the best" if plan.checkpoints is None else _steps(plan.checkpoints)
+    checkpoints = "unknown (see below)" if plan.checkpoints is None else _steps(plan.checkpoints)
     if plan.checkpoints_kept and plan.checkpoints_kept != plan.checkpoints:
         checkpoints += f"; kept: {_steps(plan.checkpoints_kept)} (save_total_limit {plan.save_total_limit})"
-    evaluations = "unknown: once an epoch" if plan.evaluations is None else _steps(plan.evaluations)
-    return [("checkpoints", checkpoints), ("evaluations", evaluations)]
+    evaluations = "unknown (see below)" if plan.evaluations is None else _steps(plan.evaluations)
+    return [
+        ("evaluations", evaluations),
+        ("checkpoints", checkpoints),
+        ("at the end", f"the model is saved in {plan.output_dir}" if plan.saves_model else "what the script does"),
+    ]
 
 
 def _phases(plan: Plan) -> Table:

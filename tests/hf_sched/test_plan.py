@@ -132,6 +132,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
 
 
 def observe(folder: Path, launcher: list[str], processes: int) -> dict[str, Any]:
+    """What the trainers of all cases did, in processes of their own."""
     for name in CASES:  # a folder of its own for each number of processes
         path = folder / f"{name}.yaml"
         output = str(folder / f"{name}_{processes}")

@@ -16,8 +16,9 @@ from typing import Any
 
 from trl import DatasetMixtureConfig, GRPOConfig, GRPOTrainer, ModelConfig, ScriptArguments, SFTConfig, SFTTrainer
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "recipes")]
-import hf_sched  # noqa: F401
+import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 from config import parse
 from data import load_rows, to_demonstration
 
