@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hf_sched.arguments import Whole
 from hf_sched.run_config import RunConfig
 
@@ -65,6 +63,8 @@ def _of_accelerate(words: list[str], config: RunConfig) -> WorldSize | None:
     path = _find(asked.config_file, Path(config.source))
     if path is None:
         return WorldSize(1, f"assumed: the launch line names {asked.config_file}, which is not there")
+    import yaml
+
     launch = yaml.safe_load(path.read_text(encoding="utf-8"))
     _refuse_other_parallelism(launch, asked.config_file)
     if launch.get("distributed_type", "NO") in _ONE_PROCESS:

@@ -3,71 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-import typer
+import click
+from rich.markup import escape
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from hf_sched.plan import Plan
+from hf_sched.cli.output import console, print_json
+from hf_sched.plan import Plan, plan
+from hf_sched.run_config import KINDS, RunConfig
+from hf_sched.terminal_plot import draw
 
 _MOST_PHASES = 12
 _MOST_STEPS = 6
 
 
-def plan_run(
-    config: Annotated[Path, typer.Argument(help="YAML or JSON file of training arguments.", show_default=False)],
-    dataset_size: Annotated[
-        int | None, typer.Option(min=1, help="Samples to train on, where they cannot be counted.", show_default=False)
-    ] = None,
-    world_size: Annotated[
-        int | None, typer.Option(min=1, help="Processes; else as the launch line in the file says.", show_default=False)
-    ] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="The trainer: sft, grpo, dpo, ...; else as the file says.", show_default=False)
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="For machines: one JSON object, the whole curve in it.")] = False,
-) -> None:
-    """What a run will do: steps, batches, learning rates, checkpoints, evaluations."""
-    from hf_sched.plan import plan
-    from hf_sched.run_config import RunConfig
+@click.command("plan")
+@click.argument("config")
+@click.option("--dataset-size", type=int, metavar="N", help="Samples to train on, where they cannot be counted.")
+@click.option("--world-size", type=int, metavar="N", help="Processes; by default what the launch line in CONFIG says.")
+@click.option("--kind", type=click.Choice(KINDS), help="The trainer; by default what CONFIG says.")
+@click.option("--json", is_flag=True, help="Write a JSON object, for machines, with the whole curve.")
+def plan_run(config: str, dataset_size: int | None, world_size: int | None, kind: str | None, json: bool) -> None:
+    """Say what a run will do: steps, batches, learning rates, evaluations, checkpoints.
 
+    CONFIG is the YAML or JSON file of its arguments. No model is loaded.
+    """
     planned = plan(RunConfig.read(config, kind), dataset_size=dataset_size, world_size=world_size)
     if json:
-        from json import dumps
+        print_json(planned.as_dict())
+        return
+    out = console()
+    out.print(
+        f"[bold]{escape(planned.source)}[/]  {planned.kind}, {_count(planned.num_training_steps, 'optimizer step')}\n"
+    )
+    out.print(_facts(planned))
+    if planned.curve is not None:
+        out.print()
+        out.print(_phases(planned))
+        out.print()
+        out.print(draw({planned.schedule_name: planned.curve}, width=min(out.width, 80), height=10))
+    if planned.notes:
+        out.print()
+    for note in planned.notes:
+        out.print(_note(note))
 
-        print(dumps(planned.as_dict()))
-    else:
-        _show(planned)
 
-
-def _show(plan: Plan) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(f"[bold]{plan.source}[/]: {plan.kind}, {_count(plan.num_training_steps, 'optimizer step')}")
-    console.print(_facts(plan))
-    if plan.phases:
-        console.print(_phases(plan))
-    if plan.curve is not None:
-        from hf_sched.terminal_plot import draw
-
-        console.print()
-        console.print(draw({plan.schedule_name: plan.curve}, width=min(console.width, 100), height=10))
-    for note in plan.notes:
-        console.print(f"- {note}", markup=False)
+def _note(note: str) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_row("-", escape(note))
+    return table
 
 
 def _facts(plan: Plan) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, fact in [*_size(plan), *_generations(plan), *_rates(plan), *_events(plan)]:
-        table.add_row(name, fact)
+        table.add_row(name, escape(fact))
     return table
 
 
@@ -135,9 +127,7 @@ def _events(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _phases(plan: Plan) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("phase", no_wrap=True)
     for name in ("steps", "from", "to", "learning rate", ""):
         table.add_column(name, justify="right", no_wrap=True)

@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from hf_sched.cli import app
 
 ROOT = Path(__file__).parents[3]
 
 
-def hf_sched(*words: str, columns: int = 100) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(columns)}
-    return subprocess.run(
-        [sys.executable, "-m", "hf_sched", *words],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def printed(*words: str) -> str:
+    result = CliRunner().invoke(app, ["plan", *words])
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 @pytest.fixture(scope="module")
 def demo() -> str:
-    done = hf_sched("plan", "recipes/configs/demo_grpo.yaml", "--dataset-size", "2000")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return printed("recipes/configs/demo_grpo.yaml", "--dataset-size", "2000")
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "recipes/configs/demo_grpo.yaml: grpo, 200 optimizer steps",
+        "recipes/configs/demo_grpo.yaml  grpo, 200 optimizer steps",
         "2 (accelerate_configs/cpu_2proc.yaml, named in the launch line)",
         "64 completions = 32 a process x 2 x 1 accumulated",
         "8 prompts x num_generations 8 = 64 completions",
@@ -58,19 +52,46 @@ def test_the_curve_is_drawn_and_piped_text_is_plain(demo):
     assert "\x1b" not in demo
     # Braille: the curve itself.
     assert any("\u2800" <= character <= "\u28ff" for character in demo)
-    assert max(len(line) for line in demo.splitlines()) <= 100
+    assert all(line == line.rstrip() for line in demo.splitlines())
+
+
+def test_every_shipped_config_has_a_plan(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for path in sorted((ROOT / "recipes" / "configs").glob("*.yaml")):
+        said = printed(str(path), "--dataset-size", "7473")
+        planned = json.loads(printed(str(path), "--dataset-size", "7473", "--json"))
+        assert f"{planned['num_training_steps']} optimizer steps" in said
+        assert planned["schedule"] in said
+        assert all(note in said for note in planned["notes"])
+        assert not any("No argument is called" in note for note in planned["notes"])
 
 
 def test_json_is_one_object_with_the_curve():
-    done = hf_sched("plan", "recipes/configs/demo_sft.yaml", "--world-size", "3", "--json")
-    planned = json.loads(done.stdout)
+    planned = json.loads(printed(str(ROOT / "recipes/configs/demo_sft.yaml"), "--world-size", "3", "--json"))
     assert (planned["kind"], planned["effective_batch"], len(planned["curve"])) == ("sft", 96, 300)
     assert planned["world_size"] == {"processes": 3, "source": "as given"}
+
+
+def test_many_phases_and_checkpoints_are_cut_short(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "lr_scheduler_type: cosine_restarts\nlr_scheduler_kwargs: {num_cycles: 20, cycle_multiplier: 1}\nmax_steps: 200\nsave_steps: 1\n"
+    )
+    said = printed(str(config), "--kind", "sft")
+    assert "200, after steps 1, 2, 3, ..., 199, 200" in said
+    assert "... 8 more" in said
 
 
 def test_a_mistake_is_one_line_and_status_2(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("learning_rate: fast\nmax_steps: 3\n")
-    done = hf_sched("plan", str(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_sched", "plan", str(config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == ["hf-sched: `learning_rate` must be a finite number, 0 or more, received 'fast'"]
