@@ -427,15 +427,15 @@ def _notes_on_batches(
 def _notes_on_the_rest(batching: Batching, generations: Generations | None, samples: int) -> list[str]:
     if generations:
         rest, size = samples % generations.prompts_per_generation, generations.prompts_per_generation
-        return [f"{rest} prompts of each epoch are left out: a generation takes {size}."] if rest else []
+        return [f"Each epoch leaves out {rest} of the {samples:,} prompts: a generation takes {size}."] if rest else []
     at_once = batching.effective_batch // batching.accumulation
     rest = samples % at_once
     if not rest:
         return []
     if batching.drop_last:
-        return [f"{rest} samples of each epoch are left out (`dataloader_drop_last`)."]
+        return [f"Each epoch leaves out {rest} of the {samples:,} samples (`dataloader_drop_last`)."]
     if batching.world_size > 1:
-        return [f"The last batches of an epoch have {rest} samples for {at_once} places, filled up from its start."]
+        return [f"The last batches of an epoch have {rest} of {at_once} samples; they are filled up from its start."]
     return [f"The last batch of an epoch has {rest} of {at_once} samples."]
 
 

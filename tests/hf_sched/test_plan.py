@@ -21,6 +21,8 @@ CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1, 
 KIND = {
     "sft": {"max_length": 64, "learning_rate": 2e-3},
     "grpo": {"max_completion_length": 4, "learning_rate": 2e-4},
+    "rloo": {"max_completion_length": 4, "learning_rate": 2e-4},
+    "dpo": {"max_length": 64, "learning_rate": 2e-4},
 }
 LINEAR = {"lr_scheduler_type": "linear"}
 FLOOR = {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"floor_ratio": 0.1}}
@@ -68,6 +70,8 @@ CASES: dict[str, dict[str, Any]] = {
     "grpo_by_generation_batch": grpo(37, 4, 2, 4, generation_batch_size=24),
     "grpo_dropped": grpo(41, 4, 3, 2, dataloader_drop_last=True, num_iterations=2),
     "grpo_max_steps": grpo(37, 4, 2, 4, max_steps=7, warmup_steps=0.2),
+    "rloo_iterated": grpo(37, 4, 3, 2, steps_per_generation=2, num_iterations=2),
+    "dpo_odd": sft(37, 4, 3, num_train_epochs=1.5),
     "train_sft_by_steps": sft(
         37,
         4,
@@ -118,14 +122,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     folder = tmp_path_factory.mktemp("plan")
     save_data(folder, train=41, test=4, backwards_share=0.0, seed=0)
     for name, case in CASES.items():
-        kind = "grpo" if "grpo" in name else "sft"
+        kind = name.removeprefix("train_").split("_")[0]
         given = {**CPU, **KIND[kind], "per_device_eval_batch_size": 4, **case}
         samples = given.pop("samples")
         data = folder / kind / str(samples)
-        data.mkdir(exist_ok=True)
+        data.mkdir(parents=True, exist_ok=True)
         for part in ("train", "test"):
-            rows = (folder / kind / f"{part}.jsonl").read_text().splitlines(keepends=True)
-            (data / f"{part}.jsonl").write_text("".join(rows[:samples]))
+            source = folder / ("sft" if kind in ("sft", "dpo") else "grpo") / f"{part}.jsonl"
+            rows = [json.loads(row) for row in source.read_text().splitlines()[:samples]]
+            if kind == "dpo":
+                rows = [{**row, "chosen": row["completion"], "rejected": row["completion"]} for row in rows]
+            (data / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         given |= {"model_name_or_path": str(model_path), "dataset_name": str(data)}
         (folder / f"{name}.yaml").write_text(f"# recipes/{kind}.py\n" + yaml.safe_dump(given))
     return folder

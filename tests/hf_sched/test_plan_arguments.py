@@ -241,8 +241,8 @@ def test_checkpoints_and_evaluations_at_epochs_that_nobody_knows():
     ("config", "note"),
     [
         (sft(gradient_accumulation_steps=3), "The last optimizer step of an epoch has 2 of 3 batches."),
-        (sft(), "The last batches of an epoch have 5 samples for 8 places, filled up from its start."),
-        (sft(dataloader_drop_last=True), "5 samples of each epoch are left out (`dataloader_drop_last`)."),
+        (sft(), "The last batches of an epoch have 5 of 8 samples; they are filled up from its start."),
+        (sft(dataloader_drop_last=True), "Each epoch leaves out 5 of the 37 samples (`dataloader_drop_last`)."),
         (sft(), "TRL drops samples of which nothing is left to learn within `max_length` 64; the 37 here are those"),
         (sft(max_steps=3, num_train_epochs=2), "`max_steps` wins over `num_train_epochs`."),
         (sft(auto_find_batch_size=True), "`auto_find_batch_size` halves the batch"),
@@ -257,7 +257,7 @@ def test_checkpoints_and_evaluations_at_epochs_that_nobody_knows():
             sft(save_strategy="best", eval_strategy="epoch"),
             "A checkpoint is written whenever an evaluation is the best",
         ),
-        (grpo(), "1 prompts of each epoch are left out: a generation takes 2."),
+        (grpo(), "Each epoch leaves out 1 of the 37 prompts: a generation takes 2."),
     ],
 )
 def test_what_a_reader_might_not_expect_is_said(config, note):

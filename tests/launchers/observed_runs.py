@@ -14,7 +14,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trl import DatasetMixtureConfig, GRPOConfig, GRPOTrainer, ModelConfig, ScriptArguments, SFTConfig, SFTTrainer
+from trl import (
+    DatasetMixtureConfig,
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    ModelConfig,
+    RLOOConfig,
+    RLOOTrainer,
+    ScriptArguments,
+    SFTConfig,
+    SFTTrainer,
+)
 
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
 
@@ -22,7 +34,12 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 from config import parse
 from data import load_rows, to_demonstration
 
-_TYPES = {"sft": (SFTConfig, SFTTrainer), "grpo": (GRPOConfig, GRPOTrainer)}
+_TYPES = {
+    "sft": (SFTConfig, SFTTrainer),
+    "grpo": (GRPOConfig, GRPOTrainer),
+    "rloo": (RLOOConfig, RLOOTrainer),
+    "dpo": (DPOConfig, DPOTrainer),
+}
 
 
 class Reward:
@@ -42,13 +59,14 @@ class Reward:
 
 def observe(path: Path) -> dict[str, Any]:
     """The counts of the trainer of a configuration; with its logs and checkpoints where it is to be trained."""
-    arguments, trainer_class = _TYPES["grpo" if "grpo" in path.stem else "sft"]
+    kind = path.stem.removeprefix("train_").split("_")[0]
+    arguments, trainer_class = _TYPES[kind]
     script, args, model, mixture = parse(
         ScriptArguments, arguments, ModelConfig, DatasetMixtureConfig, args=["--config", str(path)]
     )
     train, test = load_rows(script, mixture, to_demonstration, evaluating=args.eval_strategy != "no")
     reward = Reward()
-    rewards = {"reward_funcs": [reward]} if arguments is GRPOConfig else {}
+    rewards = {"reward_funcs": [reward]} if kind in ("grpo", "rloo") else {}
     trainer = trainer_class(
         model=model.model_name_or_path, args=args, train_dataset=train, eval_dataset=test, **rewards
     )

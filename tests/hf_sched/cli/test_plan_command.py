@@ -74,24 +74,16 @@ def test_json_is_one_object_with_the_curve():
 
 def test_many_phases_and_checkpoints_are_cut_short(tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text(
-        "lr_scheduler_type: cosine_restarts\nlr_scheduler_kwargs: {num_cycles: 20, cycle_multiplier: 1}\nmax_steps: 200\nsave_steps: 1\n"
-    )
+    restarts = "lr_scheduler_type: cosine_restarts\nlr_scheduler_kwargs: {num_cycles: 20, cycle_multiplier: 1}\n"
+    config.write_text(f"{restarts}max_steps: 200\nsave_steps: 1\n")
     said = printed(str(config), "--kind", "sft")
     assert "200, after steps 1, 2, 3, ..., 199, 200" in said
     assert "... 8 more" in said
 
 
-def test_a_mistake_is_one_line_and_status_2(tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text("learning_rate: fast\nmax_steps: 3\n")
+def test_a_mistake_is_one_line_and_status_2():
     done = subprocess.run(
-        [sys.executable, "-m", "hf_sched", "plan", str(config)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+        [sys.executable, "-m", "hf_sched", "plan", "no.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines() == ["hf-sched: `learning_rate` must be a finite number, 0 or more, received 'fast'"]
+    assert done.stderr == "hf-sched: there is no file 'no.yaml': give a YAML or JSON file of training arguments\n"
