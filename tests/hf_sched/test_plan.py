@@ -60,7 +60,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sft_uneven_batches": sft(37, 4, 2, accelerator_config={"even_batches": False}),
     "sft_by_length": sft(37, 4, 3, train_sampling_strategy="group_by_length"),
     "sft_rebalanced": sft(37, 4, 3, train_sampling_strategy="batch_rebalance"),
-    "sft_rebalanced_dropped": sft(37, 2, 3, train_sampling_strategy="batch_rebalance", dataloader_drop_last=True),
+    "sft_rebalanced_dropped": sft(41, 4, 3, train_sampling_strategy="batch_rebalance", dataloader_drop_last=True),
     "grpo_plain": grpo(37, 4, 1, 4),
     "grpo_accumulated": grpo(37, 4, 3, 4, num_train_epochs=1.5),
     "grpo_iterated": grpo(37, 4, 2, 4, num_iterations=3),
@@ -109,7 +109,7 @@ CASES: dict[str, dict[str, Any]] = {
         lr_scheduler_kwargs={"phases": "warmup 0.5ep | hold 1ep | decay cosine to 0.1"},
     ),
     "train_grpo": grpo(9, 4, 2, 4, **FLOOR, num_train_epochs=1.5, warmup_steps=2, save_strategy="steps", save_steps=4),
-    "train_grpo_reusing": grpo(9, 4, 3, 2, **LINEAR, steps_per_generation=2, num_iterations=2),
+    "train_grpo_reusing": grpo(9, 4, 3, 2, **LINEAR, max_steps=4, steps_per_generation=2, num_iterations=2),
 }
 TRAINED = [name for name in CASES if name.startswith("train_")]
 
