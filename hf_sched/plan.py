@@ -25,7 +25,7 @@ from hf_sched.run_config import RECIPE_KEYS, RunConfig
 from hf_sched.run_events import Events, events
 from hf_sched.run_length import Batching, RunLength
 from hf_sched.schedule import Schedule
-from hf_sched.world_size import WorldSize, find_world_size
+from hf_sched.world_size import LAUNCH_KEYS, WorldSize, find_world_size
 
 Array = npt.NDArray[np.float64]
 
@@ -102,7 +102,7 @@ class Plan:
     checkpoints_kept: tuple[int, ...] | None
     """Those that `save_total_limit` leaves."""
     save_total_limit: int | None
-    output_dir: str | None
+    output_dir: str
     saves_model: bool
     """Whether the scripts of this kind save the model in `output_dir` when they end."""
     evaluations: tuple[int, ...] | None
@@ -151,7 +151,7 @@ def plan(config: RunConfig, *, dataset_size: int | None = None, world_size: int 
     happens = events(config, length)
     if generations and happens.evaluations != ():
         generations.check_evaluation(config, processes.processes)
-    limit = config.get("save_total_limit", Whole(-(2**53)))
+    limit = config.get("save_total_limit", Whole(-1))
     limit = limit if limit is not None and limit > 0 else None
     notes += _notes(config, batching, generations, samples, length, happens, curve)
     # Of the schedules that depend on metrics, both start at the learning rate.
@@ -179,7 +179,7 @@ def plan(config: RunConfig, *, dataset_size: int | None = None, world_size: int 
         checkpoints=happens.checkpoints,
         checkpoints_kept=happens.checkpoints and happens.checkpoints[-limit if limit else 0 :],
         save_total_limit=limit,
-        output_dir=config.get("output_dir"),
+        output_dir=config.get("output_dir") or "trainer_output",
         saves_model=config.kind != "trainer",
         evaluations=happens.evaluations,
         grpo=_grpo(generations, samples, length) if generations else None,
@@ -375,7 +375,7 @@ def _notes_on_keys(config: RunConfig) -> list[str]:
     notes = []
     if config.kind != "trainer":  # a script of one's own has arguments of its own
         for key in config.given:
-            if key not in config.fields and key not in RECIPE_KEYS:
+            if key not in config.fields and key not in (*RECIPE_KEYS, *LAUNCH_KEYS):
                 notes.append(f"No argument is called `{key}`, so it is left out here{did_you_mean(key, config.fields)}")
     if config.read_value("max_steps", Whole(-1)) > 0 and "num_train_epochs" in config.given:
         notes.append("`max_steps` wins over `num_train_epochs`.")
@@ -384,7 +384,7 @@ def _notes_on_keys(config: RunConfig) -> list[str]:
 
 def _notes_on_data(config: RunConfig, samples: DatasetSize) -> list[str]:
     if samples.samples is None:
-        return [f"How many epochs that is cannot be known: {samples.source}."]
+        return []
     if config.get("packing"):
         return [f"{samples.samples} samples are taken to be packed sequences (`packing`)."]
     dropping = {

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from hf_sched.arguments import Whole
-from hf_sched.run_config import RunConfig
+from hf_sched.run_config import KINDS, RunConfig
 
+# Arguments of the launcher that the command `trl` takes from its YAML file.
+LAUNCH_KEYS = ("accelerate_config", "num_processes")
 # For these `accelerate launch` starts one process, whatever else its file says.
 _ONE_PROCESS = ("NO", "MULTI_CPU")
 
@@ -30,11 +33,11 @@ def find_world_size(config: RunConfig, given: int | None = None) -> WorldSize:
     """
     if given is not None:
         return WorldSize(Whole(1)("world_size", given), "as given")
-    for words in _launch_lines(config.comments):
-        found = _of_torchrun(words) if words[0] == "torchrun" else _of_accelerate(words, config)
+    for words in _launch_lines(config.comments) or [[]]:
+        found = _of_torchrun(words) if words[:1] == ["torchrun"] else _of_accelerate(words, config)
         if found:
             return found
-    return WorldSize(1, "assumed: neither `--world-size` nor the first comment of the file says a number of processes")
+    return WorldSize(1, "assumed: no launch line in the comments at the top says more; `--world-size N` does")
 
 
 def _launch_lines(comments: str) -> list[list[str]]:
@@ -43,34 +46,45 @@ def _launch_lines(comments: str) -> list[list[str]]:
     for line in comments.replace("\\\n", " ").splitlines():
         words = line.split()
         for place, word in enumerate(words):
-            if word == "torchrun" or words[place : place + 2] == ["accelerate", "launch"]:
+            following = words[place + 1] if place + 1 < len(words) else ""
+            if word == "torchrun" or (word, following) == ("accelerate", "launch") or _is_trl(word, following):
                 lines.append(words[place:])
                 break
     return lines
 
 
+def _is_trl(word: str, following: str) -> bool:
+    return word == "trl" and following in KINDS
+
+
 def _of_accelerate(words: list[str], config: RunConfig) -> WorldSize | None:
     flags = ArgumentParser(add_help=False, allow_abbrev=False)
-    flags.add_argument("--config_file", "--config-file")
+    flags.add_argument("--config_file", "--config-file", "--accelerate_config")
     flags.add_argument("--num_processes", "--num-processes")
+    flags.add_argument("--multi_gpu", "--multi-gpu", action="store_true")
     asked, _ = flags.parse_known_args(words)
-    if asked.num_processes is not None:
-        return WorldSize(
-            Whole(1)("--num_processes", asked.num_processes), "`--num_processes` of the launch line in the file"
-        )
-    if asked.config_file is None:
-        return None
-    path = _find(asked.config_file, Path(config.source))
-    if path is None:
-        return WorldSize(1, f"assumed: the launch line names {asked.config_file}, which is not there")
+    # The command `trl` takes the launcher's arguments from its YAML file, too.
+    name = asked.config_file or config.given.get("accelerate_config")
+    number = asked.num_processes or config.given.get("num_processes")
+    path = _find(str(name), Path(config.source)) if name else None
+    launch = _read(path, str(name)) if path else {}
+    if path and launch.get("distributed_type", "NO") in _ONE_PROCESS and not asked.multi_gpu:
+        return WorldSize(1, f"{name} of the launch, which starts one")
+    if number is not None:
+        return WorldSize(Whole(1)("num_processes", number), "`num_processes` of the launch")
+    if path:
+        return WorldSize(Whole(1)(f"num_processes of {name}", launch.get("num_processes", 1)), f"{name} of the launch")
+    return WorldSize(1, f"assumed: the launch names {name}, which is not there") if name else None
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
     import yaml
 
     launch = yaml.safe_load(path.read_text(encoding="utf-8"))
-    _refuse_other_parallelism(launch, asked.config_file)
-    if launch.get("distributed_type", "NO") in _ONE_PROCESS:
-        return WorldSize(1, f"{asked.config_file}, named in the launch line")
-    number = Whole(1)(f"num_processes of {asked.config_file}", launch.get("num_processes", 1))
-    return WorldSize(number, f"{asked.config_file}, named in the launch line")
+    if not isinstance(launch, dict):
+        raise ValueError(f"{name} must be a file that `accelerate config` writes, received {launch!r}")
+    _refuse_other_parallelism(launch, name)
+    return launch
 
 
 def _of_torchrun(words: list[str]) -> WorldSize | None:
@@ -80,14 +94,18 @@ def _of_torchrun(words: list[str]) -> WorldSize | None:
     asked, _ = flags.parse_known_args(words)
     if not (asked.nproc_per_node.isdecimal() and asked.nnodes.isdecimal()):  # `gpu`, or from 1 to 4 nodes
         return None
-    return WorldSize(int(asked.nproc_per_node) * int(asked.nnodes), "the launch line in the file")
+    return WorldSize(int(asked.nproc_per_node) * int(asked.nnodes), "torchrun of the launch")
 
 
 def _find(name: str, source: Path) -> Path | None:
-    """A file that a launch line names, seen from here or from a folder that the configuration lies in."""
+    """A file that a launch names, seen from here or from a folder that the configuration lies in; or one of TRL's."""
     for folder in (Path(), *source.resolve().parents):
         if (folder / name).is_file():
             return folder / name
+    trl = find_spec("trl")
+    for folder in map(Path, (trl and trl.submodule_search_locations) or ()):
+        if (folder / "accelerate_configs" / f"{name}.yaml").is_file():
+            return folder / "accelerate_configs" / f"{name}.yaml"
     return None
 
 

@@ -69,7 +69,11 @@ def _size(plan: Plan) -> list[tuple[str, str]]:
     samples = plan.dataset_size
     what = "completions" if plan.grpo else "samples"
     of = f"{device} a process x {processes.processes} x {plan.gradient_accumulation_steps} accumulated"
-    epochs = "unknown" if plan.epochs is None else f"{plan.epochs:.4g}, of {_count(plan.steps_per_epoch, 'step')} each"
+    epochs = (
+        "unknown without the number of samples: `--dataset-size N`"
+        if plan.epochs is None
+        else f"{plan.epochs:.4g}, of {_count(plan.steps_per_epoch, 'step')} each"
+    )
     return [
         ("processes", f"{processes.processes} ({processes.source})"),
         ("dataset", f"{'unknown' if samples.samples is None else f'{samples.samples:,}'} ({samples.source})"),
@@ -152,7 +156,7 @@ def _steps(steps: Sequence[int]) -> str:
     shown = [f"{step:,}" for step in steps]
     if len(shown) > _MOST_STEPS:
         shown = [*shown[: _MOST_STEPS - 3], "...", *shown[-2:]]
-    return f"{len(steps)}, after step{'s' if len(steps) > 1 else ''} {', '.join(shown)}"
+    return f"{len(steps):,}, after step{'s' if len(steps) > 1 else ''} {', '.join(shown)}"
 
 
 def _count(number: int | None, what: str) -> str:

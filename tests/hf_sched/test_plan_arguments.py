@@ -38,13 +38,17 @@ def with_comment(tmp_path: Path, *comment: str) -> RunConfig:
 @pytest.mark.parametrize(
     ("launch", "processes", "source"),
     [
-        ("accelerate launch --config_file four.yaml recipes/sft.py", 4, "four.yaml, named in the launch line"),
-        ("accelerate launch --config_file=four.yaml --num_processes 6 x.py", 6, "`--num_processes` of the launch line"),
-        ("accelerate launch --num-processes 3 recipes/sft.py --config a", 3, "`--num_processes` of the launch line"),
+        ("accelerate launch --config_file four.yaml recipes/sft.py", 4, "four.yaml of the launch"),
+        ("accelerate launch --config_file=four.yaml --num_processes 6 x.py", 6, "`num_processes` of the launch"),
+        ("accelerate launch --num-processes 3 recipes/sft.py --config a", 3, "`num_processes` of the launch"),
         ("accelerate launch --config_file none.yaml recipes/sft.py", 1, "names none.yaml, which is not there"),
         # `accelerate launch` starts one process for it, whatever the number.
-        ("accelerate launch --config_file alone.yaml recipes/sft.py", 1, "alone.yaml, named in the launch line"),
-        ("torchrun --nproc_per_node 8 --nnodes=2 recipes/sft.py", 16, "the launch line"),
+        ("accelerate launch --config_file alone.yaml recipes/sft.py", 1, "alone.yaml of the launch, which starts one"),
+        ("accelerate launch --config_file alone.yaml --num_processes 4 recipes/sft.py", 1, "which starts one"),
+        ("accelerate launch --config_file alone.yaml --multi_gpu --num_processes 4 recipes/sft.py", 4, "num_processes"),
+        ("trl sft --config this.yaml --accelerate_config four.yaml", 4, "four.yaml of the launch"),
+        ("trl sft --config this.yaml --accelerate_config zero2", 8, "zero2 of the launch"),
+        ("torchrun --nproc_per_node 8 --nnodes=2 recipes/sft.py", 16, "torchrun"),
         ("torchrun --nproc-per-node gpu recipes/sft.py", 1, "assumed"),
         ("python recipes/sft.py: that's all", 1, "assumed"),
     ],
@@ -58,6 +62,16 @@ def test_the_launch_line_says_the_number_of_processes(tmp_path, launch, processe
     assert source in found.source
     assert plan(config).effective_batch == processes * 8
     assert plan(config, world_size=5).world_size.processes == 5
+
+
+def test_the_command_trl_takes_the_launch_from_the_file_itself(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("# trl sft --config config.yaml\nmax_steps: 3\naccelerate_config: zero2\n")
+    assert find_world_size(RunConfig.read(path)).processes == 8
+    path.write_text(path.read_text() + "num_processes: 3\n")
+    planned = plan(RunConfig.read(path))
+    assert planned.world_size.processes == 3
+    assert not any("No argument is called" in note for note in planned.notes)
 
 
 def test_a_launch_that_goes_on_in_the_next_line(tmp_path):
@@ -141,11 +155,12 @@ def test_a_dataset_of_the_hub_is_counted_in_the_cache(tmp_path, monkeypatch):
     ],
 )
 def test_without_samples_the_length_must_be_given(config, message):
-    with pytest.raises(ValueError, match=f"the number of optimizer steps cannot be known.*{message}"):
+    with pytest.raises(ValueError, match=f"the number of optimizer steps cannot be known.*{message}") as failed:
         plan(config)
     planned = plan(RunConfig(config.kind, {**config.given, "max_steps": 5}))
     assert (planned.num_training_steps, planned.epochs, planned.steps_per_epoch) == (5, None, None)
-    assert any("How many epochs that is cannot be known" in note for note in planned.notes)
+    assert planned.dataset_size.samples is None
+    assert planned.dataset_size.source in str(failed.value)
 
 
 def test_a_size_given_for_packing_is_that_of_packed_sequences():

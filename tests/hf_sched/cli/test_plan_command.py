@@ -32,7 +32,7 @@ def demo() -> str:
     "line",
     [
         "recipes/configs/demo_grpo.yaml  grpo, 200 optimizer steps",
-        "2 (accelerate_configs/cpu_2proc.yaml, named in the launch line)",
+        "2 (accelerate_configs/cpu_2proc.yaml of the launch)",
         "64 completions = 32 a process x 2 x 1 accumulated",
         "8 prompts x num_generations 8 = 64 completions",
         "250 generations x 1 optimizer step = 250 steps",
