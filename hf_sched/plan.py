@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,6 +86,8 @@ class Plan:
     """Samples (GRPO: completions) of an optimizer step, on all processes together."""
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
+    split_batches: bool
+    """Whether `per_device_train_batch_size` is that of all processes together."""
     world_size: WorldSize
     dataset_size: DatasetSize
     schedule_name: str
@@ -137,7 +140,7 @@ def plan(config: RunConfig, *, dataset_size: int | None = None, world_size: int 
     Raises:
         ValueError: An argument is wrong, or the length of the run cannot be known; the message says what to write.
     """
-    config, notes = _with_cooldown(config)
+    config, trained, notes = _with_cooldown(config)
     _refuse_renamed(config)
     processes = find_world_size(config, world_size)
     samples = find_dataset_size(config, dataset_size)
@@ -148,7 +151,7 @@ def plan(config: RunConfig, *, dataset_size: int | None = None, world_size: int 
     name, arguments, warmup = *_schedule_of(config), _warmup_steps(config, length.num_training_steps)
     peak = config.read_value("learning_rate", Number(0))
     schedule, curve = _curve(name, arguments, length, warmup, peak)
-    happens = events(config, length)
+    happens = events(config, length).after(trained)
     if generations and happens.evaluations != ():
         generations.check_evaluation(config, processes.processes)
     limit = config.get("save_total_limit", Whole(-1))
@@ -166,6 +169,7 @@ def plan(config: RunConfig, *, dataset_size: int | None = None, world_size: int 
         effective_batch=batching.effective_batch,
         per_device_train_batch_size=batching.batch_size,
         gradient_accumulation_steps=batching.accumulation,
+        split_batches=batching.split_batches,
         world_size=processes,
         dataset_size=samples,
         schedule_name=name,
@@ -187,19 +191,24 @@ def plan(config: RunConfig, *, dataset_size: int | None = None, world_size: int 
     )
 
 
-def _with_cooldown(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """The arguments as the recipes change them where they branch a cooldown off a checkpoint."""
+def _with_cooldown(config: RunConfig) -> tuple[RunConfig, int, list[str]]:
+    """The arguments as the recipes change them to branch a cooldown off a checkpoint, and the steps that this has."""
     checkpoint = config.given.get("anneal_from")
     if checkpoint is None:
-        return config, []
+        return config, 0, []
     from hf_sched.branching import anneal_from
 
-    kwargs = config.given.get("lr_scheduler_kwargs") or {}
+    kwargs = _kwargs(config)
     floors = {name: kwargs[name] for name in ("floor_ratio", "min_lr") if kwargs.get(name) is not None}
     duration, shape = config.given.get("anneal_duration", "20%"), config.given.get("anneal_shape", "1-sqrt")
     cooldown = anneal_from(checkpoint, duration, shape, **floors)
-    note = f"The run branches off {checkpoint}: schedule, learning rate and length are those of the cooldown."
-    return dataclasses.replace(config, given={**config.given, **cooldown}), [note]
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    trained = int(state["global_step"])
+    note = (
+        f"The run goes on from {checkpoint}: its {trained} steps are done; schedule, learning rate and length "
+        "are those of the cooldown."
+    )
+    return dataclasses.replace(config, given={**config.given, **cooldown}), trained, [note]
 
 
 def _refuse_renamed(config: RunConfig) -> None:
@@ -237,12 +246,15 @@ def _batching(config: RunConfig, processes: int) -> Batching:
 
 def _of_accelerator(config: RunConfig) -> dict[str, Any]:
     given = config.get("accelerator_config")
-    if isinstance(given, str):
-        from pathlib import Path
-
-        text = given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8")
-        given = json.loads(text)
-    return dict(given or {})
+    read: Any = given or {}
+    try:
+        if isinstance(given, str):
+            read = json.loads(given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        read = None
+    if not isinstance(read, Mapping):
+        raise refuse("accelerator_config", "a mapping, one in JSON, or a JSON file of one", given)
+    return dict(read)
 
 
 def _length(config: RunConfig, batching: Batching, generations: Generations | None, samples: DatasetSize) -> RunLength:
@@ -281,14 +293,18 @@ def _schedule_of(config: RunConfig) -> tuple[str, dict[str, Any]]:
     name = str(getattr(value, "value", value))
     if name not in (*registry.available(), *registry.BUILTIN_NAMES):
         raise ValueError(f"`lr_scheduler_type`: {registry.unknown_name(name)}")
+    return name, take_on_resume(_kwargs(config))[1]
+
+
+def _kwargs(config: RunConfig) -> Mapping[str, Any]:
     given = config.value("lr_scheduler_kwargs") or {}
     try:
-        given = json.loads(given) if isinstance(given, str) else given
+        read = json.loads(given) if isinstance(given, str) else given
     except json.JSONDecodeError:
-        given = None
-    if not isinstance(given, Mapping):
-        raise refuse("lr_scheduler_kwargs", "a mapping, or one in JSON", config.value("lr_scheduler_kwargs"))
-    return name, take_on_resume(given)[1]
+        read = None
+    if not isinstance(read, Mapping):
+        raise refuse("lr_scheduler_kwargs", "a mapping, or one in JSON", given)
+    return read
 
 
 def _warmup_steps(config: RunConfig, num_training_steps: int) -> int:

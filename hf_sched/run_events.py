@@ -19,6 +19,15 @@ class Events:
     evaluations: tuple[int, ...] | None
     """0 is before the first step."""
 
+    def after(self, trained: int) -> Events:
+        """Those of a run that goes on from a checkpoint after so many steps."""
+        if not trained:
+            return self
+        left = (
+            steps and tuple(step for step in steps if step > trained) for steps in (self.checkpoints, self.evaluations)
+        )
+        return Events(*left)
+
 
 class _Strategy(Reader):
     def __init__(self, *others: str) -> None:

@@ -68,7 +68,10 @@ def _size(plan: Plan) -> list[tuple[str, str]]:
     device = plan.per_device_train_batch_size
     samples = plan.dataset_size
     what = "completions" if plan.grpo else "samples"
-    of = f"{device} a process x {processes.processes} x {plan.gradient_accumulation_steps} accumulated"
+    of = f"{device} a process x {processes.processes}"
+    if plan.split_batches:
+        of = f"{device} split over {_count(processes.processes, 'process')}"
+    of += f" x {plan.gradient_accumulation_steps} accumulated"
     epochs = (
         "unknown without the number of samples: `--dataset-size N`"
         if plan.epochs is None
@@ -160,7 +163,11 @@ def _steps(steps: Sequence[int]) -> str:
 
 
 def _count(number: int | None, what: str) -> str:
-    return f"unknown {what}s" if number is None else f"{number:,} {what}{'' if number == 1 else 's'}"
+    return (
+        f"unknown {what}s"
+        if number is None
+        else f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
+    )
 
 
 def _rate(rate: float | None) -> str:

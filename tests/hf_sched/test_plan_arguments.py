@@ -192,6 +192,7 @@ def test_a_size_given_for_a_stream_changes_nothing():
             r"`per_device_train_batch_size` is split over the 2 processes.*received 7: write 8",
         ),
         (sft(dataloader_drop_last=True, per_device_train_batch_size=21), r"at least the 42 samples .* received 40"),
+        (sft(accelerator_config="no.json"), "`accelerator_config` must be a mapping, .* received 'no.json'"),
         (grpo(num_generations=1), "`num_generations` must be a whole number, 2 or more, received 1"),
         (grpo(num_generations=5), r"`num_generations` must divide the 8 completions .* received 5: write 4"),
         (grpo(generation_batch_size=20), "`generation_batch_size` must be a multiple of 8 .* received 20: write 16"),
@@ -311,11 +312,19 @@ def test_a_cooldown_that_branches_off_is_planned_as_the_recipes_run_it(model_pat
     model = AutoModelForCausalLM.from_pretrained(model_path)
     Trainer(model, args, train_dataset=[{"input_ids": row, "labels": row} for row in rows]).train()
     checkpoint = str(tmp_path / "checkpoint-6")
-    planned = plan(sft(anneal_from=checkpoint, anneal_duration=3, anneal_shape="linear", max_steps=99))
+    given = {
+        "anneal_from": checkpoint,
+        "anneal_duration": 3,
+        "anneal_shape": "linear",
+        "max_steps": 99,
+        "save_steps": 2,
+    }
+    planned = plan(sft(**given, lr_scheduler_kwargs='{"floor_ratio": 0.5}'))
+    assert planned.checkpoints == (8, 9)
     assert planned.num_training_steps == 9
     assert planned.peak_lr == args.learning_rate
     assert planned.curve[5] == planned.peak_lr
-    assert planned.last_lr == 0
+    assert planned.last_lr == planned.peak_lr / 2
     assert any(checkpoint in note for note in planned.notes)
 
 

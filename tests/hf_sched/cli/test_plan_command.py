@@ -81,6 +81,13 @@ def test_many_phases_and_checkpoints_are_cut_short(tmp_path):
     assert "... 8 more" in said
 
 
+def test_a_batch_that_is_split_is_called_so(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("per_device_train_batch_size: 8\nmax_steps: 2\naccelerator_config: {split_batches: true}\n")
+    said = printed(str(config), "--kind", "sft", "--world-size", "4")
+    assert "8 samples = 8 split over 4 processes x 1 accumulated" in said
+
+
 def test_a_mistake_is_one_line_and_status_2():
     done = subprocess.run(
         [sys.executable, "-m", "hf_sched", "plan", "no.yaml"], cwd=ROOT, capture_output=True, text=True, check=False
