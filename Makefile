@@ -7,9 +7,14 @@ export HF_HUB_OFFLINE = 1
 export CI = 1
 export TOKENIZERS_PARALLELISM = false
 
-# Of the tests, those that stand on transformers, TRL, Accelerate or torch: the rest is the same whatever their versions.
-OLDEST := $(addprefix tests/hf_sched/test_,$(addsuffix .py,accelerate_loop branching callbacks import lars resume \
-	resume_in_trainer scheduler trainer transformers_hook)) tests/recipes tests/test_versions.py
+# Of the tests, those that stand on transformers, TRL, Accelerate or torch (the rest is the same whatever their versions),
+# and of the recipes' runs some of each kind, since each takes half a minute.
+IN_RECIPES := tests/recipes/test_schedules_in_recipes.py::test_
+OLDEST := $(addprefix tests/hf_sched/test_,$(addsuffix .py,accelerate_loop branching callbacks lars resume resume_in_trainer \
+	scheduler trainer transformers_hook)) \
+	$(addprefix tests/recipes/test_,$(addsuffix .py,checkpoints config data launch rewards)) \
+	$(addprefix $(IN_RECIPES),lora_trains_an_adapter_on_the_planned_curve \
+	a_resumed_run_goes_on_as_if_never_interrupted a_sharded_run_trains_on_the_planned_curve) tests/test_versions.py
 
 .PHONY: demo test test-oldest test-slow lint benchmark
 
