@@ -216,7 +216,7 @@ def _add_member(enum: Any, value: str) -> None:
     # A pickle of it (`training_args.bin`) must load where hf_sched is not installed, so it holds the bare text.
     member.__reduce_ex__ = lambda protocol: (str, (value,))
     # Copying goes by the pickle on Python 3.10; a copy must stay the member.
-    member.__copy__ = lambda: member
+    enum.__copy__ = lambda self: self  # which is looked for on the class
     member.__deepcopy__ = lambda memo: member
     type.__setattr__(enum, member._name_, member)
     enum._member_names_.append(member._name_)
