@@ -14,7 +14,7 @@ OLDEST := $(addprefix tests/hf_sched/test_,$(addsuffix .py,accelerate_loop branc
 	scheduler trainer transformers_hook)) \
 	$(addprefix tests/recipes/test_,$(addsuffix .py,checkpoints config data launch rewards)) \
 	$(addprefix $(IN_RECIPES),lora_trains_an_adapter_on_the_planned_curve \
-	a_resumed_run_goes_on_as_if_never_interrupted a_sharded_run_trains_on_the_planned_curve) tests/test_versions.py
+	a_resumed_run_goes_on_as_if_never_interrupted) tests/test_versions.py
 
 .PHONY: demo test test-oldest test-slow lint benchmark
 
