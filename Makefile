@@ -7,7 +7,16 @@ export HF_HUB_OFFLINE = 1
 export CI = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow lint benchmark
+# Of the tests, those that stand on transformers, TRL, Accelerate or torch (the rest is the same whatever their versions),
+# and of the recipes' runs some of each kind, since each takes half a minute.
+IN_RECIPES := tests/recipes/test_schedules_in_recipes.py::test_
+OLDEST := $(addprefix tests/hf_sched/test_,$(addsuffix .py,accelerate_loop branching callbacks lars resume resume_in_trainer \
+	scheduler trainer transformers_hook)) \
+	$(addprefix tests/recipes/test_,$(addsuffix .py,checkpoints config data launch rewards)) \
+	$(addprefix $(IN_RECIPES),lora_trains_an_adapter_on_the_planned_curve \
+	a_resumed_run_goes_on_as_if_never_interrupted) tests/test_versions.py
+
+.PHONY: demo test test-oldest test-slow lint benchmark
 
 # What setup.cfg lists as an extra, installed: $(VENV)/installed-recipes, $(VENV)/installed-test. Schedules are compared
 # with timm's too, which asks for torchvision; that one does not fit a torch without CUDA, and transformers then fails.
@@ -29,6 +38,16 @@ demo: $(VENV)/installed-recipes
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest
+
+# On the oldest libraries that setup.cfg allows, in a virtual environment of their own.
+test-oldest: $(VENV)-oldest/installed
+	$(VENV)-oldest/bin/python -m pytest $(OLDEST)
+
+$(VENV)-oldest/installed: setup.cfg pyproject.toml constraints-oldest.txt
+	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[recipes,deepspeed]' \
+		pytest pytest-timeout
+	touch $@
 
 # Minutes of training on top: the demo's learning with three seeds.
 test-slow: $(VENV)/installed-test

@@ -44,6 +44,7 @@ def anneal_from(
         ValueError: It is no checkpoint, or its learning rate was not constant, or an argument does not fit.
     """
     import torch  # which takes seconds
+    from transformers import TrainingArguments
 
     from hf_sched.checkpoint_state import read_state
 
@@ -75,6 +76,8 @@ def anneal_from(
         "max_steps": step + steps,
         "learning_rate": saved.peaks[0],
         "warmup_steps": 0,
+        # Up to transformers 5.14 there is this, too, which a `warmup_steps` of 0 does not put out of force.
+        **({"warmup_ratio": 0.0} if "warmup_ratio" in TrainingArguments.__dataclass_fields__ else {}),
         "lr_scheduler_type": "phases",
         "lr_scheduler_kwargs": {
             "phases": f"hold {step}{'' if shares == {1.0} else f' at {shares.pop()!r}'} | {cooldown}",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import _update_param_group_val
 
+from hf_sched.groups import set_rate
 from hf_sched.schedule import Schedule, Segment
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class TrustRatio:
                 ratios = trust_ratios(optimizer, warmup.trust_coefficient)
                 scales = [progress + (1.0 - progress) * ratio for ratio in ratios]
                 for group, rate, scale in zip(optimizer.param_groups, scheduler.get_lr(), scales, strict=True):
-                    _update_param_group_val(group, "lr", float(rate) * scale)
+                    set_rate(group, float(rate) * scale)
 
 
 def trust_ratios(optimizer: Optimizer, coefficient: float) -> list[float]:

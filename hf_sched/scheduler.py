@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, _param_groups_val_list, _update_param_group_val
+from torch.optim.lr_scheduler import LRScheduler
 
 from hf_sched import lars, registry
 from hf_sched.checkpoint_state import STATE_FORMAT, plain, read_state
 from hf_sched.course import Course
+from hf_sched.groups import rates_of, set_rate
 from hf_sched.registry import BUILTIN_NAMES
 from hf_sched.resume import OnResume, resumed, take_on_resume
 from hf_sched.schedule import Schedule
@@ -127,7 +128,7 @@ class ScheduleLR(LRScheduler):
 
     @property
     def _last_lr(self) -> list[float | Tensor]:
-        return _param_groups_val_list(self.optimizer, "lr")
+        return rates_of(self.optimizer)
 
     @_last_lr.setter
     def _last_lr(self, rates: list[float | Tensor]) -> None:
@@ -188,7 +189,7 @@ class ScheduleLR(LRScheduler):
         self.last_epoch = saved.step
         self._step_count = state_dict.get("_step_count", saved.step + 1)
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
-            _update_param_group_val(group, "lr", rate)
+            set_rate(group, rate)
 
 
 def _past_the_end(name: str, total: int) -> str:

@@ -16,7 +16,7 @@ from enum import Enum
 from functools import partial, wraps
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, Optional, Union
 
 from hf_sched import registry
 from hf_sched.arguments import EpochsUnknown
@@ -99,8 +99,20 @@ def _extend_training_arguments(module: ModuleType) -> None:
         _remove_all()
         raise _unsupported("training_args.TrainingArguments.__post_init__")
     if not hasattr(cls.__post_init__, "_checks_schedules"):
-        cls.__post_init__ = _with_check(cls.__post_init__)
+        whole_warmup = cls.__annotations__.get("warmup_steps") is int  # transformers 4: a share is `warmup_ratio`
+        if whole_warmup:
+            _let_parsers_read(cls.__annotations__)
+        cls.__post_init__ = _with_check(cls.__post_init__, whole_warmup)
         cls.__setstate__ = _set_state
+
+
+def _let_parsers_read(hints: dict[str, Any]) -> None:
+    """Have the parsers of transformers 4 take what those of 5 do.
+
+    That is a share as `warmup_steps`, and JSON as `lr_scheduler_kwargs` (refused up to 4.57.4, transformers#41322).
+    """
+    hints["warmup_steps"] = float
+    hints["lr_scheduler_kwargs"] = Optional[Union[dict, str]]  # noqa: UP007, UP045 (as they are written there)
 
 
 def _extend_trainer(module: ModuleType) -> None:
@@ -204,7 +216,7 @@ def _add_member(enum: Any, value: str) -> None:
     # A pickle of it (`training_args.bin`) must load where hf_sched is not installed, so it holds the bare text.
     member.__reduce_ex__ = lambda protocol: (str, (value,))
     # Copying goes by the pickle on Python 3.10; a copy must stay the member.
-    member.__copy__ = lambda: member
+    enum.__copy__ = lambda self: self  # which is looked for on the class
     member.__deepcopy__ = lambda memo: member
     type.__setattr__(enum, member._name_, member)
     enum._member_names_.append(member._name_)
@@ -229,11 +241,13 @@ def _remove_all() -> None:
     _enum = _table = None
 
 
-def _with_check(post_init: Any) -> Any:
+def _with_check(post_init: Any, whole_warmup: bool) -> Any:
     """`TrainingArguments.__post_init__`, then a check of the schedule's arguments as far as they can be judged yet."""
 
     @wraps(post_init)
     def checked_post_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        if whole_warmup:
+            _write_share_as_ratio(self)
         post_init(self, *args, **kwargs)
         name = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
         if name not in registry.available():
@@ -256,6 +270,15 @@ def _with_check(post_init: Any) -> Any:
 
     checked_post_init._checks_schedules = True  # type: ignore[attr-defined]
     return checked_post_init
+
+
+def _write_share_as_ratio(args: Any) -> None:
+    """`warmup_steps: 0.05` as transformers 4 knows it, where `warmup_steps` must be an int."""
+    steps = args.warmup_steps
+    if isinstance(steps, float) and 0 < steps < 1:
+        args.warmup_steps, args.warmup_ratio = 0, steps
+    elif isinstance(steps, float) and steps.is_integer():
+        args.warmup_steps = int(steps)
 
 
 def _plain(value: Any) -> Any:

@@ -25,4 +25,4 @@ def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | 
     trainer.save_model()
     if trainer.args.push_to_hub:
         trainer.push_to_hub(dataset_name=dataset_name)
-    trainer.end()
+    trainer.accelerator.end_training()  # `trainer.end()` is this, from transformers 5.18 on

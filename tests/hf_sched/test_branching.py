@@ -51,7 +51,9 @@ def test_the_run_goes_on_from_the_checkpoint_and_cools_down(parent, model_path, 
     folder, trained, name = parent
     before = digest(folder)
     branch = hf_sched.anneal_from(folder / "checkpoint-8", 4, "linear")
-    cooled = train(model_path, tmp_path, **branch)
+    # The parent's share of warmup, which transformers up to 5.14 also knows by another name, does not come back.
+    ratio = "warmup_ratio" in TrainingArguments.__dataclass_fields__
+    cooled = train(model_path, tmp_path, **{"warmup_ratio" if ratio else "warmup_steps": 0.25, **branch})
     level = 5e-3 if name == "a level held" else 1e-2
     assert logged(cooled, "learning_rate")[:8] == logged(trained, "learning_rate")[:8]
     np.testing.assert_allclose(logged(cooled, "learning_rate")[8:], level * np.array([0.75, 0.5, 0.25, 0]), rtol=1e-12)

@@ -92,12 +92,31 @@ for cls in (TrainingArguments, SFTConfig, GRPOConfig):
         (args,) = parser.parse_args_into_dataclasses([*flags, "--bf16", "false"])
         assert args.lr_scheduler_type is SchedulerType.COSINE_RESTARTS
         assert args.lr_scheduler_kwargs == {{"num_cycles": 2}}
-        assert all(name in parser.format_help() for name in {NAMES})
+        (offered,) = (action.choices for action in parser._actions if action.dest == "lr_scheduler_type")
+        assert {NAMES} <= set(offered), offered
     (args,) = TrlParser(cls).parse_args_and_config(["--config", {str(tmp_path / "config.yaml")!r}])
     assert (args.lr_scheduler_type, args.lr_scheduler_kwargs) == (SchedulerType.WARMUP_COSINE, {{"warmup": "5%"}})
 print("all")
 """
     assert python(code) == "all"
+
+
+def test_a_share_of_warmup_is_read_in_every_version():
+    # transformers 4 takes whole `warmup_steps` alone, and calls a share `warmup_ratio`.
+    code = """
+    import hf_sched
+    from transformers import HfArgumentParser, TrainingArguments
+    parser = HfArgumentParser(TrainingArguments)
+    for given, steps in ((0.07, 8), (12, 12), (12.0, 12), (0, 0)):
+        from_flags = parser.parse_args_into_dataclasses(["--output_dir", "x", "--warmup_steps", str(given)])[0]
+        for args in (TrainingArguments("x", warmup_steps=given), from_flags):
+            assert args.get_warmup_steps(100) == steps, (given, args.get_warmup_steps(100))
+    try:
+        TrainingArguments("x", warmup_steps=-0.5)
+    except ValueError:
+        print("refused")
+    """
+    assert python(code) == "refused"
 
 
 def test_saved_arguments_load_everywhere(tmp_path):

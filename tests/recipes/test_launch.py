@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import accelerate
 import pytest
+import transformers
 import yaml
 from conftest import ROOT, TWO_PROCESSES
+from packaging.version import Version
 
 SHORT = {"max_steps": 2, "lr_scheduler_type": "cosine_floor"}
 
@@ -18,6 +21,10 @@ def with_changes(path: str, folder: Path, **changes: object) -> list[str]:
     return [str(changed)]
 
 
+@pytest.mark.skipif(
+    Version(accelerate.__version__) < Version("1.13"),
+    reason="before 1.13 Accelerate makes one training of two processes of it, as asked for",
+)
 def test_two_trainings_of_one_process_are_no_training_of_two(run_recipe):
     refused = run_recipe("sft", TWO_PROCESSES, ok=False, use_cpu=None, **SHORT)
     assert "2 processes were asked for, but this training has 1 process" in refused.output
@@ -43,4 +50,6 @@ def test_only_the_main_process_shows_progress(run_recipe):
     done = run_recipe("sft", TWO_PROCESSES, **SHORT)
     # One bar for the training itself; a second process would draw its own.
     assert done.output.count("| 2/2 [") >= 1
-    assert done.output.count("Writing model shards:   0%") == 1
+    # A bar that transformers 4 does not have.
+    bars = Version(transformers.__version__) >= Version("5")
+    assert done.output.count("Writing model shards:   0%") == bars

@@ -6,7 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+import transformers
 from conftest import FSDP2, GRPO, ONE_PROCESS, SFT, TWO_PROCESSES, ZERO2, ZERO3
+from packaging.version import Version
 
 import hf_sched
 
@@ -66,6 +68,8 @@ def test_a_sharded_run_trains_on_the_planned_curve(run_recipe, recipe, launcher)
 @pytest.mark.parametrize("launcher", [ONE_PROCESS, TWO_PROCESSES], ids=["one process", "two processes"])
 @pytest.mark.parametrize("recipe", ["sft", "grpo"])
 def test_a_resumed_run_goes_on_as_if_never_interrupted(run_recipe, recipe, launcher):
+    if launcher == TWO_PROCESSES and Version(transformers.__version__) < Version("5.18"):
+        pytest.skip("before 5.18 transformers cannot load an optimizer's state on two processes without a GPU (cpu:0)")
     saving = {"save_strategy": "steps", "save_steps": 6, **asked("cosine_floor")}
     whole = run_recipe(recipe, launcher, **saving)
     assert (whole.folder / "checkpoint-6").is_dir()

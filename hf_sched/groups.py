@@ -1,0 +1,22 @@
+"""The learning rates in an optimizer's parameter groups, each a number or a tensor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+def rates_of(optimizer: Optimizer) -> list[float | Tensor]:
+    """The learning rate of each group; a tensor is copied, since the group's own is filled anew at each step."""
+    rates = (group["lr"] for group in optimizer.param_groups)
+    return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
+
+
+def set_rate(group: dict[str, Any], rate: float | Tensor) -> None:
+    """Set a group's learning rate; a tensor is filled, since compiled steps and CUDA graphs hold on to it."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate)
+    else:
+        group["lr"] = rate
