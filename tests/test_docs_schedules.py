@@ -150,7 +150,9 @@ def yaml_blocks() -> list[Any]:
 def test_a_yaml_example_trains(block, tmp_path):
     from transformers import TrainingArguments
 
-    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], max_steps=examples.STEPS, **yaml.safe_load(block))
+    args = TrainingArguments(
+        str(tmp_path), use_cpu=True, report_to=[], max_steps=examples.STEPS, **yaml.safe_load(block)
+    )
     schedule = hf_sched.build(
         args.lr_scheduler_type.value,
         num_training_steps=args.max_steps,
