@@ -125,6 +125,7 @@ class LearningRateLog(TrainerCallback):
             "num_training_steps": state.max_steps,
             "num_warmup_steps": args.get_warmup_steps(state.max_steps),
             "scheduler": type(scheduler).__name__,
+            "facts": _facts(args),
             # Of a schedule of ours all is known, resumes and epochs too.
             "course": scheduler.course.state() if isinstance(scheduler, ScheduleLR) and _ours(name) else None,
         }
@@ -139,6 +140,16 @@ class LearningRateLog(TrainerCallback):
         if self._file:
             self._file.close()
         self._hook = self._file = None
+
+
+def _facts(args: Any) -> dict[str, Any]:
+    """What may explain a deviation from the plan."""
+    config = getattr(getattr(args, "hf_deepspeed_config", None), "config", None) or {}
+    return {
+        "accumulation": args.gradient_accumulation_steps,
+        "processes": args.world_size,
+        "deepspeed": config["scheduler"].get("type") if isinstance(config.get("scheduler"), dict) else None,
+    }
 
 
 def _ours(name: str) -> bool:
