@@ -180,14 +180,14 @@ def audit(run_dir: str | Path, config: str | Path | None = None) -> AuditReport:
     """
     folder = Path(run_dir)
     record = read_run(folder, Path(config) if config else None)
-    comparisons, findings = [], []
+    comparisons, findings, causes = [], [], set[str]()
     for series in record.series:
         planned = _planned(record, series, series.steps)
         most, least = np.abs(series.rates - planned), np.abs(series.least - planned)
         actual = np.where(least > most, series.least, series.rates)
         comparison = Comparison(series.label, series.steps, planned, actual)
         comparisons.append(comparison)
-        findings += _findings(record, series, comparison)
+        findings += _findings(record, series, comparison, causes)
     notes = [*record.notes, *_notes(record, comparisons)]
     return AuditReport(folder, record, comparisons, _of_all_groups(findings, comparisons), notes)
 
@@ -209,8 +209,8 @@ def _planned(record: Record, series: Series, steps: npt.NDArray[np.int64]) -> Ar
     return planned
 
 
-def _findings(record: Record, series: Series, compared: Comparison) -> list[str]:
-    """A sentence or two for each stretch of steps that is off the plan."""
+def _findings(record: Record, series: Series, compared: Comparison, told: set[str]) -> list[str]:
+    """A sentence or two for each stretch of steps that is off the plan; a cause that was told is not told again."""
     findings = []
     off = compared.differences > compared.close
     for plan, here in _stretches(record, compared, off):
@@ -229,16 +229,18 @@ def _findings(record: Record, series: Series, compared: Comparison) -> list[str]
             resumed_at=next((step for step in record.resumes if after < step <= first), None),
             other_plans=[other for other in record.plans if other is not plan and not other.same(plan)],
         )
-        findings.append(_sentence(compared, here, first, last, cause_of(at), at.resumed_at))
+        cause = cause_of(at)
+        findings.append(_sentence(compared, here, first, last, "the same" if cause in told else cause, at.resumed_at))
+        told |= {cause} if cause else set()
     return findings
 
 
 def _stretches(record: Record, compared: Comparison, off: npt.NDArray[np.bool_]) -> list[tuple[Plan, Any]]:
     """For each plan the steps between the first and the last one that is off it."""
-    plans = [record.plan_at(int(step)) for step in compared.steps]
+    plans = [record.plan_at(int(step)) if wrong else None for step, wrong in zip(compared.steps, off, strict=True)]
     stretches = []
     for plan in record.plans:
-        here = [number for number, other in enumerate(plans) if other is plan and off[number]]
+        here = [number for number, other in enumerate(plans) if other is plan]
         if here:
             stretches.append((plan, np.arange(here[0], here[-1] + 1)))
     return stretches
@@ -246,12 +248,13 @@ def _stretches(record: Record, compared: Comparison, off: npt.NDArray[np.bool_])
 
 def _sentence(compared: Comparison, here: Any, first: int, last: int, cause: str | None, resumed_at: int | None) -> str:
     worst = here[np.argmax(compared.differences[here])]
+    planned, actual = compared.planned[worst], compared.actual[worst]
     where = f"at step {first + 1}" if first == last else f"from step {first + 1} to {last + 1}"
     resumed = f" (at step {resumed_at} there is a checkpoint)" if resumed_at else ""
     why = f"Likely cause: {cause}." if cause else f"No known cause fits{resumed}: something else set the learning rate."
     return (
         f"{compared.label}: off the plan {where}, at most by {compared.differences[worst]:.3g} (step "
-        f"{compared.steps[worst] + 1}: planned {compared.planned[worst]:.6g}, actual {compared.actual[worst]:.6g}). {why}"
+        f"{compared.steps[worst] + 1}: planned {planned:.6g}, actual {actual:.6g}). {why}"
     )
 
 

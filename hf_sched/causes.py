@@ -6,9 +6,10 @@ Each guess says what the rates would be if it were so; the first one that gives 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ Steps = npt.NDArray[np.int64]
 
 _MOST_TIMES = 64
 _MOST_SHIFT = 100
-# A search tries so many lengths of the run or the warmup at a few steps before it looks at all of them.
+# A guess is tried on so many steps before it is on all.
 _PROBES = 6
 
 
@@ -65,6 +66,15 @@ class Departure:
             return False
         known = ~np.isnan(guess)
         return bool(known.sum() >= min(2, len(guess)) and (np.abs(guess - self.actual)[known] <= self.close).all())
+
+    def agrees(self, moved: Callable[[Steps], Steps] = lambda steps: steps, plan: Plan | None = None) -> bool:
+        """Whether a plan gives the rates that were used, each at another step; a few are looked at before all are."""
+        return all(at.fits(at.rates(moved(at.steps), plan)) for at in (self._sample, self))
+
+    @cached_property
+    def _sample(self) -> Departure:
+        some = np.unique(np.linspace(0, len(self.steps) - 1, _PROBES).astype(int))
+        return replace(self, steps=self.steps[some], actual=self.actual[some])
 
     @property
     def few(self) -> bool:
@@ -146,7 +156,7 @@ def _other_plan(at: Departure) -> str | None:
             where = f" at step {at.begun}" if at.begun else ""
             return (
                 f"the run was resumed{where} with another plan ({_differences(at.plan, plan)}), but the old one went "
-                "on: transformers' own schedules keep what the checkpoint says. A schedule of hf_sched takes `on_resume`"
+                "on: transformers' own schedules keep what the checkpoint says. One of hf_sched takes `on_resume`"
             )
     # The peak is in the checkpoint, the length and the name are not.
     for plan in at.other_plans:
@@ -180,13 +190,13 @@ def _starts(at: Departure) -> Iterator[int]:
 def _stepped_otherwise(at: Departure) -> str | None:
     for times in range(2, _MOST_TIMES + 1):
         for start in _starts(at):
-            if at.fits(at.rates(start + times * (at.steps - start))):
+            if at.agrees(lambda steps, n=times, s=start: s + n * (steps - s)):  # type: ignore[misc]
                 return _stepped_often(at, times, start)
     if at.few:
         return None
     for times in range(2, _MOST_TIMES + 1):
         for start in _starts(at):
-            if at.fits(at.rates(start + (at.steps - start) // times)):
+            if at.agrees(lambda steps, n=times, s=start: s + (steps - s) // n):  # type: ignore[misc]
                 return (
                     f"the scheduler was stepped only once in {times} optimizer steps{_since(at, start)}: something "
                     "else than the Trainer steps it"
@@ -219,10 +229,10 @@ def _shifted(at: Departure) -> str | None:
     for shift in sorted(range(-_MOST_SHIFT, _MOST_SHIFT + 1), key=abs):
         # Steps that were left out one after another show as smaller shifts first.
         tail = replace(at, steps=at.steps[abs(shift) - 1 :], actual=at.actual[abs(shift) - 1 :])
-        if shift == 0 or len(tail.steps) < 2:
+        moved = tail.steps + shift
+        if shift == 0 or len(moved) < 2 or moved[0] < 0 or not tail.agrees(lambda steps, n=shift: steps + n):  # type: ignore[misc]
             continue
-        guess = tail.rates(tail.steps + shift)
-        if guess is None or np.isnan(guess).any() or np.ptp(guess) <= at.close or not tail.fits(guess):
+        if np.ptp(tail.actual) <= at.close:
             continue
         many = f"{abs(shift)} step{'s' * (abs(shift) > 1)}"
         if at.first == at.begun == 0:
@@ -260,11 +270,8 @@ def _other_peak(at: Departure) -> str | None:
 def _other_horizon(at: Departure) -> str | None:
     if at.few:
         return None
-    probes = np.unique(np.linspace(0, len(at.steps) - 1, _PROBES).astype(int))
-    part = replace(at, steps=at.steps[probes], actual=at.actual[probes])
     for total in _lengths(at):
-        plan = at.plan.with_total(total)
-        if part.fits(part.rates(part.steps, plan)) and at.fits(at.rates(at.steps, plan)):
+        if at.agrees(plan=at.plan.with_total(total)):
             return (
                 f"another horizon: these are the rates of a run of {total} steps, {share_text(total / at.plan.total)} "
                 f"times the {at.plan.total} of this one. `num_training_steps` is to be the optimizer steps of the "
@@ -274,23 +281,29 @@ def _other_horizon(at: Departure) -> str | None:
 
 
 def _lengths(at: Departure) -> Iterator[int]:
-    """The likely ones, then all that can be tried quickly."""
+    """The likely ones, then those that give the rate of one of a few steps."""
     total = at.plan.total
     ratios = [total * n for n in range(2, 65)] + [total // n for n in range(2, 65)]
-    yield from dict.fromkeys(length for length in [*ratios, total - 1, total + 1] if length > at.plan.warmup)
-    # A curve of a longer run costs longer: about a second in all.
-    widest = max(min(4 * total, 2_000_000 // max(int(at.steps[-1]), 1)), 0)
-    yield from (length for length in range(at.plan.warmup + 1, widest) if length != total)
+    yield from dict.fromkeys(length for length in ratios if length > at.plan.warmup)
+    for step, rate in zip(at._sample.steps.tolist(), at._sample.actual.tolist(), strict=True):
+        # While it decays, a step's rate is the higher the longer the run.
+        low, high = max(step, at.plan.warmup) + 1, 100 * total
+        while low < high:
+            middle = (low + high) // 2
+            found = at.rates(np.array([step]), at.plan.with_total(middle))
+            if found is None or found[0] >= rate - at.close:
+                high = middle
+            else:
+                low = middle + 1
+        yield from (length for length in (low, low + 1) if length != total)
 
 
 def _other_warmup(at: Departure) -> str | None:
     if at.few:
         return None
-    probes = np.unique(np.linspace(0, len(at.steps) - 1, _PROBES).astype(int))
-    part = replace(at, steps=at.steps[probes], actual=at.actual[probes])
-    for warmup in range(min(at.plan.total - 1, 2_000)):
+    for warmup in range(min(at.plan.total - 1, 1_000)):
         plan = replace(at.plan, warmup=warmup, course=None)
-        if warmup != at.plan.warmup and part.fits(part.rates(part.steps, plan)) and at.fits(at.rates(at.steps, plan)):
+        if warmup != at.plan.warmup and at.agrees(plan=plan):
             return f"another warmup: these are the rates with {warmup} steps of it, not {at.plan.warmup}"
     return None
 
@@ -300,7 +313,7 @@ def _other_schedule(at: Departure) -> str | None:
         return None
     for name in (*registry.BUILTIN_NAMES, *registry.available()):
         plan = replace(at.plan, name=name, arguments={}, course=None)
-        if name != at.plan.name and at.fits(at.rates(at.steps, plan)):
+        if name != at.plan.name and at.agrees(plan=plan):
             return (
                 f"another schedule: these are the rates of {name!r}. It was passed to the Trainer (`optimizers=`), "
                 "made by a subclass (`create_scheduler`), or came from another configuration"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from hf_sched.run_record import LEARNING_RATES, Inert, read_json, read_learning_
 from hf_sched.schedule import Schedule
 
 Array = npt.NDArray[np.float64]
-_MISSING = "training_args.bin"
+Steps = npt.NDArray[np.int64]
+_ARGUMENTS = "training_args.bin"
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,14 @@ class Plan:
         asked = np.asarray(steps, dtype=np.int64)
         peak = self.learning_rate if peak is None else peak
         inside = np.maximum(asked, 0)
-        last = int(inside.max(initial=0))
         rates: Array
         if self.course is not None:
             group = group if group < len(self.course.peaks) else 0
-            rates = self.course.rates(0, last + 1, slice(group, group + 1))[0][inside]
+            course, one = self.course, slice(group, group + 1)
+            rates = _pick(lambda first, stop: course.rates(first, stop, one)[0], inside)
         elif (schedule := self.schedule) is not None:
-            rates = schedule.rates(0, last + 1, np.array([peak]), np.array([schedule.floor(peak)]))[0][inside]
+            curve, peaks, floors = schedule, np.array([peak]), np.array([schedule.floor(peak)])
+            rates = _pick(lambda first, stop: curve.rates(first, stop, peaks, floors)[0], inside)
         else:
             builtin = BUILTIN[self.name]
             run = Run(inside.astype(np.float64), self.warmup, self.total, self.learning_rate)
@@ -85,7 +90,7 @@ class Plan:
             rates = shares * peak
         return np.where(asked < 0, np.nan, rates)
 
-    @property
+    @cached_property
     def schedule(self) -> Schedule | None:
         """The curve, if it is one of ours."""
         if self.course is not None:
@@ -116,7 +121,7 @@ class Series:
     """The first of them."""
     peak: float
     """As the run began."""
-    steps: npt.NDArray[np.int64]
+    steps: Steps
     """Optimizer steps, from 0."""
     rates: Array
     least: Array
@@ -146,6 +151,13 @@ class Record:
         return series.peak * plan.learning_rate / first if first else series.peak
 
 
+def _pick(rates: Callable[[int, int], Array], steps: Steps) -> Array:
+    """The rates at some steps, of a curve that is given from one step to another."""
+    if len(steps) > _FEW:
+        return rates(0, int(steps.max()) + 1)[steps]
+    return np.array([rates(step, step + 1)[0] for step in steps.tolist()], dtype=np.float64)
+
+
 def read_run(folder: Path, config: Path | None = None) -> Record:
     """Read a run's folder, or a checkpoint's.
 
@@ -163,8 +175,7 @@ def read_run(folder: Path, config: Path | None = None) -> Record:
             f"{LEARNING_RATES}. Give the `output_dir` of a Trainer"
         )
     rows = read_learning_rates(folder / LEARNING_RATES) if (folder / LEARNING_RATES).is_file() else []
-    begun = next((row["session"]["step"] for row in rows if "session" in row), None)
-    if begun == 0 and any("rates" in row for row in rows):
+    if "session" in next(iter(rows), {}) and any("rates" in row for row in rows):
         return _from_log(rows, states, folder, config)
     if not states:
         raise ValueError(f"{str(folder)!r} says of no step what it trained with: the run ended before its first")
@@ -196,8 +207,16 @@ def _from_log(
         label = kind if len(first["kinds"]) > 1 else "learning_rate"
         series.append(Series(label, groups[kind], peaks[kind], steps.astype(np.int64), most, least))
     steps_made = max(int(one.steps[-1]) + 1 for one in series)
-    resumes = sorted({session["step"] for session in sessions[1:]})
-    return Record(plans, series, LEARNING_RATES, steps_made, resumes, [])
+    resumes = sorted({session["step"] for session in sessions if session["step"]})
+    if first["step"]:
+        # The groups' peaks are the checkpoint's then; what was asked for is known of the first.
+        asked = [peak * (first["learning_rate"] / first["peaks"][0] or 1.0) for peak in first["peaks"]]
+        series = [replace(one, peak=asked[number]) for number, one in enumerate(series)]
+    return Record(plans, series, LEARNING_RATES, steps_made, resumes, _elsewhere(first["step"]))
+
+
+def _elsewhere(step: int) -> list[str]:
+    return [f"the run began at step {step}, from a checkpoint: what was before is not judged"] if step else []
 
 
 def _plan_of_session(session: dict[str, Any]) -> Plan:
@@ -271,6 +290,9 @@ def _from_states(states: dict[Path, dict[str, Any]], folder: Path, config: Path 
     plans = [_plan_of_config(config, last["max_steps"])] if config else _plans(own, folder, notes)
     steps = np.array([step - 1 for step, _ in history], dtype=np.int64)
     rates = np.array([rate for _, rate in history], dtype=np.float64)
+    begun = plans[0].first
+    notes += _elsewhere(begun)
+    steps, rates = steps[steps >= begun], rates[steps >= begun]
     peak = plans[0].learning_rate
     if plans[0].course is not None:
         peak = plans[0].course.peaks[0]
@@ -289,16 +311,18 @@ def _plans(states: dict[Path, dict[str, Any]], folder: Path, notes: list[str]) -
     plans: list[Plan] = []
     before: tuple[Plan, Path, int] | None = None
     for place, state in states.items():
-        if not (place / _MISSING).is_file():
+        if not (place / _ARGUMENTS).is_file():
             continue
-        args = read_pickle(place / _MISSING)
-        where = str((place / _MISSING).relative_to(folder))
+        args = read_pickle(place / _ARGUMENTS)
+        where = str((place / _ARGUMENTS).relative_to(folder))
         plan = _plan(vars(args), state["max_steps"], where)
         if state.get("epoch"):
             plan = replace(plan, steps_per_epoch=round(state["global_step"] / state["epoch"]) or None)
+        if before is None:
+            plan = replace(plan, first=_branched_at(args, folder))
         saved = read_state(read_pickle(place / "scheduler.pt")) if (place / "scheduler.pt").is_file() else None
         if saved is not None and saved.course is not None and plan.name in registry.available():
-            plan = replace(plan, course=saved.course, known_from=where.replace(_MISSING, "scheduler.pt"))
+            plan = replace(plan, course=saved.course, known_from=where.replace(_ARGUMENTS, "scheduler.pt"))
         if before is not None:
             plan = replace(plan, first=before[2])
             if plan.course is None and plan.name in registry.available() and before[0].course is not None:
@@ -308,7 +332,7 @@ def _plans(states: dict[Path, dict[str, Any]], folder: Path, notes: list[str]) -
         before = (plan, place, state["global_step"])
     if not plans:
         raise ValueError(
-            f"nothing in {str(folder)!r} says what was asked for (no {_MISSING}, no {LEARNING_RATES}): give the YAML "
+            f"nothing in {str(folder)!r} says what was asked for (no {_ARGUMENTS}, no {LEARNING_RATES}): give the YAML "
             "file of the run with --config"
         )
     if plans[0].course is not None and plans[0].course.joint is not None:
@@ -317,6 +341,15 @@ def _plans(states: dict[Path, dict[str, Any]], folder: Path, notes: list[str]) -
             "before is left: the steps up to there are judged by the new plan"
         )
     return plans
+
+
+def _branched_at(args: Any, folder: Path) -> int:
+    """The step of the checkpoint of another run that this one went on from; 0 if it did not."""
+    checkpoint = getattr(args, "resume_from_checkpoint", None)
+    if not isinstance(checkpoint, str) or Path(checkpoint).absolute().parent == folder.absolute():
+        return 0
+    step = re.fullmatch(r"checkpoint-(\d+)", Path(checkpoint).name)
+    return int(step[1]) if step else 0
 
 
 def _after(before: tuple[Plan, Path, int], plan: Plan, args: Any) -> Plan:

@@ -121,6 +121,20 @@ def test_a_resume_that_was_joined_is_right(model_path, tmp_path, log, saved_afte
     np.testing.assert_array_equal(report.comparisons[0].steps, range(20))
 
 
+@WITH
+def test_a_branch_is_judged_from_where_it_left_the_other_run(model_path, tmp_path, log):
+    run(model_path, tmp_path / "long", lr_scheduler_type="wsd", lr_scheduler_kwargs={"decay": 2}, log=log, **SAVING)
+    branch = hf_sched.anneal_from(tmp_path / "long" / "checkpoint-6", 4)
+    used = run(
+        model_path, tmp_path / "cooled", log=log, resume=branch["resume_from_checkpoint"], **{**SAVING, **branch}
+    )
+    report = audit(tmp_path / "cooled")
+    assert report.ok, report.lines
+    assert report.comparisons[0].steps.tolist() == [6, 7, 8, 9]
+    np.testing.assert_array_equal(report.comparisons[0].planned, used)
+    assert any("began at step 6, from a checkpoint" in note for note in report.notes)
+
+
 # Wrong ones.
 
 
@@ -220,7 +234,8 @@ def test_a_resume_without_the_state_of_the_scheduler(model_path, tmp_path, log):
     assert "resumed at step 6, but the schedule began again from its first step" in finding(tmp_path)
 
 
-def test_a_resume_from_another_folder_with_another_learning_rate(model_path, tmp_path):
+@WITH
+def test_a_resume_from_another_folder_with_another_learning_rate(model_path, tmp_path, log):
     run(model_path, tmp_path / "one", **SAVING)
     run(model_path, tmp_path / "two", resume=tmp_path / "one" / "checkpoint-6", learning_rate=PEAK / 4)
     assert "another peak: these are 4 times the plan's rates, so that the peak is 0.01, not 0.0025" in finding(
@@ -343,6 +358,8 @@ def test_a_metric_has_no_plan(model_path, tmp_path):
 def test_the_picture_and_the_figures_for_machines(model_path, tmp_path):
     run(model_path, tmp_path, log=True, optimizers=two_groups, callbacks=[StepAgain()])
     report = audit(tmp_path)
+    assert ["Likely cause: the scheduler was stepped twice" in found for found in report.findings] == [True, False]
+    assert report.findings[1].endswith("Likely cause: the same.")
     report.picture(tmp_path / "audit.png")
     assert (tmp_path / "audit.png").stat().st_size > 10_000
     told = json.loads(json.dumps(report.as_dict()))
