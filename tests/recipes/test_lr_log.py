@@ -41,14 +41,20 @@ def test_a_recipe_logs_every_step_and_its_run_passes_the_audit(run_recipe, recip
 def test_under_a_scheduler_of_deepspeeds_own_the_log_tells_the_rate_used_and_the_audit_names_it(run_recipe, tmp_path):
     if not shutil.which("c++"):
         pytest.skip("DeepSpeed compiles an operator when first used: install a C++ compiler to run this")
-    scheduler = {"type": "WarmupLR", "params": {"warmup_min_lr": 0, "warmup_max_lr": 1e-3, "warmup_num_steps": 4}}
-    scheduler["params"]["warmup_type"] = "linear"
+    parameters = {"warmup_min_lr": 0, "warmup_max_lr": "auto", "warmup_num_steps": "auto", "warmup_type": "linear"}
+    scheduler = {"type": "WarmupLR", "params": parameters}
     config = {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto", "scheduler": scheduler}
     (tmp_path / "deepspeed.json").write_text(json.dumps(config | {"train_batch_size": "auto"}))
-    given = {**ASKED, "lr_scheduler_type": "cosine", "logging_steps": 1, "deepspeed": str(tmp_path / "deepspeed.json")}
+    given = {
+        **ASKED,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 4,
+        "logging_steps": 1,
+        "deepspeed": str(tmp_path / "deepspeed.json"),
+    }
     done = run_recipe("sft", ["accelerate_configs/cpu_2proc.yaml"], **given)
     used, said = done.logged("learning_rate/group_0"), done.logged("learning_rate")
     assert used[1:] == said[:-1]  # DeepSpeed's has stepped by then, so that the Trainer logs the next one
-    assert used[0] < used[1] < used[2]
+    assert used[1] < used[2] < used[3]
     report = audit(done.folder)
     assert "the DeepSpeed configuration has a `scheduler` of its own ('WarmupLR')" in report.findings[0]
