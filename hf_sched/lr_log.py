@@ -115,6 +115,8 @@ class LearningRateLog(TrainerCallback):
         """What this part of the run, up to its end or the next resume, is to train on."""
         scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
         name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+        # Asked for by its name, or kept on a resume under a built-in one; else somebody has put it there.
+        asked = name in registry.available() or "on_resume" in (args.lr_scheduler_kwargs or {})
         return {
             "step": state.global_step,
             "kinds": self._kinds,
@@ -127,7 +129,7 @@ class LearningRateLog(TrainerCallback):
             "scheduler": type(scheduler).__name__,
             "facts": _facts(args),
             # Of a schedule of ours all is known, resumes and epochs too.
-            "course": scheduler.course.state() if isinstance(scheduler, ScheduleLR) and _ours(name) else None,
+            "course": scheduler.course.state() if isinstance(scheduler, ScheduleLR) and asked else None,
         }
 
     def _write(self, row: dict[str, Any]) -> None:
@@ -150,10 +152,6 @@ def _facts(args: Any) -> dict[str, Any]:
         "processes": args.world_size,
         "deepspeed": config["scheduler"].get("type") if isinstance(config.get("scheduler"), dict) else None,
     }
-
-
-def _ours(name: str) -> bool:
-    return name in registry.available()
 
 
 def _peak(group: Mapping[str, Any]) -> float:

@@ -82,6 +82,10 @@ class Plan:
             curve, peaks, floors = schedule, np.array([peak]), np.array([schedule.floor(peak)])
             rates = _pick(lambda first, stop: curve.rates(first, stop, peaks, floors)[0], inside)
         else:
+            if self.name not in BUILTIN:
+                raise ValueError(
+                    f"{registry.unknown_name(self.name)} If it is your own, audit in Python, where it is registered"
+                )
             builtin = BUILTIN[self.name]
             run = Run(inside.astype(np.float64), self.warmup, self.total, self.learning_rate)
             shares = builtin.play(run, **({} if builtin.arguments_ignored else builtin.read(self.arguments)))
@@ -321,7 +325,8 @@ def _plans(states: dict[Path, dict[str, Any]], folder: Path, notes: list[str]) -
         if before is None:
             plan = replace(plan, first=_branched_at(args, folder))
         saved = read_state(read_pickle(place / "scheduler.pt")) if (place / "scheduler.pt").is_file() else None
-        if saved is not None and saved.course is not None and plan.name in registry.available():
+        kept = bool((getattr(args, "lr_scheduler_kwargs", None) or {}).get("on_resume"))
+        if saved is not None and saved.course is not None and (plan.name not in BUILTIN or kept):
             plan = replace(plan, course=saved.course, known_from=where.replace(_ARGUMENTS, "scheduler.pt"))
         if before is not None:
             plan = replace(plan, first=before[2])

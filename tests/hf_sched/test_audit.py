@@ -14,6 +14,7 @@ from test_trainer import PEAK, STEPS, WARMUP
 from transformers import Trainer, TrainerCallback
 
 import hf_sched
+from hf_sched import registry
 from hf_sched.audit import audit
 from hf_sched.run_record import LEARNING_RATES
 
@@ -133,6 +134,26 @@ def test_a_branch_is_judged_from_where_it_left_the_other_run(model_path, tmp_pat
     assert report.comparisons[0].steps.tolist() == [6, 7, 8, 9]
     np.testing.assert_array_equal(report.comparisons[0].planned, used)
     assert any("began at step 6, from a checkpoint" in note for note in report.notes)
+
+
+@WITH
+def test_a_curve_that_was_kept_under_a_built_in_name_is_right(model_path, tmp_path, log):
+    run(model_path, tmp_path, log=log, **OURS, **SAVING)
+    keep = {**COSINE, "lr_scheduler_kwargs": {"on_resume": "keep"}}
+    run(model_path, tmp_path, log=log, resume=tmp_path / "checkpoint-6", **SAVING, **keep)
+    report = audit(tmp_path)
+    assert report.ok, report.lines
+
+
+def test_a_schedule_of_ones_own_is_known_by_its_curve_where_it_is_not_registered(model_path, tmp_path):
+    hf_sched.register("own_for_the_audit")(lambda: [hf_sched.hold("50%"), hf_sched.decay()])
+    run(model_path, tmp_path, lr_scheduler_type="own_for_the_audit", **SAVING)
+    del registry._entries["own_for_the_audit"]
+    assert audit(tmp_path).ok
+    for place in tmp_path.glob("checkpoint-*"):
+        shutil.rmtree(place)
+    with pytest.raises(ValueError, match=r"'own_for_the_audit' is not the name of a schedule.* audit in Python"):
+        audit(tmp_path)
 
 
 # Wrong ones.
