@@ -18,6 +18,7 @@ from hf_sched.schedule import Schedule, Segment
 
 if TYPE_CHECKING:
     from hf_sched.accelerate_loop import prepare_scheduler
+    from hf_sched.lr_log import LearningRateLog
     from hf_sched.scheduler import ScheduleLR, get_scheduler
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Duration",
     "Epochs",
     "EpochsUnknown",
+    "LearningRateLog",
     "Level",
     "Outline",
     "Period",
@@ -66,6 +68,10 @@ def __getattr__(name: str) -> Any:
         from hf_sched.accelerate_loop import prepare_scheduler
 
         return prepare_scheduler
+    if name == "LearningRateLog":
+        from hf_sched.lr_log import LearningRateLog
+
+        return LearningRateLog
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

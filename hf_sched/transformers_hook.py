@@ -118,9 +118,8 @@ def _let_parsers_read(hints: dict[str, Any]) -> None:
 def _extend_trainer(module: ModuleType) -> None:
     """What only a Trainer can give: the optimizer steps of an epoch ("1ep"), what a resume loads, and the guard."""
     cls: Any = getattr(module, "Trainer", None)
-    missing = [
-        f"Trainer.{name}" for name in ("set_initial_training_values", "create_scheduler") if not hasattr(cls, name)
-    ]
+    wrapped = ("set_initial_training_values", "create_scheduler", "log")
+    missing = [f"Trainer.{name}" for name in wrapped if not hasattr(cls, name)]
     if not isinstance(getattr(module, "DEFAULT_CALLBACKS", None), list):
         missing.append("DEFAULT_CALLBACKS")
     if missing:
@@ -129,6 +128,7 @@ def _extend_trainer(module: ModuleType) -> None:
     if not hasattr(cls.create_scheduler, "_is_watched"):
         cls.set_initial_training_values = _noting_steps_per_epoch(cls.set_initial_training_values)
         cls.create_scheduler = _watching_the_scheduler(cls.create_scheduler)
+        cls.log = _adding_learning_rates(cls.log)
         from hf_sched.callbacks import LearningRateGuard
 
         module.DEFAULT_CALLBACKS.append(LearningRateGuard)
@@ -170,6 +170,21 @@ def _watching_the_scheduler(create_scheduler: Any) -> Any:
 
     watching._is_watched = True  # type: ignore[attr-defined]
     return watching
+
+
+def _adding_learning_rates(log: Any) -> Any:
+    """`log`, which asks a LearningRateLog first: as a callback it would come behind the trackers of `report_to`."""
+
+    @wraps(log)
+    def adding(self: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        from hf_sched.lr_log import LearningRateLog
+
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, LearningRateLog):
+                callback.add_to(logs)
+        return log(self, logs, *args, **kwargs)
+
+    return adding
 
 
 def _unsupported(what: str) -> ImportError:

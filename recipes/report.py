@@ -3,8 +3,9 @@
     python recipes/report.py --runs runs/demo/sft runs/demo/grpo \\
         --evaluation runs/demo/evaluation.json --output runs/demo/report.md
 
-It reads what the Trainer leaves in a run's folder (`training_args.bin`, which says what was asked for, and
-`trainer_state.json`, which says what was done), and the results of evaluation.py. The pictures go beside the report.
+It reads what a recipe leaves in its run's folder (`training_args.bin`, which says what was asked for, and
+`trainer_state.json` and `learning_rates.jsonl`, which say what was done), and the results of evaluation.py. The
+pictures go beside the report.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import hf_sched
 from hf_sched import plotting
+from hf_sched.audit import AuditReport, audit
 
 Array = npt.NDArray[np.float64]
 SAMPLES = 5
@@ -35,7 +37,6 @@ class Run:
     """Its training arguments."""
     history: list[dict[str, Any]]
     """What it logged."""
-    num_training_steps: int
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -49,44 +50,17 @@ class Run:
                 raise ValueError(f"`--runs` must be folders of finished runs, but {str(folder)!r} has no {name}")
         args = torch.load(folder / "training_args.bin", weights_only=False)
         state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-        return cls(folder, args, state["log_history"], state["max_steps"])
+        return cls(folder, args, state["log_history"])
 
     @property
     def schedule_name(self) -> str:
         """What `lr_scheduler_type` was."""
         return str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type))
 
-    @property
-    def schedule(self) -> hf_sched.Schedule | None:
-        """The schedule that was asked for, made anew from the arguments; None if it is one of transformers' own."""
-        if self.schedule_name not in hf_sched.available():
-            return None
-        return hf_sched.build(
-            self.schedule_name,
-            num_training_steps=self.num_training_steps,
-            num_warmup_steps=self.args.get_warmup_steps(self.num_training_steps),
-            **(self.args.lr_scheduler_kwargs or {}),
-        )
-
-    def planned(self) -> Array:
-        """The learning rates that were asked for, of shape (num_training_steps,)."""
-        if self.schedule:
-            return self.schedule.curve(peak=self.args.learning_rate)
-        steps = self.num_training_steps
-        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=self.args.learning_rate)
-        scheduler = hf_sched.get_scheduler(
-            self.schedule_name,
-            optimizer,
-            self.args.get_warmup_steps(steps),
-            steps,
-            self.args.lr_scheduler_kwargs,
-        )
-        curve = np.empty(steps)
-        for step in range(steps):
-            curve[step] = scheduler.get_last_lr()[0]
-            optimizer.step()
-            scheduler.step()
-        return curve
+    @cached_property
+    def audit(self) -> AuditReport:
+        """The learning rates that were asked for, and those it trained with."""
+        return audit(self.folder)
 
     def logged(self, key: str) -> tuple[Array, Array]:
         """The optimizer steps (from 0) at which something was logged, and its values."""
@@ -105,8 +79,8 @@ class Run:
 def draw(run: Run, path: Path) -> None:
     """Draw learning rate, loss and, where there is one, reward of a run."""
     figure, axes = plotting.new_figure(3 if run.is_rl else 2)
-    steps, actual = run.logged("learning_rate")
-    plotting.draw_planned_and_actual(axes[0], run.planned(), steps, actual, name=run.schedule_name)
+    seen = run.audit.comparisons[0]
+    plotting.draw_planned_and_actual(axes[0], run.audit.curve(), seen.steps, seen.actual, name=run.schedule_name)
     axes[0].set_title("learning rate")
     for ax, key in zip(axes[1:], ["reward", "loss"] if run.is_rl else ["loss"], strict=True):
         steps, values = run.logged(key)
@@ -121,10 +95,8 @@ def draw(run: Run, path: Path) -> None:
 
 def describe(run: Run, picture: str) -> list[str]:
     """The section of a run."""
-    planned = run.planned()
-    steps, actual = run.logged("learning_rate")
-    of_plan = planned[steps.astype(int)]
-    deviation = float(np.max(np.abs(actual - of_plan)))
+    planned = run.audit.curve()
+    schedule = run.audit.record.plans[-1].schedule
     return [
         f"## {run.folder.name}",
         "",
@@ -133,11 +105,12 @@ def describe(run: Run, picture: str) -> list[str]:
         "| | |",
         "|---|---|",
         f"| schedule | `{run.schedule_name}` {json.dumps(run.args.lr_scheduler_kwargs or {})} |",
-        *([f"| its phases, in optimizer steps | {_cell(str(run.schedule))} |"] if run.schedule else []),
-        f"| optimizer steps | {len(planned)}, learning rate logged at {len(steps)} of them |",
+        *([f"| its phases, in optimizer steps | {_cell(str(schedule))} |"] if schedule else []),
+        f"| optimizer steps | {len(planned)}, learning rate known at {len(run.audit.comparisons[0].steps)} of them |",
         f"| learning rate | {planned[0]:.4g} at the first step, {planned.max():.4g} at most, {planned[-1]:.4g} at the "
         "last |",
-        f"| planned against actual | largest difference {deviation:.3g} |",
+        f"| planned against actual | largest difference {run.audit.deviation:.3g} |",
+        *(f"| **wrong** | {_cell(finding)} |" for finding in run.audit.findings),
         f"| processes x batch x accumulation | {run.args.world_size} x {run.args.per_device_train_batch_size} x "
         f"{run.args.gradient_accumulation_steps} |",
         "",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import hf_sched
+
 
 def model_init_kwargs(training_args: Any, model_args: Any) -> dict[str, Any]:
     """How the trainer is to load the model: TRL's ModelConfig, and `model_init_kwargs`, which win."""
@@ -17,7 +19,8 @@ def model_init_kwargs(training_args: Any, model_args: Any) -> dict[str, Any]:
 
 
 def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | None) -> None:
-    """Train, from a checkpoint if there is one; save metrics, state and model; push to the hub if asked to."""
+    """Train, from a checkpoint if there is one, and log every group's learning rate; save all; push if asked to."""
+    trainer.add_callback(hf_sched.LearningRateLog())
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)
