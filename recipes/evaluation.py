@@ -3,7 +3,7 @@
     python recipes/evaluation.py --models runs/demo/sft runs/demo/grpo --data runs/demo/task/grpo/test.jsonl \\
         --metric exact_answer --output runs/demo/evaluation.json
 
-The data have `prompt` and `answer`, or `question` and `answer` as in GSM8K. The metric is one of rewards.py. The output
+The data have `prompt` and `answer`, or `question` and `answer` as in GSM8K. The metric is one of rewards/. The output
 holds, for each model, the share of right answers and the completions of the first problems.
 """
 
@@ -63,14 +63,16 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="hub name, folder or file")
     parser.add_argument("--data_config", help="configuration of a hub data set, such as main")
     parser.add_argument("--split", default="test", help="(default: %(default)s)")
-    parser.add_argument("--metric", default="exact_answer", help="a reward of rewards.py (default: %(default)s)")
+    parser.add_argument("--metric", default="exact_answer", help="a reward of rewards/ (default: %(default)s)")
     parser.add_argument("--max_problems", type=int, help="only the first so many")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="(default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=100, help="(default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="a JSON file")
     args = parser.parse_args()
     try:
-        (metric,) = load_rewards(args.metric)
+        ((metric,), _) = load_rewards(args.metric)
+        if isinstance(metric, str):
+            raise ValueError(f"`--metric` must be a reward that checks answers, received the model {metric!r}")
         source = ScriptArguments(
             dataset_name=args.data, dataset_config=args.data_config, dataset_train_split=args.split
         )

@@ -4,7 +4,7 @@
         recipes/grpo.py --config recipes/configs/qwen2.5-0.5b_gsm8k_grpo.yaml
 
 The arguments are those of TRL's ScriptArguments, GRPOConfig, ModelConfig and DatasetMixtureConfig, and `reward_funcs`
-(see rewards.py); flags win over the YAML file.
+(see rewards/); flags win over the YAML file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
 from data import load_rows, to_problem
 from launch import check_launch, quiet_other_ranks
-from rewards import load_rewards
+from rewards import load_rewards, refuse_missing_columns
 from training import model_init_kwargs, train_and_save
 
 
@@ -36,7 +36,7 @@ class GRPOScriptArguments(ScriptArguments):
     """TRL's script arguments, and the rewards."""
 
     reward_funcs: list[str] = field(
-        default_factory=list, metadata={"help": "Rewards by name (rewards.py, trl.rewards) or dotted path."}
+        default_factory=list, metadata={"help": "Rewards, by name or as mappings with parameters (see rewards/)."}
     )
 
 
@@ -49,9 +49,10 @@ def main() -> None:
         check_launch(training_args)
         quiet_other_ranks()
         checkpoint = checkpoint_to_resume(training_args, branch)
-        rewards = load_rewards(script_args.reward_funcs)
+        rewards, training_args.reward_weights = load_rewards(script_args.reward_funcs, training_args.reward_weights)
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(script_args, mixture, to_problem, evaluating=evaluating)
+        refuse_missing_columns(rewards, train_rows.column_names)
     except ValueError as error:
         stop(error)
 
