@@ -78,7 +78,7 @@ def _settings(item: Any) -> dict[str, Any]:
 
 
 def _load(settings: dict[str, Any], taken: Sequence[str]) -> Reward | str:
-    name = settings["name"]
+    name = str(settings["name"])
     parameters = {key: value for key, value in settings.items() if key not in _NOT_PARAMETERS}
     if "/" in name:  # a reward model: TRL loads it
         if parameters:
