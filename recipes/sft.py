@@ -26,13 +26,14 @@ from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
 from data import load_rows, to_demonstration
 from launch import check_launch, quiet_other_ranks
+from preview import PreviewArguments, preview
 from training import model_init_kwargs, train_and_save
 
 
 def main() -> None:
     """Train as the command line says."""
-    script_args, training_args, model_args, mixture, branch = parse(
-        ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, BranchArguments
+    script_args, training_args, model_args, mixture, branch, look = parse(
+        ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, BranchArguments, PreviewArguments
     )
     try:
         check_launch(training_args)
@@ -52,7 +53,9 @@ def main() -> None:
         peft_config=get_peft_config(model_args),
         quantization_config=get_quantization_config(model_args),
     )
-    train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
+    preview(trainer, "sft", in_full=look.dry_run)
+    if not look.dry_run:
+        train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
 

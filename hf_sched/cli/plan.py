@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import click
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -32,7 +33,11 @@ def plan_run(config: str, dataset_size: int | None, world_size: int | None, kind
     if json:
         print_json(planned.as_dict())
         return
-    out = console()
+    print_plan(planned, console())
+
+
+def print_plan(planned: Plan, out: Console) -> None:
+    """Write a plan for people."""
     out.print(
         f"[bold]{escape(planned.source)}[/]  {planned.kind}, {_count(planned.num_training_steps, 'optimizer step')}\n"
     )
