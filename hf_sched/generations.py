@@ -81,7 +81,7 @@ class Generations:
 
     @property
     def prompts_per_step(self) -> float:
-        """How many prompts these completions are of, on average."""
+        """How many prompts have so many completions; those that are trained on again count again."""
         return self.completions_per_step / self.num_generations
 
     def batches_per_epoch(self, prompts: int) -> int:

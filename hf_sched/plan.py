@@ -58,6 +58,7 @@ class GRPOPlan:
     prompts_per_generation: int
     optimizer_steps_per_generation: float
     prompts_per_step: float
+    """`completions_per_step / num_generations`; those that are trained on again (`num_iterations`) count again."""
     completions_per_step: int
     generations: int
     """How often the whole run generates."""
