@@ -85,7 +85,11 @@ def check(
     found += grpo.check_generation(subject, known)
     named = re.search(r"--config[_-]file[ =](\S+)", config.comments)
     found += deepspeed.check_deepspeed(subject, named[1] if named else None)
-    found += schedule.check_schedule(subject, find_horizon(subject))
+    if config.given.get("anneal_from"):
+        subject.not_judged.append("the schedule: it is the cooldown of another run's checkpoint (`anneal_from`)")
+    else:
+        wrong = {finding.key.split(".")[0] for finding in found if finding.severity == "error"}
+        found += schedule.check_schedule(subject, find_horizon(subject, wrong))
     return CheckReport(config.source, config.kind, tuple(_in_order(found)), tuple(subject.not_judged))
 
 

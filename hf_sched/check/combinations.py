@@ -24,7 +24,7 @@ def check_combinations(subject: Subject) -> Iterator[Finding]:
 
 def _check_precision(subject: Subject) -> Iterator[Finding]:
     for one, other in (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"), ("load_in_8bit", "load_in_4bit")):
-        if subject.value(one) is True and subject.value(other) is True:
+        if subject.flag(one) and subject.flag(other):
             yield subject.error(other, f"must not be true beside `{one}`: keep one of them")
 
 
@@ -36,7 +36,7 @@ def _check_horizon(subject: Subject) -> Iterator[Finding]:
 
 def _check_best_model(subject: Subject) -> Iterator[Finding]:
     saving, evaluating = subject.text("save_strategy"), subject.text("eval_strategy")
-    if subject.value("load_best_model_at_end") is not True or saving == "best":
+    if not subject.flag("load_best_model_at_end") or saving == "best":
         return
     if saving != evaluating and "evaluation_strategy" not in subject.given:
         yield subject.error(

@@ -78,14 +78,15 @@ def _check_ours(
 ) -> Iterator[Finding]:
     found = list(_check_arguments(subject, entry, arguments))
     yield from found
+    peak = subject.number("learning_rate")
     if found:
+        yield from _check_floor(subject, arguments, peak)
         return
     try:
         entry.read(arguments)
     except ValueError as error:
         yield _of(subject, _named_in(str(error), arguments), error)
         return
-    peak = subject.number("learning_rate")
     total = horizon.num_training_steps
     if total is None:
         yield from _check_floor(subject, arguments, peak)

@@ -90,6 +90,11 @@ class Subject:
         number = self.number(name)
         return int(number) if number is not None and number.is_integer() else None
 
+    def flag(self, name: str) -> bool:
+        """Whether something is on, also where it was written as text that a parser reads so."""
+        value = self.value(name)
+        return value is True or (isinstance(value, str) and value.lower() in ("true", "t", "yes", "y", "on", "1"))
+
     def text(self, name: str) -> str:
         """A word that was written, or the default; of an enum its value."""
         value = self.value(name)

@@ -41,10 +41,11 @@ def check_values(subject: Subject) -> Iterator[Finding]:
     """Values whose type or choice does not fit their argument."""
     for key, value in subject.given.items():
         argument = subject.arguments.get(key)
-        if argument is None or key == "lr_scheduler_type" or isinstance(value, ALSO_TAKEN.get(key, ())):
+        if argument is None or key == "lr_scheduler_type":
             continue
         allowed = choices(key, subject)
-        complaint = judge(argument.hint, value, subject.converts_text, allowed)
+        taken = isinstance(value, ALSO_TAKEN.get(key, ()))
+        complaint = None if taken else judge(argument.hint, value, subject.converts_text, allowed)
         if complaint is not None:
             yield subject.find(complaint.severity, key, complaint.message)
         else:
@@ -121,7 +122,7 @@ def _of_text(options: tuple[Any, ...], text: str, converts_text: bool) -> Compla
         return Complaint(f"is text: write {int(word)} without quotes", severity)
     number = _as_number(word)
     if float in options and number is not None:
-        return Complaint(f"is text, since YAML takes only numbers with a point and a sign for such: write {scientific(number)}", severity)
+        return Complaint(f"is text, not a number (YAML wants a point before the e and a sign behind it): write {scientific(number)}", severity)
     if int in options and number is not None and number.is_integer():
         return Complaint(f"must be a whole number, received the text {text!r}: write {int(number)}")
     item = next((typing.get_args(option) for option in options if typing.get_origin(option) is list), None)
