@@ -75,16 +75,24 @@ def _check_learning_rate(subject: Subject) -> Iterator[Finding]:
 def _check_steps(subject: Subject) -> Iterator[Finding]:
     for key, strategy in _STEPS_OR_SHARE.items():
         number = subject.number(key)
-        if key in subject.given and number is not None and number > 1 and not number.is_integer():
-            if subject.text(strategy) == "steps":
-                yield subject.error(key, f"must be a whole number of steps, or a share of the run below 1, received {number:g}")
+        odd = number is not None and number > 1 and not number.is_integer()
+        if odd and key in subject.given and subject.text(strategy) == "steps":
+            yield subject.error(
+                key, f"must be a whole number of steps, or a share of the run below 1, received {number:g}"
+            )
     if subject.number("logging_steps") == 0 and subject.text("logging_strategy") == "steps":
         yield subject.error("logging_steps", 'must be above 0: write logging_strategy: "no" to log nothing')
     warmup = subject.number("warmup_steps")
     if warmup is not None and warmup > 1 and not warmup.is_integer():
-        yield subject.warning("warmup_steps", f"is {warmup:g}, of which the Trainer takes {int(warmup)}: write a whole number, or a share of the run below 1")
+        yield subject.warning(
+            "warmup_steps",
+            f"is {warmup:g}, of which the Trainer takes {int(warmup)}: write a whole number, or a share of the run "
+            "below 1",
+        )
     if subject.number("max_steps") == 0:
-        yield subject.warning("max_steps", "is 0, which counts as not given: leave it out, or write the optimizer steps of the run")
+        yield subject.warning(
+            "max_steps", "is 0, which counts as not given: leave it out, or write the optimizer steps of the run"
+        )
 
 
 def _after_the_name(error: ValueError, key: str, subject: Subject) -> str:

@@ -75,7 +75,7 @@ def _function(name: str) -> Any:
     if name == "reduce_lr_on_plateau":
         from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-        return ReduceLROnPlateau.__init__ if False else ReduceLROnPlateau
+        return ReduceLROnPlateau
     if name == "greedy":
         from transformers.optimization import GreedyLR
 
@@ -90,9 +90,7 @@ def _hints(function: Any) -> dict[str, Any]:
         return {}
 
 
-def _make(
-    subject: Subject, name: str, arguments: Mapping[str, Any], total: int, warmup: int
-) -> tuple[str, str] | None:
+def _make(subject: Subject, name: str, arguments: Mapping[str, Any], total: int, warmup: int) -> tuple[str, str] | None:
     """Make it as the Trainer does and take its first and last step; the key and the message if that fails."""
     import torch
     from transformers import get_scheduler
@@ -108,7 +106,9 @@ def _make(
         except Exception as error:
             named = next((key for key in arguments if f"{key}" in str(error)), None)
             key = f"lr_scheduler_kwargs.{named}" if named else "lr_scheduler_kwargs"
-            return (key if arguments else "lr_scheduler_type"), f"is refused by transformers' {name}: {_instead(name, error)}"
+            return (
+                key if arguments else "lr_scheduler_type"
+            ), f"is refused by transformers' {name}: {_instead(name, error)}"
     return None
 
 
@@ -126,16 +126,18 @@ def _check_floor(subject: Subject, name: str, arguments: Mapping[str, Any]) -> I
     floor = arguments.get("lr_end", 1e-7) if name == "polynomial" else arguments.get("min_lr")
     if isinstance(floor, (int, float)) and peak and floor > peak and name not in ("reduce_lr_on_plateau", "greedy"):
         key = "lr_end" if name == "polynomial" else "min_lr"
-        yield subject.error(f"lr_scheduler_kwargs.{key}", f"must be at most the `learning_rate` {peak:g}, received {floor:g}")
+        yield subject.error(
+            f"lr_scheduler_kwargs.{key}", f"must be at most the `learning_rate` {peak:g}, received {floor:g}"
+        )
     for key in ("min_lr_rate", "min_lr_ratio"):
         share = arguments.get(key)
         if isinstance(share, (int, float)) and not 0 <= share <= 1:
-            yield subject.error(f"lr_scheduler_kwargs.{key}", f"must be a share of the peak, from 0 to 1, received {share:g}")
+            yield subject.error(
+                f"lr_scheduler_kwargs.{key}", f"must be a share of the peak, from 0 to 1, received {share:g}"
+            )
 
 
-def _check_stable(
-    subject: Subject, arguments: Mapping[str, Any], horizon: Horizon, warmup: int
-) -> Iterator[Finding]:
+def _check_stable(subject: Subject, arguments: Mapping[str, Any], horizon: Horizon, warmup: int) -> Iterator[Finding]:
     total = horizon.num_training_steps
     decay, stable = arguments.get("num_decay_steps"), arguments.get("num_stable_steps")
     if total is None:
@@ -146,6 +148,14 @@ def _check_stable(
     used = warmup + decay + (stable if isinstance(stable, int) else 0)
     parts = f"{warmup} warmup + {f'{stable} stable + ' if stable is not None else ''}{decay} decay"
     if used > total:
-        yield subject.error("lr_scheduler_kwargs.num_decay_steps", f"{parts} = {used} steps do not fit into a run of {total} ({horizon.source}), so the decay is cut off: write num_decay_steps: {max(total - used + decay, 1)} or less")
+        yield subject.error(
+            "lr_scheduler_kwargs.num_decay_steps",
+            f"{parts} = {used} steps do not fit into a run of {total} ({horizon.source}), so the decay is cut off: "
+            f"write num_decay_steps: {max(total - used + decay, 1)} or less",
+        )
     elif stable is not None and used < total:
-        yield subject.warning("lr_scheduler_kwargs.num_stable_steps", f"{parts} = {used} steps end before the run of {total} ({horizon.source}), whose rest trains at the floor: leave it out")
+        yield subject.warning(
+            "lr_scheduler_kwargs.num_stable_steps",
+            f"{parts} = {used} steps end before the run of {total} ({horizon.source}), whose rest trains at the floor: "
+            "leave it out",
+        )

@@ -66,16 +66,31 @@ def _check(subject: Subject, found: Any, key: str, place: str) -> Iterator[Findi
     if "scheduler" in found:
         name = found["scheduler"].get("type") if isinstance(found["scheduler"], Mapping) else found["scheduler"]
         wins_over = subject.text("lr_scheduler_type")
-        yield subject.error(key, f"{place} has a `scheduler` of its own ({name}), which wins silently over lr_scheduler_type: {wins_over}: delete that block")
+        yield subject.error(
+            key,
+            f"{place} has a `scheduler` of its own ({name}), which wins silently over "
+            f"lr_scheduler_type: {wins_over}: delete that block",
+        )
     for path, argument in _SAME.items():
         theirs, ours = _number(_look_up(found, path)), subject.number(argument)
         if theirs is not None and ours is not None and theirs != ours:
-            yield subject.error(key, f"{place} sets {path} to {theirs:g}, but `{argument}` is {ours:g}: write \"auto\" there")
+            yield subject.error(
+                key, f'{place} sets {path} to {theirs:g}, but `{argument}` is {ours:g}: write "auto" there'
+            )
     for half in ("fp16", "bf16"):
         theirs = _look_up(found, f"{half}.enabled")
-        ours_on = subject.value(half) is True or (half == "bf16" and subject.value(half) is None and subject.value("fp16") is not True and subject.kind != "trainer")
+        ours_on = subject.value(half) is True or (
+            half == "bf16"
+            and subject.value(half) is None
+            and subject.value("fp16") is not True
+            and subject.kind != "trainer"
+        )
         if isinstance(theirs, bool) and theirs != ours_on and subject.value(f"{half}_full_eval") is not True:
-            yield subject.error(key, f"{place} sets {half}.enabled to {str(theirs).lower()}, but `{half}` is {str(ours_on).lower()}: write \"auto\" there")
+            yield subject.error(
+                key,
+                f"{place} sets {half}.enabled to {str(theirs).lower()}, but `{half}` is {str(ours_on).lower()}: "
+                'write "auto" there',
+            )
 
 
 def _named_by_accelerate(path: Path | None) -> str | None:

@@ -14,7 +14,10 @@ def check_generation(subject: Subject, processes: int | None) -> Iterator[Findin
     if subject.kind not in ("grpo", "rloo"):
         return
     if subject.value("auto_find_batch_size") is True:
-        yield subject.error("auto_find_batch_size", "would break up groups of completions: leave it out, and lower `per_device_train_batch_size`")
+        yield subject.error(
+            "auto_find_batch_size",
+            "would break up groups of completions: leave it out, and lower `per_device_train_batch_size`",
+        )
     batch, group = subject.whole("generation_batch_size"), subject.whole("num_generations")
     per_device, rounds = subject.whole("per_device_train_batch_size"), subject.whole("steps_per_generation")
     accumulation = subject.whole("gradient_accumulation_steps")
@@ -41,17 +44,26 @@ def _check_batch(subject: Subject, batch: int, group: int, per_device: int, proc
             f"write {at_once * max(1, round(batch / at_once))}",
         )
     if batch % group:
-        yield subject.error("generation_batch_size", f"must be a multiple of num_generations ({group}), received {batch}: write {math.ceil(batch / group) * group}")
+        yield subject.error(
+            "generation_batch_size",
+            f"must be a multiple of num_generations ({group}), received {batch}: "
+            f"write {math.ceil(batch / group) * group}",
+        )
 
 
-def _check_groups(subject: Subject, group: int, per_device: int, rounds: int, processes: int | None) -> Iterator[Finding]:
+def _check_groups(
+    subject: Subject, group: int, per_device: int, rounds: int, processes: int | None
+) -> Iterator[Finding]:
     batch = per_device * rounds
     if batch % group == 0:
         return
     if processes is None:
         needed = group // math.gcd(batch, group)
-        _note(subject, f"whether groups of {group} completions (`num_generations`) fill a generation batch, as they do on "
-              f"{needed}, {2 * needed}, ... processes")
+        _note(
+            subject,
+            f"whether groups of {group} completions (`num_generations`) fill a generation batch, as they do on "
+            f"{needed}, {2 * needed}, ... processes",
+        )
         return
     if batch * processes % group:
         fitting = [size for size in range(2, batch * processes + 1) if batch * processes % size == 0]
@@ -75,7 +87,9 @@ def _check_evaluation(subject: Subject, group: int, processes: int | None) -> It
     if processes is None:
         _note(subject, f"whether groups of {group} completions fill an evaluation batch")
     elif per_device * processes % group:
-        key = next((k for k in ("per_device_eval_batch_size", "num_generations_eval") if k in subject.given), "eval_strategy")
+        key = next(
+            (k for k in ("per_device_eval_batch_size", "num_generations_eval") if k in subject.given), "eval_strategy"
+        )
         yield subject.error(
             key,
             f"an evaluation batch of {per_device} * {processes} completions must hold whole groups of {group}: "

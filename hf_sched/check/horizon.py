@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from hf_sched import registry
 from hf_sched.check.subject import Subject
 from hf_sched.plan import plan
 
@@ -49,7 +50,8 @@ def _length(subject: Subject, wrong: Collection[str]) -> tuple[int | None, str, 
         steps = subject.whole("max_steps")
         if steps is not None and steps > 0:
             return steps, "`max_steps`", None
-        subject.not_judged.append(f"whether warmup and schedule fit the run: {error}")
+        if subject.text("lr_scheduler_type") in registry.available() or (subject.number("warmup_steps") or 0) >= 1:
+            subject.not_judged.append(f"whether warmup and schedule fit the run: {error}")
         return None, "", None
     if "max_steps" in given and given["max_steps"] > 0:
         return planned.num_training_steps, "`max_steps`", planned.steps_per_epoch

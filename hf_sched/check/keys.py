@@ -26,12 +26,14 @@ def check_repeated(subject: Subject) -> Iterator[Finding]:
     """Keys that are there more than once, of which a YAML loader silently takes the last."""
     for key, lines in subject.positions.repeated.items():
         places = ", ".join(map(str, lines))
-        yield subject.error(key, f"is given {len(lines)} times (lines {places}), of which only the last counts: keep one")
+        yield subject.error(
+            key, f"is given {len(lines)} times (lines {places}), of which only the last counts: keep one"
+        )
 
 
-def near(word: str, known: Iterable[str]) -> str | None:
+def near(word: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:
     """The known word that is so near that a slip of the pen explains the difference."""
-    return next(iter(difflib.get_close_matches(word.replace("-", "_"), list(known), n=1, cutoff=0.8)), None)
+    return next(iter(difflib.get_close_matches(word.replace("-", "_"), list(known), n=1, cutoff=cutoff)), None)
 
 
 def _known(subject: Subject) -> set[str]:
@@ -50,22 +52,31 @@ def _unknown(key: str, subject: Subject) -> Finding:
     kind = _called(subject.kind)
     entry = moved(key, subject)
     if entry is not None and entry.to in subject.given:
-        return subject.error(key, f"is no longer an argument: leave it out, `{entry.to}` is given")
+        return subject.error(key, f"is no argument of {kind} now: leave it out, `{entry.to}` is given")
     if entry is not None:
-        return subject.error(key, f"is no longer an argument: {entry.advice(value)}")
+        return subject.error(key, f"is no argument of {kind} now: {entry.advice(value)}")
+    same = ELSEWHERE.get(key)
+    if same in subject.arguments:
+        return subject.error(
+            key,
+            f"is no argument of {kind}: `{same}` may be what is meant, or `--allow {key}` if your script takes it",
+        )
     meant = near(key, subject.arguments)
     if meant:
-        return subject.error(key, f"is not an argument of {kind}: did you mean `{meant}`?")
+        surely = near(key, [meant], cutoff=0.9) is not None
+        allow = "" if surely else f" (`--allow {key}` if your script takes it)"
+        return subject.error(key, f"is no argument of {kind}: did you mean `{meant}`?{allow}")
     others = kinds_with(key)
     if others and subject.kind != "trainer":
         names = " and ".join(map(_called, others[:3]))
-        return subject.error(key, f"is an argument of {names}, not of {kind}: leave it out, or check with `--kind {others[0]}`")
-    same = ELSEWHERE.get(key)
-    if same in subject.arguments:
-        return subject.error(key, f"is not an argument of {kind}: `{same}` may be what is meant, or `--allow {key}` if your script takes it")
+        return subject.error(
+            key, f"is an argument of {names}, not of {kind}: leave it out, or check with `--kind {others[0]}`"
+        )
     if subject.kind == "trainer":
-        return subject.warning(key, f"is not an argument of {kind}: fine (`--allow {key}`) if your script takes it itself")
-    return subject.error(key, f"is not an argument of {kind} or of TRL's script: leave it out, or `--allow {key}` if your script takes it")
+        return subject.warning(key, f"is no argument of {kind}: fine (`--allow {key}`) if your script takes it itself")
+    return subject.error(
+        key, f"is no argument of {kind} or of TRL's script: leave it out, or `--allow {key}` if your script takes it"
+    )
 
 
 def _called(kind: str) -> str:

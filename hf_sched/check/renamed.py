@@ -1,7 +1,7 @@
 """Keys that earlier versions of transformers and TRL had, and what stands for them now.
 
-Taken from the dataclasses of transformers 4.36 to 4.57 and of TRL 0.7 to 1.8, against transformers 5.23 and TRL 1.16. Where
-an older version is installed, a key that it still has is not looked up here.
+Taken from the dataclasses of transformers 4.36 to 4.57 and of TRL 0.7 to 1.8, against transformers 5.23 and TRL 1.16.
+Where an older version is installed, a key that it still has is not looked up here.
 """
 
 from __future__ import annotations
@@ -56,13 +56,16 @@ _BY_COLLATOR = "the data collator pads by itself"
 
 RENAMED: dict[str, Moved | tuple[Moved, ...]] = {
     # transformers
-    "warmup_ratio": Moved("warmup_steps", lambda value: f"warmup_steps: {written(value)}  # below 1: a share of the run"),
+    "warmup_ratio": Moved(
+        "warmup_steps", lambda value: f"warmup_steps: {written(value)}  # below 1: a share of the run"
+    ),
     "evaluation_strategy": Moved("eval_strategy"),
     "no_cuda": Moved("use_cpu"),
     "per_gpu_train_batch_size": Moved("per_device_train_batch_size"),
     "per_gpu_eval_batch_size": Moved("per_device_eval_batch_size"),
-    "overwrite_output_dir": Moved(how="what is in `output_dir` is overwritten anyway; to go on from it, "
-                                  "`resume_from_checkpoint`"),
+    "overwrite_output_dir": Moved(
+        how="what is in `output_dir` is overwritten anyway; to go on from it, `resume_from_checkpoint`"
+    ),
     "logging_dir": Moved(how="set the environment variable TENSORBOARD_LOGGING_DIR"),
     "save_safetensors": Moved(how="checkpoints are always safetensors"),
     "group_by_length": Moved(
@@ -147,8 +150,9 @@ RENAMED: dict[str, Moved | tuple[Moved, ...]] = {
     "min_density_ratio": Moved(how="it is gone"),
     "max_density_ratio": Moved(how="it is gone"),
     # GRPO and RLOO
-    "vllm_device": Moved(how="vLLM shares the training GPUs (`vllm_mode: colocate`), or is a server of its own "
-                         "(`vllm_mode: server`)"),
+    "vllm_device": Moved(
+        how="vLLM shares the training GPUs (`vllm_mode: colocate`), or is a server of its own (`vllm_mode: server`)"
+    ),
     "vllm_dtype": Moved(how="vLLM takes the model's; a server's is set by `trl vllm-serve --dtype`"),
     "vllm_max_model_len": Moved("vllm_max_model_length", kinds=("grpo", "rloo")),
     "vllm_enable_prefix_caching": Moved(how="a server's is set by `trl vllm-serve --enable_prefix_caching`"),
@@ -173,8 +177,9 @@ RENAMED: dict[str, Moved | tuple[Moved, ...]] = {
     "kl_coef": Moved("beta", kinds=("rloo", "grpo")),
     "rloo_k": Moved("num_generations", kinds=("rloo",)),
     "normalize_advantage": Moved("normalize_advantages", kinds=("rloo",)),
-    "normalize_reward": Moved(how="it is gone; `reward_clip_range` and `normalize_advantages` are what there is",
-                              kinds=("rloo",)),
+    "normalize_reward": Moved(
+        how="it is gone; `reward_clip_range` and `normalize_advantages` are what there is", kinds=("rloo",)
+    ),
     "whiten_rewards": Moved(how="it is gone; `normalize_advantages` is what there is", kinds=("rloo",)),
     "token_level_kl": Moved(how="the KL divergence is that of sequences"),
     "cliprange_value": Moved(how="it is PPO's"),

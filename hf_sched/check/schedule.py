@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -65,10 +64,14 @@ def _check_warmup(subject: Subject, horizon: Horizon, name: str) -> Iterator[Fin
     if total is not None and warmup >= total > 0:
         yield subject.error(
             "warmup_steps",
-            f"is a warmup of {warmup} steps in a run of {total} ({horizon.source}), which so never reaches its learning rate: "
-            "write fewer, or a share of the run (warmup_steps: 0.05)",
+            f"is a warmup of {warmup} steps in a run of {total} ({horizon.source}), which so never reaches its "
+            "learning rate: write fewer, or a share of the run (warmup_steps: 0.05)",
         )
-    elif name in ("constant", "reduce_lr_on_plateau", "greedy") and "warmup_steps" in subject.given and subject.number("warmup_steps"):
+    elif (
+        name in ("constant", "reduce_lr_on_plateau", "greedy")
+        and "warmup_steps" in subject.given
+        and subject.number("warmup_steps")
+    ):
         instead = ": write lr_scheduler_type: constant_with_warmup" if name == "constant" else ": leave it out"
         yield subject.error("warmup_steps", f"is ignored by `lr_scheduler_type: {name}`{instead}")
 
@@ -105,7 +108,9 @@ def _check_ours(
     for warning in caught:
         if warning.category is UserWarning:
             text = str(warning.message).removeprefix(f"{entry.name}: ")
-            yield subject.warning("lr_scheduler_kwargs" if arguments else "lr_scheduler_type", f"{text} ({horizon.source})")
+            yield subject.warning(
+                "lr_scheduler_kwargs" if arguments else "lr_scheduler_type", f"{text} ({horizon.source})"
+            )
 
 
 def _check_arguments(subject: Subject, entry: registry.Entry, arguments: Mapping[str, Any]) -> Iterator[Finding]:
@@ -113,7 +118,9 @@ def _check_arguments(subject: Subject, entry: registry.Entry, arguments: Mapping
     needed = [name for name, value in entry.parameters.items() if value.default is value.empty]
     missing = [name for name in needed if arguments.get(name) is None]
     for name in missing:
-        yield subject.error("lr_scheduler_kwargs", f"{entry.name} needs the argument `{name}`: see `hf-sched show {entry.name}`")
+        yield subject.error(
+            "lr_scheduler_kwargs", f"{entry.name} needs the argument `{name}`: see `hf-sched show {entry.name}`"
+        )
     for name, value in arguments.items():
         try:
             if name not in entry.arguments:
@@ -134,7 +141,8 @@ def _check_floor(subject: Subject, arguments: Mapping[str, Any], peak: float | N
     if peak is not None and floor > peak > 0:
         yield subject.error(
             "lr_scheduler_kwargs.min_lr",
-            f"must be at most the `learning_rate` {peak:g}, received {floor:g}: write less, or floor_ratio, a share of the peak",
+            f"must be at most the `learning_rate` {peak:g}, received {floor:g}: write less, or "
+            "floor_ratio, a share of the peak",
         )
 
 
@@ -148,8 +156,3 @@ def _of(subject: Subject, name: str | None, error: Exception) -> Finding:
     if not name and not subject.given.get("lr_scheduler_kwargs"):
         key = "lr_scheduler_type"
     return subject.error(key, str(error).removeprefix(f"`{name}` "))
-
-
-def steps_of_warmup(warmup: float, total: int) -> int:
-    """As `TrainingArguments.get_warmup_steps`."""
-    return int(warmup) if warmup >= 1 else math.ceil(total * warmup)

@@ -62,10 +62,18 @@ def judge(hint: Any, value: Any, converts_text: bool, allowed: tuple[str, ...] =
     if any(_fits(option, value) for option in options):
         return None
     if value is None:
-        return None if bool in options else Complaint(f"must be {_describe(options)}, received nothing: leave it out for the default")
+        return (
+            None
+            if bool in options
+            else Complaint(f"must be {_describe(options)}, received nothing: leave it out for the default")
+        )
     if isinstance(value, bool) and allowed:
         word = next((word for word in allowed if word == ("no" if value is False else "yes")), None)
-        instead = f"YAML reads {word} as {str(value).lower()}: write \"{word}\" in quotes" if word else f"write one of {', '.join(allowed)}"
+        instead = (
+            f'YAML reads {word} as {str(value).lower()}: write "{word}" in quotes'
+            if word
+            else f"write one of {', '.join(allowed)}"
+        )
         return Complaint(f"must be one of {', '.join(allowed)}, received {written(value)}: {instead}")
     if isinstance(value, str):
         return _of_text(options, value, converts_text)
@@ -88,7 +96,9 @@ def _options(hint: Any) -> tuple[Any, ...]:
 def _fits(option: Any, value: Any) -> bool:
     origin = typing.get_origin(option) or option
     if origin is typing.Literal:
-        return any(value is choice or (value == choice and type(value) is type(choice)) for choice in typing.get_args(option))
+        return any(
+            value is choice or (value == choice and type(value) is type(choice)) for choice in typing.get_args(option)
+        )
     if origin is types.NoneType:
         return value is None
     if origin is bool:
@@ -122,7 +132,10 @@ def _of_text(options: tuple[Any, ...], text: str, converts_text: bool) -> Compla
         return Complaint(f"is text: write {int(word)} without quotes", severity)
     number = _as_number(word)
     if float in options and number is not None:
-        return Complaint(f"is text, not a number (YAML wants a point before the e and a sign behind it): write {scientific(number)}", severity)
+        return Complaint(
+            f"is text, not a number (YAML wants a point before the e and a sign behind it): write {scientific(number)}",
+            severity,
+        )
     if int in options and number is not None and number.is_integer():
         return Complaint(f"must be a whole number, received the text {text!r}: write {int(number)}")
     item = next((typing.get_args(option) for option in options if typing.get_origin(option) is list), None)
@@ -177,7 +190,9 @@ def _check_json(key: str, text: str, subject: Subject) -> Iterator[Finding]:
     except json.JSONDecodeError:
         is_mapping = False
     if not is_mapping:
-        yield subject.error(key, f"must be a mapping, or one in JSON, received the text {text!r}: write {key}: {{NAME: VALUE}}")
+        yield subject.error(
+            key, f"must be a mapping, or one in JSON, received the text {text!r}: write {key}: {{NAME: VALUE}}"
+        )
 
 
 def _check_fields(key: str, entry: Mapping[str, Any], cls: Any, subject: Subject) -> Iterator[Finding]:

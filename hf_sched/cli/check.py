@@ -33,7 +33,7 @@ def check_paths(
     reports: list[Any] = []
     for path in paths:
         if path.is_dir():
-            from hf_sched.audit import audit
+            from hf_sched.audit import audit  # type: ignore[import-not-found,unused-ignore]
 
             reports.append(audit(path))
         else:
@@ -105,7 +105,9 @@ def _print_check(path: Path, report: CheckReport) -> None:
         console.print(Text(f"{path}: not judged: {note}"), soft_wrap=not console.is_terminal)
     errors = len(report.errors)
     warnings = len(report.findings) - errors
-    console.print(Text(f"{path}: {_count(errors, 'error')}, {_count(warnings, 'warning')}, as {report.kind}"), soft_wrap=True)
+    console.print(
+        Text(f"{path}: {_count(errors, 'error')}, {_count(warnings, 'warning')}, as {report.kind}"), soft_wrap=True
+    )
 
 
 def _count(number: int, noun: str) -> str:
