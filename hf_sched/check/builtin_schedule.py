@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
 import warnings
 from collections.abc import Iterator, Mapping
@@ -104,7 +105,7 @@ def _make(subject: Subject, name: str, arguments: Mapping[str, Any], total: int,
             for step in (warmup, total) if hasattr(scheduler, "lr_lambdas") else ():
                 scheduler.lr_lambdas[0](step)
         except Exception as error:
-            named = next((key for key in arguments if f"{key}" in str(error)), None)
+            named = named_in(str(error), arguments)
             key = f"lr_scheduler_kwargs.{named}" if named else "lr_scheduler_kwargs"
             return (
                 key if arguments else "lr_scheduler_type"
@@ -159,3 +160,11 @@ def _check_stable(subject: Subject, arguments: Mapping[str, Any], horizon: Horiz
             f"{parts} = {used} steps end before the run of {total} ({horizon.source}), whose rest trains at the floor: "
             "leave it out",
         )
+
+
+def named_in(message: str, arguments: Mapping[str, Any]) -> str | None:
+    """The argument that an error is about, if it names one."""
+    places = {name: message.find(f"`{name}`") for name in arguments if f"`{name}`" in message}
+    if places:
+        return min(places, key=lambda name: places[name])
+    return next((name for name in arguments if re.search(rf"\b{name.replace('_', '[_ ]')}\b", message)), None)

@@ -72,7 +72,8 @@ def _check_groups(
         yield subject.error(
             "num_generations" if "num_generations" in subject.given else "per_device_train_batch_size",
             f"{group} completions a prompt (`num_generations`) must divide the generation batch of {batch * processes} "
-            f"({per_device} a process * {rounds} steps * {processes} {'process' if processes == 1 else 'processes'}): "
+            f"(per_device_train_batch_size {per_device} * steps_per_generation {rounds} * {processes} "
+            f"{'process' if processes == 1 else 'processes'}): "
             f"write {instead}",
         )
 

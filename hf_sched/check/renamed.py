@@ -85,7 +85,7 @@ RENAMED: dict[str, Moved | tuple[Moved, ...]] = {
         "include_for_metrics", lambda value: f"include_for_metrics: [{'inputs' if value else ''}]"
     ),
     "include_tokens_per_second": Moved(
-        "include_num_input_tokens_seen", lambda value: f"include_num_input_tokens_seen: {'all' if value else 'no'!r}"
+        "include_num_input_tokens_seen", lambda value: f"include_num_input_tokens_seen: {written(bool(value))}"
     ),
     "use_mps_device": Moved(how="an MPS device is used where there is one"),
     "fp16_backend": Moved(how=_NATIVE),

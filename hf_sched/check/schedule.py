@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_sched import registry
 from hf_sched.arguments import EpochsUnknown
-from hf_sched.check.builtin_schedule import check_builtin
+from hf_sched.check.builtin_schedule import check_builtin, named_in
 from hf_sched.check.finding import Finding
 from hf_sched.check.horizon import Horizon
 from hf_sched.check.subject import Subject
@@ -88,7 +88,7 @@ def _check_ours(
     try:
         entry.read(arguments)
     except ValueError as error:
-        yield _of(subject, _named_in(str(error), arguments), error)
+        yield _of(subject, named_in(str(error), arguments), error)
         return
     total = horizon.num_training_steps
     if total is None:
@@ -104,7 +104,7 @@ def _check_ours(
             subject.not_judged.append(f"the schedule: {error}")
             yield from _check_floor(subject, arguments, peak)
         except ValueError as error:
-            yield _of(subject, _named_in(str(error), arguments), error)
+            yield _of(subject, named_in(str(error), arguments), error)
     for warning in caught:
         if warning.category is UserWarning:
             text = str(warning.message).removeprefix(f"{entry.name}: ")
@@ -144,11 +144,6 @@ def _check_floor(subject: Subject, arguments: Mapping[str, Any], peak: float | N
             f"must be at most the `learning_rate` {peak:g}, received {floor:g}: write less, or "
             "floor_ratio, a share of the peak",
         )
-
-
-def _named_in(message: str, arguments: Mapping[str, Any]) -> str | None:
-    places = {name: message.find(f"`{name}`") for name in arguments if f"`{name}`" in message}
-    return min(places, key=lambda name: places[name]) if places else None
 
 
 def _of(subject: Subject, name: str | None, error: Exception) -> Finding:

@@ -134,10 +134,10 @@ def classes_of(kind: str) -> list[type]:
     module, name = _TRAINING_ARGUMENTS[kind]
     classes = [getattr(importlib.import_module(module), name)]
     if module == "trl":
-        places = [("trl", other) for other in _SCRIPT_ARGUMENTS]
-        if kind in _OWN_SCRIPT_ARGUMENTS:
-            places.append(_OWN_SCRIPT_ARGUMENTS[kind])
-        classes += [getattr(importlib.import_module(place), other) for place, other in places]
+        for other in _SCRIPT_ARGUMENTS:
+            own = _OWN_SCRIPT_ARGUMENTS.get(kind) if other == "ScriptArguments" else None
+            place, other = own or ("trl", other)
+            classes.append(getattr(importlib.import_module(place), other))
     return classes
 
 

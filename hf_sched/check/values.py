@@ -59,6 +59,8 @@ def judge(hint: Any, value: Any, converts_text: bool, allowed: tuple[str, ...] =
     `converts_text`: whether the parser makes numbers and truth values of text.
     """
     options = _options(hint)
+    if converts_text and set(options) == {str, bool} and isinstance(value, str) and value.lower() not in _TRUTH:
+        return Complaint(f"must be true or false for TRL's parser, received {value!r}: write true")
     if any(_fits(option, value) for option in options):
         return None
     if value is None:
