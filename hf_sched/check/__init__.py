@@ -64,7 +64,7 @@ def check(
     Raises:
         ValueError: It is a configuration of another program.
     """
-    from hf_sched.check import bounds, combinations, deepspeed, grpo, keys, renamed, schedule, values
+    from hf_sched.check import bounds, combinations, construct, deepspeed, grpo, keys, renamed, schedule, values
     from hf_sched.check.foreign import refuse_foreign
     from hf_sched.check.horizon import find_horizon
     from hf_sched.check.subject import Subject
@@ -85,6 +85,7 @@ def check(
     found += grpo.check_generation(subject, known)
     named = re.search(r"--config[_-]file[ =](\S+)", config.comments)
     found += deepspeed.check_deepspeed(subject, named[1] if named else None)
+    found += construct.check_construction(subject, {finding.key: finding for finding in found})
     if config.given.get("anneal_from"):
         subject.not_judged.append("the schedule: it is the cooldown of another run's checkpoint (`anneal_from`)")
     else:

@@ -25,6 +25,9 @@ _COMPARED_IN_CODE = (
     "f_divergence_type",
 )
 
+# Not among the choices that are declared, but taken with a warning.
+_RENAMED_WORDS = {"packing_strategy": ("bfd-requeue",)}
+
 
 def choices(key: str, subject: Subject) -> tuple[str, ...]:
     """The words that an argument takes; empty where it takes any, or nobody says."""
@@ -32,7 +35,7 @@ def choices(key: str, subject: Subject) -> tuple[str, ...]:
         return ("all", "none", *_trackers())
     argument = subject.arguments[key]
     if argument.choices:
-        return tuple(map(str, argument.choices))
+        return (*map(str, argument.choices), *_RENAMED_WORDS.get(key, ()))
     for option in (argument.hint, *typing.get_args(argument.hint)):
         if isinstance(option, type) and issubclass(option, Enum) and issubclass(option, str):
             return tuple(str(member.value) for member in option)

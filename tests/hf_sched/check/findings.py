@@ -41,7 +41,7 @@ def assert_error(finding: Finding, key: str, part: str) -> None:
 
 
 def refused(kind: str = "sft", **given: Any) -> str | None:
-    """What TRL's parser and the dataclasses say of them: an error, or the keys that are dropped; None: they are taken."""
+    """What TRL's parser and the dataclasses say of them: an error, or which keys it drops; None: taken."""
     from trl import TrlParser
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stderr(StringIO()) as printed:

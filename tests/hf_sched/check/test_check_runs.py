@@ -321,3 +321,36 @@ def test_what_is_not_used_is_a_warning():
 def test_losses_and_their_weights():
     assert_error(find("dpo", loss_type=["sigmoid", "sft"], loss_weights=[1.0]), "loss_weights", "a weight for each")
     assert refused("dpo", loss_type=["sigmoid", "sft"], loss_weights=[1.0])
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"log_completions_hub_repo": "me/x"}, "log_completions_hub_repo"),
+        ({"vllm_importance_sampling_clip_min": 4.0}, "vllm_importance_sampling_clip_min"),
+    ],
+)
+def test_rules_that_only_the_dataclass_knows(given, key):
+    assert_error(find("grpo", world_size=8, **given), key, "is refused by GRPOConfig")
+    assert refused("grpo", **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "part"),
+    [
+        ({"pad_token": "x"}, "`pad_token` is deprecated"),
+        ({"truncation_mode": "keep_end"}, "keep_start"),
+        ({"packing_strategy": "bfd-requeue"}, "bfd_split"),
+        ({"loss_type": "chunked_nll"}, "nll"),
+    ],
+)
+def test_what_the_dataclass_warns_of(given, part):
+    found = find(**given)
+    assert (found.severity, found.key) == ("warning", next(iter(given)))
+    assert part in found.message
+    assert refused(**given) is None
+
+
+def test_hardware_is_not_judged():
+    assert not report(bf16=True, tf32=True, torch_compile=True, fsdp=True).findings
+    assert not report("trainer", bf16=True, bf16_full_eval=True, optim="adamw_bnb_8bit").findings
