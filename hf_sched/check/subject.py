@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import typing
 from collections.abc import Mapping
 from functools import cache, cached_property
@@ -132,6 +133,8 @@ def arguments_of(kind: str) -> dict[str, Argument]:
 def classes_of(kind: str) -> list[type]:
     """The dataclasses whose arguments a configuration of a kind may have: the trainer's first."""
     module, name = _TRAINING_ARGUMENTS[kind]
+    if not _is_there(module):
+        raise ValueError(f"a configuration for {kind} is checked with {module}, which is not installed: install it")
     classes = [getattr(importlib.import_module(module), name)]
     if module == "trl":
         for other in _SCRIPT_ARGUMENTS:
@@ -143,4 +146,9 @@ def classes_of(kind: str) -> list[type]:
 
 def kinds_with(name: str) -> list[str]:
     """The kinds of trainer that have an argument."""
-    return [kind for kind in KINDS if name in arguments_of(kind)]
+    return [kind for kind in KINDS if _is_there(_TRAINING_ARGUMENTS[kind][0]) and name in arguments_of(kind)]
+
+
+@cache
+def _is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
