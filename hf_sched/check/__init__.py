@@ -83,8 +83,9 @@ def check(
         subject.not_judged.append(f"the number of processes: {error}")
         known = None
     found += grpo.check_generation(subject, known)
-    named = re.search(r"--config[_-]file[ =](\S+)", config.comments)
-    found += deepspeed.check_deepspeed(subject, named[1] if named else None)
+    named = re.search(r"--(?:config[_-]file|accelerate_config)[ =](\S+)", config.comments)
+    launch = named[1] if named else config.given.get("accelerate_config")
+    found += deepspeed.check_deepspeed(subject, str(launch) if launch else None)
     found += construct.check_construction(subject, {finding.key: finding for finding in found})
     if config.given.get("anneal_from"):
         subject.not_judged.append("the schedule: it is the cooldown of another run's checkpoint (`anneal_from`)")

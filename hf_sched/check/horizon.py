@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hf_sched import registry
 from hf_sched.check.subject import Subject
 from hf_sched.plan import plan
+from hf_sched.world_size import LAUNCH_KEYS
 
 # They do not change the length, and a plan refuses what this check reports by itself.
 _OF_THE_SCHEDULE = ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate", "warmup_steps")
@@ -41,7 +42,7 @@ def _length(subject: Subject, wrong: Collection[str]) -> tuple[int | None, str, 
     given = {
         key: value
         for key, value in subject.given.items()
-        if key in subject.arguments and key not in wrong and key not in _OF_THE_SCHEDULE
+        if key in (*subject.arguments, *LAUNCH_KEYS) and key not in (*wrong, *_OF_THE_SCHEDULE)
     }
     config = dataclasses.replace(subject.config, given={**given, "lr_scheduler_type": "constant"})
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from hf_sched.check.finding import Finding
 from hf_sched.check.renamed import ELSEWHERE, moved
 from hf_sched.check.subject import Subject, kinds_with
 from hf_sched.run_config import RECIPE_KEYS
+from hf_sched.world_size import LAUNCH_KEYS
 
 # TRL's parser takes it and sets these environment variables.
 _OF_THE_PARSER = ("env",)
@@ -40,6 +42,9 @@ def _known(subject: Subject) -> set[str]:
     known = {*subject.arguments, *subject.allowed}
     if subject.kind == "trainer":
         return known
+    # The command `trl` takes them for the launcher that it starts; a script that is launched otherwise does not.
+    launched = re.search(r"accelerate launch|torchrun", subject.config.comments)
+    known |= set(() if launched else LAUNCH_KEYS)
     return known | {*_OF_THE_PARSER, *(key for key in RECIPE_KEYS if not _is_foreign(key, subject))}
 
 

@@ -122,9 +122,19 @@ def test_a_script_on_the_trainer_has_arguments_of_its_own_which_only_warn():
 
 
 def test_keys_of_recipes_and_of_the_parser_are_known():
-    assert not report("grpo", reward_funcs=["exact_answer"], anneal_from="runs/x", env={"A": 1}).findings
+    assert not report(
+        "grpo", reward_funcs=["exact_answer"], anneal_from="runs/x", env={"A": 1}, num_processes=2
+    ).findings
     assert_error(find("sft", reward_funcs=["exact_answer"]), "reward_funcs", "of GRPO and RLOO")
     assert not report("grpo", reward_model_name_or_path="x").findings  # of TRL's own script
+
+
+def test_keys_of_the_launcher_are_for_the_command_trl(tmp_path):
+    trl, script = "# trl sft --config x.yaml\n", "# accelerate launch sft.py --config x.yaml\n"
+    assert not report_of_text(trl + "num_processes: 2\n", tmp_path).findings
+    (found,) = report_of_text(script + "num_processes: 2\n", tmp_path, "sft").findings
+    assert_error(found, "num_processes", "is no argument of SFT")
+    assert refused(num_processes=2).startswith("dropped")
 
 
 def test_a_key_given_twice_is_found_with_its_lines(tmp_path):
