@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from hf_sched.arguments import Whole
 from hf_sched.check.finding import Finding
 from hf_sched.run_config import RunConfig
 
@@ -62,7 +63,7 @@ def check(
         allow: Keys that a script of your own takes.
 
     Raises:
-        ValueError: It is a configuration of another program.
+        ValueError: It is a configuration of another program, or a number given here is none.
     """
     from hf_sched.check import bounds, combinations, construct, deepspeed, grpo, keys, renamed, schedule, values
     from hf_sched.check.foreign import refuse_foreign
@@ -71,6 +72,9 @@ def check(
     from hf_sched.world_size import find_world_size
 
     refuse_foreign(config.given, config.source)
+    for name, number in (("dataset_size", dataset_size), ("world_size", world_size)):
+        if number is not None:
+            Whole(1)(name, number)
     subject = Subject(config, dataset_size, world_size, frozenset(allow))
     found = [*keys.check_repeated(subject), *keys.check_keys(subject), *renamed.deprecated(subject)]
     found += values.check_values(subject)

@@ -76,6 +76,11 @@ def test_options_reach_the_check(config):
     assert run(*options, "--dataset-size", "400").exit_code == 1
 
 
+def test_a_number_that_is_none(config):
+    result = run(config("max_steps: 10\n"), "--world-size", "0")
+    assert isinstance(result.exception, ValueError) and "`world_size` must be" in str(result.exception)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
