@@ -1,0 +1,112 @@
+"""`hf-sched check`: what is wrong with a configuration, or with the learning rates of a finished run."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hf_sched.cli.output import console, print_json
+from hf_sched.run_config import KINDS
+
+if TYPE_CHECKING:
+    from hf_sched.check import CheckReport
+
+
+@click.command("check")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.option("--kind", type=click.Choice(KINDS), help="The trainer; by default what the file says.")
+@click.option("--dataset-size", type=int, metavar="N", help="Samples to train on, where they cannot be counted.")
+@click.option(
+    "--world-size", type=int, metavar="N", help="Processes; by default what the launch line in the file says."
+)
+@click.option("--allow", metavar="KEY", multiple=True, help="A key that your own script takes. May be repeated.")
+@click.option("--strict", is_flag=True, help="Count warnings as errors.")
+@click.option("--json", is_flag=True, help="Write a JSON list, for machines: an object for each PATH.")
+def check_paths(
+    paths: tuple[str, ...],
+    kind: str | None,
+    dataset_size: int | None,
+    world_size: int | None,
+    allow: tuple[str, ...],
+    strict: bool,
+    json: bool,
+) -> None:
+    """Find every mistake in a configuration at once, and say what to write instead; of a run, audit its learning rates.
+
+    PATH is a YAML or JSON file of training arguments, or the folder of a run. Exit status: 0 no errors, 1 errors, 2
+    something cannot be read.
+    """
+    reports = [
+        _audit(Path(path)) if Path(path).is_dir() else _check(path, kind, dataset_size, world_size, allow)
+        for path in paths
+    ]
+    if json:
+        print_json([_as_dict(path, report) for path, report in zip(paths, reports, strict=True)])
+    else:
+        for path, report in zip(paths, reports, strict=True):
+            _print(path, report)
+    if any(not report.ok or (strict and report.findings) for report in reports):
+        sys.exit(1)
+
+
+def _check(
+    path: str, kind: str | None, dataset_size: int | None, world_size: int | None, allow: tuple[str, ...]
+) -> CheckReport:
+    from hf_sched.check import check
+    from hf_sched.run_config import RunConfig
+
+    config = RunConfig.read(path, kind)
+    return check(config, dataset_size=dataset_size, world_size=world_size, allow=allow)
+
+
+def _audit(folder: Path) -> Any:
+    from hf_sched.audit import audit  # type: ignore[import-not-found,unused-ignore]
+
+    return audit(folder)
+
+
+def _as_dict(path: str, report: Any) -> dict[str, Any]:
+    return {"path": path, **(report.as_dict() if hasattr(report, "as_dict") else dataclasses.asdict(report))}
+
+
+def _print(path: str, report: Any) -> None:
+    if hasattr(report, "not_judged"):
+        _print_check(path, report)
+        return
+    click.echo(f"{path}: {'as planned' if report.ok else 'not as planned'}")
+    for finding in report.findings:
+        click.echo(f"  {finding}")
+
+
+def _print_check(path: str, report: CheckReport) -> None:
+    """A line a finding, in columns; on a terminal the last one is folded."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    table = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        table.add_column(overflow="fold", no_wrap=not out.is_terminal)
+    table.add_column(overflow="fold", ratio=1 if out.is_terminal else None)
+    for finding in report.findings:
+        table.add_row(
+            Text(f"{path}:{finding.line}" if finding.line else path, "dim"),
+            Text(finding.severity, "bold red" if finding.severity == "error" else "yellow"),
+            Text(finding.key, "bold"),
+            Text(finding.message),
+        )
+    if report.findings:
+        out.print(table)
+    for note in report.not_judged:
+        out.print(Text(f"{path}: not judged: {note}"))
+    errors = len(report.errors)
+    counts = f"{_count(errors, 'error')}, {_count(len(report.findings) - errors, 'warning')}"
+    out.print(Text(f"{path}: {counts}, as {report.kind}"))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
