@@ -69,7 +69,7 @@ def check(
     from hf_sched.check.foreign import refuse_foreign
     from hf_sched.check.horizon import find_horizon
     from hf_sched.check.subject import Subject
-    from hf_sched.world_size import find_world_size
+    from hf_sched.plan.world_size import find_world_size
 
     refuse_foreign(config.given, config.source)
     for name, number in (("dataset_size", dataset_size), ("world_size", world_size)):
