@@ -33,6 +33,7 @@ def watch_loading(scheduler: Any, name: str, on_resume: OnResume | None, num_tra
             scheduler.load_state_dict(state)
         elif on_resume is not None and on_resume.choice == "replace" and isinstance(scheduler, LambdaLR):
             _jump_to(scheduler, saved.step)
+            type(scheduler).set_rates = _set_rates  # type: ignore[attr-defined]
         else:
             raise ValueError(_report(saved, scheduler, name, on_resume))
 
@@ -59,9 +60,13 @@ def _rates_at(scheduler: LRScheduler, step: int) -> list[float] | None:
 
 def _jump_to(scheduler: LambdaLR, step: int) -> None:
     scheduler.last_epoch, scheduler._step_count = step, step + 1
-    rates = _rates_at(scheduler, step) or []
-    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    _set_rates(scheduler)
+
+
+def _set_rates(scheduler: LambdaLR) -> None:
+    rates = _rates_at(scheduler, scheduler.last_epoch) or []
+    for group, rate, peak in zip(scheduler.optimizer.param_groups, rates, scheduler.base_lrs, strict=True):
+        group["lr"], group["initial_lr"] = rate, float(peak)
     scheduler._last_lr = [*rates]
 
 

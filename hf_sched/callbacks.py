@@ -35,10 +35,12 @@ class LearningRateGuard(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Check that the scheduler in force is the one asked for, here and on all processes."""
         self.scheduler = None
+        found = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
+        if state.global_step and hasattr(found, "set_rates"):  # DeepSpeed loads the optimizer after the schedule
+            found.set_rates()
         name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
         if name not in registry.available():
             return
-        found = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
         if not isinstance(found, ScheduleLR):
             refuse_scheduler_block(args, name)
             raise ValueError(
@@ -96,10 +98,11 @@ class LearningRateGuard(TrainerCallback):
                 "`lr_scheduler.step()` in a `training_step` of your own)"
             )
         if scheduler.last_epoch < state.global_step - self._skipped:
+            skips = f"a gradient scaler skipped {self._skipped}" if self._skipped else "no gradient scaler skipped any"
             raise ValueError(
                 f"after {state.global_step} optimizer steps the schedule {scheduler.name!r} has made "
-                f"{scheduler.last_epoch}, and a gradient scaler skipped only {self._skipped}: something keeps it from "
-                "being stepped, or set it back (a callback, a subclass with a training loop of its own)"
+                f"{scheduler.last_epoch}, and {skips}: something keeps it from being stepped, or has set it back (a "
+                "callback, a subclass with a training loop of its own)"
             )
         for number, (group, rate) in enumerate(zip(optimizer.param_groups, scheduler.get_lr(), strict=False)):
             used = group["lr"]

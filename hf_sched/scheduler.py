@@ -195,9 +195,13 @@ class ScheduleLR(LRScheduler):
         self.base_lrs = [*course.peaks]
         self.last_epoch = saved.step
         self._step_count = state_dict.get("_step_count", saved.step + 1)
-        for group, rate, peak in zip(self.optimizer.param_groups, self.get_lr(), course.peaks, strict=True):
+        self.set_rates()
+
+    def set_rates(self) -> None:
+        """Set the groups' rates and peaks again where the optimizer has just loaded a checkpoint's."""
+        for group, rate, peak in zip(self.optimizer.param_groups, self.get_lr(), self.course.peaks, strict=True):
             _update_param_group_val(group, "lr", rate)
-            _update_param_group_val(group, "initial_lr", peak)  # the optimizer's state brought the checkpoint's
+            _update_param_group_val(group, "initial_lr", peak)
 
     def check_groups(self, checkpoint: str | PathLike[str]) -> None:
         """Refuse a Trainer's checkpoint of another number of parameter groups, before the optimizer loads its state.

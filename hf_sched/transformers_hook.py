@@ -253,9 +253,10 @@ def _with_check(post_init: Any) -> Any:
     def checked_post_init(self: Any, *args: Any, **kwargs: Any) -> None:
         post_init(self, *args, **kwargs)
         name = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
-        if name not in registry.available():
-            return
         given = self.lr_scheduler_kwargs or {}
+        if name not in registry.available():
+            take_on_resume(given if isinstance(given, dict) else None)  # which reads it
+            return
         if not isinstance(given, dict):
             raise ValueError(f"`lr_scheduler_kwargs` must be a mapping, or one in JSON, received {given!r}")
         entry = registry.entry(name)
