@@ -20,7 +20,14 @@ from typing import Annotated, Any, TypeAlias
 
 def refuse(name: str, allowed: str, value: object) -> ValueError:
     """The error for a value that an argument cannot have."""
-    return ValueError(f"`{name}` must be {allowed}, received {value!r}")
+    return ValueError(f"`{name}` must be {allowed}, received {shown(value)}")
+
+
+def shown(value: object) -> str:
+    """A value as messages show it; shares and epochs as they are written, which is not how Python would."""
+    if isinstance(value, (Fraction, Epochs)):
+        return repr(f"{float(value * 100):g}%" if isinstance(value, Fraction) else str(value))
+    return repr(value)
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
@@ -202,7 +209,7 @@ def as_steps(
     """
     duration = DurationReader()(name, duration)
     if isinstance(duration, Fraction):
-        return _to_the_nearest(duration * num_training_steps)
+        return to_the_nearest(duration * num_training_steps)
     if isinstance(duration, Epochs):
         return epochs_as_steps(name, duration, steps_per_epoch)
     return duration
@@ -220,10 +227,11 @@ def epochs_as_steps(name: str, epochs: Epochs, steps_per_epoch: float | None) ->
             "it trains; elsewhere give `steps_per_epoch`, or write steps (500) or a share of the run (5%)"
         )
     steps = epochs.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
-    return max(_to_the_nearest(steps), 1) if steps else 0
+    return max(to_the_nearest(steps), 1) if steps else 0
 
 
-def _to_the_nearest(number: Fraction) -> int:
+def to_the_nearest(number: Fraction) -> int:
+    """Rounded, half a step upwards."""
     return math.floor(number + Fraction(1, 2))
 
 

@@ -145,7 +145,7 @@ def _read(docstring: str) -> tuple[dict[str, str], tuple[ComingFrom, ...], str]:
 
 
 def _describe_argument(entry: registry.Entry, name: str) -> Argument:
-    takes = in_words(entry._reader(name), _UNITS.get(name, "a number"))
+    takes = in_words(entry.reader(name), _UNITS.get(name, "a number"))
     if name not in entry.parameters:  # a floor, which the registry adds
         return Argument(name, takes, False, entry.floor_ratio if name == "floor_ratio" else None)
     default = entry.parameters[name].default

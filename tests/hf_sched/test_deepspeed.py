@@ -58,7 +58,8 @@ def test_a_scheduler_block_is_refused_by_file_and_block_before_a_model_is_loaded
     ours, builtin = train("nowhere", tmp_path, runs, file={**ZERO2, **OWN_SCHEDULER})
     assert ours["error"] == (
         "ValueError: `lr_scheduler_type` asks for 'cosine_floor', but the DeepSpeed configuration "
-        f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block of its own ('WarmupLR'), which wins: delete that block"
+        f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block of its own ('WarmupLR'), which wins: delete that "
+        "block"
     )
     assert builtin["error"].startswith("OSError")  # transformers' own names are left to DeepSpeed
 
