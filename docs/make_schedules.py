@@ -108,8 +108,8 @@ def arguments(of: Reference) -> list[Argument]:
 
 
 def has_floor(of: Reference) -> bool:
-    """Whether the schedule ends on a floor, rather than refusing one."""
-    if "floor_ratio" in example_kwargs(of):
+    """Whether the schedule ends on a floor, rather than refusing one; `phases` does if it is written so."""
+    if "floor_ratio" in example_kwargs(of) or registry.entry(of.name).has_own_floor:
         return True
     try:
         example(of, floor_ratio=0.0)

@@ -20,11 +20,11 @@ from typing import Annotated, Any, TypeAlias
 
 def refuse(name: str, allowed: str, value: object) -> ValueError:
     """The error for a value that an argument cannot have."""
-    return ValueError(f"`{name}` must be {allowed}, received {shown(value)}")
+    return ValueError(f"`{name}` must be {allowed}, received {value!r}")
 
 
 def shown(value: object) -> str:
-    """A value as messages show it; shares and epochs as they are written, which is not how Python would."""
+    """A value that was read, as messages show it: shares and epochs as text writes them."""
     if isinstance(value, (Fraction, Epochs)):
         return repr(f"{float(value * 100):g}%" if isinstance(value, Fraction) else str(value))
     return repr(value)
