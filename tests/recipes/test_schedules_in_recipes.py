@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_a_resume_under_another_schedule_is_refused(run_recipe):
     changed = {**saving, "lr_scheduler_kwargs": {"floor_ratio": 0.2}}
     refused = run_recipe("sft", ok=False, output_dir=whole.folder, resume_from_checkpoint="true", **changed)
     assert "was trained under another schedule" in refused.output
+
+
+def test_a_resume_on_other_processes_that_make_fewer_steps_is_refused(run_recipe):
+    # An epoch of 400 rows: 50 steps of 8 on one process, 25 of 2 x 8 on two.
+    run = {**asked("cosine_floor"), "num_train_epochs": 1, "save_strategy": "steps", "save_steps": 6}
+    whole = run_recipe("sft", **{**run, "max_steps": -1})
+    checkpoint = str(whole.folder / "checkpoint-6")
+    refused = run_recipe(
+        "sft", TWO_PROCESSES, ok=False, name="two", resume_from_checkpoint=checkpoint, **{**run, "max_steps": -1}
+    )
+    assert re.search(r"^(\[rank\d\]:)? +steps +50 +25$", refused.output, re.MULTILINE)
 
 
 def test_lora_trains_an_adapter_on_the_planned_curve(run_recipe):
