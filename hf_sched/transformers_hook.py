@@ -20,6 +20,7 @@ from typing import Any, Optional, Union
 
 from hf_sched import registry
 from hf_sched.arguments import EpochsUnknown
+from hf_sched.deepspeed_config import refuse_scheduler_block
 from hf_sched.phases import Phase
 from hf_sched.resume import take_on_resume
 
@@ -129,6 +130,8 @@ def _extend_trainer(module: ModuleType) -> None:
         cls.set_initial_training_values = _noting_steps_per_epoch(cls.set_initial_training_values)
         cls.create_scheduler = _watching_the_scheduler(cls.create_scheduler)
         cls.log = _adding_learning_rates(cls.log)
+        if hasattr(cls, "_load_optimizer_and_scheduler"):  # without it torch's own error has to do
+            cls._load_optimizer_and_scheduler = _checking_the_groups(cls._load_optimizer_and_scheduler)
         from hf_sched.callbacks import LearningRateGuard
 
         module.DEFAULT_CALLBACKS.append(LearningRateGuard)
@@ -150,7 +153,7 @@ def _watching_the_scheduler(create_scheduler: Any) -> Any:
     """`create_scheduler`, which is told of the epochs; a built-in schedule then watches the states that it loads."""
 
     @wraps(create_scheduler)
-    def watching(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def watching(self: Any, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
         name = str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type))
         given = self.args.lr_scheduler_kwargs
         token = _steps_per_epoch.set(getattr(self, "_hf_sched_steps_per_epoch", None))
@@ -158,14 +161,14 @@ def _watching_the_scheduler(create_scheduler: Any) -> Any:
         on_resume, others = take_on_resume(given) if not ours and isinstance(given, dict) else (None, given)
         try:
             self.args.lr_scheduler_kwargs = others  # transformers' own schedules know no `on_resume`
-            scheduler = create_scheduler(self, *args, **kwargs)
+            scheduler = create_scheduler(self, num_training_steps, *args, **kwargs)
         finally:
             self.args.lr_scheduler_kwargs = given
             _steps_per_epoch.reset(token)
         if not ours and scheduler is not None:
             from hf_sched.builtin_resume import watch_loading
 
-            watch_loading(self, scheduler, name, on_resume)
+            watch_loading(scheduler, name, on_resume, num_training_steps)
         return scheduler
 
     watching._is_watched = True  # type: ignore[attr-defined]
@@ -185,6 +188,20 @@ def _adding_learning_rates(log: Any) -> Any:
         return log(self, logs, *args, **kwargs)
 
     return adding
+
+
+def _checking_the_groups(load_optimizer_and_scheduler: Any) -> Any:
+    """Refuse another number of parameter groups in our words, before the optimizer is given the checkpoint's state."""
+
+    @wraps(load_optimizer_and_scheduler)
+    def checking(self: Any, checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
+        from hf_sched.scheduler import ScheduleLR
+
+        if checkpoint is not None and isinstance(self.lr_scheduler, ScheduleLR):
+            self.lr_scheduler.check_groups(checkpoint)
+        return load_optimizer_and_scheduler(self, checkpoint, *args, **kwargs)
+
+    return checking
 
 
 def _unsupported(what: str) -> ImportError:
@@ -265,9 +282,10 @@ def _with_check(post_init: Any, whole_warmup: bool) -> Any:
             _write_share_as_ratio(self)
         post_init(self, *args, **kwargs)
         name = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
-        if name not in registry.available():
-            return
         given = self.lr_scheduler_kwargs or {}
+        if name not in registry.available():
+            take_on_resume(given if isinstance(given, dict) else None)  # which reads it
+            return
         if not isinstance(given, dict):
             raise ValueError(f"`lr_scheduler_kwargs` must be a mapping, or one in JSON, received {given!r}")
         entry = registry.entry(name)
@@ -275,6 +293,7 @@ def _with_check(post_init: Any, whole_warmup: bool) -> Any:
             self.lr_scheduler_kwargs = _plain(given)
         _, given = take_on_resume(given)
         entry.read(given)
+        refuse_scheduler_block(self, name)
         if name == "lars_warmup":
             from hf_sched.lars import refuse_deepspeed  # imports torch, as TrainingArguments has
 
