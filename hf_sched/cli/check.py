@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_sched.cli.output import console, print_json
+from hf_sched.cli.output import console, print_json, writing_a_picture
 from hf_sched.run_config import KINDS
 
 if TYPE_CHECKING:
+    from hf_sched.audit import AuditReport
     from hf_sched.check import CheckReport
 
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 )
 @click.option("--allow", metavar="KEY", multiple=True, help="A key that your own script takes. May be repeated.")
 @click.option("--strict", is_flag=True, help="Count warnings as errors.")
+@click.option("--config", type=Path, metavar="FILE", help="Of a run: the file that says what was planned.")
+@click.option("--picture", type=Path, metavar="FILE", help="Of a run: draw plan and run into a PNG or SVG file.")
 @click.option("--json", is_flag=True, help="Write a JSON list, for machines: an object for each PATH.")
 def check_paths(
     paths: tuple[str, ...],
@@ -33,6 +35,8 @@ def check_paths(
     world_size: int | None,
     allow: tuple[str, ...],
     strict: bool,
+    config: Path | None,
+    picture: Path | None,
     json: bool,
 ) -> None:
     """Find every mistake in a configuration at once, and say what to write instead; of a run, audit its learning rates.
@@ -40,15 +44,20 @@ def check_paths(
     PATH is a YAML or JSON file of training arguments, or the folder of a run. Exit status: 0 no errors, 1 errors, 2
     something cannot be read.
     """
-    reports = [
-        _audit(Path(path)) if Path(path).is_dir() else _check(path, kind, dataset_size, world_size, allow)
+    reports: list[Any] = [
+        _audit(Path(path), config) if Path(path).is_dir() else _check(path, kind, dataset_size, world_size, allow)
         for path in paths
     ]
     if json:
-        print_json([_as_dict(path, report) for path, report in zip(paths, reports, strict=True)])
-    else:
-        for path, report in zip(paths, reports, strict=True):
-            _print(path, report)
+        print_json([{"path": path, **report.as_dict()} for path, report in zip(paths, reports, strict=True)])
+    for path, report in zip(paths, reports, strict=True):
+        audits = hasattr(report, "comparisons")
+        if not json and audits:
+            click.echo("\n".join(report.lines))
+        elif not json:
+            _print_check(path, report)
+        if audits and picture:
+            _draw(report, picture)
     if any(not report.ok or (strict and report.findings) for report in reports):
         sys.exit(1)
 
@@ -63,23 +72,15 @@ def _check(
     return check(config, dataset_size=dataset_size, world_size=world_size, allow=allow)
 
 
-def _audit(folder: Path) -> Any:
-    from hf_sched.audit import audit  # type: ignore[import-not-found,unused-ignore]
+def _audit(folder: Path, config: Path | None) -> AuditReport:
+    from hf_sched.audit import audit
 
-    return audit(folder)
-
-
-def _as_dict(path: str, report: Any) -> dict[str, Any]:
-    return {"path": path, **(report.as_dict() if hasattr(report, "as_dict") else dataclasses.asdict(report))}
+    return audit(folder, config)
 
 
-def _print(path: str, report: Any) -> None:
-    if hasattr(report, "not_judged"):
-        _print_check(path, report)
-        return
-    click.echo(f"{path}: {'as planned' if report.ok else 'not as planned'}")
-    for finding in report.findings:
-        click.echo(f"  {finding}")
+def _draw(report: AuditReport, picture: Path) -> None:
+    with writing_a_picture("--picture", picture):
+        report.picture(picture)
 
 
 def _print_check(path: str, report: CheckReport) -> None:

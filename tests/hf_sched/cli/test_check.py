@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+import hf_sched
 from hf_sched.cli import app
 
 BROKEN = "learning_rate: 1e-4\nlerning_rate: 2\nlr_scheduler_kwargs:\n  num_cycle: 1\nlr_scheduler_type: cosine\n"
@@ -96,3 +98,45 @@ def test_what_cannot_be_read_ends_with_status_2_and_one_line(config, tmp_path, t
     assert ended.returncode == 2
     assert said in ended.stderr and ended.stderr.startswith("hf-sched: ")
     assert not ended.stdout
+
+
+def test_the_folder_of_a_run_is_audited(model_path, tmp_path):
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+    def train(name: str, **given):
+        folder = tmp_path / name
+        args = TrainingArguments(
+            str(folder), max_steps=8, learning_rate=1e-3, logging_steps=1, use_cpu=True, report_to=[], **given
+        )
+        data = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 8
+        model = AutoModelForCausalLM.from_pretrained(model_path)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        other_horizon = (optimizer, hf_sched.get_scheduler("linear", optimizer, 0, 16))
+        by_hand = {"optimizers": other_horizon} if name == "wrong" else {}
+        trainer = Trainer(model, args, train_dataset=data, **by_hand)
+        trainer.train()
+        trainer.save_state()
+        trainer.save_model()
+        return str(folder)
+
+    right, wrong = train("right", lr_scheduler_type="cosine_floor"), train("wrong", lr_scheduler_type="linear")
+    picture = tmp_path / "audit.png"
+    result = run(right, "--picture", str(picture))
+    assert result.exit_code == 0 and picture.stat().st_size > 4000
+    assert result.stdout.splitlines()[-1] == "The learning rates are the planned ones."
+    result = run(right, wrong)
+    assert result.exit_code == 1
+    assert "of 16 steps" in result.stdout
+    found = json.loads(run(right, wrong, "--json").stdout)
+    assert [(one["path"], one["ok"], one["deviation"] == 0) for one in found] == [
+        (right, True, True),
+        (wrong, False, False),
+    ]
+    constant = tmp_path / "plan.yaml"
+    constant.write_text("max_steps: 8\nlearning_rate: 1.0e-3\nlr_scheduler_type: constant\n")
+    assert "constant, 8 steps" in run(right, "--config", str(constant)).stdout
+
+
+def test_a_folder_that_is_no_run_is_answered(tmp_path):
+    result = run(str(tmp_path))
+    assert isinstance(result.exception, ValueError) and str(tmp_path) in str(result.exception)
