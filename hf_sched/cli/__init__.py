@@ -10,6 +10,7 @@ import sys
 
 import typer
 
+from hf_sched.cli import run
 from hf_sched.cli.list import list_schedules
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_schedules)
+app.command("run", context_settings=run.CONTEXT)(run.run)
 
 
 def main() -> None:
