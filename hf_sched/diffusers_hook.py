@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from hf_sched import registry
+from hf_sched.arguments import did_you_mean
 
 # Arguments of diffusers' function for its own schedules. Example scripts pass their defaults always.
 _OF_THEIR_SCHEDULES = ("step_rules", "num_cycles", "power")
@@ -79,6 +80,7 @@ def _with_ours(theirs: Callable[..., Any]) -> Callable[..., Any]:
         given = signature.bind(*args, **kwargs)
         name = str(getattr(given.arguments["name"], "value", given.arguments["name"]))
         if name not in registry.available():
+            _check_it_is_theirs(name, theirs)
             return theirs(*args, **kwargs)
         from hf_sched.scheduler import make_scheduler  # imports torch
 
@@ -94,3 +96,13 @@ def _with_ours(theirs: Callable[..., Any]) -> Callable[..., Any]:
 
     get_scheduler._knows_ours = True  # type: ignore[attr-defined]
     return get_scheduler
+
+
+def _check_it_is_theirs(name: str, theirs: Callable[..., Any]) -> None:
+    builtin = [member.value for member in theirs.__globals__.get("SchedulerType", ())]
+    if builtin and name not in builtin:
+        ours = registry.available()
+        raise ValueError(
+            f"{name!r} is not the name of a schedule{did_you_mean(name, [*ours, *builtin])} hf_sched has "
+            f"{', '.join(ours)}; diffusers has {', '.join(builtin)}."
+        )

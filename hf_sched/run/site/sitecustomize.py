@@ -4,19 +4,18 @@ Every Python process below imports it at its start, whatever its version and ins
 by itself, watches imports until one of the two is meant, and runs the `sitecustomize` that it stands in front of.
 """
 
-from __future__ import annotations
-
 import sys
 from _frozen_importlib import module_from_spec  # as importlib.util, which takes a while to import
 from _frozen_importlib_external import PathFinder
 
-TYPE_CHECKING = False
+TYPE_CHECKING = False  # annotations stand in quotes, since each import here is paid for by every process
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
 
+_told: "list[bool]" = []
 _HOSTS = ("transformers", "diffusers")
 _HERE = __file__.rpartition("sitecustomize")[0].rstrip("/\\")
 
@@ -25,8 +24,8 @@ class _WhenAHostIsImported:
     """Finds a host by the finders behind it, and has our schedules registered as it is executed; not if only found."""
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         if name not in _HOSTS:
             return None
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -42,13 +41,13 @@ class _WhenAHostIsImported:
 class _Registering:
     """A host's loader; registers schedules right before it runs the host, and the user's own right behind."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: "Any") -> None:
         self.loader = loader
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> "Any":
         return getattr(self.loader, name)
 
-    def exec_module(self, module: ModuleType) -> None:
+    def exec_module(self, module: "ModuleType") -> None:
         module.__loader__ = self.loader
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader  # as if nobody had stood in between
@@ -63,12 +62,12 @@ class _Registering:
 class _Lender:
     """Finds what this environment does not have (hf_sched, wrapt, a user's modules) where `hf-sched run` found it."""
 
-    def __init__(self, folders: dict[str, str]) -> None:
+    def __init__(self, folders: "dict[str, str]") -> None:
         self.folders = folders
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         return PathFinder.find_spec(name, [self.folders[name]]) if name in self.folders else None
 
 
@@ -91,9 +90,6 @@ def _register() -> bool:
             _tell(error)
         return False
     return True
-
-
-_told: list[bool] = []
 
 
 def _tell(error: Exception) -> None:
