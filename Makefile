@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE = 1
 export CI = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow lint benchmark
+.PHONY: demo test test-slow test-hosts lint benchmark
 
 # What setup.cfg lists as an extra, installed: $(VENV)/installed-recipes, $(VENV)/installed-test. Schedules are compared
 # with timm's too, which asks for torchvision; that one does not fit a torch without CUDA, and transformers then fails.
@@ -33,6 +33,10 @@ test: $(VENV)/installed-test
 # Minutes of training on top: the demo's learning with three seeds.
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
+
+# LLaMA-Factory and others, installed first: gigabytes. HF_SCHED_HOSTS=folder keeps what was installed.
+test-hosts: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m hosts
 
 # Steps, curves and imports timed side by side with other libraries'.
 benchmark: $(VENV)/installed-test
