@@ -183,7 +183,9 @@ def test_a_plain_trainer_under_torchrun(task, tmp_path, as_module):
 def test_a_module_under_accelerate_launch(task, tmp_path):
     launcher = ["--config_file", "accelerate_configs/cpu_2proc.yaml", "--main_process_port", free_port()]
     module = ["-m", "hf_sched.run", "-m", "trl.scripts.sft"]
-    run(PROGRAMS / "accelerate", "launch", *launcher, *module, *of_trl("sft", task, tmp_path), launch=[])
+    # Not `accelerate launch`: its program imports timm, if there is one, which needs torchvision.
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    run(*launcher, *module, *of_trl("sft", task, tmp_path), launch=launch)
     assert logged(tmp_path) == curve()
 
 
