@@ -13,7 +13,7 @@ CONTEXT = {"allow_interspersed_args": False}
 
 def run(
     command: Annotated[
-        list[str], typer.Argument(metavar="COMMAND...", help="As without `hf-sched run`, with its arguments.")
+        list[str], typer.Argument(metavar="COMMAND", help="As without `hf-sched run`, with its arguments.")
     ],
     modules: Annotated[
         list[str] | None,

@@ -274,7 +274,8 @@ def test_llamafactory(task, tmp_path, tmp_path_factory, monkeypatch, processes):
 
 
 @pytest.mark.hosts
-def test_axolotl(task, tmp_path, tmp_path_factory):
+@pytest.mark.parametrize("launcher", [[], ["--launcher", "python"]])
+def test_axolotl(task, tmp_path, tmp_path_factory, launcher):
     programs = host("axolotl", tmp_path_factory.getbasetemp())
     config = {
         "base_model": str(task / "model"),
@@ -295,7 +296,7 @@ def test_axolotl(task, tmp_path, tmp_path_factory):
         **dict.fromkeys(("bf16", "fp16", "tf32", "flash_attention"), False),
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    run("axolotl", "train", tmp_path / "config.yaml", "--launcher", "python", programs=programs)
+    run("axolotl", "train", tmp_path / "config.yaml", *launcher, programs=programs)
     assert logged(tmp_path / "run") == curve()
 
 
