@@ -16,7 +16,7 @@ OLDEST := $(addprefix tests/hf_sched/test_,$(addsuffix .py,accelerate_loop branc
 	$(addprefix $(IN_RECIPES),lora_trains_an_adapter_on_the_planned_curve \
 	a_resumed_run_goes_on_as_if_never_interrupted) tests/test_versions.py
 
-.PHONY: demo test test-oldest test-slow lint benchmark
+.PHONY: demo test test-oldest test-slow test-hosts lint benchmark
 
 # What setup.cfg lists as an extra, installed: $(VENV)/installed-recipes, $(VENV)/installed-test. Schedules are compared
 # with timm's too, which asks for torchvision; that one does not fit a torch without CUDA, and transformers then fails.
@@ -52,6 +52,10 @@ $(VENV)-oldest/installed: setup.cfg pyproject.toml constraints-oldest.txt
 # Minutes of training on top: the demo's learning with three seeds.
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
+
+# LLaMA-Factory and others, installed first: gigabytes. HF_SCHED_HOSTS=folder keeps what was installed.
+test-hosts: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m hosts
 
 # Steps, curves and imports timed side by side with other libraries'.
 benchmark: $(VENV)/installed-test

@@ -9,7 +9,7 @@ table of functions comes in another module, sometimes much later.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import ContextVar
 from enum import Enum
@@ -25,6 +25,9 @@ from hf_sched.phases import Phase
 from hf_sched.resume import take_on_resume
 
 SUPPORTED = "transformers 4.57 to 5.x"
+
+refuse: Callable[[ImportError], None] | None = None
+"""What is done with a transformers that cannot be extended; None: it is raised. `hf-sched run` only tells of it."""
 
 _installed = False
 _enum: Any = None
@@ -61,10 +64,22 @@ class _WhenTransformersIsImported:
 def _watch_imports() -> None:
     from wrapt import register_post_import_hook
 
-    register_post_import_hook(_extend_enum, "transformers.trainer_utils")
-    register_post_import_hook(_extend_table, "transformers.optimization")
-    register_post_import_hook(_extend_training_arguments, "transformers.training_args")
-    register_post_import_hook(_extend_trainer, "transformers.trainer")
+    register_post_import_hook(_or_refuse(_extend_enum), "transformers.trainer_utils")
+    register_post_import_hook(_or_refuse(_extend_table), "transformers.optimization")
+    register_post_import_hook(_or_refuse(_extend_training_arguments), "transformers.training_args")
+    register_post_import_hook(_or_refuse(_extend_trainer), "transformers.trainer")
+
+
+def _or_refuse(extend: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+    def hook(module: ModuleType) -> None:
+        try:
+            extend(module)
+        except ImportError as error:
+            if refuse is None:
+                raise
+            refuse(error)
+
+    return hook
 
 
 def _extend_enum(module: ModuleType) -> None:
