@@ -82,7 +82,7 @@ def check(
     found += combinations.check_combinations(subject)
     try:
         processes = find_world_size(config, world_size)
-        known = None if processes.source.startswith("assumed") else processes.processes
+        known = None if processes.assumed else processes.processes
     except ValueError as error:
         subject.not_judged.append(f"the number of processes: {error}")
         known = None

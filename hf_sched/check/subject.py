@@ -13,10 +13,10 @@ from typing import Any
 
 from hf_sched.check.finding import Finding, Severity
 from hf_sched.check.positions import Positions
-from hf_sched.run_config import _SCRIPT_ARGUMENTS, _TRAINING_ARGUMENTS, KINDS, RunConfig
+from hf_sched.run_config import KINDS, SCRIPT_ARGUMENTS, TRAINING_ARGUMENTS, RunConfig
 
 # Scripts of TRL that take more than `ScriptArguments`.
-_OWN_SCRIPT_ARGUMENTS = {
+_OWN_SCRIPTS = {
     "grpo": ("trl.scripts.grpo", "GRPOScriptArguments"),
     "rloo": ("trl.scripts.rloo", "RLOOScriptArguments"),
 }
@@ -132,13 +132,13 @@ def arguments_of(kind: str) -> dict[str, Argument]:
 
 def classes_of(kind: str) -> list[type]:
     """The dataclasses whose arguments a configuration of a kind may have: the trainer's first."""
-    module, name = _TRAINING_ARGUMENTS[kind]
+    module, name = TRAINING_ARGUMENTS[kind]
     if not _is_there(module):
         raise ValueError(f"a configuration for {kind} is checked with {module}, which is not installed: install it")
     classes = [getattr(importlib.import_module(module), name)]
     if module == "trl":
-        for other in _SCRIPT_ARGUMENTS:
-            own = _OWN_SCRIPT_ARGUMENTS.get(kind) if other == "ScriptArguments" else None
+        for other in SCRIPT_ARGUMENTS:
+            own = _OWN_SCRIPTS.get(kind) if other == "ScriptArguments" else None
             place, other = own or ("trl", other)
             classes.append(getattr(importlib.import_module(place), other))
     return classes
@@ -146,7 +146,7 @@ def classes_of(kind: str) -> list[type]:
 
 def kinds_with(name: str) -> list[str]:
     """The kinds of trainer that have an argument."""
-    return [kind for kind in KINDS if _is_there(_TRAINING_ARGUMENTS[kind][0]) and name in arguments_of(kind)]
+    return [kind for kind in KINDS if _is_there(TRAINING_ARGUMENTS[kind][0]) and name in arguments_of(kind)]
 
 
 @cache
