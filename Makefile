@@ -19,11 +19,13 @@ OLDEST := $(addprefix tests/hf_sched/test_,$(addsuffix .py,accelerate_loop branc
 .PHONY: demo test test-oldest test-slow test-hosts lint benchmark
 
 # What setup.cfg lists as an extra, installed: $(VENV)/installed-recipes, $(VENV)/installed-test. Schedules are compared
-# with timm's too, which asks for torchvision; that one does not fit a torch without CUDA, and transformers then fails.
+# with timm's too; it lies apart, since it asks for torchvision, which does not fit a torch without CUDA, and `accelerate
+# launch` fails where it finds the one without the other.
 $(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
-	test $* = recipes || $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps timm
+	test $* = recipes || $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --upgrade \
+		--target $(VENV)/timm timm
 	touch $@
 
 # Supervised fine-tuning, then GRPO, each on two processes; evaluation; report.

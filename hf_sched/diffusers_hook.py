@@ -41,11 +41,15 @@ def install() -> None:
 class _WhenDiffusersIsImported:
     """Puts off the import of wrapt."""
 
+    def __init__(self) -> None:
+        # It stays among the finders: Python is walking through them when it is called, and would miss one.
+        self.waits = True
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name == "diffusers" and self in sys.meta_path:
-            sys.meta_path.remove(self)
+        if name == "diffusers" and self.waits:
+            self.waits = False
             _watch_imports()
         return None
 

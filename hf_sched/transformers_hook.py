@@ -52,11 +52,15 @@ def install() -> None:
 class _WhenTransformersIsImported:
     """Puts off the import of wrapt, which costs more than all of hf_sched, until there is something to watch."""
 
+    def __init__(self) -> None:
+        # It stays among the finders: Python is walking through them when it is called, and would miss one.
+        self.waits = True
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name == "transformers" and self in sys.meta_path:
-            sys.meta_path.remove(self)
+        if name == "transformers" and self.waits:
+            self.waits = False
             _watch_imports()
         return None
 

@@ -41,6 +41,13 @@ def test_its_launch_lines_name_files_that_exist_and_options_the_launcher_has():
     assert (two_nodes.num_machines, two_nodes.num_processes, two_nodes.machine_rank) == (2, 16, 0)
 
 
+def test_the_launcher_starts_in_the_environment_of_the_tests():
+    # `make demo` uses what `make test` installed: timm without torchvision, say, would stop Accelerate's command.
+    launcher = Path(sys.executable).with_name("accelerate")
+    ended = subprocess.run([launcher, "launch", "--help"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_its_commands_do_what_it_says(tmp_path, monkeypatch):
     import shlex
 
