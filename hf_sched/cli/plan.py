@@ -106,7 +106,7 @@ def _generations(plan: Plan) -> list[tuple[str, str]]:
             f"{every} = steps_per_generation {g.steps_per_generation} x num_iterations {g.num_iterations} / "
             f"accumulation {plan.gradient_accumulation_steps}",
         ),
-        ("an optimizer step", f"{g.completions_per_step:,} completions, of {g.prompts_per_step:g} prompts"),
+        ("an optimizer step", f"{g.completions_per_step:,} completions, as of {g.prompts_per_step:g} prompts"),
     ]
     if plan.dataset_size.samples is not None:
         fitting = plan.dataset_size.samples // g.prompts_per_generation
