@@ -7,15 +7,14 @@ gets the wrapped one if hf_sched, or `hf-sched run`, came first.
 from __future__ import annotations
 
 import inspect
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 from hf_sched import registry
 from hf_sched.arguments import did_you_mean
+from hf_sched.import_watch import when_imported
 
 # Arguments of diffusers' function for its own schedules. Example scripts pass their defaults always.
 _OF_THEIR_SCHEDULES = ("step_rules", "num_cycles", "power")
@@ -32,26 +31,7 @@ def install() -> None:
     if _installed:
         return
     _installed = True
-    if "diffusers" in sys.modules:
-        _watch_imports()
-    else:
-        sys.meta_path.insert(0, _WhenDiffusersIsImported())
-
-
-class _WhenDiffusersIsImported:
-    """Puts off the import of wrapt."""
-
-    def __init__(self) -> None:
-        # It stays among the finders: Python is walking through them when it is called, and would miss one.
-        self.waits = True
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name == "diffusers" and self.waits:
-            self.waits = False
-            _watch_imports()
-        return None
+    when_imported("diffusers", _watch_imports)
 
 
 def _watch_imports() -> None:

@@ -8,19 +8,18 @@ table of functions comes in another module, sometimes much later.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from enum import Enum
 from functools import partial, wraps
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Optional, Union
 
 from hf_sched import registry
 from hf_sched.arguments import EpochsUnknown
 from hf_sched.deepspeed_config import refuse_scheduler_block
+from hf_sched.import_watch import when_imported
 from hf_sched.phases import Phase
 from hf_sched.resume import take_on_resume
 
@@ -42,27 +41,8 @@ def install() -> None:
     if _installed:  # hf_sched was reloaded
         return
     _installed = True
-    if "transformers" in sys.modules:
-        _watch_imports()
-    else:
-        sys.meta_path.insert(0, _WhenTransformersIsImported())
+    when_imported("transformers", _watch_imports)
     registry.on_register(_add)
-
-
-class _WhenTransformersIsImported:
-    """Puts off the import of wrapt, which costs more than all of hf_sched, until there is something to watch."""
-
-    def __init__(self) -> None:
-        # It stays among the finders: Python is walking through them when it is called, and would miss one.
-        self.waits = True
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name == "transformers" and self.waits:
-            self.waits = False
-            _watch_imports()
-        return None
 
 
 def _watch_imports() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hf_sched.check.finding import Finding
-from hf_sched.check.subject import Subject
+from hf_sched.check.subject import Subject, as_number
 
 # What the Trainer compares before the first step, and refuses where it differs (`HfTrainerDeepSpeedConfig`).
 _SAME = {
@@ -72,7 +72,7 @@ def _check(subject: Subject, found: Any, key: str, place: str) -> Iterator[Findi
             f"lr_scheduler_type: {wins_over}: delete that block",
         )
     for path, argument in _SAME.items():
-        theirs, ours = _number(_look_up(found, path)), subject.number(argument)
+        theirs, ours = as_number(_look_up(found, path)), subject.number(argument)
         if theirs is not None and ours is not None and theirs != ours:
             yield subject.error(
                 key, f'{place} sets {path} to {theirs:g}, but `{argument}` is {ours:g}: write "auto" there'
@@ -104,15 +104,6 @@ def _look_up(found: Any, path: str) -> Any:
     for part in path.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
 
 
 def _read_text(text: str) -> Any:

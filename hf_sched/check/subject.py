@@ -22,6 +22,16 @@ _OWN_SCRIPTS = {
 }
 
 
+def as_number(value: Any) -> float | None:
+    """A number, or text that is one; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
 @dataclasses.dataclass(frozen=True)
 class Argument:
     """An argument as its dataclass declares it."""
@@ -78,13 +88,7 @@ class Subject:
 
     def number(self, name: str) -> float | None:
         """A number that was written, text made a number of, or the default; None for anything else."""
-        value = self.value(name)
-        if isinstance(value, bool):
-            return None
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            return None
+        return as_number(self.value(name))
 
     def whole(self, name: str) -> int | None:
         """As `number`, where it is a whole one."""

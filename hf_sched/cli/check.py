@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hf_sched.check import CheckReport
 
 
-@click.command("check")
+@click.command("check", short_help="Find every mistake in a configuration; audit a run.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
 @click.option("--kind", type=click.Choice(KINDS), help="The trainer; by default what the file says.")
 @click.option("--dataset-size", type=int, metavar="N", help="Samples to train on, where they cannot be counted.")

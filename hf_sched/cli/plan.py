@@ -18,7 +18,7 @@ _MOST_PHASES = 12
 _MOST_STEPS = 6
 
 
-@click.command("plan")
+@click.command("plan", short_help="Say what a run will do, before it runs.")
 @click.argument("config")
 @click.option("--dataset-size", type=int, metavar="N", help="Samples to train on, where they cannot be counted.")
 @click.option("--world-size", type=int, metavar="N", help="Processes; by default what the launch line in CONFIG says.")

@@ -15,7 +15,7 @@ from hf_sched.cli.output import console, writing_a_picture
 STEPS = 1000
 
 
-@click.command()
+@click.command(short_help="Draw schedules over the steps of a run.")
 @click.argument("schedules", metavar="SCHEDULE...", nargs=-1, required=True)
 @click.option("--steps", type=int, help=f"Optimizer steps of the run; {STEPS} by default, or what a file says.")
 @click.option("--warmup", default="0", metavar="STEPS|SHARE", help="Warmup (50, 5%), where none is said.")

@@ -8,7 +8,11 @@ import click
 
 
 # What stands behind the command is the command's own, whatever it looks like.
-@click.command("run", context_settings={"allow_interspersed_args": False})
+@click.command(
+    "run",
+    context_settings={"allow_interspersed_args": False},
+    short_help="Run a command with our schedules known in it.",
+)
 @click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option(
     "--import",
