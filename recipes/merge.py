@@ -140,7 +140,7 @@ def _write_card(folder: Path, adapter: Path, base_model: str, found: Comparison)
         f"---\n{data.to_yaml()}\n---\n\n# {folder.name.removesuffix('.unproven')}\n\n"
         f"`{base_model}` with the LoRA adapter of `{adapter.name}` merged into it by recipes/merge.py of hf_sched.\n\n"
         f"Loaded again, its logits on {len(TEXTS)} texts differ from those of base and adapter by "
-        f"{found.deviation:.2g} of the largest; {found.agreement:.1%} of the positions have the same most likely token.\n"
+        f"{found.deviation:.2g} of the largest; {found.agreement:.1%} of the positions have the same top token.\n"
     )
     ModelCard(text).save(folder / "README.md")
 
