@@ -80,12 +80,26 @@ def test_its_table_names_schedules_that_there_are_once():
     assert set(named) <= set(available())
 
 
-def test_its_yaml_is_a_schedule():
+def test_its_schedules_in_yaml_build():
     import hf_sched
 
-    for block in blocks("yaml"):
-        asked = yaml.safe_load(block)
+    schedules = [asked for asked in map(yaml.safe_load, blocks("yaml")) if "lr_scheduler_type" in asked]
+    assert schedules
+    for asked in schedules:
         hf_sched.build(asked["lr_scheduler_type"], num_training_steps=100, **asked["lr_scheduler_kwargs"])
+
+
+def test_its_rewards_are_rewards(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_rewards.py").write_text(
+        "def brevity(completions, **kwargs):\n    return [0.0 for _ in completions]\n"
+    )
+    from rewards import load_rewards
+
+    (asked,) = [asked for asked in map(yaml.safe_load, blocks("yaml")) if "reward_funcs" in asked]
+    rewards, weights = load_rewards(asked["reward_funcs"])
+    names = [reward.__name__ for reward in rewards]
+    assert (names, weights) == (["accuracy", "answer_format", "repetition_penalty", "brevity"], [1, 0.2, 1, 1])
 
 
 def test_its_make_commands_exist():
