@@ -23,6 +23,7 @@ from trl import (
 )
 
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
+from before_after import EvaluationArguments, check_evaluation, evaluate_before_and_after
 from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
 from data import load_rows, to_problem
@@ -43,8 +44,14 @@ class GRPOScriptArguments(ScriptArguments):
 
 def main() -> None:
     """Train as the command line says."""
-    script_args, training_args, model_args, mixture, branch, look = parse(
-        GRPOScriptArguments, GRPOConfig, ModelConfig, DatasetMixtureConfig, BranchArguments, PreviewArguments
+    script_args, training_args, model_args, mixture, branch, look, held_out = parse(
+        GRPOScriptArguments,
+        GRPOConfig,
+        ModelConfig,
+        DatasetMixtureConfig,
+        BranchArguments,
+        PreviewArguments,
+        EvaluationArguments,
     )
     try:
         check_launch(training_args)
@@ -54,6 +61,7 @@ def main() -> None:
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(script_args, mixture, to_problem, evaluating=evaluating)
         refuse_missing_columns(rewards, train_rows.column_names)
+        check_evaluation(held_out)
     except ValueError as error:
         stop(error)
 
@@ -72,6 +80,8 @@ def main() -> None:
         train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
+    if not look.dry_run:
+        evaluate_before_and_after(held_out, training_args, model_args)
 
 
 if __name__ == "__main__":
