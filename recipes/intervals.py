@@ -44,13 +44,16 @@ def bootstrap(values: Sequence[float], seed: int = 0) -> Interval:
 
     Where all values are the same, resampling knows nothing; it is then Wilson's interval, which is wider than need be.
     """
-    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    total = len(values)
-    if len(distinct) == 1:
-        return wilson(distinct[0] * total, total)
-    drawn = np.random.default_rng(seed).multinomial(total, counts / total, size=RESAMPLES)
-    low, high = np.quantile(drawn @ distinct / total, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+    return _resampled(values, seed) or wilson(float(np.sum(values)), len(values))
+
+
+def bootstrap_difference(before: Sequence[float], after: Sequence[float], seed: int = 0) -> Interval:
+    """Of the difference of two such means on the same problems, by resampling problems, each with both its values.
+
+    Where every problem differs by the same, it is made of the interval of each, as `difference`.
+    """
+    by = _resampled([second - first for first, second in zip(before, after, strict=True)], seed)
+    return by or difference(before, after, bootstrap(before), bootstrap(after))
 
 
 def difference(before: Sequence[float], after: Sequence[float], of_before: Interval, of_after: Interval) -> Interval:
@@ -82,3 +85,13 @@ def mcnemar(gained: int, lost: int) -> float:
     changed = gained + lost
     tail: int = sum(comb(changed, number) for number in range(min(gained, lost) + 1))
     return min(1.0, tail / 2 ** (changed - 1)) if changed else 1.0
+
+
+def _resampled(values: Sequence[float], seed: int) -> Interval | None:
+    # Drawing problems is drawing how often each distinct value comes: few numbers, however many problems.
+    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+    if len(distinct) == 1:
+        return None
+    drawn = np.random.default_rng(seed).multinomial(len(values), counts / len(values), size=RESAMPLES)
+    low, high = np.quantile(drawn @ distinct / len(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from intervals import LEVEL, RESAMPLES, bootstrap, difference, mcnemar, pass_at_k, wilson
+from intervals import LEVEL, RESAMPLES, bootstrap, bootstrap_difference, difference, mcnemar, pass_at_k, wilson
 from journal import Completion
 from rewards import Reward
 
@@ -21,7 +21,7 @@ ESTIMATOR = "mean over problems of 1 - C(n-c, k) / C(n, k) for c right of n samp
 
 def judge(completions: Sequence[str], problems: Sequence[Problem], metric: Reward) -> list[bool | None]:
     """Whether each is right: the metric gives it 1 or more. None where it has no verdict, which counts as wrong."""
-    columns = {name: [problem[name] for problem in problems] for name in problems[0] if name not in ("prompt",)}
+    columns = {name: [problem[name] for problem in problems] for name in problems[0] if name != "prompt"}
     chat = not isinstance(problems[0]["prompt"], str)
     given = [[{"role": "assistant", "content": text}] if chat else text for text in completions]
     prompts = [problem["prompt"] for problem in problems]
@@ -84,7 +84,8 @@ def compare(before: Result, after: Result, name: str) -> Result:
     p = mcnemar(gained, lost)
     compared = {
         "with": name,
-        **_paired(first, second, before["interval"], after["interval"]),
+        "difference": fmean(second) - fmean(first),
+        "interval": difference(first, second, before["interval"], after["interval"]),
         "interval_method": PAIRED_METHOD,
         "gained": gained,
         "lost": lost,
@@ -110,7 +111,7 @@ def describe(name: str, result: Result) -> list[str]:
     if compared := result.get("compared"):
         lines.append(f"  against {compared['with']}: {describe_difference(compared)}")
         for k, one in compared.get("pass_at", {}).items():
-            lines.append(f"  pass@{k}: {_points(one)}: {one['verdict']}")
+            lines.append(f"  pass@{k}: {describe_points(one)}")
     return lines
 
 
@@ -120,23 +121,17 @@ def describe_difference(compared: Result) -> str:
     return f"{_points(compared)}; {changed}: {compared['verdict']}"
 
 
-def _paired(
-    first: Sequence[float], second: Sequence[float], of_first: Sequence[float], of_second: Sequence[float]
-) -> Result:
-    # They come from a JSON file, or were made just now.
-    from intervals import Interval
-
-    interval = difference(first, second, Interval(*of_first), Interval(*of_second))
-    return {"difference": fmean(second) - fmean(first), "interval": interval}
+def describe_points(compared: Result) -> str:
+    """A comparison of pass@k, in short."""
+    return f"{_points(compared)}: {compared['verdict']}"
 
 
 def _compare_pass_at(k: int, before: Result, after: Result) -> Result:
     first, second = (
         [pass_at_k(one["samples"], right, k) for right in one["right_of_each_problem"]] for one in (before, after)
     )
-    spans = (one["pass_at"][str(k)]["interval"] for one in (before, after))
-    compared = _paired(first, second, *spans)
-    return {**compared, "verdict": _verdict(compared)}
+    compared = {"difference": fmean(second) - fmean(first), "interval": bootstrap_difference(first, second)}
+    return {**compared, "interval_method": SAMPLED_METHOD, "verdict": _verdict(compared)}
 
 
 def _verdict(compared: Result, significant: bool = True) -> str:
