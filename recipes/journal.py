@@ -106,8 +106,11 @@ class Journal:
             settings = line["settings"]
             _ = settings["model"], settings["decoding"]
             self._headers.append(settings)
-        elif line["of"] == self.key:
-            self.done[line["problem"], line["sample"]] = Completion(line["text"], line["ended"])
+            return
+        key, place = line["of"], (line["problem"], line["sample"])
+        completion = Completion(line["text"], line["ended"])
+        if key == self.key:
+            self.done[place] = completion
 
 
 def identity(model: str, revision: str | None = None) -> str:
