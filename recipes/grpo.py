@@ -3,8 +3,9 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml \\
         recipes/grpo.py --config recipes/configs/qwen2.5-0.5b_gsm8k_grpo.yaml
 
-The arguments are those of TRL's ScriptArguments, GRPOConfig, ModelConfig and DatasetMixtureConfig, and `reward_funcs`
-(see rewards/); flags win over the YAML file.
+The arguments are those of TRL's ScriptArguments, GRPOConfig, ModelConfig and DatasetMixtureConfig, `reward_funcs` (see
+rewards/), and those to branch off a cooldown (checkpoints.py) and to evaluate before and after (before_after.py); flags
+win over the YAML file.
 """
 
 from __future__ import annotations

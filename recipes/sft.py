@@ -3,8 +3,8 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml \\
         recipes/sft.py --config recipes/configs/qwen2.5-0.5b_gsm8k_sft.yaml
 
-The arguments are those of TRL's ScriptArguments, SFTConfig, ModelConfig and DatasetMixtureConfig, and those to branch
-off a cooldown (checkpoints.py); flags win over the YAML file.
+The arguments are those of TRL's ScriptArguments, SFTConfig, ModelConfig and DatasetMixtureConfig, those to branch off
+a cooldown (checkpoints.py) and to evaluate before and after (before_after.py); flags win over the YAML file.
 """
 
 from __future__ import annotations
