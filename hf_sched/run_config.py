@@ -25,7 +25,23 @@ TRAINING_ARGUMENTS = {
 KINDS = tuple(TRAINING_ARGUMENTS)
 SCRIPT_ARGUMENTS = ("ScriptArguments", "ModelConfig", "DatasetMixtureConfig")
 # What recipes/sft.py and recipes/grpo.py take besides.
-RECIPE_KEYS = ("anneal_from", "anneal_duration", "anneal_shape", "dry_run", "reward_funcs")
+RECIPE_KEYS = (
+    "anneal_from",
+    "anneal_duration",
+    "anneal_shape",
+    "dry_run",
+    "evaluate_on",
+    "evaluate_config",
+    "evaluate_split",
+    "evaluate_metric",
+    "evaluate_max_problems",
+    "evaluate_max_new_tokens",
+    "evaluate_samples",
+    "evaluate_temperature",
+    "evaluate_batch_size",
+    "evaluate_engine",
+    "reward_funcs",
+)
 # Keys that only one kind has, for a file that does not say what it is for.
 _TELLING = {
     "grpo": ("num_generations", "reward_funcs", "max_completion_length"),

@@ -3,8 +3,9 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml \\
         recipes/grpo.py --config recipes/configs/qwen2.5-0.5b_gsm8k_grpo.yaml
 
-The arguments are those of TRL's ScriptArguments, GRPOConfig, ModelConfig and DatasetMixtureConfig, and `reward_funcs`
-(see rewards/); flags win over the YAML file.
+The arguments are those of TRL's ScriptArguments, GRPOConfig, ModelConfig and DatasetMixtureConfig, `reward_funcs` (see
+rewards/), and those to branch off a cooldown (checkpoints.py) and to evaluate before and after (before_after.py); flags
+win over the YAML file.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from trl import (
 )
 
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
+from before_after import EvaluationArguments, check_evaluation, evaluate_before_and_after
 from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
 from data import load_rows, to_problem
@@ -43,8 +45,14 @@ class GRPOScriptArguments(ScriptArguments):
 
 def main() -> None:
     """Train as the command line says."""
-    script_args, training_args, model_args, mixture, branch, look = parse(
-        GRPOScriptArguments, GRPOConfig, ModelConfig, DatasetMixtureConfig, BranchArguments, PreviewArguments
+    script_args, training_args, model_args, mixture, branch, look, held_out = parse(
+        GRPOScriptArguments,
+        GRPOConfig,
+        ModelConfig,
+        DatasetMixtureConfig,
+        BranchArguments,
+        PreviewArguments,
+        EvaluationArguments,
     )
     try:
         check_launch(training_args)
@@ -54,6 +62,7 @@ def main() -> None:
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(script_args, mixture, to_problem, evaluating=evaluating)
         refuse_missing_columns(rewards, train_rows.column_names)
+        check_evaluation(held_out)
     except ValueError as error:
         stop(error)
 
@@ -72,6 +81,8 @@ def main() -> None:
         train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
+    if not look.dry_run:
+        evaluate_before_and_after(held_out, training_args, model_args)
 
 
 if __name__ == "__main__":

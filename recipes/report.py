@@ -23,6 +23,7 @@ import torch
 
 from hf_sched import plotting
 from hf_sched.audit import AuditReport, audit
+from scores import describe_difference, describe_points
 
 Array = npt.NDArray[np.float64]
 SAMPLES = 5
@@ -118,10 +119,22 @@ def describe(run: Run, picture: str) -> list[str]:
 
 
 def describe_evaluation(results: dict[str, Any]) -> list[str]:
-    """The table of exact match, and the first answers of every model."""
-    lines = ["## Exact match on held-out problems, greedy", "", "| model | right | exact match |", "|---|---|---|"]
+    """The tables of exact match and of differences, and the first answers of every model."""
+    ks = list(dict.fromkeys(k for result in results.values() for k in result.get("sampled", {}).get("pass_at", {})))
+    lines = [
+        "## Exact match on held-out problems",
+        "",
+        "| model | right, greedy | exact match | " + "".join(f"pass@{k} | " for k in ks) + "cut off |",
+        "|---" * (4 + len(ks)) + "|",
+    ]
     for model, result in results.items():
-        lines.append(f"| {model} | {result['right']} of {result['problems']} | {result['exact_match']:.1%} |")
+        sampled = result.get("sampled", {}).get("pass_at", {})
+        shares = [_share(result["exact_match"], result["interval"])]
+        shares += [_share(sampled[k]["value"], sampled[k]["interval"]) if k in sampled else "" for k in ks]
+        lines.append(
+            f"| {model} | {result['right']} of {result['problems']} | {' | '.join(shares)} | {result['cut_off']} |"
+        )
+    lines += ["", *describe_comparisons(results), *describe_methods(results)]
     models = list(results)
     lines += ["", f"The first {SAMPLES} of them, answer by answer:", ""]
     lines += ["| problem | answer | " + " | ".join(models) + " |", "|---" * (2 + len(models)) + "|"]
@@ -130,6 +143,29 @@ def describe_evaluation(results: dict[str, Any]) -> list[str]:
         cells += [f"{row['completion'] or '(nothing)'} {'✓' if row['right'] else '✗'}" for row in rows]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
     return [*lines, ""]
+
+
+def describe_comparisons(results: dict[str, Any]) -> list[str]:
+    """What changed from one model to the next, on the same problems."""
+    lines = []
+    for model, result in results.items():
+        if compared := result.get("compared"):
+            lines.append(f"- {model} against {compared['with']}: {describe_difference(compared)}")
+            lines += [f"  - pass@{k}: {describe_points(one)}" for k, one in compared.get("pass_at", {}).items()]
+    return [*lines, ""] if lines else []
+
+
+def describe_methods(results: dict[str, Any]) -> list[str]:
+    """How the intervals were made."""
+    *_, last = results.values()
+    methods = [f"exact match: {last['interval_method']}"]
+    if sampled := last.get("sampled"):
+        settings = sampled["settings"]
+        drawn = f"{sampled['samples']} samples at temperature {settings['temperature']}, top_p {settings['top_p']}"
+        methods.append(f"pass@k: {drawn}; {sampled['estimator']}; {sampled['interval_method']}")
+    if compared := last.get("compared"):
+        methods.append(f"differences of exact match: {compared['interval_method']}")
+    return [f"In brackets are confidence intervals. {'. '.join(one[0].upper() + one[1:] for one in methods)}."]
 
 
 def main() -> None:
@@ -155,7 +191,11 @@ def main() -> None:
     args.output.write_text("\n".join(lines), encoding="utf-8")
     print(f"The report is in {args.output}.")
     for model, result in results.items():
-        print(f"  exact match of {model}: {result['exact_match']:.1%}")
+        print(f"  exact match of {model}: {_share(result['exact_match'], result['interval'])}")
+
+
+def _share(value: float, interval: list[float]) -> str:
+    return f"{value:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
 
 
 def _prompt_text(prompt: str | list[dict[str, str]]) -> str:

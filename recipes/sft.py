@@ -3,8 +3,8 @@
     accelerate launch --config_file accelerate_configs/ddp.yaml \\
         recipes/sft.py --config recipes/configs/qwen2.5-0.5b_gsm8k_sft.yaml
 
-The arguments are those of TRL's ScriptArguments, SFTConfig, ModelConfig and DatasetMixtureConfig, and those to branch
-off a cooldown (checkpoints.py); flags win over the YAML file.
+The arguments are those of TRL's ScriptArguments, SFTConfig, ModelConfig and DatasetMixtureConfig, those to branch off
+a cooldown (checkpoints.py) and to evaluate before and after (before_after.py); flags win over the YAML file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from trl import (
 )
 
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
+from before_after import EvaluationArguments, check_evaluation, evaluate_before_and_after
 from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
 from data import load_rows, to_demonstration
@@ -32,8 +33,14 @@ from training import model_init_kwargs, train_and_save
 
 def main() -> None:
     """Train as the command line says."""
-    script_args, training_args, model_args, mixture, branch, look = parse(
-        ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, BranchArguments, PreviewArguments
+    script_args, training_args, model_args, mixture, branch, look, held_out = parse(
+        ScriptArguments,
+        SFTConfig,
+        ModelConfig,
+        DatasetMixtureConfig,
+        BranchArguments,
+        PreviewArguments,
+        EvaluationArguments,
     )
     try:
         check_launch(training_args)
@@ -41,6 +48,7 @@ def main() -> None:
         checkpoint = checkpoint_to_resume(training_args, branch)
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(script_args, mixture, to_demonstration, evaluating=evaluating)
+        check_evaluation(held_out)
     except ValueError as error:
         stop(error)
 
@@ -58,6 +66,8 @@ def main() -> None:
         train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
+    if not look.dry_run:
+        evaluate_before_and_after(held_out, training_args, model_args)
 
 
 if __name__ == "__main__":
