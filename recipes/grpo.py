@@ -41,8 +41,8 @@ class GRPOScriptArguments(ScriptArguments):
     )
 
 
-def main() -> None:
-    """Train as the command line says."""
+def main() -> int:
+    """Train as the command line says; the exit status."""
     script_args, training_args, model_args, mixture, branch, look = parse(
         GRPOScriptArguments, GRPOConfig, ModelConfig, DatasetMixtureConfig, BranchArguments, PreviewArguments
     )
@@ -68,11 +68,13 @@ def main() -> None:
         quantization_config=get_quantization_config(model_args),
     )
     preview(trainer, "grpo", in_full=look.dry_run, rewards=rewards)
+    status = 0
     if not look.dry_run:
-        train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
+        status = train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -30,8 +30,8 @@ from preview import PreviewArguments, preview
 from training import model_init_kwargs, train_and_save
 
 
-def main() -> None:
-    """Train as the command line says."""
+def main() -> int:
+    """Train as the command line says; the exit status."""
     script_args, training_args, model_args, mixture, branch, look = parse(
         ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, BranchArguments, PreviewArguments
     )
@@ -54,11 +54,13 @@ def main() -> None:
         quantization_config=get_quantization_config(model_args),
     )
     preview(trainer, "sft", in_full=look.dry_run)
+    status = 0
     if not look.dry_run:
-        train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
+        status = train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
