@@ -25,9 +25,8 @@ SKIPS_IN_A_ROW = 20
 class DivergenceStop(TrainerCallback):
     """Stops the run at the first gradient or weight that is not finite, on every process alike.
 
-    Such a step is not made, no checkpoint is written from then on, and so no earlier one is deleted. Under DeepSpeed,
-    which makes its steps out of sight, it is made; under a gradient scaler, which skips such steps itself, it takes
-    several in a row.
+    Such a step is not made (ZeRO skips it; DeepSpeed's stage 0 does make it), no checkpoint is written from then on, and
+    so no earlier one is deleted. Under a gradient scaler, which skips such steps itself, it takes several in a row.
 
     Args:
         trainer: The trainer it is a callback of.
@@ -54,11 +53,16 @@ class DivergenceStop(TrainerCallback):
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Count what a gradient scaler skips."""
-        scale = _scale(optimizer)
-        if scale is None or self._scale is None:
-            skipped = bool(getattr(optimizer, "step_was_skipped", False))  # DeepSpeed's own scaler
-        else:  # AcceleratedOptimizer does not know where the optimizer is fused: that skips by itself
-            skipped = scale < self._scale
+        engine = getattr(self.trainer, "deepspeed", None)
+        if engine is not None:
+            # ZeRO skips such a step even without fp16 and its scaler, and would go on doing so to the end.
+            if not engine.fp16_enabled() and (_norm_overflowed(engine) or optimizer.step_was_skipped):
+                self._stop(state.global_step + 1, "the gradients were not finite")
+            skipped = optimizer.step_was_skipped
+        else:
+            # AcceleratedOptimizer does not know of it where the optimizer is fused, and skips by itself.
+            scale = _scale(optimizer)
+            skipped = scale is not None and self._scale is not None and scale < self._scale
         self._skips = self._skips + 1 if skipped else 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -66,8 +70,6 @@ class DivergenceStop(TrainerCallback):
         last = state.global_step >= state.max_steps
         if self.found is None and _on_any_process(self._skips >= SKIPS_IN_A_ROW, args.device):
             self._stop(state.global_step, f"{self._skips} optimizer steps in a row had infinite gradients")
-        if self.found is None and self._deepspeed_overflowed():
-            self._stop(state.global_step, "the gradients were not finite")
         self._before_use(args, state, control, used=last)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -100,16 +102,13 @@ class DivergenceStop(TrainerCallback):
             control.should_training_stop = True
             control.should_save = control.should_evaluate = False
 
-    def _deepspeed_overflowed(self) -> bool:
-        engine = getattr(self.trainer, "deepspeed", None)
-        if engine is None or self._skips:
-            return False
-        # The same on every process; ZeRO writes -1 for a norm that is not finite.
-        norm = engine.get_global_grad_norm()
-        return norm is not None and not 0 <= float(norm) < math.inf
-
     def _stop(self, step: int, found: str) -> None:
         self.step, self.found = step, found
+
+
+def _norm_overflowed(engine: Any) -> bool:
+    norm = engine.get_global_grad_norm()
+    return norm is not None and not 0 <= float(norm) < math.inf  # ZeRO writes -1 for one that is not finite
 
 
 def _scale(optimizer: Any) -> float | None:

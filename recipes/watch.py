@@ -96,8 +96,8 @@ def collapsed(last: Sequence[Record], first: Sequence[Record], args: Any) -> str
         return None
     return (
         f"the entropy of the tokens has fallen from {start:.3g} to {now:.3g}: completions hardly differ, and nothing "
-        f"new is found. If the reward ({_typical(last, 'reward'):.3g}) is as high as it can be, stop; otherwise go back "
-        f"to an earlier checkpoint with a lower `learning_rate` ({args.learning_rate:g}), a higher `temperature` "
+        f"new is found. If the reward ({_typical(last, 'reward'):.3g}) is as high as it can be, stop; otherwise go "
+        f"back to an earlier checkpoint with a lower `learning_rate` ({args.learning_rate:g}), a higher `temperature` "
         f"({args.temperature:g}), `beta` above {args.beta:g} or `epsilon_high: 0.28`"
     )
 
