@@ -25,8 +25,8 @@ SKIPS_IN_A_ROW = 20
 class DivergenceStop(TrainerCallback):
     """Stops the run at the first gradient or weight that is not finite, on every process alike.
 
-    Such a step is not made (ZeRO skips it; DeepSpeed's stage 0 does make it), no checkpoint is written from then on, and
-    so no earlier one is deleted. Under a gradient scaler, which skips such steps itself, it takes several in a row.
+    Such a step is not made (ZeRO skips it; DeepSpeed's stage 0 does make it), no checkpoint is written from then on,
+    and so no earlier one is deleted. Under a gradient scaler, which skips such steps itself, it takes several in a row.
 
     Args:
         trainer: The trainer it is a callback of.

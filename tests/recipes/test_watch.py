@@ -13,6 +13,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from sorting_task import make_rows, problem
+from training import train_and_save
 from watch import WINDOW, Advice, collapsed
 
 STEPS = WINDOW + 2
@@ -37,7 +38,7 @@ def length_penalty(completions: Any, **kwargs: Any) -> list[float]:
 
 
 def grpo(model_path: Path, folder: Path, rewards: Any, **given: Any) -> GRPOTrainer:
-    """A trainer under watch, of short completions."""
+    """A run as the recipe makes it, of short completions."""
     asked = {"max_steps": STEPS, "max_completion_length": 6, "learning_rate": 1e-4, **given}
     args = GRPOConfig(
         str(folder),
@@ -53,7 +54,7 @@ def grpo(model_path: Path, folder: Path, rewards: Any, **given: Any) -> GRPOTrai
         **asked,
     )
     trainer = GRPOTrainer(str(model_path), reward_funcs=rewards, args=args, train_dataset=PROMPTS)
-    trainer.add_callback(Advice())
+    train_and_save(trainer, checkpoint=None, dataset_name=None)
     return trainer
 
 
@@ -66,8 +67,7 @@ def warned(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def test_groups_without_spread(model_path, tmp_path, warned):
-    trainer = grpo(model_path, tmp_path, one_for_all, max_completion_length=60)
-    trainer.train()
+    grpo(model_path, tmp_path, one_for_all, max_completion_length=60)
     (line,) = [line for line in warned() if "cut off" not in line]
     assert line.startswith(f"warning step {WINDOW}: in 100% of the groups all completions got the same reward")
     assert "(reward 1, over 10 records)" in line
@@ -75,20 +75,19 @@ def test_groups_without_spread(model_path, tmp_path, warned):
 
 
 def test_a_reward_that_is_always_0(model_path, tmp_path, warned):
-    grpo(model_path, tmp_path, [never, length_penalty], max_completion_length=60).train()
+    grpo(model_path, tmp_path, [never, length_penalty], max_completion_length=60)
     (line,) = [line for line in warned() if "cut off" not in line]  # what follows from it is not told, too
     assert line.startswith(f"warning step {WINDOW}: the reward 'never' gave 0 to every completion")
     assert "`log_completions: true`" in line
 
 
 def test_one_of_two_rewards_that_is_always_0(model_path, tmp_path, warned):
-    grpo(model_path, tmp_path, [digits, never]).train()
+    grpo(model_path, tmp_path, [digits, never])
     assert [line.split(" gave ")[0].split(": ")[1] for line in warned() if "gave" in line] == ["the reward 'never'"]
 
 
 def test_completions_that_are_cut_off(model_path, tmp_path, warned):
-    trainer = grpo(model_path, tmp_path, digits, max_completion_length=2)
-    trainer.train()
+    grpo(model_path, tmp_path, digits, max_completion_length=2)
     (line,) = warned()
     assert "of the completions were cut off at `max_completion_length` (2)" in line
     assert "`mask_truncated_completions: true`" in line
@@ -97,7 +96,6 @@ def test_completions_that_are_cut_off(model_path, tmp_path, warned):
 def test_entropy_that_collapses(model_path, tmp_path, warned):
     """By a learning rate that is far too high."""
     trainer = grpo(model_path, tmp_path, digits, max_steps=3 * WINDOW, learning_rate=1e-1)
-    trainer.train()
     (line,) = [line for line in warned() if "entropy" in line]
     start = median(row["entropy"] for row in trainer.state.log_history[:WINDOW])
     assert f"the entropy of the tokens has fallen from {start:.3g} to " in line
