@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.nn.utils import get_total_norm
 from transformers import TrainerCallback
 
 from checkpoints import last_whole
@@ -119,9 +118,10 @@ def _scale(optimizer: Any) -> float | None:
 def _finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether all numbers are, in this process's part of sharded tensors."""
     parts = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
-    parts = [part.detach() for part in parts if part.numel()]
-    # The greatest magnitude, unlike a sum of squares, does not overflow.
-    return bool(get_total_norm(parts, norm_type=math.inf).isfinite())
+    # Least and greatest: unlike a norm they do not overflow, and they take half the time of AdamW's step (on a CPU; a
+    # tenth of that of `isfinite`).
+    ends = [end for part in parts if part.numel() for end in torch.aminmax(part.detach())]
+    return not ends or bool(torch.stack([end.to(ends[0].device) for end in ends]).isfinite().all())
 
 
 def _on_any_process(here: bool, device: torch.device) -> bool:
