@@ -25,7 +25,7 @@ _TRAINING_ARGUMENTS = {
 KINDS = tuple(_TRAINING_ARGUMENTS)
 _SCRIPT_ARGUMENTS = ("ScriptArguments", "ModelConfig", "DatasetMixtureConfig")
 # What recipes/sft.py and recipes/grpo.py take besides.
-RECIPE_KEYS = ("anneal_from", "anneal_duration", "anneal_shape", "dry_run", "reward_funcs")
+RECIPE_KEYS = ("anneal_from", "anneal_duration", "anneal_shape", "columns", "dry_run", "reward_funcs")
 # Keys that only one kind has, for a file that does not say what it is for.
 _TELLING = {
     "grpo": ("num_generations", "reward_funcs", "max_completion_length"),

@@ -25,7 +25,7 @@ from trl import (
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
 from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
-from data import load_rows, to_problem
+from data import PROBLEMS, ColumnArguments, columns_of, load_rows, to_problem
 from launch import check_launch, quiet_other_ranks
 from preview import PreviewArguments, preview
 from rewards import load_rewards, refuse_missing_columns
@@ -43,8 +43,14 @@ class GRPOScriptArguments(ScriptArguments):
 
 def main() -> int:
     """Train as the command line says; the exit status."""
-    script_args, training_args, model_args, mixture, branch, look = parse(
-        GRPOScriptArguments, GRPOConfig, ModelConfig, DatasetMixtureConfig, BranchArguments, PreviewArguments
+    script_args, training_args, model_args, mixture, branch, look, names = parse(
+        GRPOScriptArguments,
+        GRPOConfig,
+        ModelConfig,
+        DatasetMixtureConfig,
+        BranchArguments,
+        PreviewArguments,
+        ColumnArguments,
     )
     try:
         check_launch(training_args)
@@ -52,8 +58,16 @@ def main() -> int:
         checkpoint = checkpoint_to_resume(training_args, branch)
         rewards, training_args.reward_weights = load_rewards(script_args.reward_funcs, training_args.reward_weights)
         evaluating = training_args.eval_strategy != "no"
-        train_rows, eval_rows = load_rows(script_args, mixture, to_problem, evaluating=evaluating)
-        refuse_missing_columns(rewards, train_rows.column_names)
+        train_rows, eval_rows = load_rows(
+            script_args,
+            mixture,
+            to_problem,
+            evaluating=evaluating,
+            columns=names.columns,
+            forms=PROBLEMS,
+            max_steps=training_args.max_steps,
+        )
+        refuse_missing_columns(rewards, columns_of(train_rows))
     except ValueError as error:
         stop(error)
 

@@ -24,7 +24,7 @@ from trl import (
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
 from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
-from data import load_rows, to_demonstration
+from data import DEMONSTRATIONS, ColumnArguments, load_rows, to_demonstration
 from launch import check_launch, quiet_other_ranks
 from preview import PreviewArguments, preview
 from training import model_init_kwargs, train_and_save
@@ -32,15 +32,29 @@ from training import model_init_kwargs, train_and_save
 
 def main() -> int:
     """Train as the command line says; the exit status."""
-    script_args, training_args, model_args, mixture, branch, look = parse(
-        ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig, BranchArguments, PreviewArguments
+    script_args, training_args, model_args, mixture, branch, look, names = parse(
+        ScriptArguments,
+        SFTConfig,
+        ModelConfig,
+        DatasetMixtureConfig,
+        BranchArguments,
+        PreviewArguments,
+        ColumnArguments,
     )
     try:
         check_launch(training_args)
         quiet_other_ranks()
         checkpoint = checkpoint_to_resume(training_args, branch)
         evaluating = training_args.eval_strategy != "no"
-        train_rows, eval_rows = load_rows(script_args, mixture, to_demonstration, evaluating=evaluating)
+        train_rows, eval_rows = load_rows(
+            script_args,
+            mixture,
+            to_demonstration,
+            evaluating=evaluating,
+            columns=names.columns,
+            forms=((training_args.dataset_text_field,), *DEMONSTRATIONS),
+            max_steps=training_args.max_steps,
+        )
     except ValueError as error:
         stop(error)
 
