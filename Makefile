@@ -16,14 +16,16 @@ OLDEST := $(addprefix tests/hf_sched/test_,$(addsuffix .py,accelerate_loop branc
 	$(addprefix $(IN_RECIPES),lora_trains_an_adapter_on_the_planned_curve \
 	a_resumed_run_goes_on_as_if_never_interrupted) tests/test_versions.py
 
-.PHONY: demo test test-oldest test-slow lint benchmark
+.PHONY: demo test test-oldest test-slow test-hosts lint benchmark
 
 # What setup.cfg lists as an extra, installed: $(VENV)/installed-recipes, $(VENV)/installed-test. Schedules are compared
-# with timm's too, which asks for torchvision; that one does not fit a torch without CUDA, and transformers then fails.
+# with timm's too; it lies apart, since it asks for torchvision, which does not fit a torch without CUDA, and `accelerate
+# launch` fails where it finds the one without the other.
 $(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
-	test $* = recipes || $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps timm
+	test $* = recipes || $(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps --upgrade \
+		--target $(VENV)/timm timm
 	touch $@
 
 # Supervised fine-tuning, then GRPO, each on two processes; evaluation; report.
@@ -52,6 +54,10 @@ $(VENV)-oldest/installed: setup.cfg pyproject.toml constraints-oldest.txt
 # Minutes of training on top: the demo's learning with three seeds.
 test-slow: $(VENV)/installed-test
 	$(BIN)/python -m pytest -m slow
+
+# LLaMA-Factory and others, installed first: gigabytes. HF_SCHED_HOSTS=folder keeps what was installed.
+test-hosts: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m hosts
 
 # Steps, curves and imports timed side by side with other libraries'.
 benchmark: $(VENV)/installed-test

@@ -290,10 +290,9 @@ def _schedule_bytes(name: str, steps: int) -> int:
 def _versions() -> Iterator[str]:
     yield f"hf_sched {importlib.import_module('hf_sched').__version__}"  # which may be run without being installed
     for package in PACKAGES:
-        try:
-            yield f"{package} {importlib.metadata.version(package)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        for found in importlib.metadata.distributions(name=package, path=[str(Path(sys.prefix, "timm")), *sys.path]):
+            yield f"{package} {found.version}"
+            break
 
 
 if __name__ == "__main__":

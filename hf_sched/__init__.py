@@ -6,6 +6,7 @@ Importing this package is all it takes: its schedules are then values of `lr_sch
 from typing import TYPE_CHECKING, Any
 
 from hf_sched import catalog as _catalog  # noqa: F401  (registers the schedules)
+from hf_sched import diffusers_hook as _diffusers_hook
 from hf_sched import transformers_hook as _transformers_hook
 from hf_sched._version import __version__
 from hf_sched.arguments import Count, Duration, Epochs, EpochsUnknown, Period, Positive, Rate, Ratio
@@ -56,6 +57,7 @@ __all__ = [
 ]
 
 _transformers_hook.install()
+_diffusers_hook.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,13 @@ def refuse(name: str, allowed: str, value: object) -> ValueError:
     return ValueError(f"`{name}` must be {allowed}, received {value!r}")
 
 
+def shown(value: object) -> str:
+    """A value that was read, as messages show it: shares and epochs as text writes them."""
+    if isinstance(value, (Fraction, Epochs)):
+        return repr(f"{float(value * 100):g}%" if isinstance(value, Fraction) else str(value))
+    return repr(value)
+
+
 def did_you_mean(word: object, known: Iterable[str]) -> str:
     """What ends a sentence about a wrong word: `; did you mean 'x'?` where a known word is near, else a full stop."""
     import difflib  # only needed for errors
@@ -203,7 +210,7 @@ def as_steps(
     """
     duration = DurationReader()(name, duration)
     if isinstance(duration, Fraction):
-        return _to_the_nearest(duration * num_training_steps)
+        return to_the_nearest(duration * num_training_steps)
     if isinstance(duration, Epochs):
         return epochs_as_steps(name, duration, steps_per_epoch)
     return duration
@@ -221,7 +228,7 @@ def epochs_as_steps(name: str, epochs: Epochs, steps_per_epoch: float | None) ->
             "it trains; elsewhere give `steps_per_epoch`, or write steps (500) or a share of the run (5%)"
         )
     steps = epochs.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
-    return max(_to_the_nearest(steps), 1) if steps else 0
+    return max(to_the_nearest(steps), 1) if steps else 0
 
 
 _OF_TYPES: dict[object, Reader] = {float: Number(), int: Whole(), str: TextReader(), bool: Flag()}
@@ -238,7 +245,8 @@ def reader_of(hint: object) -> Reader | None:
     return None
 
 
-def _to_the_nearest(number: Fraction) -> int:
+def to_the_nearest(number: Fraction) -> int:
+    """Rounded, half a step upwards."""
     return math.floor(number + Fraction(1, 2))
 
 

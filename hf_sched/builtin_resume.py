@@ -15,10 +15,12 @@ from hf_sched.resume import OnResume, Saved
 from hf_sched.scheduler import ScheduleLR
 
 
-def watch_loading(trainer: Any, scheduler: LRScheduler, name: str, on_resume: OnResume | None) -> None:
+def watch_loading(scheduler: Any, name: str, on_resume: OnResume | None, num_training_steps: int) -> None:
     """Let a built-in scheduler of a Trainer refuse states that are not its own, unless it is said what to do."""
-    if isinstance(scheduler, ScheduleLR):
-        return  # passed to the Trainer (`optimizers=`) or made by a subclass: it looks to its states itself
+    if isinstance(scheduler, ScheduleLR) or not isinstance(scheduler, LRScheduler):
+        # Ours, passed to the Trainer (`optimizers=`) or made by a subclass, looks to its states itself; where DeepSpeed
+        # steps the schedule, the Trainer holds a wrapper of one that has been here before.
+        return
     cls = type(scheduler)
 
     def load_state_dict(self: LRScheduler, state: dict[str, Any]) -> None:
@@ -27,16 +29,26 @@ def watch_loading(trainer: Any, scheduler: LRScheduler, name: str, on_resume: On
             return
         saved = read_state(state)
         if on_resume is not None and on_resume.choice == "keep" and saved.course is not None:
-            kept = ScheduleLR(scheduler.optimizer, saved.course.schedule, name=saved.name, on_resume=on_resume)
-            kept.load_state_dict(state)
-            trainer.lr_scheduler = kept
+            _become_ours(scheduler, saved, on_resume, num_training_steps)
+            scheduler.load_state_dict(state)
         elif on_resume is not None and on_resume.choice == "replace" and isinstance(scheduler, LambdaLR):
             _jump_to(scheduler, saved.step)
+            type(scheduler).set_rates = _set_rates  # type: ignore[attr-defined]
         else:
             raise ValueError(_report(saved, scheduler, name, on_resume))
 
     # A class of the same name, since what is set on the scheduler itself would be saved with its state.
     scheduler.__class__ = type(cls.__name__, (cls,), {"load_state_dict": load_state_dict})
+
+
+def _become_ours(scheduler: LRScheduler, saved: Saved, on_resume: OnResume, num_training_steps: int) -> None:
+    """Turn the scheduler itself into ours: others than the Trainer hold it too (DeepSpeed steps its own reference)."""
+    assert saved.course is not None
+    optimizer = scheduler.optimizer
+    scheduler.__class__ = ScheduleLR
+    scheduler.__dict__.clear()
+    ScheduleLR.__init__(scheduler, optimizer, saved.course.schedule, name=saved.name, on_resume=on_resume)  # type: ignore[arg-type]
+    scheduler.run_steps = num_training_steps  # type: ignore[attr-defined]
 
 
 def _rates_at(scheduler: LRScheduler, step: int) -> list[float] | None:
@@ -48,9 +60,13 @@ def _rates_at(scheduler: LRScheduler, step: int) -> list[float] | None:
 
 def _jump_to(scheduler: LambdaLR, step: int) -> None:
     scheduler.last_epoch, scheduler._step_count = step, step + 1
-    rates = _rates_at(scheduler, step) or []
-    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+    _set_rates(scheduler)
+
+
+def _set_rates(scheduler: LambdaLR) -> None:
+    rates = _rates_at(scheduler, scheduler.last_epoch) or []
+    for group, rate, peak in zip(scheduler.optimizer.param_groups, rates, scheduler.base_lrs, strict=True):
+        group["lr"], group["initial_lr"] = rate, float(peak)
     scheduler._last_lr = [*rates]
 
 

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from hf_sched import registry
 from hf_sched.arguments import EpochsUnknown
+from hf_sched.deepspeed_config import refuse_scheduler_block
 from hf_sched.resume import take_on_resume
 from hf_sched.scheduler import ScheduleLR
 
@@ -22,21 +23,31 @@ class LearningRateGuard(TrainerCallback):
 
     Raises:
         ValueError: Something else than the schedule asked for sets the learning rate, has changed it, or steps the
-            schedule more than once; or processes have different ones.
+            schedule more than once, or less; or processes have different ones.
     """
 
     def __init__(self) -> None:
         self.scheduler: ScheduleLR | None = None
+        self._stepped_by_deepspeed = False
+        self._skipped = 0
+        """Optimizer steps that the optimizer says it skipped, also those that the checkpoint tells of."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Check that the scheduler in force is the one asked for, here and on all processes."""
         self.scheduler = None
+        found = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
+        if state.global_step and hasattr(found, "set_rates"):  # DeepSpeed loads the optimizer after the schedule
+            found.set_rates()
         name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
         if name not in registry.available():
             return
-        found = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
         if not isinstance(found, ScheduleLR):
-            raise ValueError(_who_else(args, name, found))
+            refuse_scheduler_block(args, name)
+            raise ValueError(
+                f"`lr_scheduler_type` asks for {name!r}, but the learning rate is set by a {type(found).__name__}: it "
+                "was passed to the Trainer (`optimizers=`) or made by a subclass (`create_scheduler`). Leave that out, "
+                "or name it in `lr_scheduler_type`"
+            )
         if state.global_step and not found.resumed:
             raise ValueError(
                 f"the run goes on at step {state.global_step}, but the schedule {name!r} would start again from step "
@@ -59,17 +70,39 @@ class LearningRateGuard(TrainerCallback):
                 )
         _check_all_processes_agree(found)
         self.scheduler = found
+        self._stepped_by_deepspeed = type(lr_scheduler).__name__ == "DeepSpeedSchedulerWrapper"
+        self._skipped = max(state.global_step - found.last_epoch, 0)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """Check it here under DeepSpeed's own optimizer, which makes its step, and the schedule's, in `backward`."""
+        if self._stepped_by_deepspeed:
+            self._check(state, optimizer)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Check that the optimizer is about to train at the schedule's rate."""
+        if not self._stepped_by_deepspeed:
+            self._check(state, optimizer)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        """Count the steps that a gradient scaler skipped."""
+        self._skipped += bool(getattr(optimizer, "step_was_skipped", False))
+
+    def _check(self, state: Any, optimizer: Any) -> None:
         scheduler = self.scheduler
         if scheduler is None or optimizer is None:
             return
-        if scheduler.last_epoch > state.global_step:  # it may lag behind, where a gradient scaler skipped steps
+        if scheduler.last_epoch > state.global_step:
             raise ValueError(
                 f"after {state.global_step} optimizer steps the schedule {scheduler.name!r} has made "
                 f"{scheduler.last_epoch}: something steps it twice (`accelerator.prepare(scheduler)`, a callback, or "
                 "`lr_scheduler.step()` in a `training_step` of your own)"
+            )
+        if scheduler.last_epoch < state.global_step - self._skipped:
+            skips = f"a gradient scaler skipped {self._skipped}" if self._skipped else "no gradient scaler skipped any"
+            raise ValueError(
+                f"after {state.global_step} optimizer steps the schedule {scheduler.name!r} has made "
+                f"{scheduler.last_epoch}, and {skips}: something keeps it from being stepped, or has set it back (a "
+                "callback, a subclass with a training loop of its own)"
             )
         for number, (group, rate) in enumerate(zip(optimizer.param_groups, scheduler.get_lr(), strict=False)):
             used = group["lr"]
@@ -85,7 +118,7 @@ class LearningRateGuard(TrainerCallback):
         scheduler, self.scheduler = self.scheduler, None
         if scheduler is None or state.global_step < state.max_steps:
             return
-        missed = state.global_step - scheduler.last_epoch
+        missed = min(state.global_step - scheduler.last_epoch, self._skipped)
         if missed > 0:
             ended, wanted = (
                 scheduler.course.rates(k, k + 1)[0, 0] for k in (scheduler.last_epoch - 1, state.max_steps - 1)
@@ -96,20 +129,6 @@ class LearningRateGuard(TrainerCallback):
                 UserWarning,
                 stacklevel=2,
             )
-
-
-def _who_else(args: Any, name: str, found: object) -> str:
-    config = getattr(getattr(args, "hf_deepspeed_config", None), "config", None) or {}
-    if isinstance(config, dict) and "scheduler" in config:
-        return (
-            f"`lr_scheduler_type` asks for {name!r}, but the DeepSpeed configuration has a `scheduler` of its own "
-            f"({config['scheduler'].get('type')!r}), which wins: delete that block from the file"
-        )
-    return (
-        f"`lr_scheduler_type` asks for {name!r}, but the learning rate is set by a {type(found).__name__}: it was "
-        "passed to the Trainer (`optimizers=`) or made by a subclass (`create_scheduler`). Leave that out, or name it "
-        "in `lr_scheduler_type`"
-    )
 
 
 def _check_all_processes_agree(scheduler: ScheduleLR) -> None:

@@ -29,10 +29,12 @@ from hf_sched.arguments import (
     Rate,
     Ratio,
     as_steps,
+    did_you_mean,
+    shown,
 )
 from hf_sched.language import PhasesReader
 from hf_sched.phases import PEAK, Level, Outline, Phase
-from hf_sched.registry import register
+from hf_sched.registry import has_floor, no_floor, register
 from hf_sched.shapes import DECAY_SHAPES, WARMUP_SHAPES, Shape, ShapeReader
 
 DEFAULT_CYCLES = 4
@@ -130,7 +132,7 @@ def cosine_restarts(
     if num_cycles is not None and first_cycle is not None:
         raise ValueError(
             f"the cycles are given twice: give either `num_cycles` or `first_cycle`, received {num_cycles!r} and "
-            f"{first_cycle!r}"
+            f"{shown(first_cycle)}"
         )
     total = num_training_steps - num_warmup_steps
     climb = as_steps(rewarmup, num_training_steps)
@@ -307,7 +309,7 @@ def multistep(
         if not before < here < num_training_steps:
             raise ValueError(
                 f"`milestones` must rise, after the {num_warmup_steps} steps of warmup and before the end of the run "
-                f"({num_training_steps} steps), received {milestones[i]!r} (step {here}) behind step {before}"
+                f"({num_training_steps} steps), received {shown(milestones[i])} (step {here}) behind step {before}"
             )
     stops = [*at, num_training_steps]
     return [phases.hold(at[0] - num_warmup_steps)] + [
@@ -374,7 +376,8 @@ def inverse_sqrt_cooldown(
     scale = num_warmup_steps if timescale is None else as_steps(timescale, num_training_steps)
     if scale < 1:
         raise ValueError(
-            f"`timescale` must be 1 step or more, received {timescale!r}; it is the warmup's length where there is one"
+            f"`timescale` must be 1 step or more, received {shown(timescale)}; it is the warmup's length where there "
+            "is one"
         )
     last = max(as_steps(cooldown, num_training_steps), 1)
     steps = num_training_steps - num_warmup_steps - last
@@ -468,7 +471,9 @@ def gradual_warmup(
     steps = _warmup_steps(warmup, num_training_steps)
     rest = _after(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
     if not steps and multiplier > 1:
-        raise ValueError(f"`warmup` must have a step or more to reach `multiplier` {multiplier!r}, received {warmup!r}")
+        raise ValueError(
+            f"`warmup` must have a step or more to reach `multiplier` {multiplier!r}, received {shown(warmup)}"
+        )
     higher = [phase.scaled(multiplier) for phase in rest.phases]
     top = higher[0].start or PEAK.scaled(multiplier)
     rise = phases.warmup(steps, start=1.0 if multiplier > 1 else 0.0, to=top)
@@ -501,7 +506,7 @@ def lars_warmup(
     """
     steps = _warmup_steps(warmup, num_training_steps)
     if not steps:
-        raise ValueError(f"`warmup` must have a step or more for lars_warmup to act in, received {warmup!r}")
+        raise ValueError(f"`warmup` must have a step or more for lars_warmup to act in, received {shown(warmup)}")
     rest = _after(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
     rise = phases.warmup(steps, to=rest.phases[0].start or PEAK, lars=trust_coefficient)
     return Outline((rise, *rest.phases), rest.floor_ratio, rest.min_lr)
@@ -531,6 +536,8 @@ def spelt_out(
         return phases  # type: ignore[no-any-return]
     if phases.floor_ratio is not None or phases.min_lr is not None:
         raise ValueError(f"the floor is given twice: in `phases` and as `{next(iter(given))}` ({given})")
+    if not has_floor(phases.phases):
+        raise no_floor("the curve of `phases`", next(iter(given)))
     return Outline(phases.phases, **given)
 
 
@@ -543,7 +550,8 @@ def _warmup_steps(warmup: Any, num_training_steps: int) -> int:
     steps = as_steps(warmup, num_training_steps, name="warmup")
     if steps >= num_training_steps:
         raise ValueError(
-            f"`warmup` must be shorter than the run of {num_training_steps} steps, received {warmup!r} ({steps} steps)"
+            f"`warmup` must be shorter than the run of {num_training_steps} steps, received {shown(warmup)} "
+            f"({steps} steps)"
         )
     return steps
 
@@ -562,6 +570,13 @@ def _after(
     given = dict(arguments or {})
     if name in ("gradual_warmup", "lars_warmup"):  # their warmup is what they are, and it would be dropped
         raise ValueError(f"`after` must be a schedule without a special warmup of its own, received {name!r}")
+    if name is not None and name not in registry.available():
+        near = [known for known in registry.available() if known.startswith(name)]
+        hint = f"; did you mean '{min(near, key=len)}'?" if near and name else did_you_mean(name, registry.available())
+        raise ValueError(
+            f"`after` must be the name of a schedule of hf_sched, since only those can follow a warmup, received "
+            f"{name!r}{hint} There are {', '.join(registry.available())}."
+        )
     if name is None:
         if given or floors:
             raise ValueError(f"`after` must name a schedule for the arguments {given | floors}, received None")

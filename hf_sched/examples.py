@@ -41,8 +41,8 @@ def schedule(of: Reference, **more: object) -> Schedule:
 
 
 def has_floor(of: Reference) -> bool:
-    """Whether one of our schedules ends on a floor, rather than refusing one."""
-    if "floor_ratio" in kwargs(of):
+    """Whether one of our schedules ends on a floor, rather than refusing one; `phases` does if it is written so."""
+    if "floor_ratio" in kwargs(of) or registry.entry(of.name).has_own_floor:
         return True
     try:
         schedule(of, floor_ratio=0.0)

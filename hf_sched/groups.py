@@ -14,9 +14,12 @@ def rates_of(optimizer: Optimizer) -> list[float | Tensor]:
     return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
 
 
-def set_rate(group: dict[str, Any], rate: float | Tensor) -> None:
-    """Set a group's learning rate; a tensor is filled, since compiled steps and CUDA graphs hold on to it."""
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate)
+def set_rate(group: dict[str, Any], rate: float | Tensor, name: str = "lr") -> None:
+    """Set a group's learning rate (or its peak, `initial_lr`).
+
+    A tensor is filled, since compiled steps and CUDA graphs hold on to it.
+    """
+    if isinstance(group.get(name), Tensor):
+        group[name].fill_(rate)
     else:
-        group["lr"] = rate
+        group[name] = rate

@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from transformers import TrainerCallback
 
 from hf_sched import registry
+from hf_sched.audit.run_record import LEARNING_RATES, read_learning_rates
 from hf_sched.checkpoint_state import plain
-from hf_sched.run_record import LEARNING_RATES, read_learning_rates
 from hf_sched.scheduler import ScheduleLR
 
 # More would drown a tracker's page: then only the least and the greatest are shown, and the file has them all.

@@ -155,7 +155,7 @@ def _read(docstring: str) -> tuple[dict[str, str], tuple[ComingFrom, ...], str]:
 
 
 def _describe_entrys(entry: registry.Entry, name: str) -> Argument:
-    reader = entry._reader(name)
+    reader = entry.reader(name)
     if name in entry.parameters:
         return _describe_argument(entry.parameters[name], reader)
     # a floor, which the registry adds

@@ -79,7 +79,7 @@ class Entry:
                 raise ValueError(f"{self.name} needs the argument `{name}`")
             if name not in given and parameter.default is not None:
                 given[name] = parameter.default
-        return {name: self._reader(name)(name, value) for name, value in given.items()}
+        return {name: self.reader(name)(name, value) for name, value in given.items()}
 
     def outline(
         self,
@@ -123,9 +123,8 @@ class Entry:
             if floors and not self.has_own_floor:
                 raise ValueError(f"the floor is given twice: {self.name} sets its own, leave out {', '.join(floors)}")
             return Outline(tuple(laid), outline.floor_ratio, outline.min_lr)
-        has_floor = any(level and level.floor for phase in laid for level in (phase.start, phase.end))
-        if floors and not has_floor and not self.has_own_floor:
-            raise ValueError(f"{self.name} has no floor, so `{next(iter(floors))}` would change nothing: leave it out")
+        if floors and not has_floor(laid) and not self.has_own_floor:
+            raise no_floor(self.name, next(iter(floors)))
         return Outline(tuple(laid), **(floors or {"floor_ratio": self.floor_ratio}))
 
     def build(
@@ -156,7 +155,8 @@ class Entry:
             )
         return Outline(laid)
 
-    def _reader(self, name: str) -> Callable[[str, Any], Any]:
+    def reader(self, name: str) -> Callable[[str, Any], Any]:
+        """What reads an argument: called with its name and a value, it gives the value in its one form or refuses."""
         return reader_of(self._hints.get(name)) or _FLOORS.get(name) or (lambda _, value: value)
 
     @cached_property
@@ -165,6 +165,16 @@ class Entry:
             return typing.get_type_hints(self.build_phases, include_extras=True)
         except (NameError, AttributeError):  # imported for type checkers only: the function checks by itself
             return {}
+
+
+def has_floor(laid: Iterable[Phase]) -> bool:
+    """Whether any of the phases gets to the floor."""
+    return any(level and level.floor for phase in laid for level in (phase.start, phase.end))
+
+
+def no_floor(what: str, argument: str) -> ValueError:
+    """The error for a floor that nothing gets to."""
+    return ValueError(f"{what} has no floor, so `{argument}` would change nothing: leave it out")
 
 
 def _warmup_twice(own: str, warmup_steps: int) -> ValueError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from hf_sched.arguments import DurationReader, Epochs, as_steps, did_you_mean, refuse
+from hf_sched.arguments import DurationReader, Epochs, as_steps, did_you_mean, epochs_as_steps, refuse
 from hf_sched.course import Course, Joint
 from hf_sched.schedule import Segment
 
@@ -43,6 +43,16 @@ class OnResume:
         if not duration:
             return cls(choice)
         return cls(choice, DurationReader(above_zero=True)("on_resume", duration[0]))
+
+    def in_steps(self, steps_per_epoch: float | None) -> OnResume:
+        """The same with a duration in epochs turned into steps.
+
+        Raises:
+            EpochsUnknown: The duration is in epochs and `steps_per_epoch` is None.
+        """
+        if not isinstance(self.duration, Epochs):
+            return self
+        return OnResume(self.choice, epochs_as_steps("on_resume", self.duration, steps_per_epoch))
 
 
 def take_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, dict[str, Any]]:
@@ -79,6 +89,21 @@ def resumed(saved: Saved, asked: Course, name: str, on_resume: OnResume | None) 
     return _joined(saved, asked, on_resume)
 
 
+def check_groups(saved: Saved, asked: Course, name: str) -> None:
+    """Refuse a checkpoint of another number of parameter groups: the optimizer cannot load its state at all.
+
+    Raises:
+        ValueError: It has; the message shows what changed.
+    """
+    if len(saved.peaks) != len(asked.peaks):
+        raise ValueError(
+            f"{_other_groups(saved, asked)}, so that the optimizer cannot load the checkpoint's state, whatever "
+            f"`on_resume` says. What changed:\n{_table(_changes(saved, asked, name))}\nGroup the parameters as the "
+            "checkpoint's run did (they come from `weight_decay`, the model, `optimizers=` or `create_optimizer`), or "
+            "start a new run from its weights, without `resume_from_checkpoint`."
+        )
+
+
 def _same(one: Course, other: Course) -> bool:
     return (one.schedule, one.peaks) == (other.schedule, other.peaks)
 
@@ -98,7 +123,7 @@ def _joined(saved: Saved, asked: Course, on_resume: OnResume) -> Course:
     if left < 1:
         raise _impossible(on_resume.choice, f"the run has {asked.schedule.num_training_steps} steps, all of them done")
     if on_resume.choice == "rewarm":
-        steps = max(as_steps(on_resume.duration, asked.schedule.num_training_steps), 1)
+        steps = max(as_steps(on_resume.duration, asked.schedule.num_training_steps, name="on_resume"), 1)
         return Course(asked.schedule, asked.peaks, Joint("rewarm", saved.step, saved.rates, min(steps, left)))
     rising = next((s for s in asked.schedule.segments if _rises_after(s, saved.step)), None)
     if rising is not None:
@@ -126,16 +151,6 @@ def _impossible(choice: str, why: str) -> ValueError:
 
 def _report(saved: Saved, asked: Course, name: str) -> str:
     """What changed, and the next learning rate under each choice, as two small tables."""
-    was = saved.course
-    facts = [
-        ("", "the checkpoint", "this run"),
-        ("schedule", saved.name, name),
-        ("curve", str(was.schedule) if was else "not written down", str(asked.schedule)),
-        ("peak learning rate", _numbers(saved.peaks), _numbers(asked.peaks)),
-        ("parameter groups", str(len(saved.peaks)), str(len(asked.peaks))),
-        ("steps", str(was.schedule.num_training_steps) if was else "?", str(asked.schedule.num_training_steps)),
-    ]
-    changed = [fact for fact in facts if fact[1] != fact[2]]
     choices = []
     for choice, meaning in CHOICES.items():
         try:
@@ -146,10 +161,24 @@ def _report(saved: Saved, asked: Course, name: str) -> str:
         except ValueError as error:
             choices.append((choice, "-", str(error).split(" cannot be: ")[-1].split(". Choose")[0]))
     return (
-        f"the checkpoint, at step {saved.step}, was trained under another schedule.\n{_table(changed)}\n"
+        f"the checkpoint, at step {saved.step}, was trained under another schedule.\n"
+        f"{_table(_changes(saved, asked, name))}\n"
         f"The learning rate of the next step, by what `on_resume` in `lr_scheduler_kwargs` says:\n{_table(choices)}\n"
         "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
     )
+
+
+def _changes(saved: Saved, asked: Course, name: str) -> list[tuple[str, str, str]]:
+    was = saved.course
+    facts = [
+        ("", "the checkpoint", "this run"),
+        ("schedule", saved.name, name),
+        ("curve", str(was.schedule) if was else "not written down", str(asked.schedule)),
+        ("peak learning rate", _numbers(saved.peaks), _numbers(asked.peaks)),
+        ("parameter groups", str(len(saved.peaks)), str(len(asked.peaks))),
+        ("steps", str(was.schedule.num_training_steps) if was else "?", str(asked.schedule.num_training_steps)),
+    ]
+    return [fact for fact in facts if fact[1] != fact[2]]
 
 
 def _numbers(numbers: tuple[float, ...] | list[float]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from hf_sched.arguments import Reader, refuse
 
 # The arguments that each kind of trainer takes: where the class is, and what its scripts take beside it.
-_TRAINING_ARGUMENTS = {
+TRAINING_ARGUMENTS = {
     "trainer": ("transformers", "TrainingArguments"),
     "sft": ("trl", "SFTConfig"),
     "grpo": ("trl", "GRPOConfig"),
@@ -22,8 +22,8 @@ _TRAINING_ARGUMENTS = {
     "reward": ("trl", "RewardConfig"),
     "rloo": ("trl", "RLOOConfig"),
 }
-KINDS = tuple(_TRAINING_ARGUMENTS)
-_SCRIPT_ARGUMENTS = ("ScriptArguments", "ModelConfig", "DatasetMixtureConfig")
+KINDS = tuple(TRAINING_ARGUMENTS)
+SCRIPT_ARGUMENTS = ("ScriptArguments", "ModelConfig", "DatasetMixtureConfig")
 # What recipes/sft.py and recipes/grpo.py take besides.
 RECIPE_KEYS = ("anneal_from", "anneal_duration", "anneal_shape", "columns", "dry_run", "reward_funcs")
 # Keys that only one kind has, for a file that does not say what it is for.
@@ -82,11 +82,11 @@ class RunConfig:
     @cached_property
     def fields(self) -> dict[str, dataclasses.Field[Any]]:
         """What its trainer's own arguments and those of TRL's scripts may be; imports transformers, and trl."""
-        module, name = _TRAINING_ARGUMENTS[self.kind]
+        module, name = TRAINING_ARGUMENTS[self.kind]
         imported = __import__(module)
         classes = [getattr(imported, name)]
         if module == "trl":
-            classes += [getattr(imported, other) for other in _SCRIPT_ARGUMENTS]
+            classes += [getattr(imported, other) for other in SCRIPT_ARGUMENTS]
         return {field.name: field for cls in classes for field in dataclasses.fields(cls)}
 
     def value(self, name: str) -> Any:

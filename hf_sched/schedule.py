@@ -25,7 +25,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched.arguments import Epochs, Number, Whole, as_steps, epochs_as_steps
+from hf_sched.arguments import Epochs, Number, Whole, as_steps, epochs_as_steps, to_the_nearest
 from hf_sched.phases import PEAK, Kind, Level, Phase
 from hf_sched.shapes import Shape
 
@@ -210,11 +210,11 @@ class Schedule:
             Array: float64 of shape (groups, stop - first).
         """
         last = self.num_training_steps - 1
-        if stop > last + 1:
+        if stop > last + 1 and stop > first:
             inside = self.rates(min(first, last), last + 1, peaks, floors)
             padded: Array = np.pad(inside, ((0, 0), (0, stop - first - inside.shape[1])), mode="edge")
             return padded
-        rates = np.empty((len(peaks), stop - first))
+        rates = np.empty((len(peaks), max(stop - first, 0)))
         for segment in self.segments[bisect_right(self._firsts, first) - 1 : bisect_right(self._firsts, stop - 1)]:
             low, high = segment.bounds(peaks[:, None], floors[:, None])
             # low + reach * height ends exactly on both levels: on the lower by itself, on the upper since the reach,
@@ -362,7 +362,7 @@ def _round_where_they_meet(phases: list[Phase], total: int) -> list[int]:
         else:
             assert not isinstance(phase.duration, Epochs)  # they are steps by now
             whole += phase.duration or 0
-        end = whole + as_steps(share, total)
+        end = whole + to_the_nearest(share * total)  # which may be more than there are
         steps.append(end - done)
         done = end
     return steps

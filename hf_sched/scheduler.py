@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -15,7 +18,7 @@ from hf_sched.checkpoint_state import STATE_FORMAT, plain, read_state
 from hf_sched.course import Course
 from hf_sched.groups import rates_of, set_rate
 from hf_sched.registry import BUILTIN_NAMES
-from hf_sched.resume import OnResume, resumed, take_on_resume
+from hf_sched.resume import OnResume, check_groups, resumed, take_on_resume
 from hf_sched.schedule import Schedule
 
 # How many learning rates are worked out at once, for the steps to come: many, since an array of them costs hardly more
@@ -64,7 +67,9 @@ class ScheduleLR(LRScheduler):
         self._groups: list[dict[str, Any]] | None = None
         self.resumed = False
         """Whether a checkpoint's state was loaded."""
-        self._told = False
+        self.run_steps = schedule.num_training_steps
+        """Optimizer steps of the run; the curve of a checkpoint (`on_resume: keep`) may end before."""
+        self._told: set[int] = set()
         self._set_course(Course(schedule, self._peaks))
         super().__init__(optimizer, last_epoch)
         self.base_lrs = [*peaks]  # plain numbers, where torch keeps tensors
@@ -137,12 +142,15 @@ class ScheduleLR(LRScheduler):
     def _look_ahead(self) -> Any:
         """Work out the rates of the steps to come, one number each where all groups are alike; gives the next ones."""
         step, total = self._behind, self.schedule.num_training_steps
-        if step > total and not self._told:
-            self._told = True
-            warnings.warn(_past_the_end(self.name, total), UserWarning, stacklevel=3)
+        ends = [total, self.run_steps] if self.run_steps > total else [total]  # each is told of once
+        past = [end for end in ends if step > end]
+        if past and past[-1] not in self._told:
+            self._told.add(past[-1])
+            kept = past[-1] < self.run_steps
+            warnings.warn((_kept_to_its_end if kept else _past_the_end)(self.name, past[-1]), UserWarning, stacklevel=3)
         stop = step + max(_LOOK_AHEAD // (1 if self._alike else self._size), 1)
-        if step <= total:  # the last optimizer step is followed by a call, too; those behind it are told of
-            stop = min(stop, total + 1)
+        # The last optimizer step is followed by a call, too; those behind it are told of.
+        stop = min([stop, *(end + 1 for end in ends if step <= end)])
         rates = self.course.rates(step, stop, slice(0, 1) if self._alike else slice(None))
         self._upcoming = (rates[0, ::-1] if self._alike else rates.T[::-1]).tolist()
         self._behind = stop
@@ -188,8 +196,24 @@ class ScheduleLR(LRScheduler):
         self.base_lrs = [*course.peaks]
         self.last_epoch = saved.step
         self._step_count = state_dict.get("_step_count", saved.step + 1)
-        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+        self.set_rates()
+
+    def set_rates(self) -> None:
+        """Set the groups' rates and peaks again where the optimizer has just loaded a checkpoint's."""
+        for group, rate, peak in zip(self.optimizer.param_groups, self.get_lr(), self.course.peaks, strict=True):
             set_rate(group, rate)
+            set_rate(group, peak, "initial_lr")
+
+    def check_groups(self, checkpoint: str | PathLike[str]) -> None:
+        """Refuse a Trainer's checkpoint of another number of parameter groups, before the optimizer loads its state.
+
+        Raises:
+            ValueError: It is of another number; the message shows what changed.
+        """
+        file = Path(checkpoint, "scheduler.pt")
+        if file.is_file():
+            saved = read_state(torch.load(file, map_location="cpu", weights_only=True))
+            check_groups(saved, Course(self.asked, self._peaks), self.name)
 
 
 def _past_the_end(name: str, total: int) -> str:
@@ -198,6 +222,13 @@ def _past_the_end(name: str, total: int) -> str:
         "stepped too often: by `accelerator.prepare(scheduler)`, which steps it once for each process (use "
         "`hf_sched.prepare_scheduler`), once for each batch where gradients are accumulated, or twice in a loop. Or "
         "the run is longer than `num_training_steps` said"
+    )
+
+
+def _kept_to_its_end(name: str, total: int) -> str:
+    return (
+        f"{name}: the checkpoint's curve, which `on_resume: keep` goes on with, has ended after its {total} steps; its "
+        "last learning rate is held to the end of the run"
     )
 
 
@@ -250,4 +281,5 @@ def make_scheduler(
     """One of our schedules on an optimizer; arguments as in `get_scheduler`."""
     on_resume, others = take_on_resume(arguments)
     schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, others, steps_per_epoch)
+    on_resume = on_resume and on_resume.in_steps(steps_per_epoch)
     return ScheduleLR(optimizer, schedule, name=name, arguments=others, on_resume=on_resume, last_epoch=last_epoch)

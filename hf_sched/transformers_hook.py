@@ -8,22 +8,25 @@ table of functions comes in another module, sometimes much later.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from enum import Enum
 from functools import partial, wraps
-from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Optional, Union
 
 from hf_sched import registry
 from hf_sched.arguments import EpochsUnknown
+from hf_sched.deepspeed_config import refuse_scheduler_block
+from hf_sched.import_watch import when_imported
 from hf_sched.phases import Phase
 from hf_sched.resume import take_on_resume
 
 SUPPORTED = "transformers 4.57 to 5.x"
+
+refuse: Callable[[ImportError], None] | None = None
+"""What is done with a transformers that cannot be extended; None: it is raised. `hf-sched run` only tells of it."""
 
 _installed = False
 _enum: Any = None
@@ -38,32 +41,29 @@ def install() -> None:
     if _installed:  # hf_sched was reloaded
         return
     _installed = True
-    if "transformers" in sys.modules:
-        _watch_imports()
-    else:
-        sys.meta_path.insert(0, _WhenTransformersIsImported())
+    when_imported("transformers", _watch_imports)
     registry.on_register(_add)
-
-
-class _WhenTransformersIsImported:
-    """Puts off the import of wrapt, which costs more than all of hf_sched, until there is something to watch."""
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if name == "transformers" and self in sys.meta_path:
-            sys.meta_path.remove(self)
-            _watch_imports()
-        return None
 
 
 def _watch_imports() -> None:
     from wrapt import register_post_import_hook
 
-    register_post_import_hook(_extend_enum, "transformers.trainer_utils")
-    register_post_import_hook(_extend_table, "transformers.optimization")
-    register_post_import_hook(_extend_training_arguments, "transformers.training_args")
-    register_post_import_hook(_extend_trainer, "transformers.trainer")
+    register_post_import_hook(_or_refuse(_extend_enum), "transformers.trainer_utils")
+    register_post_import_hook(_or_refuse(_extend_table), "transformers.optimization")
+    register_post_import_hook(_or_refuse(_extend_training_arguments), "transformers.training_args")
+    register_post_import_hook(_or_refuse(_extend_trainer), "transformers.trainer")
+
+
+def _or_refuse(extend: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
+    def hook(module: ModuleType) -> None:
+        try:
+            extend(module)
+        except ImportError as error:
+            if refuse is None:
+                raise
+            refuse(error)
+
+    return hook
 
 
 def _extend_enum(module: ModuleType) -> None:
@@ -129,6 +129,8 @@ def _extend_trainer(module: ModuleType) -> None:
         cls.set_initial_training_values = _noting_steps_per_epoch(cls.set_initial_training_values)
         cls.create_scheduler = _watching_the_scheduler(cls.create_scheduler)
         cls.log = _adding_learning_rates(cls.log)
+        if hasattr(cls, "_load_optimizer_and_scheduler"):  # without it torch's own error has to do
+            cls._load_optimizer_and_scheduler = _checking_the_groups(cls._load_optimizer_and_scheduler)
         from hf_sched.callbacks import LearningRateGuard
 
         module.DEFAULT_CALLBACKS.append(LearningRateGuard)
@@ -150,7 +152,7 @@ def _watching_the_scheduler(create_scheduler: Any) -> Any:
     """`create_scheduler`, which is told of the epochs; a built-in schedule then watches the states that it loads."""
 
     @wraps(create_scheduler)
-    def watching(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def watching(self: Any, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
         name = str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type))
         given = self.args.lr_scheduler_kwargs
         token = _steps_per_epoch.set(getattr(self, "_hf_sched_steps_per_epoch", None))
@@ -158,14 +160,14 @@ def _watching_the_scheduler(create_scheduler: Any) -> Any:
         on_resume, others = take_on_resume(given) if not ours and isinstance(given, dict) else (None, given)
         try:
             self.args.lr_scheduler_kwargs = others  # transformers' own schedules know no `on_resume`
-            scheduler = create_scheduler(self, *args, **kwargs)
+            scheduler = create_scheduler(self, num_training_steps, *args, **kwargs)
         finally:
             self.args.lr_scheduler_kwargs = given
             _steps_per_epoch.reset(token)
         if not ours and scheduler is not None:
             from hf_sched.builtin_resume import watch_loading
 
-            watch_loading(self, scheduler, name, on_resume)
+            watch_loading(scheduler, name, on_resume, num_training_steps)
         return scheduler
 
     watching._is_watched = True  # type: ignore[attr-defined]
@@ -185,6 +187,20 @@ def _adding_learning_rates(log: Any) -> Any:
         return log(self, logs, *args, **kwargs)
 
     return adding
+
+
+def _checking_the_groups(load_optimizer_and_scheduler: Any) -> Any:
+    """Refuse another number of parameter groups in our words, before the optimizer is given the checkpoint's state."""
+
+    @wraps(load_optimizer_and_scheduler)
+    def checking(self: Any, checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
+        from hf_sched.scheduler import ScheduleLR
+
+        if checkpoint is not None and isinstance(self.lr_scheduler, ScheduleLR):
+            self.lr_scheduler.check_groups(checkpoint)
+        return load_optimizer_and_scheduler(self, checkpoint, *args, **kwargs)
+
+    return checking
 
 
 def _unsupported(what: str) -> ImportError:
@@ -265,9 +281,10 @@ def _with_check(post_init: Any, whole_warmup: bool) -> Any:
             _write_share_as_ratio(self)
         post_init(self, *args, **kwargs)
         name = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
-        if name not in registry.available():
-            return
         given = self.lr_scheduler_kwargs or {}
+        if name not in registry.available():
+            take_on_resume(given if isinstance(given, dict) else None)  # which reads it
+            return
         if not isinstance(given, dict):
             raise ValueError(f"`lr_scheduler_kwargs` must be a mapping, or one in JSON, received {given!r}")
         entry = registry.entry(name)
@@ -275,6 +292,7 @@ def _with_check(post_init: Any, whole_warmup: bool) -> Any:
             self.lr_scheduler_kwargs = _plain(given)
         _, given = take_on_resume(given)
         entry.read(given)
+        refuse_scheduler_block(self, name)
         if name == "lars_warmup":
             from hf_sched.lars import refuse_deepspeed  # imports torch, as TrainingArguments has
 

@@ -41,6 +41,35 @@ def test_its_launch_lines_name_files_that_exist_and_options_the_launcher_has():
     assert (two_nodes.num_machines, two_nodes.num_processes, two_nodes.machine_rank) == (2, 16, 0)
 
 
+def test_the_launcher_starts_in_the_environment_of_the_tests():
+    # `make demo` uses what `make test` installed: timm without torchvision, say, would stop Accelerate's command.
+    launcher = Path(sys.executable).with_name("accelerate")
+    ended = subprocess.run([launcher, "launch", "--help"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_its_commands_do_what_it_says(tmp_path, monkeypatch):
+    import shlex
+
+    from click.testing import CliRunner
+
+    from hf_sched.cli import app
+
+    monkeypatch.chdir(ROOT)
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("hf-sched ")]
+    typed = [shlex.split(line, comments=True)[1:] for line in lines]
+    commands = [words for words in typed if words[0] != "run" and "runs/demo/grpo" not in words]
+    assert [words[0] for words in commands] == ["list", "show", "plot", "plan", "check"]
+    for words in commands:
+        words = [str(tmp_path / word) if word == "curves.png" else word for word in words]
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        if words[0] == "plan":  # as the README shows it
+            assert all(line.rstrip() in README for line in result.output.splitlines()[:10])
+    assert (tmp_path / "curves.png").is_file()
+    assert [words[1] for words in typed if words[0] == "run"] == ["trl", "accelerate", "llamafactory-cli", "--import"]
+
+
 def test_its_table_names_schedules_that_there_are_once():
     from hf_sched import available
 

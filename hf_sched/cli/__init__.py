@@ -12,9 +12,11 @@ import sys
 import click
 
 from hf_sched._version import __version__
+from hf_sched.cli.check import check_paths
 from hf_sched.cli.list import list_schedules
 from hf_sched.cli.plan import plan_run
 from hf_sched.cli.plot import plot
+from hf_sched.cli.run import run
 from hf_sched.cli.show import show
 
 
@@ -35,7 +37,7 @@ def app(modules: tuple[str, ...]) -> None:
             ) from None
 
 
-for command in (list_schedules, show, plot, plan_run):
+for command in (list_schedules, show, plot, plan_run, check_paths, run):
     app.add_command(command)
 
 

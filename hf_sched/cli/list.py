@@ -10,7 +10,7 @@ from hf_sched.cli.output import console, print_json
 from hf_sched.reference import describe
 
 
-@click.command("list")
+@click.command("list", short_help="List all schedules, a line each.")
 @click.option("--json", is_flag=True, help="Write a JSON list, for machines.")
 def list_schedules(json: bool) -> None:
     """List all schedules, a line each: ours, your own, and transformers' own."""

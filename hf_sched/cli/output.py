@@ -6,9 +6,14 @@ import io
 import json
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
+
+from hf_sched.arguments import refuse
 
 
 def console() -> Console:
@@ -22,6 +27,22 @@ def console() -> Console:
 def print_json(value: Any) -> None:
     """Write plain values as JSON."""
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+@contextmanager
+def writing_a_picture(option: str, path: Path) -> Iterator[None]:
+    """Answer what may go wrong with a picture: its format, a missing matplotlib, a folder that is not there."""
+    if path.suffix.lower() not in FORMATS:
+        raise refuse(option, f"a file that ends in {', '.join(FORMATS)}", str(path))
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(f"`{option}` needs {error.name}: pip install 'hf_sched[plot]', or leave it away") from None
+    except OSError as error:
+        raise ValueError(f"`{option}` {str(path)!r} cannot be written: {error.strerror}") from None
 
 
 class _WithoutTrailingBlanks(io.StringIO):

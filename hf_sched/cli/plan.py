@@ -18,7 +18,7 @@ _MOST_PHASES = 12
 _MOST_STEPS = 6
 
 
-@click.command("plan")
+@click.command("plan", short_help="Say what a run will do, before it runs.")
 @click.argument("config")
 @click.option("--dataset-size", type=int, metavar="N", help="Samples to train on, where they cannot be counted.")
 @click.option("--world-size", type=int, metavar="N", help="Processes; by default what the launch line in CONFIG says.")
@@ -106,7 +106,7 @@ def _generations(plan: Plan) -> list[tuple[str, str]]:
             f"{every} = steps_per_generation {g.steps_per_generation} x num_iterations {g.num_iterations} / "
             f"accumulation {plan.gradient_accumulation_steps}",
         ),
-        ("an optimizer step", f"{g.completions_per_step:,} completions, of {g.prompts_per_step:g} prompts"),
+        ("an optimizer step", f"{g.completions_per_step:,} completions, as of {g.prompts_per_step:g} prompts"),
     ]
     if plan.dataset_size.samples is not None:
         fitting = plan.dataset_size.samples // g.prompts_per_generation

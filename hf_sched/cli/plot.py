@@ -8,15 +8,14 @@ from typing import Any
 
 import click
 
-from hf_sched.arguments import DurationReader, Number, as_steps, refuse
+from hf_sched.arguments import DurationReader, Number, as_steps
 from hf_sched.asked import Asked, Played
-from hf_sched.cli.output import console
+from hf_sched.cli.output import console, writing_a_picture
 
 STEPS = 1000
-FORMATS = (".png", ".svg", ".pdf")
 
 
-@click.command()
+@click.command(short_help="Draw schedules over the steps of a run.")
 @click.argument("schedules", metavar="SCHEDULE...", nargs=-1, required=True)
 @click.option("--steps", type=int, help=f"Optimizer steps of the run; {STEPS} by default, or what a file says.")
 @click.option("--warmup", default="0", metavar="STEPS|SHARE", help="Warmup (50, 5%), where none is said.")
@@ -38,8 +37,6 @@ def plot(
     A SCHEDULE is a name (cosine_floor), a name with arguments (cosine_restarts:num_cycles=3), phases ("warmup 5% | hold
     | decay 20%"), or a configuration file, whose steps, warmup and learning rate are its own.
     """
-    if output and output.suffix.lower() not in FORMATS:
-        raise refuse("--output", f"a file that ends in {', '.join(FORMATS)}", str(output))
     played = [
         _play_file(text, steps, dataset_size, world_size) if _is_file(text) else _play(text, steps, warmup, lr)
         for text in schedules
@@ -54,7 +51,11 @@ def plot(
         out = console()
         out.print(draw(curves, width=min(out.width, 100), height=18))
         return
-    _save(curves, played, output, "learning rate" if absolute else "learning rate / peak")
+    with writing_a_picture("--output", output):
+        from hf_sched.plotting import save_schedules
+
+        ylabel = "learning rate" if absolute else "learning rate / peak"
+        save_schedules(curves, [one.schedule for one in played], output, ylabel=ylabel)
     click.echo(f"wrote {output}")
 
 
@@ -96,16 +97,3 @@ def _with_labels(played: Sequence[Played]) -> Mapping[str, Any]:
             label, number = f"{one.label} ({number})", number + 1
         curves[label] = one.curve
     return curves
-
-
-def _save(curves: Mapping[str, Any], played: Sequence[Played], path: Path, ylabel: str) -> None:
-    try:
-        from hf_sched.plotting import save_schedules
-
-        save_schedules(curves, [one.schedule for one in played], path, ylabel=ylabel)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"pictures need {error.name}: pip install 'hf_sched[plot]'; without `--output` none is drawn"
-        ) from None
-    except OSError as error:
-        raise ValueError(f"`--output` {str(path)!r} cannot be written: {error.strerror}") from None

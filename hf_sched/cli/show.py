@@ -17,7 +17,7 @@ from hf_sched.reference import Reference, describe
 from hf_sched.terminal_plot import draw
 
 
-@click.command()
+@click.command(short_help="Show all there is to say of a schedule.")
 @click.argument("schedule")
 @click.option("--steps", default=examples.STEPS, show_default=True, help="Optimizer steps of the run that is drawn.")
 @click.option("--warmup", type=int, help="Optimizer steps of warmup; by default 5% of the run.")

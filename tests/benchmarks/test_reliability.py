@@ -17,6 +17,7 @@ import reliability_cases  # noqa: E402
 from reliability_cases import Row, deviation  # noqa: E402
 
 
+@pytest.mark.slow
 def test_a_training_is_killed_and_resumed(tmp_path):
     output = tmp_path / "page.md"
     command = [sys.executable, "benchmarks/reliability.py", "--only", "kill-sft-1", "--trials", "1"]

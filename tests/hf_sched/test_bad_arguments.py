@@ -243,7 +243,7 @@ def may_be(reader: object, value: object) -> bool:
 
 
 def reader_of(name: str, argument: str) -> object:
-    return None if argument in OF_THE_RUN else registry.entry(name)._reader(argument)
+    return None if argument in OF_THE_RUN else registry.entry(name).reader(argument)
 
 
 @pytest.mark.parametrize(("name", "argument"), EACH_ARGUMENT)
@@ -425,6 +425,33 @@ A_DECAY = "one of linear, cosine, 1-sqrt, polynomial, exponential, geometric, re
         ),
         (
             "phases",
+            {"phases": "warmup 5 | hold", "floor_ratio": 0.1},
+            "the curve of `phases` has no floor, so `floor_ratio` would change nothing: leave it out",
+        ),
+        (
+            "phases",
+            {"phases": "warmup 60% | decay 60%"},
+            "the phases take warmup 60 + decay 60 = 120 steps, but the run has `num_training_steps` = 100",
+        ),
+        # Shares in the form they are written in.
+        (
+            "gradual_warmup",
+            {"warmup": "100%", "num_warmup_steps": 0},
+            "`warmup` must be shorter than the run of 100 steps, received '100%' (100 steps)",
+        ),
+        (
+            "multistep",
+            {"milestones": ["50%", 0.2]},
+            "`milestones` must rise, after the 0 steps of warmup and before the end of the run (100 steps), received "
+            "'20%' (step 20) behind step 50",
+        ),
+        (
+            "cosine_restarts",
+            {"num_cycles": 2, "first_cycle": "20%"},
+            "the cycles are given twice: give either `num_cycles` or `first_cycle`, received 2 and '20%'",
+        ),
+        (
+            "phases",
             {"phases": [{"decy": 5}]},
             "`phases[0]` must be a mapping with exactly one of the keys warmup, hold, decay, restart, received "
             "{'decy': 5}",
@@ -504,3 +531,13 @@ def test_any_list_is_an_outline_or_an_error_that_names_the_item(items):
     else:
         event("an outline")
         assert len(outline.phases) == len(items)
+
+
+@pytest.mark.parametrize("name", ["gradual_warmup", "lars_warmup"])
+@pytest.mark.parametrize(
+    ("after", "meant"), [("cosine", "cosine_floor"), ("linear", "linear_with_warmup"), ("wsdd", "wsd")]
+)
+def test_what_cannot_follow_a_warmup_is_answered_with_what_can(name, after, meant):
+    message = str(refused(name, after=after))
+    assert message.startswith("`after` must be the name of a schedule of hf_sched, since only those can follow a")
+    assert f"received {after!r}; did you mean {meant!r}? There are " in message

@@ -100,15 +100,6 @@ def test_a_subclass_that_builds_a_schedule_of_torchs_is_refused(model_path, tmp_
     refused(model_path, tmp_path, r"set by a StepLR: .*a subclass \(`create_scheduler`\)", cls=Subclass)
 
 
-def test_the_scheduler_block_of_a_deepspeed_configuration_is_named():
-    args = TrainingArguments("out", use_cpu=True, report_to="none", **OURS)
-    args.hf_deepspeed_config = SimpleNamespace(config={"scheduler": {"type": "WarmupDecayLR"}})
-    state = SimpleNamespace(global_step=0, max_steps=STEPS)
-    message = r"has a `scheduler` of its own \('WarmupDecayLR'\), which wins: delete that block"
-    with pytest.raises(ValueError, match=message):
-        LearningRateGuard().on_train_begin(args, state, None, lr_scheduler=object())
-
-
 # Someone else at the learning rate.
 
 
@@ -140,37 +131,81 @@ def test_a_second_step_of_the_schedule_is_refused_at_once(model_path, tmp_path):
 # Steps that a gradient scaler skips.
 
 
-def train_with_skips(model_path, folder, skipped, **given):
-    """Train; these steps are skipped as Accelerate says it, and the optimizer makes none."""
-    trainer, recorder = make(model_path, folder, **{**OURS, **given})
-    accelerator, steps = type(trainer.accelerator), []
+# A fused optimizer leaves the step out by itself, without a word to Accelerate.
+UNFUSED = {"optim": "adamw_torch", "max_grad_norm": 0.0}
 
-    class Skipping(accelerator):
-        @property
-        def optimizer_step_was_skipped(self):
-            return trainer.state.global_step in skipped
 
-    trainer.accelerator.__class__ = Skipping
+def train_with_scaler(model_path, folder, resume=None, **given):
+    """Train with a real gradient scaler whose scale overflows at first, and again whenever it has grown.
+
+    The rates, which steps were skipped, and what was warned of.
+    """
+    skipped: list[bool] = []
+
+    class Skips(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+            skipped.append(optimizer.step_was_skipped)
+
+    trainer, recorder = make(model_path, folder, **{**OURS, **UNFUSED, **given}, callbacks=[Skips()])
+    # Without a GPU, Accelerate makes none.
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", 2.0**127, 2.0**30, 2.0**-30, growth_interval=4)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        trainer.train()
-    steps = [str(w.message) for w in warned if "gradient scaler" in str(w.message)]
-    return np.array(recorder.used)[:, 0], steps
+        trainer.train(resume_from_checkpoint=resume)
+    return (
+        np.array(recorder.used)[:, 0],
+        np.array(skipped),
+        [str(w.message) for w in warned if "gradient scaler" in str(w.message)],
+    )
 
 
 def test_skipped_steps_are_told_of_at_the_end(model_path, tmp_path):
-    used, warned = train_with_skips(model_path, tmp_path, {0, 5})
-    np.testing.assert_array_equal(used, [CURVE[0], *CURVE[:5], *CURVE[4:10]])
+    used, skipped, warned = train_with_scaler(model_path, tmp_path)
+    steps = np.cumsum(~skipped) - ~skipped  # that were made before each
+    count = int(skipped.sum())
+    assert skipped[0]
+    assert 2 <= count < STEPS / 2
+    np.testing.assert_array_equal(used, CURVE[steps])
     assert warned == [
-        "a gradient scaler skipped 2 of 12 optimizer steps, so that the schedule 'cosine_floor' fell short: "
-        f"it ended at a learning rate of {CURVE[9]:.6g}, not {CURVE[11]:.6g}"
+        f"a gradient scaler skipped {count} of 12 optimizer steps, so that the schedule 'cosine_floor' fell short: "
+        f"it ended at a learning rate of {CURVE[STEPS - 1 - count]:.6g}, not {CURVE[11]:.6g}"
     ]
 
 
-@pytest.mark.parametrize(("skipped", "given"), [(set(), {}), ({5}, {"lr_scheduler_type": "cosine"})])
-def test_without_skipped_steps_or_a_schedule_of_ours_nothing_is_said(model_path, tmp_path, skipped, given):
-    _, warned = train_with_skips(model_path, tmp_path, skipped, **given)
+def test_steps_skipped_before_a_resume_are_told_of_too(model_path, tmp_path):
+    saving = {**OURS, "save_strategy": "steps", "save_steps": 5}
+    used, skipped, warned = train_with_scaler(model_path, tmp_path, **saving)
+    used_after, skipped_after, warned_after = train_with_scaler(
+        model_path, tmp_path, resume=str(tmp_path / "checkpoint-5"), **saving
+    )
+    assert 0 < skipped_after.sum() < skipped.sum()
+    np.testing.assert_array_equal(used_after, used[5:])
+    assert warned_after == warned
+
+
+def test_without_a_schedule_of_ours_nothing_is_said_of_skipped_steps(model_path, tmp_path):
+    _, skipped, warned = train_with_scaler(model_path, tmp_path, lr_scheduler_type="cosine")
+    assert skipped.any()
     assert warned == []
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_schedule_that_is_not_stepped_is_refused_at_once_and_not_taken_for_skipped_steps(
+    model_path, tmp_path, scaled
+):
+    class Stubborn(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, lr_scheduler=None, **kwargs):
+            if state.global_step == 7:
+                lr_scheduler.step = lambda: None
+
+    trainer, _ = make(model_path, tmp_path, **OURS, **UNFUSED, callbacks=[Stubborn()])
+    if scaled:
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", 2.0**127, backoff_factor=2.0**-30)
+    made, skips = (4, "a gradient scaler skipped 3") if scaled else (7, "no gradient scaler skipped any")
+    message = f"after 8 optimizer steps the schedule 'cosine_floor' has made {made}, and {skips}: something keeps it"
+    with pytest.raises(ValueError, match=message):
+        trainer.train()
+    assert trainer.state.global_step == 8
 
 
 # No false alarm.

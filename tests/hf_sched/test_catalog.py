@@ -341,7 +341,10 @@ def test_the_floor_is_not_given_both_here_and_there(name, inside, outside):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"after": "cosine_flor"}, r"^`after` \(cosine_flor\): .* did you mean 'cosine_floor'\?"),
+        (
+            {"after": "cosine_flor"},
+            r"^`after` must be the name .* received 'cosine_flor'; did you mean 'cosine_floor'\?",
+        ),
         ({"after": "step"}, r"^`after` \(step\): step needs the argument `step_size`"),
         (
             {"after": "rex", "after_kwargs": {"power": 2}},

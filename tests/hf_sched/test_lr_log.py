@@ -14,8 +14,8 @@ from test_trainer import PEAK, STEPS, WARMUP
 from transformers import Trainer, TrainerCallback
 
 import hf_sched
-from hf_sched.run_record import LEARNING_RATES as FILE
-from hf_sched.run_record import read_learning_rates as read_lines
+from hf_sched.audit.run_record import LEARNING_RATES as FILE
+from hf_sched.audit.run_record import read_learning_rates as read_lines
 
 OURS = {"lr_scheduler_type": "cosine_floor"}
 CURVE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP).curve(peak=PEAK)

@@ -11,7 +11,6 @@ Schedules that no library has are compared with their closed forms, written out 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import os
 import sys
@@ -112,21 +111,13 @@ def of_transformers(make: Callable[..., Any], *args: object, **kwargs: object) -
 
 
 @cache
-def timm_schedulers() -> types.ModuleType:
-    """`timm.scheduler`. All of timm cannot be imported without torchvision, which a torch without CUDA does not fit."""
-    spec = importlib.util.find_spec("timm")
-    if spec is None:
-        pytest.skip("needs timm")
-    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "timm"}
-    timm = types.ModuleType("timm")
-    timm.__path__ = list(spec.submodule_search_locations or [])
-    sys.modules["timm"] = timm
+def timm_schedulers() -> Any:
+    """`timm.scheduler`, without the rest of timm."""
     try:
-        return importlib.import_module("timm.scheduler")
-    finally:  # nothing else is to see a timm that is half there
-        for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
-            del sys.modules[name]
-        sys.modules.update(before)
+        import timm_scheduler
+    except ModuleNotFoundError as error:
+        pytest.skip(f"needs {error.name}")
+    return timm_scheduler.load()
 
 
 def of_timm(name: str, w: int, **kwargs: object) -> Curve:

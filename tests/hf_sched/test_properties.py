@@ -177,7 +177,7 @@ def values(frame: Frame, name: str, argument: str) -> st.SearchStrategy[Any]:
         return st.floats(0, frame.peak)
     if argument == "milestones":
         return milestones(frame)
-    reader: Any = registry.entry(name)._reader(argument)
+    reader: Any = registry.entry(name).reader(argument)
     match reader:
         case Number(low=low, high=high, above_low=shut_out):
             usual = st.floats(max(low, 0.001), min(high, low + 4))
@@ -420,7 +420,7 @@ def in_epochs(name: str, kwargs: Mapping[str, Any], steps_per_epoch: float) -> d
     """The same arguments, with all steps in epochs."""
 
     def convert(argument: str, value: Any) -> Any:
-        reader: Any = None if argument in ("floor_ratio", "min_lr") else registry.entry(name)._reader(argument)
+        reader: Any = None if argument in ("floor_ratio", "min_lr") else registry.entry(name).reader(argument)
         match reader:
             case DurationReader():
                 return Epochs(Fraction(value) / Fraction(steps_per_epoch))

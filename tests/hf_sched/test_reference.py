@@ -182,7 +182,8 @@ def test_an_annotation_in_words(describe, annotation, words):
 
 
 def test_every_reader_has_words():
-    known = {reader for reader in all_subclasses(Reader) if reader.__module__.startswith("hf_sched.")}
+    ours = {reader for reader in all_subclasses(Reader) if reader.__module__.startswith("hf_sched.")}
+    known = {reader for reader in ours if not reader.__name__.startswith("_")}  # those are for no schedule's arguments
     source = reference.in_words.__code__.co_names
     assert {reader.__name__ for reader in known} <= set(source)
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import hf_sched
 from hf_sched import Schedule, ScheduleLR
+from hf_sched.arguments import Epochs, EpochsUnknown
 from hf_sched.course import Course, Joint
 from hf_sched.resume import CHOICES, OnResume, Saved, resumed, take_on_resume
 
@@ -80,6 +81,7 @@ class Run:
         ("rewarm 50", OnResume("rewarm", 50)),
         ("rewarm 5%", OnResume("rewarm", Fraction(5, 100))),
         ("rewarm 0.05", OnResume("rewarm", Fraction(5, 100))),
+        ("rewarm 1.5ep", OnResume("rewarm", Epochs(Fraction(3, 2)))),
     ],
 )
 def test_a_choice_is_read(text, read):
@@ -356,3 +358,39 @@ def test_what_is_refused_changes_nothing():
     assert run.state == before
     assert not run.scheduler.resumed
     assert run.optimizer.param_groups[0]["lr"] == 0.5
+
+
+def test_a_rewarm_in_epochs_needs_to_know_them():
+    scheduler = hf_sched.get_scheduler(
+        "cosine_floor", optimizer_of(1.0), 0, 20, {"on_resume": "rewarm 1.5ep"}, steps_per_epoch=6
+    )
+    assert scheduler.on_resume == OnResume("rewarm", 9)
+    message = r"`on_resume` is in epochs \(1.5ep\), but nobody said how many steps an epoch has"
+    with pytest.raises(EpochsUnknown, match=message):
+        hf_sched.get_scheduler("cosine_floor", optimizer_of(1.0), 0, 20, {"on_resume": "rewarm 1.5ep"})
+
+
+def test_beyond_a_kept_curve_and_beyond_the_run_are_told_apart():
+    first = Run(str(OLD), 1.0)
+    first.play(9)
+    run = Run("hold 25", 1.0, on_resume="keep", state=first.state)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        for _ in range(25):
+            run.optimizer.step()
+            run.scheduler.step()
+    said = [str(w.message) for w in warned]
+    assert [text.split(",")[0].split(";")[0] for text in said] == [
+        "run: the checkpoint's curve",
+        "run: stepped beyond its 25 steps",
+    ]
+    assert run.optimizer.param_groups[0]["lr"] == OLD.lr(19, peak=1.0)
+
+
+def test_a_new_peak_is_the_groups_initial_rate():
+    first = Run(str(OLD), 1.0, 0.1)
+    first.play(9)
+    run = Run(str(OLD), 0.5, 0.05, on_resume="continue")
+    run.optimizer.load_state_dict(first.optimizer.state_dict())  # brings the old ones, as a Trainer does
+    run.scheduler.load_state_dict(through_a_file(first.state))
+    assert [group["initial_lr"] for group in run.optimizer.param_groups] == [0.5, 0.05]

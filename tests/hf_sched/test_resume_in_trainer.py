@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -188,3 +189,75 @@ def test_our_schedule_passed_in_by_hand_resumes_by_its_own_rules(model_path, tmp
     else:
         resumed.train(resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-6"))
         assert resumed.lr_scheduler.last_epoch == STEPS
+
+
+# Another number of parameter groups.
+
+
+@pytest.mark.parametrize("kind", ["ours", "builtin"])
+@pytest.mark.parametrize("choice", [None, "replace", "keep"])
+def test_another_number_of_groups_is_refused_before_the_optimizer_is_touched(
+    model_path, checkpoint, tmp_path, kind, choice
+):
+    def three_groups(model):
+        parameters = list(model.parameters())
+        return torch.optim.AdamW([{"params": parameters[n::3], "lr": PEAK} for n in range(3)])
+
+    model = AutoModelForCausalLM.from_pretrained(model_path)
+    kwargs = {"on_resume": choice} if choice else None
+    args = TrainingArguments(
+        **{"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", "max_steps": STEPS},
+        **{"learning_rate": PEAK, "warmup_steps": WARMUP, "lr_scheduler_kwargs": kwargs, **OURS},
+    )
+    rows = [{"input_ids": torch.arange(6, 16), "labels": torch.arange(6, 16)}] * 8
+    recorder = Recorder()
+    optimizer = three_groups(model)
+    trainer = Trainer(model, args, train_dataset=rows, optimizers=(optimizer, None), callbacks=[recorder])
+    with pytest.raises(ValueError, match=r"^the checkpoint has 2 parameter group\(s\), this run 3, so that") as refused:
+        trainer.train(resume_from_checkpoint=checkpoint[kind])
+    assert re.search(r"^  parameter groups +2 +3$", str(refused.value), re.M)
+    assert ("curve" in str(refused.value)) == (kind == "builtin")
+    assert "whatever `on_resume` says" in str(refused.value)
+    assert recorder.used == []
+    assert not optimizer.state
+
+
+# What a resume leaves behind.
+
+
+@pytest.mark.parametrize("choice", ["replace", "continue", "rewarm 3", "keep"])
+def test_the_optimizer_knows_the_peaks_in_force(model_path, checkpoint, tmp_path, choice):
+    given = {**OURS, "learning_rate": PEAK / 2, "lr_scheduler_kwargs": {"on_resume": choice}, "save_steps": 8}
+    peak = PEAK if choice == "keep" else PEAK / 2
+    trainer, used = train(model_path, tmp_path, resume=checkpoint["ours"], save_strategy="steps", **given)
+    assert {group["initial_lr"] for group in trainer.optimizer.param_groups} == {peak}
+    saved = torch.load(tmp_path / "checkpoint-8" / "optimizer.pt", weights_only=True)
+    assert {group["initial_lr"] for group in saved["param_groups"]} == {peak}
+    # A second resume, and a second training by the same Trainer, depend on nothing else.
+    _, again = train(model_path, tmp_path / "2", resume=str(tmp_path / "checkpoint-8"), **given)
+    np.testing.assert_array_equal(again, used[8 - AT :])
+
+
+def test_keep_in_a_longer_run_says_once_that_the_curve_has_ended(model_path, checkpoint, tmp_path):
+    for name, given in {"ours": OURS, "builtin": BUILTIN}.items():
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            go_on(model_path, tmp_path / name, checkpoint["ours"], "keep", **given, max_steps=STEPS + 6)
+        assert [str(w.message) for w in warned if "hf_sched" in str(w.message) or "cosine_floor" in str(w.message)] == [
+            "cosine_floor: the checkpoint's curve, which `on_resume: keep` goes on with, has ended after its 12 steps; "
+            "its last learning rate is held to the end of the run"
+        ]
+
+
+def test_a_rewarm_in_epochs_is_of_the_trainers_epochs(model_path, checkpoint, tmp_path):
+    # 64 rows are 16 steps an epoch.
+    used = go_on(model_path, tmp_path, checkpoint["ours"], "rewarm 0.1875ep", **OURS, learning_rate=PEAK / 2)
+    new = expected("rewarm 3", cosine_floor, lambda k: cosine_floor(k, peak=PEAK / 2), STEPS)
+    np.testing.assert_allclose(used, new, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["cosine_floor", "cosine"])
+@pytest.mark.parametrize("value", ["rewam", "rewarm -1ep", "keep 1ep"])
+def test_a_wrong_choice_is_refused_with_the_arguments(tmp_path, name, value):
+    with pytest.raises(ValueError, match="`on_resume` must be"):
+        TrainingArguments(str(tmp_path), lr_scheduler_type=name, lr_scheduler_kwargs={"on_resume": value})

@@ -140,3 +140,9 @@ def test_the_peak_the_floor_and_no_zero_with_every_length_of_warmup(name, floor)
         np.testing.assert_allclose(curve[:warmup], 3e-4 * np.arange(1, warmup + 1) / warmup, rtol=EXACT)
         assert curve[-1] == pytest.approx(3e-5, rel=EXACT)
         assert curve.min() > 0
+
+
+@pytest.mark.parametrize(("first", "stop"), [(0, 0), (9, 9), (10, 10), (15, 15), (15, 12)])
+def test_no_steps_have_no_rates_wherever_they_are(first, stop):
+    schedule = hf_sched.Schedule.parse("warmup 2 | decay 8")
+    assert schedule.rates(first, stop, np.array([1.0, 2.0]), np.zeros(2)).shape == (2, 0)

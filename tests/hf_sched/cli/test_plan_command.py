@@ -69,7 +69,7 @@ def test_every_shipped_config_has_a_plan(monkeypatch):
 def test_json_is_one_object_with_the_curve():
     planned = json.loads(printed(str(ROOT / "recipes/configs/demo_sft.yaml"), "--world-size", "3", "--json"))
     assert (planned["kind"], planned["effective_batch"], len(planned["curve"])) == ("sft", 96, 300)
-    assert planned["world_size"] == {"processes": 3, "source": "as given"}
+    assert planned["world_size"] == {"processes": 3, "source": "as given", "assumed": False}
 
 
 def test_many_phases_and_checkpoints_are_cut_short(tmp_path):

@@ -23,6 +23,8 @@ class WorldSize:
 
     processes: int
     source: str
+    assumed: bool = False
+    """Whether nothing says it, so that it is only the smallest there may be."""
 
 
 def find_world_size(config: RunConfig, given: int | None = None) -> WorldSize:
@@ -37,7 +39,9 @@ def find_world_size(config: RunConfig, given: int | None = None) -> WorldSize:
         found = _of_torchrun(words) if words[:1] == ["torchrun"] else _of_accelerate(words, config)
         if found:
             return found
-    return WorldSize(1, "assumed: no launch line in the comments at the top says more; `--world-size N` does")
+    return WorldSize(
+        1, "assumed: no launch line in the comments at the top says more; `--world-size N` does", assumed=True
+    )
 
 
 def _launch_lines(comments: str) -> list[list[str]]:
@@ -74,7 +78,7 @@ def _of_accelerate(words: list[str], config: RunConfig) -> WorldSize | None:
         return WorldSize(Whole(1)("num_processes", number), "`num_processes` of the launch")
     if path:
         return WorldSize(Whole(1)(f"num_processes of {name}", launch.get("num_processes", 1)), f"{name} of the launch")
-    return WorldSize(1, f"assumed: the launch names {name}, which is not there") if name else None
+    return WorldSize(1, f"assumed: the launch names {name}, which is not there", assumed=True) if name else None
 
 
 def _read(path: Path, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched import registry
-from hf_sched.run_plan import Plan, share_text
+from hf_sched.audit.run_plan import Plan, share_text
 
 Array = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]

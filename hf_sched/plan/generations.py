@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hf_sched.arguments import Whole
+from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.run_config import RunConfig
-from hf_sched.run_length import Batching, RunLength
 
 GENERATING = ("grpo", "rloo")
 
@@ -81,7 +81,7 @@ class Generations:
 
     @property
     def prompts_per_step(self) -> float:
-        """How many prompts these completions are of, on average."""
+        """How many prompts have so many completions; those that are trained on again count again."""
         return self.completions_per_step / self.num_generations
 
     def batches_per_epoch(self, prompts: int) -> int:

@@ -19,14 +19,14 @@ import numpy.typing as npt
 
 from hf_sched import registry
 from hf_sched.arguments import EpochsUnknown, Flag, Number, Whole, did_you_mean, refuse
-from hf_sched.dataset_size import DatasetSize, find_dataset_size
-from hf_sched.generations import GENERATING, Generations
+from hf_sched.plan.dataset_size import DatasetSize, find_dataset_size
+from hf_sched.plan.generations import GENERATING, Generations
+from hf_sched.plan.run_events import Events, events
+from hf_sched.plan.run_length import Batching, RunLength
+from hf_sched.plan.world_size import LAUNCH_KEYS, WorldSize, find_world_size
 from hf_sched.resume import take_on_resume
 from hf_sched.run_config import RECIPE_KEYS, RunConfig
-from hf_sched.run_events import Events, events
-from hf_sched.run_length import Batching, RunLength
 from hf_sched.schedule import Schedule
-from hf_sched.world_size import LAUNCH_KEYS, WorldSize, find_world_size
 
 Array = npt.NDArray[np.float64]
 
@@ -58,6 +58,7 @@ class GRPOPlan:
     prompts_per_generation: int
     optimizer_steps_per_generation: float
     prompts_per_step: float
+    """`completions_per_step / num_generations`; those that are trained on again (`num_iterations`) count again."""
     completions_per_step: int
     generations: int
     """How often the whole run generates."""

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched import registry
+from hf_sched.audit.run_record import LEARNING_RATES, Inert, read_json, read_learning_rates, read_pickle
 from hf_sched.builtin import BUILTIN, Run
 from hf_sched.checkpoint_state import read_state
 from hf_sched.course import Course
 from hf_sched.resume import resumed, take_on_resume
 from hf_sched.run_config import RunConfig
-from hf_sched.run_record import LEARNING_RATES, Inert, read_json, read_learning_rates, read_pickle
 from hf_sched.schedule import Schedule
 
 Array = npt.NDArray[np.float64]

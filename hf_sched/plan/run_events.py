@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from hf_sched.arguments import Number, OneOf, Reader
+from hf_sched.plan.run_length import RunLength
 from hf_sched.run_config import RunConfig
-from hf_sched.run_length import RunLength
 
 
 @dataclass(frozen=True)

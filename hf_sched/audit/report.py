@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched.causes import Departure, cause_of
-from hf_sched.run_plan import Plan, Record, Series, read_run, trusted
+from hf_sched.audit.causes import Departure, cause_of
+from hf_sched.audit.run_plan import Plan, Record, Series, read_run, trusted
 
 Array = npt.NDArray[np.float64]
 

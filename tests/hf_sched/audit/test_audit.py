@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback
 import hf_sched
 from hf_sched import registry
 from hf_sched.audit import audit
-from hf_sched.run_record import LEARNING_RATES
+from hf_sched.audit.run_record import LEARNING_RATES
 
 COSINE = {"lr_scheduler_type": "cosine"}
 OURS = {"lr_scheduler_type": "cosine_floor"}

@@ -11,7 +11,7 @@ from conftest import GRPO, ONE_PROCESS, SFT, TWO_PROCESSES, ZERO2
 
 import hf_sched
 from hf_sched.audit import audit
-from hf_sched.run_record import LEARNING_RATES, read_learning_rates
+from hf_sched.audit.run_record import LEARNING_RATES, read_learning_rates
 
 STEPS = 6
 PEAK = {"sft": SFT["learning_rate"], "grpo": GRPO["learning_rate"]}
