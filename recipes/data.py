@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, IterableDataset, Value, load_dataset
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 
 from rows import refuse_bad_file, refuse_bad_row, refuse_bad_rows
@@ -88,6 +88,8 @@ def split(
     rows = _rename(splits[name], columns or {})
     found = columns_of(rows)
     if convert and "prompt" not in found and {"question", "answer"} <= set(found):
+        if rows.features and rows.features["answer"].dtype != "string":
+            rows = rows.cast_column("answer", Value("string"))  # `map` would make numbers of answers again
         return rows.map(convert, remove_columns=found)
     return rows
 

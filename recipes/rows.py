@@ -43,7 +43,6 @@ def refuse_bad_file(file: str, error: Exception) -> None:
 
 
 def _refuse_bad_lines(file: str) -> None:
-    kinds: dict[str, tuple[int, str]] = {}
     for line, text in _lines(file):
         try:
             row = json.loads(text)
@@ -51,13 +50,6 @@ def _refuse_bad_lines(file: str) -> None:
             raise ValueError(f"{file}, line {line}: no JSON ({error.msg}, column {error.colno})") from None
         if not isinstance(row, dict):
             raise ValueError(f"{file}, line {line}: must be a mapping of columns, received {text.strip()[:80]!r}")
-        for column, value in row.items():
-            kind = "a number" if isinstance(value, Number) else f"of the type {type(value).__name__}"
-            before, other = kinds.setdefault(column, (line, kind)) if value is not None else (line, kind)
-            if kind != other:
-                raise ValueError(
-                    f"{file}, line {line}: `{column}` is {kind}, but in line {before} {other}: write all of one type"
-                )
 
 
 def _fault(column: str, value: Any) -> str | None:

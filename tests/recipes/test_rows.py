@@ -78,7 +78,7 @@ CHAT = {"messages": [{"role": "user", "content": "hi"}]}
         ([{"question": 7, "answer": 7}], r"line 1: `question` must be text, received '7'"),
         ([GOOD, '{"question": "Why?", "ans'], r"line 2: no JSON \(.*, column 26\)"),
         ([GOOD, '"text"'], r"line 2: must be a mapping of columns, received '\"text\"'"),
-        ([GOOD, {**GOOD, "answer": {"a": 7}}], r"line 2: `answer` is of the type dict, but in line 1 of the type str"),
+        ([GOOD, {**GOOD, "answer": {"a": 7}}], r"line 2: `answer` must be text, received"),
         ([CHAT, {"messages": []}], r"line 2: `messages` is empty"),
         ([CHAT, {"messages": [{"role": "user"}]}], r"line 2: `messages` must be chat messages"),
         ([{"messages": "hi"}], r"line 1: `messages` must be chat messages, received 'hi'"),
