@@ -94,6 +94,9 @@ def test_a_line_of_a_csv_file_is_that_of_the_file(tmp_path):
     path.write_text('question,answer\n"How\nmany?",3\n\nWhy?,\n')
     with pytest.raises(ValueError, match=r"own\.csv, line 5: `answer` is missing"):
         load(path)
+    path.write_text("question,answer\n,3\n")
+    with pytest.raises(ValueError, match=r"own\.csv, line 2: `question` is missing"):
+        load(path)
 
 
 def test_other_files_are_told_by_their_row(tmp_path):
@@ -122,10 +125,19 @@ def test_columns_that_do_not_fit_are_named(tmp_path):
         ColumnArguments(columns=["question"])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_recipe_trains_on_a_csv_file_of_ones_own(run_recipe, tmp_path, streaming):
+@pytest.mark.parametrize(("recipe", "streaming"), [("sft", True), ("grpo", False)])
+def test_a_recipe_trains_on_a_csv_file_of_ones_own(run_recipe, tmp_path, recipe, streaming):
     path = write(tmp_path / "own.csv", OWN * 8)
+    length = {"max_length": 128} if recipe == "sft" else {}
     run = run_recipe(
-        "sft", dataset_name=str(path), columns=COLUMNS, max_steps=3, max_length=128, dataset_streaming=streaming
+        recipe, dataset_name=str(path), columns=COLUMNS, max_steps=3, dataset_streaming=streaming, **length
     )
-    assert len(run.logged("loss")) == 3 and min(run.logged("loss")) > 0
+    assert len(run.logged("loss")) == 3
+
+
+def test_a_recipe_refuses_a_bad_row_before_it_looks_for_a_model(run_recipe, tmp_path):
+    path = write(tmp_path / "own.jsonl", [GOOD, {"question": "Why?", "answer": ""}])
+    run = run_recipe("sft", ok=False, dataset_name=str(path), model_name_or_path="nobody/no-such-model")
+    assert run.returncode == 2
+    assert f"sft.py: error: {path}, line 2: `answer` is empty" in run.output
+    assert "Traceback" not in run.output
