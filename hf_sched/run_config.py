@@ -29,6 +29,7 @@ RECIPE_KEYS = (
     "anneal_from",
     "anneal_duration",
     "anneal_shape",
+    "columns",
     "dry_run",
     "evaluate_on",
     "evaluate_config",

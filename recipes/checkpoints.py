@@ -7,6 +7,7 @@ import re
 import warnings
 import zipfile
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _asked_for(training_args: Any) -> str | None:
                 f"`resume_from_checkpoint` must be true, auto or a checkpoint's folder, received {wanted!r}"
             )
         return str(wanted)
-    last = _last_whole(Path(training_args.output_dir))
+    last = last_whole(training_args.output_dir)
     if last is None and wanted != "auto":
         raise ValueError(
             f"`resume_from_checkpoint` is {wanted!r}, but there is no whole checkpoint in "
@@ -89,10 +90,10 @@ def _asked_for(training_args: Any) -> str | None:
     return last
 
 
-def _last_whole(output_dir: Path) -> str | None:
-    numbered = {
-        int(path.name.split("-")[1]): path for path in output_dir.glob("checkpoint-*") if _NAME.match(path.name)
-    }
+def last_whole(output_dir: str | Path, up_to: float = inf) -> str | None:
+    """The last checkpoint of a run that is whole, of those up to a step; None if there is none."""
+    found = (path for path in Path(output_dir).glob("checkpoint-*") if _NAME.match(path.name))
+    numbered = {step: path for path in found if (step := int(path.name.split("-")[1])) <= up_to}
     # The run may go on with another number of processes than wrote them, so they say it themselves.
     processes = max([1, *(len(list(path.glob("rng_state*.pth"))) for path in numbered.values())])
     for _, checkpoint in sorted(numbered.items(), reverse=True):

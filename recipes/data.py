@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
+import yaml
+from datasets import Dataset, IterableDataset, Value, load_dataset
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
+
+from rows import refuse_bad_file, refuse_bad_row, refuse_bad_rows
 
 LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 FINAL_ANSWER = "Reason step by step, and give the final answer as a number after ####."
 
+# What rows may be made of; the last is what a question of one's own is most likely to be.
+DEMONSTRATIONS = (("messages",), ("prompt", "completion"), ("text",), ("question", "answer"))
+PROBLEMS = (("prompt",), ("question", "answer"))
+
 Row = dict[str, Any]
+
+
+@dataclass
+class ColumnArguments:
+    """The names of columns."""
+
+    columns: dict[str, str] | str | None = field(
+        default=None, metadata={"help": "The recipe's names of columns, and yours: {question: problem, answer: label}."}
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.columns, str):
+            self.columns = yaml.safe_load(self.columns)
+        if self.columns is not None and (
+            not isinstance(self.columns, dict) or not all(isinstance(name, str) for name in self.columns.values())
+        ):
+            raise ValueError(
+                "`columns` must give each of the recipe's names yours, for example {question: problem, answer: label}, "
+                f"received {self.columns!r}"
+            )
 
 
 def load_splits(script_args: ScriptArguments, mixture: DatasetMixtureConfig) -> Mapping[str, Dataset]:
@@ -34,46 +62,128 @@ def load_splits(script_args: ScriptArguments, mixture: DatasetMixtureConfig) -> 
     if loader:
         if not Path(name).is_file():
             raise ValueError(f"`dataset_name` must be a hub name, a folder or a file, but there is no file {name!r}")
-        return load_dataset(loader, data_files={script_args.dataset_train_split: name})
+        try:
+            return load_dataset(
+                loader, data_files={script_args.dataset_train_split: name}, streaming=script_args.dataset_streaming
+            )
+        except Exception as error:
+            refuse_bad_file(name, error)
     return load_dataset(name, name=script_args.dataset_config, streaming=script_args.dataset_streaming)
 
 
 def split(
-    splits: Mapping[str, Dataset], name: str, argument: str, convert: Callable[[Row], Row] | None = None
+    splits: Mapping[str, Dataset],
+    name: str,
+    argument: str,
+    convert: Callable[[Row], Row] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """One of the splits; rows of question and answer are turned by `convert` into what the trainer takes.
+    """One of the splits, its columns renamed; rows of question and answer become, by `convert`, what the trainer takes.
 
     Raises:
-        ValueError: There is no such split; `argument` is what chose its name.
+        ValueError: There is no such split, `argument` being what chose its name, or it lacks a column.
     """
     if name not in splits:
         raise ValueError(f"`{argument}` must be one of {', '.join(splits)}, received {name!r}")
-    rows = splits[name]
-    columns = rows.column_names or []
-    if convert and "prompt" not in columns and {"question", "answer"} <= set(columns):
-        return rows.map(convert, remove_columns=columns)
+    rows = _rename(splits[name], columns or {})
+    found = columns_of(rows)
+    if convert and "prompt" not in found and {"question", "answer"} <= set(found):
+        if rows.features and rows.features["answer"].dtype != "string":
+            rows = rows.cast_column("answer", Value("string"))  # `map` would make numbers of answers again
+        return rows.map(convert, remove_columns=found)
     return rows
 
 
 def load_rows(
-    script_args: ScriptArguments, mixture: DatasetMixtureConfig, convert: Callable[[Row], Row], *, evaluating: bool
+    script_args: ScriptArguments,
+    mixture: DatasetMixtureConfig,
+    convert: Callable[[Row], Row],
+    *,
+    evaluating: bool,
+    columns: Mapping[str, str] | None = None,
+    forms: Sequence[Sequence[str]] = (),
+    max_steps: int = -1,
 ) -> tuple[Dataset, Dataset | None]:
-    """The rows to train on and, where a run evaluates, those to evaluate on, in the form that `convert` gives them."""
-    splits = load_splits(script_args, mixture)
-    train = split(splits, script_args.dataset_train_split, "dataset_train_split", convert)
-    test = split(splits, script_args.dataset_test_split, "dataset_test_split", convert) if evaluating else None
-    return train, test
+    """The rows to train on and, where a run evaluates, those to evaluate on, in the form that the trainer takes.
+
+    Args:
+        script_args: Where they are.
+        mixture: Where they are, if in several places.
+        convert: What turns a question and its answer into that form.
+        evaluating: Whether a run evaluates.
+        columns: The recipe's names of columns, and what they are called in the data.
+        forms: The columns, by the recipe's names, of which one set must be there; each row is checked for them.
+        max_steps: The length of the run, which streamed data need to be given.
+
+    Raises:
+        ValueError: There are no such data, or a row is not what it must be.
+    """
+    if script_args.dataset_streaming and max_steps <= 0:
+        raise ValueError("`dataset_streaming` needs `max_steps`: how many rows there are is known only at the end")
+    splits = dict(load_splits(script_args, mixture))
+    wanted = {"dataset_train_split": script_args.dataset_train_split}
+    if evaluating:
+        wanted["dataset_test_split"] = script_args.dataset_test_split
+    loaded = []
+    for argument, name in wanted.items():
+        renamed = split(splits, name, argument, columns=columns)
+        checked = _check(renamed, forms, f"{script_args.dataset_name or 'the data'} ({name})", _file(script_args))
+        loaded.append(split({name: checked}, name, argument, convert))
+    return loaded[0], loaded[1] if evaluating else None
+
+
+def _check(rows: Dataset, forms: Sequence[Sequence[str]], source: str, file: str | None) -> Dataset:
+    found = columns_of(rows)
+    form = next((form for form in forms if set(form) <= set(found)), None)
+    if form is None:
+        if not forms or "input_ids" in found:
+            return rows
+        takes = ", or ".join(" and ".join(f"`{name}`" for name in form) for form in forms)
+        raise ValueError(
+            f"{source} has the columns {', '.join(found)}; the recipe takes {takes}. Say which is which: "
+            f"`columns: {{{', '.join(f'{name}: ...' for name in forms[-1])}}}`"
+        )
+    if isinstance(rows, IterableDataset):
+        return rows.map(_checked, with_indices=True, fn_kwargs={"columns": form, "source": source, "file": file})
+    refuse_bad_rows(rows.select_columns(list(form)), form, source, file)
+    return rows
+
+
+def _checked(row: Row, number: int, columns: Sequence[str], source: str, file: str | None) -> Row:
+    refuse_bad_row(row, number, columns, source, file)
+    return row
+
+
+def _rename(rows: Dataset, columns: Mapping[str, str]) -> Dataset:
+    found = columns_of(rows)
+    for name, given in columns.items():
+        if given not in found:
+            raise ValueError(f"`columns` says {name}: {given}, but the data have the columns {', '.join(found)}")
+    moved = {given: name for name, given in columns.items() if given != name}
+    covered = [name for name in moved.values() if name in found and name not in moved]
+    rows = rows.remove_columns(covered) if covered else rows
+    return rows.rename_columns(moved) if moved else rows
+
+
+def columns_of(rows: Dataset) -> list[str]:
+    """The names of the columns, which a streamed file gives only when it is read."""
+    return list(rows.column_names or next(iter(rows), {}))
+
+
+def _file(script_args: ScriptArguments) -> str | None:
+    name = script_args.dataset_name
+    return name if name and Path(name).suffix in LOADERS else None
 
 
 def to_demonstration(row: Row) -> Row:
     """A question and its worked answer, as a chat to imitate; GSM8K's calculator marks `<<...>>` are left out."""
-    worked = re.sub(r"<<[^>]*>>", "", row["answer"])
+    worked = re.sub(r"<<[^>]*>>", "", str(row["answer"]))
     return {"prompt": _ask(row["question"]), "completion": [{"role": "assistant", "content": worked}]}
 
 
 def to_problem(row: Row) -> Row:
     """A question and its final answer, what stands after `####`, as a prompt for GRPO and evaluation."""
-    return {"prompt": _ask(row["question"]), "answer": row["answer"].rpartition("####")[2].strip()}
+    return {"prompt": _ask(row["question"]), "answer": str(row["answer"]).rpartition("####")[2].strip()}
 
 
 def _ask(question: str) -> list[dict[str, str]]:

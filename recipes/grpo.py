@@ -27,7 +27,7 @@ import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type
 from before_after import EvaluationArguments, check_evaluation, evaluate_before_and_after
 from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
-from data import load_rows, to_problem
+from data import PROBLEMS, ColumnArguments, columns_of, load_rows, to_problem
 from launch import check_launch, quiet_other_ranks
 from preview import PreviewArguments, preview
 from rewards import load_rewards, refuse_missing_columns
@@ -43,15 +43,16 @@ class GRPOScriptArguments(ScriptArguments):
     )
 
 
-def main() -> None:
-    """Train as the command line says."""
-    script_args, training_args, model_args, mixture, branch, look, held_out = parse(
+def main() -> int:
+    """Train as the command line says; the exit status."""
+    script_args, training_args, model_args, mixture, branch, look, names, held_out = parse(
         GRPOScriptArguments,
         GRPOConfig,
         ModelConfig,
         DatasetMixtureConfig,
         BranchArguments,
         PreviewArguments,
+        ColumnArguments,
         EvaluationArguments,
     )
     try:
@@ -60,8 +61,16 @@ def main() -> None:
         checkpoint = checkpoint_to_resume(training_args, branch)
         rewards, training_args.reward_weights = load_rewards(script_args.reward_funcs, training_args.reward_weights)
         evaluating = training_args.eval_strategy != "no"
-        train_rows, eval_rows = load_rows(script_args, mixture, to_problem, evaluating=evaluating)
-        refuse_missing_columns(rewards, train_rows.column_names)
+        train_rows, eval_rows = load_rows(
+            script_args,
+            mixture,
+            to_problem,
+            evaluating=evaluating,
+            columns=names.columns,
+            forms=PROBLEMS,
+            max_steps=training_args.max_steps,
+        )
+        refuse_missing_columns(rewards, columns_of(train_rows))
         check_evaluation(held_out)
     except ValueError as error:
         stop(error)
@@ -77,13 +86,15 @@ def main() -> None:
         quantization_config=get_quantization_config(model_args),
     )
     preview(trainer, "grpo", in_full=look.dry_run, rewards=rewards)
+    status = 0
     if not look.dry_run:
-        train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
+        status = train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
-    if not look.dry_run:
+    if status == 0 and not look.dry_run:
         evaluate_before_and_after(held_out, training_args, model_args)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

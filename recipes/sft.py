@@ -25,21 +25,22 @@ import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type
 from before_after import EvaluationArguments, check_evaluation, evaluate_before_and_after
 from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
-from data import load_rows, to_demonstration
+from data import DEMONSTRATIONS, ColumnArguments, load_rows, to_demonstration
 from launch import check_launch, quiet_other_ranks
 from preview import PreviewArguments, preview
 from training import model_init_kwargs, train_and_save
 
 
-def main() -> None:
-    """Train as the command line says."""
-    script_args, training_args, model_args, mixture, branch, look, held_out = parse(
+def main() -> int:
+    """Train as the command line says; the exit status."""
+    script_args, training_args, model_args, mixture, branch, look, names, held_out = parse(
         ScriptArguments,
         SFTConfig,
         ModelConfig,
         DatasetMixtureConfig,
         BranchArguments,
         PreviewArguments,
+        ColumnArguments,
         EvaluationArguments,
     )
     try:
@@ -47,7 +48,15 @@ def main() -> None:
         quiet_other_ranks()
         checkpoint = checkpoint_to_resume(training_args, branch)
         evaluating = training_args.eval_strategy != "no"
-        train_rows, eval_rows = load_rows(script_args, mixture, to_demonstration, evaluating=evaluating)
+        train_rows, eval_rows = load_rows(
+            script_args,
+            mixture,
+            to_demonstration,
+            evaluating=evaluating,
+            columns=names.columns,
+            forms=((training_args.dataset_text_field,), *DEMONSTRATIONS),
+            max_steps=training_args.max_steps,
+        )
         check_evaluation(held_out)
     except ValueError as error:
         stop(error)
@@ -62,13 +71,15 @@ def main() -> None:
         quantization_config=get_quantization_config(model_args),
     )
     preview(trainer, "sft", in_full=look.dry_run)
+    status = 0
     if not look.dry_run:
-        train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
+        status = train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
-    if not look.dry_run:
+    if status == 0 and not look.dry_run:
         evaluate_before_and_after(held_out, training_args, model_args)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import hf_sched
+from divergence import DivergenceStop
+from progress import show_progress
+from watch import Advice
 
 
 def model_init_kwargs(training_args: Any, model_args: Any) -> dict[str, Any]:
@@ -18,14 +23,25 @@ def model_init_kwargs(training_args: Any, model_args: Any) -> dict[str, Any]:
     }
 
 
-def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | None) -> None:
-    """Train, from a checkpoint if there is one, and log every group's learning rate; save all; push if asked to."""
-    trainer.add_callback(hf_sched.LearningRateLog())
+def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | None) -> int:
+    """Train, from a checkpoint if there is one, under watch; save all; push if asked to.
+
+    Returns:
+        int: The exit status: 1 for a run that diverged, which saves no model.
+    """
+    divergence = DivergenceStop(trainer)
+    show_progress(trainer)
+    for callback in (hf_sched.LearningRateLog(), divergence, Advice()):
+        trainer.add_callback(callback)
     result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.log_metrics("train", result.metrics)
-    trainer.save_metrics("train", result.metrics)
     trainer.save_state()
-    trainer.save_model()
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub(dataset_name=dataset_name)
+    if divergence.found is None:
+        trainer.log_metrics("train", result.metrics)
+        trainer.save_metrics("train", result.metrics)
+        trainer.save_model()
+        if trainer.args.push_to_hub:
+            trainer.push_to_hub(dataset_name=dataset_name)
+    elif trainer.is_world_process_zero():
+        print(f"{Path(sys.argv[0]).name}: error: {divergence.message()}", file=sys.stderr)
     trainer.accelerator.end_training()  # `trainer.end()` is this, from transformers 5.18 on
+    return 0 if divergence.found is None else 1
