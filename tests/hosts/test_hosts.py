@@ -133,9 +133,8 @@ def free_port() -> str:
         return str(free.getsockname()[1])
 
 
-@pytest.mark.parametrize(
-    "method", ["sft", pytest.param("dpo", marks=pytest.mark.slow), pytest.param("grpo", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
 def test_trl(task, tmp_path, method):
     run("trl", method, *of_trl(method, task, tmp_path))
     assert logged(tmp_path) == curve()

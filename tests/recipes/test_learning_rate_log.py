@@ -20,7 +20,7 @@ ASKED = {"lr_scheduler_type": "cosine_floor", "warmup_steps": 2, "max_steps": ST
 
 @pytest.mark.parametrize(
     ("recipe", "launcher"),
-    [("sft", TWO_PROCESSES), ("grpo", ONE_PROCESS), ("sft", ZERO2)],
+    [("sft", TWO_PROCESSES), ("grpo", ONE_PROCESS), pytest.param("sft", ZERO2, marks=pytest.mark.slow)],
     ids=["sft on two processes", "grpo", "sft under ZeRO-2"],
 )
 def test_a_recipe_logs_every_step_and_its_run_passes_the_audit(run_recipe, recipe, launcher):

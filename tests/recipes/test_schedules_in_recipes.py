@@ -21,6 +21,16 @@ SCHEDULES = {
     "cosine_restarts": {"num_cycles": 2, "cycle_multiplier": 2, "peak_multiplier": 0.5, "floor_ratio": 0.1},
 }
 
+# Half a minute each: the others are slow ones. Every schedule and every way to spread the work is tried here once.
+QUICK = {
+    ("sft", "cosine_floor"),
+    ("sft", "warmup_cosine"),
+    ("grpo", "cosine_restarts"),
+    ("sft", "fsdp2"),
+    ("sft", "zero2"),
+    ("grpo", "zero3"),
+}
+
 
 def asked(name: str) -> dict[str, object]:
     return {
@@ -37,8 +47,14 @@ def planned(recipe: str, name: str) -> np.ndarray:
     return schedule.curve(peak=PEAK[recipe])
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        pytest.param(recipe, name, marks=() if (recipe, name) in QUICK else pytest.mark.slow)
+        for recipe in ("sft", "grpo")
+        for name in SCHEDULES
+    ],
+)
 def test_one_and_two_processes_train_on_the_planned_curve(run_recipe, recipe, name):
     # The same effective batch: 8 x 1 x 2 = 4 x 2 x 2.
     one = run_recipe(recipe, name="one", gradient_accumulation_steps=2, **asked(name))
@@ -54,8 +70,14 @@ def test_one_and_two_processes_train_on_the_planned_curve(run_recipe, recipe, na
         np.testing.assert_allclose(two.logged("loss"), one.logged("loss"), rtol=1e-4)
 
 
-@pytest.mark.parametrize("launcher", [FSDP2, ZERO2, ZERO3], ids=["fsdp2", "zero2", "zero3"])
-@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+@pytest.mark.parametrize(
+    ("recipe", "launcher"),
+    [
+        pytest.param(recipe, launcher, id=f"{recipe}-{name}", marks=() if (recipe, name) in QUICK else pytest.mark.slow)
+        for recipe in ("sft", "grpo")
+        for name, launcher in {"fsdp2": FSDP2, "zero2": ZERO2, "zero3": ZERO3}.items()
+    ],
+)
 def test_a_sharded_run_trains_on_the_planned_curve(run_recipe, recipe, launcher):
     if launcher != FSDP2 and not shutil.which("c++"):
         pytest.skip("DeepSpeed compiles an operator when first used: install a C++ compiler to run this")
@@ -117,6 +139,7 @@ LARS = {
 }
 
 
+@pytest.mark.slow
 def test_trust_ratios_are_the_same_however_the_weights_are_spread(run_recipe):
     # Under FSDP2 each process holds a part of every weight (a DTensor), under DDP all of it.
     schedule = hf_sched.build("lars_warmup", num_training_steps=STEPS, **LARS["lr_scheduler_kwargs"])

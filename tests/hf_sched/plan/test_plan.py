@@ -16,7 +16,7 @@ import yaml
 from hf_sched.plan import Plan, plan
 from hf_sched.run_config import RunConfig
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1, "seed": 0, "save_strategy": "no"}
 KIND = {
     "sft": {"max_length": 64, "learning_rate": 2e-3},
@@ -169,7 +169,7 @@ def on_two(folder: Path) -> dict[str, Any]:
     return observe(folder, [sys.executable, *launch, "--main_process_port", "0"], 2)
 
 
-@pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
+@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["one process", "two processes"])
 def processes(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
