@@ -20,6 +20,7 @@ import grpo
 import sft
 from before_after import EvaluationArguments
 from checkpoints import BranchArguments
+from data import ColumnArguments
 from evaluation import Settings, load_metric, load_problems, plan_batches, seed_of
 from generation import Loading
 from hf_sched.run_config import RECIPE_KEYS
@@ -262,7 +263,7 @@ def test_a_wrong_metric_stops_a_recipe_before_it_trains(recipe, task, tmp_path, 
 def test_the_plan_knows_every_key_of_the_recipes():
     own = [
         field.name
-        for one in (BranchArguments, EvaluationArguments, PreviewArguments)
+        for one in (BranchArguments, ColumnArguments, EvaluationArguments, PreviewArguments)
         for field in dataclasses.fields(one)
     ]
     assert sorted(RECIPE_KEYS) == sorted([*own, "reward_funcs"])
