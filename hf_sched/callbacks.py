@@ -6,14 +6,20 @@ import warnings
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import TrainerCallback
 
 from hf_sched import registry
 from hf_sched.arguments import EpochsUnknown
+from hf_sched.course import Course
 from hf_sched.deepspeed_config import refuse_scheduler_block
 from hf_sched.resume import take_on_resume
 from hf_sched.scheduler import ScheduleLR
+
+# How many learning rates are worked out at once.
+_LOOK_AHEAD = 4096
 
 
 class LearningRateGuard(TrainerCallback):
@@ -31,6 +37,10 @@ class LearningRateGuard(TrainerCallback):
         self._stepped_by_deepspeed = False
         self._skipped = 0
         """Optimizer steps that the optimizer says it skipped, also those that the checkpoint tells of."""
+        self._ahead: npt.NDArray[np.float64] | None = None
+        """The rates of the steps from `_first` on, of `_course`, of shape (groups, steps)."""
+        self._course: Course | None = None
+        self._first = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Check that the scheduler in force is the one asked for, here and on all processes."""
@@ -104,7 +114,7 @@ class LearningRateGuard(TrainerCallback):
                 f"{scheduler.last_epoch}, and {skips}: something keeps it from being stepped, or has set it back (a "
                 "callback, a subclass with a training loop of its own)"
             )
-        for number, (group, rate) in enumerate(zip(optimizer.param_groups, scheduler.get_lr(), strict=False)):
+        for number, (group, rate) in enumerate(zip(optimizer.param_groups, self._planned(scheduler), strict=False)):
             used = group["lr"]
             if used != (used.new_tensor(rate) if isinstance(used, torch.Tensor) else rate):
                 raise ValueError(
@@ -112,6 +122,15 @@ class LearningRateGuard(TrainerCallback):
                     f"rate of {float(used)!r}, but the schedule {scheduler.name!r} has {rate!r} there: something else "
                     "sets it (another scheduler, a callback, the optimizer's own)"
                 )
+
+    def _planned(self, scheduler: ScheduleLR) -> list[float]:
+        """The rate of each group at the schedule's step; worked out for many steps at once, since that is as quick."""
+        step, course = scheduler.last_epoch, scheduler.course
+        if self._ahead is None or course is not self._course or not 0 <= step - self._first < self._ahead.shape[1]:
+            self._course, self._first = course, step
+            self._ahead = course.rates(step, step + max(_LOOK_AHEAD // len(course.peaks), 1))
+        rates: list[float] = self._ahead[:, step - self._first].tolist()
+        return rates
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say so if the curve was not finished."""

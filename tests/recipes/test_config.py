@@ -120,5 +120,5 @@ def test_a_shipped_config_parses_strictly_and_its_first_line_launches_it(path, c
         monkeypatch.setattr("config._check_paths", lambda part: None)
     types = GRPO_TYPES if "grpo.py" in words[4] else SFT_TYPES
     script_args, training_args, *_ = parse(*types, args=["--config", str(path), *CPU])
-    assert training_args.lr_scheduler_type.value in ("cosine_floor", "warmup_cosine")
+    assert training_args.lr_scheduler_type.value in ("cosine_floor", "warmup_cosine", "wsd")
     assert bool(getattr(script_args, "reward_funcs", None)) == ("grpo" in path.stem)
