@@ -77,6 +77,19 @@ def test_a_terminal_gets_a_line_for_each_curve() -> None:
     assert "999" in drawn
 
 
+def test_a_configuration_is_drawn_with_its_own_steps_and_rate(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        "# trl sft --config run.yaml\nlearning_rate: 2.0e-4\nlr_scheduler_type: wsd\nmax_steps: 300\nwarmup_steps: 30\n"
+    )
+    drawn = printed("plot", str(config))
+    assert drawn.startswith("0.0002 ┤") and "299" in drawn
+    together = printed("plot", str(config), "cosine", "--lr", "1e-4", "--steps", "200")
+    assert "0.0002 ┤" in together and "199" in together and "━━ run" in together
+    result = run("plot", str(config), "cosine")
+    assert isinstance(result.exception, ValueError) and "give their peak by `--lr`" in str(result.exception)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_pictures_are_written(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"curves{suffix}"
