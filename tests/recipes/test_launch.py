@@ -38,7 +38,7 @@ def test_a_file_that_starts_one_process_for_two_is_refused(run_recipe, tmp_path)
     assert "`distributed_type: MULTI_GPU`" in refused.output
 
 
-@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+@pytest.mark.parametrize("recipe", ["sft", pytest.param("grpo", marks=pytest.mark.slow)])
 def test_fsdp_that_would_be_plain_ddp_is_refused(run_recipe, tmp_path, recipe):
     launcher = with_changes("accelerate_configs/fsdp2.yaml", tmp_path, num_processes=2)
     refused = run_recipe(recipe, launcher, ok=False, **SHORT)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from rewards import load_rewards
 from rewards.probe import probe
 
@@ -25,6 +27,7 @@ def test_a_dry_run_of_sft_shows_plan_and_sample_and_does_not_train(run_recipe):
     assert len(run.logged("learning_rate")) == 7 and "The first sample" not in run.output
 
 
+@pytest.mark.slow
 def test_a_sample_that_is_cut_off_before_its_end_is_warned_of(run_recipe):
     run = run_recipe("sft", max_steps=1, max_length=14, dry_run=True)
     assert "warning the stop token is trained in" in run.output

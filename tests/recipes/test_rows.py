@@ -125,7 +125,7 @@ def test_columns_that_do_not_fit_are_named(tmp_path):
         ColumnArguments(columns=["question"])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("recipe", "streaming"), [("sft", True), ("grpo", False)])
+@pytest.mark.parametrize(("recipe", "streaming"), [("sft", True), pytest.param("grpo", False, marks=pytest.mark.slow)])
 def test_a_recipe_trains_on_a_csv_file_of_ones_own(run_recipe, tmp_path, recipe, streaming):
     path = write(tmp_path / "own.csv", OWN * 8)
     length = {"max_length": 128} if recipe == "sft" else {}

@@ -88,8 +88,15 @@ def test_a_sharded_run_trains_on_the_planned_curve(run_recipe, recipe, launcher)
     assert len(sharded.logged("learning_rate")) == STEPS
 
 
-@pytest.mark.parametrize("launcher", [ONE_PROCESS, TWO_PROCESSES], ids=["one process", "two processes"])
-@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+@pytest.mark.parametrize(
+    ("recipe", "launcher"),
+    [
+        pytest.param("sft", ONE_PROCESS, id="sft-one process"),
+        pytest.param("sft", TWO_PROCESSES, id="sft-two processes", marks=pytest.mark.slow),
+        pytest.param("grpo", ONE_PROCESS, id="grpo-one process", marks=pytest.mark.slow),
+        pytest.param("grpo", TWO_PROCESSES, id="grpo-two processes"),
+    ],
+)
 def test_a_resumed_run_goes_on_as_if_never_interrupted(run_recipe, recipe, launcher):
     if launcher == TWO_PROCESSES and Version(transformers.__version__) < Version("5.18"):
         pytest.skip("before 5.18 transformers cannot load an optimizer's state on two processes without a GPU (cpu:0)")
