@@ -141,6 +141,7 @@ def yaml_blocks() -> list[Any]:
         pytest.param(block, id=f"{path.name}-{number}")
         for path in paths
         for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL))
+        if "lr_scheduler_type" in block
     ]
     assert len(blocks) > len(NAMES)
     return blocks

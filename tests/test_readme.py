@@ -90,6 +90,8 @@ def test_its_schedules_in_yaml_build():
 
 def test_its_rewards_are_rewards(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)  # another test has one of its own
     (tmp_path / "my_rewards.py").write_text(
         "def brevity(completions, **kwargs):\n    return [0.0 for _ in completions]\n"
     )

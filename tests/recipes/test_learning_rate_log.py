@@ -38,6 +38,7 @@ def test_a_recipe_logs_every_step_and_its_run_passes_the_audit(run_recipe, recip
     assert len(report.comparisons[0].steps) == STEPS
 
 
+@pytest.mark.slow
 def test_under_a_scheduler_of_deepspeeds_own_the_log_tells_the_rate_used_and_the_audit_names_it(run_recipe, tmp_path):
     if not shutil.which("c++"):
         pytest.skip("DeepSpeed compiles an operator when first used: install a C++ compiler to run this")
