@@ -48,7 +48,7 @@ test-oldest: $(VENV)-oldest/installed
 $(VENV)-oldest/installed: setup.cfg pyproject.toml constraints-oldest.txt
 	test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet --constraint constraints-oldest.txt --editable '.[recipes,deepspeed]' \
-		pytest pytest-timeout
+		hypothesis pytest pytest-timeout
 	touch $@
 
 # Minutes of training on top: the demo's learning with three seeds.
