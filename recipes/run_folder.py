@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import transformers
+import trl
 
 from hf_sched.audit import AuditReport, audit
 from hf_sched.audit.run_record import LEARNING_RATES, Inert, read_json, read_pickle
@@ -26,8 +29,8 @@ from provenance import RUN_FILE, hide, read_provenance
 
 Array = npt.NDArray[np.float64]
 
-# Set by the Trainer itself, or where the run was, not how: two runs need not be told apart by them.
-_NOT_ASKED = ("output_dir", "logging_dir", "run_name", "config", "hub_model_id", "resume_from_checkpoint")
+# Where a run was, not how it was made: two runs need not be told apart by it.
+NOT_HOW = ("output_dir", "logging_dir", "run_name", "config", "hub_model_id", "resume_from_checkpoint")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class RunFolder:
     """Of the Trainer, where the run got furthest; empty if nothing was saved."""
     saved_args: Mapping[str, Any]
     """Of `training_args.bin`; empty if there is none."""
+    saved_as: str
+    """The name of the arguments' class."""
     sessions: list[dict[str, Any]]
     """Of `run.json`: one for the start, and one for each resume; empty if there is none."""
 
@@ -62,11 +67,13 @@ class RunFolder:
         last = max(found, key=lambda one: (one[1].get("global_step", 0), one[0].parent == folder), default=None)
         places = [folder, *([last[0].parent] if last else [])]
         saved = next((path for place in places if (path := place / "training_args.bin").is_file()), None)
+        args = read_pickle(saved) if saved else None
         return cls(
             folder,
             name or folder.resolve().name,
             last[1] if last else {},
-            vars(read_pickle(saved)) if saved else {},
+            vars(args) if args else {},
+            type(args).__name__,
             read_provenance(folder / RUN_FILE),
         )
 
@@ -131,7 +138,9 @@ class RunFolder:
         """The arguments it was given, or, where they were not written down, those of the Trainer that say something."""
         if self.sessions:
             return dict(self.sessions[-1].get("arguments") or {})
-        return {key: value for key, value in self.settings.items() if value not in (None, False, "", [], {})}
+        usual = _defaults(self.saved_as)
+        empty = (None, False, "", [], {})
+        return {key: value for key, value in self.settings.items() if value not in (*empty, usual.get(key))}
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -144,7 +153,7 @@ class RunFolder:
     def comparable(self) -> dict[str, Any]:
         """What can tell one run from another: all settings, but for names and places."""
         given = self.sessions[-1].get("arguments") or {} if self.sessions else {}
-        return {key: value for key, value in {**given, **self.settings}.items() if key not in _NOT_ASKED}
+        return {key: value for key, value in {**given, **self.settings}.items() if key not in NOT_HOW}
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
@@ -188,6 +197,14 @@ def load_runs(folders: list[Path]) -> list[RunFolder]:
         depth += 1
     names = ["/".join(part for part in path.parts[-depth:] if part != "/") for path in paths]
     return [RunFolder.load(folder, name) for folder, name in zip(folders, names, strict=True)]
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """Those of a class of arguments of TRL or transformers, else of the Trainer's."""
+    found = next((made for package in (trl, transformers) if (made := getattr(package, name, None))), None)
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        found = transformers.TrainingArguments
+    return {field.name: getattr(field.default, "value", field.default) for field in dataclasses.fields(found)}
 
 
 def _is_number(value: Any) -> bool:
