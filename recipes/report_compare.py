@@ -80,19 +80,17 @@ def _paired(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> list[str]:
         first, before = found[0]
         pair = f"- {text(name)} against {text(first)}"
         if _problems(before) != _problems(result):
-            lines.append(
-                f"{pair}: not compared, since they were evaluated on different problems or by different metrics"
-            )
+            lines.append(f"{pair}: not compared, since they were evaluated on different problems")
             continue
-        compared = compare(*_loaded(before, result), first)
+        one, other = _loaded(before, result)
+        compared = compare(one, other, first)
         lines.append(f"{pair}: {describe_difference(compared)}")
         lines += [f"  - pass@{k}: {describe_points(one)}" for k, one in compared.get("pass_at", {}).items()]
     return ["### Exact match, on the same problems", "", *lines, ""] if lines else []
 
 
 def _problems(result: Mapping[str, Any]) -> list[Any]:
-    metric = result.get("settings", {}).get("metric")
-    return [metric, *((row["prompt"], row["answer"]) for row in result["completions"])]
+    return [(row["prompt"], row["answer"]) for row in result["completions"]]
 
 
 def _loaded(*results: Mapping[str, Any]) -> list[dict[str, Any]]:

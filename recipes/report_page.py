@@ -24,6 +24,7 @@ h1, h2, h3 { line-height: 1.2; margin: 2rem 0 0.75rem; }
 h1 { margin-top: 0.5rem; }
 h2 { padding-top: 1rem; border-top: 1px solid var(--line); }
 p, li { max-width: 60rem; }
+p:has(.panels) { max-width: none; }
 .wide { overflow-x: auto; margin: 0.75rem 0; }
 table { border-collapse: collapse; font-size: 0.9rem; }
 th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.75rem 0.35rem 0;

@@ -74,14 +74,14 @@ def pictures_of_run(run: RunFolder) -> list[Picture]:
 
 def pictures_of_comparison(runs: Sequence[RunFolder]) -> list[Picture]:
     """The curves of all runs over each other."""
-    panels = [Panel("learning rate", lambda ax: _overlay(ax, {run.name: _learning_rate(run) for run in runs}, "."))]
+    panels = [Panel("learning rate", lambda ax: _overlay(ax, {run.name: _learning_rate(run) for run in runs}, 0))]
     # A loss of GRPO and one of SFT have nothing but the name in common.
     for key, title in CURVES.items() if len({run.is_rl for run in runs}) == 1 else []:
         curves = {run.name: _smooth(*run.logged(key)) for run in runs}
         # Of one run alone it is in its own section.
         if sum(len(steps) > 0 for steps, _ in curves.values()) > 1:
             title = "reward" if key == "reward" else title
-            panels.append(Panel(title, lambda ax, curves=curves: _overlay(ax, curves, "-")))  # type: ignore[misc]
+            panels.append(Panel(title, lambda ax, curves=curves: _overlay(ax, curves)))  # type: ignore[misc]
     return _in_rows(panels, "comparison")
 
 
@@ -132,16 +132,14 @@ def _draw_logged(ax: Any, run: RunFolder, key: str) -> None:
     _legend(ax)
 
 
-def _overlay(ax: Any, curves: Mapping[str, tuple[Array, Array]], style: str) -> None:
+def _overlay(ax: Any, curves: Mapping[str, tuple[Array, Array]], bottom: float | None = None) -> None:
     for number, (name, (steps, values)) in enumerate(curves.items()):
-        if len(steps):
-            color = plotting.COLORS[number % len(plotting.COLORS)]
-            # More runs than colours: dashed, then dotted.
-            line = style if style == "." else ("-", "--", ":")[number // len(plotting.COLORS) % 3]
-            ax.plot(steps, values, line, color=color, markersize=3, label=_short(name))
-    if style == ".":
-        ax.set_ylim(bottom=0)
-        ax.ticklabel_format(axis="y", scilimits=(-2, 3))
+        color = plotting.COLORS[number % len(plotting.COLORS)]
+        # More runs than colours: dashed, then dotted.
+        line = ("-", "--", ":")[number // len(plotting.COLORS) % 3]
+        ax.plot(steps, values, line, color=color, linewidth=1.5, label=_short(name))
+    ax.set_ylim(bottom=bottom)
+    ax.ticklabel_format(axis="y", scilimits=(-2, 3))
     _legend(ax)
 
 
@@ -191,10 +189,13 @@ def _window(values: Array) -> int:
 
 
 def _smooth(steps: Array, values: Array) -> tuple[Array, Array]:
+    """The mean of each and its neighbours."""
     if not len(values):
         return steps, values
     window = _window(values)
-    return steps[window - 1 :], np.convolve(values, np.ones(window) / window, mode="valid")
+    first = (window - 1) // 2
+    means = np.convolve(values, np.ones(window) / window, mode="valid")
+    return steps[first : first + len(means)], means
 
 
 def _short(name: str) -> str:

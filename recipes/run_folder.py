@@ -64,14 +64,14 @@ class RunFolder:
                 f"`--runs` must be folders of runs, the `output_dir` of a Trainer, received {str(folder)!r}: it has no "
                 f"trainer_state.json, no checkpoint with one and no {LEARNING_RATES}"
             )
-        last = max(found, key=lambda one: (one[1].get("global_step", 0), one[0].parent == folder), default=None)
-        places = [folder, *([last[0].parent] if last else [])]
+        found.sort(key=lambda one: (one[1].get("global_step", 0), one[0].parent == folder))
+        places = [folder, *(path.parent for path, _ in reversed(found))]
         saved = next((path for place in places if (path := place / "training_args.bin").is_file()), None)
         args = read_pickle(saved) if saved else None
         return cls(
             folder,
             name or folder.resolve().name,
-            last[1] if last else {},
+            found[-1][1] if found else {},
             vars(args) if args else {},
             type(args).__name__,
             read_provenance(folder / RUN_FILE),
@@ -139,7 +139,7 @@ class RunFolder:
         if self.sessions:
             return dict(self.sessions[-1].get("arguments") or {})
         usual = _defaults(self.saved_as)
-        empty = (None, False, "", [], {})
+        empty: tuple[Any, ...] = (None, False, "", [], {})
         return {key: value for key, value in self.settings.items() if value not in (*empty, usual.get(key))}
 
     @cached_property
