@@ -9,6 +9,7 @@ from typing import Any
 import hf_sched
 from divergence import DivergenceStop
 from progress import show_progress
+from provenance import write_provenance
 from watch import Advice
 
 
@@ -33,6 +34,7 @@ def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | 
     show_progress(trainer)
     for callback in (hf_sched.LearningRateLog(), divergence, Advice()):
         trainer.add_callback(callback)
+    write_provenance(trainer, checkpoint)
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     if divergence.found is None:
