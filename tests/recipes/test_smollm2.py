@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from conftest import finish as finish_in
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from checkpoints import missing_part
 from hf_sched.audit import audit
 from hf_sched.plan import plan
 from hf_sched.run_config import RunConfig
@@ -120,7 +117,7 @@ def test_the_model_of_the_package_talks_and_stops(base: Path):
 def test_sft_learns_on_the_planned_curve(sft: Finished):
     loss = sft.logged("loss")
     assert len(loss) == 24
-    assert sum(loss[-8:]) < 0.9 * sum(loss[:8]), loss
+    assert sum(loss[-8:]) / 8 < 0.85 * sum(loss[:4]) / 4, loss
     assert "may never learn to stop" not in sft.output
     planned = plan(RunConfig.read(SFT))
     assert planned.num_training_steps == 24
@@ -130,37 +127,23 @@ def test_sft_learns_on_the_planned_curve(sft: Finished):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_end(sft: Finished, base: Path, gsm8k: list[str], tmp_path: Path):
+def test_a_resumed_run_comes_to_the_same_end(sft: Finished, base: Path, gsm8k: list[str], tmp_path: Path):
+    # What a run leaves that is killed between its second checkpoint and its third: rates are logged beyond it, too.
     folder = tmp_path / "sft"
-    command = ["recipes/sft.py", "--config", str(SFT), *flags(base, folder, gsm8k)]
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        *TWO_PROCESSES,
-        "--main_process_port",
-        "0",
-    ]
-    with (tmp_path / "log").open("w") as log:
-        # A session of its own: its processes are killed together, and no others.
-        run = subprocess.Popen([*launch, *command], cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
-        first = folder / "checkpoint-8"
-        while run.poll() is None and not (first.is_dir() and missing_part(first) is None):
-            time.sleep(0.2)
-        time.sleep(5)  # some steps beyond it
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-    assert not (folder / "train_results.json").exists(), "it was not killed in time"
+    shutil.copytree(sft.folder / "checkpoint-16", folder / "checkpoint-16")
+    shutil.copy(sft.folder / "learning_rates.jsonl", folder)
 
+    command = ["recipes/sft.py", "--config", str(SFT), *flags(base, folder, gsm8k)]
     resumed = finish(TWO_PROCESSES, [*command, "--resume_from_checkpoint", "true"], folder)
     for key in ("learning_rate", "loss", "grad_norm"):
         assert resumed.logged(key) == sft.logged(key), key
     file = "adapter_model.safetensors"
-    assert (resumed.folder / file).read_bytes() == (sft.folder / file).read_bytes()
+    assert (folder / file).read_bytes() == (sft.folder / file).read_bytes()
+    seconds = json.loads((folder / "train_results.json").read_text())["train_runtime"]
+    whole = json.loads((sft.folder / "train_results.json").read_text())["train_runtime"]
+    assert seconds < 0.7 * whole, "it began again"
     audited = audit(folder)
     assert audited.ok and audited.deviation == 0, audited.lines
-    shutil.rmtree(folder)
 
 
 @pytest.mark.slow
