@@ -154,9 +154,7 @@ def test_a_resumed_run_comes_to_the_same_end(sft: Finished, base: Path, gsm8k: l
         assert resumed.logged(key) == sft.logged(key), key
     file = "adapter_model.safetensors"
     assert (folder / file).read_bytes() == (sft.folder / file).read_bytes()
-    seconds = json.loads((folder / "train_results.json").read_text())["train_runtime"]
-    whole = json.loads((sft.folder / "train_results.json").read_text())["train_runtime"]
-    assert seconds < 0.7 * whole, "it began again"
+    assert not (folder / "checkpoint-8").exists(), "it began again"
     audited = audit(folder)
     assert audited.ok and audited.deviation == 0, audited.lines
 
