@@ -14,6 +14,9 @@ from trl import TrlParser
 
 import hf_sched
 
+# Folders that shipped configurations begin with, and what makes them.
+_MADE_BY = {"runs/demo/task": "recipes/sorting_task.py", "runs/smollm2/model": "recipes/smollm2.py"}
+
 
 def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[Any, ...]:
     """The recipe's dataclasses, from `--config FILE.yaml` and the flags behind it, which win.
@@ -76,7 +79,9 @@ def _check_paths(part: Any) -> None:
         ):
             raise ValueError(
                 f"`{name}` must be a hub name or a path that exists, received {value!r}"
-                + ("; `python recipes/sorting_task.py` makes it" if value.startswith("runs/demo/task") else "")
+                + next(
+                    (f"; `python {made}` makes it" for folder, made in _MADE_BY.items() if value.startswith(folder)), ""
+                )
             )
 
 

@@ -79,7 +79,7 @@ class Sample:
     parts: list[tuple[str, bool]]
     """Its text in pieces, and whether each is trained on."""
     ends_with_stop: bool
-    """Whether the last token that is trained on is one that ends a generation."""
+    """Whether what is trained on ends with a token that ends a generation, white space behind it aside."""
 
     @property
     def trained(self) -> int:
@@ -95,7 +95,11 @@ def read_sample(trainer: Any, number: int) -> Sample:
     pieces = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != -100)
     parts = [(tokenizer.decode([token for token, _ in piece]), trained) for trained, piece in pieces]
     learned = [label for label in labels if label != -100]
-    return Sample(parts, bool(learned) and learned[-1] in _stop_tokens(trainer, tokenizer))
+    stop_tokens = _stop_tokens(trainer, tokenizer)
+    # ChatML, and so Qwen and SmolLM, puts a line break behind the stop token.
+    while learned and learned[-1] not in stop_tokens and not tokenizer.decode(learned[-1:]).strip():
+        learned.pop()
+    return Sample(parts, bool(learned) and learned[-1] in stop_tokens)
 
 
 def show_sample(trainer: Any, console: Console, *, in_full: bool) -> None:

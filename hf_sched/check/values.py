@@ -44,13 +44,20 @@ def check_values(subject: Subject) -> Iterator[Finding]:
         if argument is None or key == "lr_scheduler_type":
             continue
         allowed = choices(key, subject)
-        taken = isinstance(value, ALSO_TAKEN.get(key, ()))
+        taken = isinstance(value, ALSO_TAKEN.get(key, ())) or (key == "reward_funcs" and _are_rewards(value))
         complaint = None if taken else judge(argument.hint, value, subject.converts_text, allowed)
         if complaint is not None:
             yield subject.find(complaint.severity, key, complaint.message)
         else:
             yield from check_choice(key, allowed, subject)
         yield from _check_entries(key, argument.hint, subject)
+
+
+def _are_rewards(value: Any) -> bool:
+    """Whether these are names and, as recipes/grpo.py takes them, mappings of a name and parameters."""
+    return isinstance(value, list) and all(
+        isinstance(item.get("name") if isinstance(item, Mapping) else item, str) for item in value
+    )
 
 
 def judge(hint: Any, value: Any, converts_text: bool, allowed: tuple[str, ...] = ()) -> Complaint | None:

@@ -87,7 +87,7 @@ def run_recipe(task: Path, tmp_path: Path) -> Any:
     return run
 
 
-def finish(launcher: list[str], command: list[str], folder: Path, *, ok: bool = True) -> Finished:
+def finish(launcher: list[str], command: list[str], folder: Path, *, ok: bool = True, seconds: int = 300) -> Finished:
     """Run a command to its end, under a launcher; `ok` says whether it should succeed."""
     if launcher != ONE_PROCESS:
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
@@ -99,7 +99,7 @@ def finish(launcher: list[str], command: list[str], folder: Path, *, ok: bool = 
         launcher = [*launch, launcher[0], "--main_process_port", port, *launcher[1:]]
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+        [*launcher, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
     )
     output = done.stdout + done.stderr
     assert (done.returncode == 0) == ok, output[-6000:]

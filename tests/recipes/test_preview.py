@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ def test_a_dry_run_of_sft_shows_plan_and_sample_and_does_not_train(run_recipe):
 def test_a_sample_that_is_cut_off_before_its_end_is_warned_of(run_recipe):
     run = run_recipe("sft", max_steps=1, max_length=14, dry_run=True)
     assert "warning the stop token is trained in" in run.output
+
+
+def test_white_space_behind_the_stop_token_does_not_hide_it(run_recipe, task, tmp_path):
+    # As in ChatML, where a line break follows it.
+    model = shutil.copytree(task / "model", tmp_path / "model")
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|end|>{% endfor %}", "<|end|> {% endfor %}"))
+    run = run_recipe("sft", max_steps=1, model_name_or_path=str(model), dry_run=True)
+    assert "<|end|> »" in run.output
+    assert "the stop token is trained in 64 of the first 64 samples" in run.output
 
 
 def test_a_dry_run_of_grpo_tries_the_rewards(run_recipe):

@@ -130,6 +130,13 @@ def test_right_values_of_other_kinds():
     assert not report("grpo", scale_rewards=False, loss_type="dr_grpo").findings
 
 
+def test_rewards_are_names_or_mappings_with_a_name():
+    weighted = {"name": "answer_format", "format": "hashes", "weight": 0.2}
+    assert not report("grpo", reward_funcs=["accuracy", weighted]).findings
+    for wrong in ({"format": "hashes"}, 3):
+        assert_error(find("grpo", reward_funcs=["accuracy", wrong]), "reward_funcs", "item 2")
+
+
 def test_unknown_keys_within_a_mapping():
     assert_error(find(accelerator_config={"split_batch": True}), "accelerator_config.split_batch", "`split_batches`")
     assert_error(find(datasets=[{"id": "x"}]), "datasets.id", "it takes path")
