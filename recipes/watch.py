@@ -15,6 +15,8 @@ from progress import warn
 WINDOW = 10
 # Most of the groups, of the completions: what is typical of the run, no longer an exception.
 MOST = 0.5
+# Of the groups: a run that learns well has more and more groups that are all right, and goes on learning from the rest.
+NEARLY_ALL = 0.8
 # Of the entropy at the start: with a tenth of it nearly every token is the only one to be drawn.
 COLLAPSED = 0.1
 
@@ -66,7 +68,7 @@ def zero_reward(last: Sequence[Record], first: Sequence[Record], args: Any) -> s
 def no_spread(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
     """Groups whose completions all get the same reward."""
     share = _typical(last, "frac_reward_zero_std")
-    if share is None or share <= MOST or _zero_rewards(last) == _rewards(last):  # it has its own
+    if share is None or share <= NEARLY_ALL or _zero_rewards(last) == _rewards(last):  # it has its own
         return None
     return (
         f"in {share:.0%} of the groups all completions got the same reward, so that they teach nothing (reward "
