@@ -142,7 +142,7 @@ def test_what_lasts_is_told_once_and_again_when_it_comes_back(records, warned):
 
 
 def test_what_hovers_about_the_threshold_is_told_once(records, warned):
-    feed(spoilt(records, range(1, 60, 2), frac_reward_zero_std=0.85))
+    feed(spoilt(spoilt(records, range(60), frac_reward_zero_std=0.75), range(1, 60, 2), frac_reward_zero_std=0.95))
     assert len(warned()) == 1
 
 
