@@ -128,8 +128,9 @@ class Run:
         return True
 
     def has_stepped(self) -> bool:
-        """Whether the first optimizer step has been logged."""
-        return "'loss'" in self.output
+        """Whether the first optimizer step has been made: what is printed of it is no sure sign."""
+        steps = self.folder / "learning_rates.jsonl"
+        return steps.is_file() and '"rates"' in steps.read_text(encoding="utf-8")
 
     def processes(self) -> list[int]:
         """The ids of all its processes: a launcher's workers are in sessions of their own, out of killpg's reach."""
