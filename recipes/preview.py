@@ -69,6 +69,8 @@ def plan_of(trainer: Any, kind: str) -> Plan:
     }
     dataset = trainer.train_dataset
     size = len(dataset) if hasattr(dataset, "__len__") else None
+    if size is not None and "max_length" in defaults:
+        given["max_length"] = None  # what TRL drops for its length is no longer among these
     return plan(RunConfig(kind, given, "This run"), dataset_size=size, world_size=args.world_size)
 
 
