@@ -38,8 +38,9 @@ demo: $(VENV)/installed-recipes
 		--data $(DEMO)/task/grpo --metric exact_answer --max_new_tokens 10 --output $(DEMO)/evaluation.json
 	$(BIN)/python recipes/report.py --runs $(DEMO)/sft $(DEMO)/grpo --evaluation $(DEMO)/evaluation.json --output $(DEMO)/report.md
 
+# File by file, since what a file's tests share is made once. More than four at a time would run out of memory.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # On the oldest libraries that setup.cfg allows, in a virtual environment of their own.
 test-oldest: $(VENV)-oldest/installed
