@@ -1,0 +1,139 @@
+"""Many budgets for the price of one: a `wsd` run with a cooldown for each budget, against a cosine run for each.
+
+    python benchmarks/budgets.py --config benchmarks/configs/text.yaml --output runs/learning/budgets \\
+        --steps 400 --cosine 2e-3 --wsd 2e-3 --seeds 0 1 2 3 4 -- --model_name_or_path runs/learning/text/model-{seed}
+
+The long run holds its peak and ends in a cooldown; the models of the smaller budgets branch off its checkpoints
+(`--anneal_from`), each with a cooldown of the same share of its own length. Whatever stands behind `--` goes to the
+recipe, as in learning.py. Writes report.md and runs.csv into the output folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from budgets_report import COSINE, WSD, write_report
+from hf_sched.asked import Asked
+from hf_sched.run_config import RunConfig
+from learning import say, split_words
+from trials import Trial, Trials, recipe_words
+
+SHARES = (Fraction(1, 4), Fraction(1, 2), Fraction(1))
+SHAPE = "1-sqrt"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The steps of a model, and how many of them are its cooldown."""
+
+    steps: int
+    cooldown: int
+
+    @property
+    def stable(self) -> int:
+        """Where the cooldown begins."""
+        return self.steps - self.cooldown
+
+
+def budgets_of(steps: int, cooldown: Fraction) -> list[Budget]:
+    """A quarter, a half and the whole of the steps.
+
+    Raises:
+        ValueError: A budget or its cooldown is no whole number of steps, so that the shares would not be as said.
+    """
+    budgets = [Budget(int(share * steps), int(share * steps * cooldown)) for share in SHARES]
+    if any(
+        share * steps != one.steps or one.steps * cooldown != one.cooldown
+        for share, one in zip(SHARES, budgets, strict=True)
+    ):
+        whole = (SHARES[0] * cooldown).denominator
+        raise ValueError(
+            f"`--steps` must be a multiple of {whole}, received {steps}: a cooldown is {cooldown} of a quarter of it"
+        )
+    return budgets
+
+
+def main() -> int:
+    """Run it; the exit status is 1 if trainings are left to do."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, required=True, help="a recipe's YAML file")
+    parser.add_argument("--steps", type=int, required=True, help="of the longest budget")
+    parser.add_argument(
+        "--cooldown", type=Fraction, default=Fraction(18, 100), help="share of each budget (default: 0.18)"
+    )
+    parser.add_argument("--cosine", type=float, required=True, help="peak learning rate of the cosine runs")
+    parser.add_argument("--wsd", type=float, required=True, help="peak learning rate of the wsd run")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--metric", default="eval_loss", help="as in learning.py (default: %(default)s)")
+    parser.add_argument("--budget_minutes", type=float, default=float("inf"), help="begin no training after that")
+    parser.add_argument("--jobs", type=int, help="trainings at a time (default: one a GPU, or a core)")
+    parser.add_argument("--output", type=Path, required=True)
+    ours, recipe_flags = split_words(sys.argv[1:])
+    args = parser.parse_args(ours)
+    try:
+        budgets = budgets_of(args.steps, args.cooldown)
+        runner = Trials(args.output, args.metric, jobs=args.jobs, budget=60 * args.budget_minutes, say=say)
+        trials = plan_trials(args, budgets, runner, recipe_flags)
+        outcomes = runner.run(trials)
+        write_report(
+            outcomes, args.output, budgets, metric=args.metric, command=sys.argv, left=len(trials) - len(outcomes)
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    say(f"written: {args.output / 'report.md'}")
+    return int(len(outcomes) < len(trials))
+
+
+def plan_trials(
+    args: argparse.Namespace, budgets: Sequence[Budget], runner: Trials, recipe_flags: Sequence[str]
+) -> list[Trial]:
+    """For each seed a cosine run for each budget, the long run, and a branch for each budget but the last."""
+    config = RunConfig.read(args.config)
+    *smaller, whole = budgets
+
+    def words(schedule: Asked, peak: float, seed: int, steps: int) -> tuple[str, ...]:
+        made = recipe_words(args.config, config.kind, schedule, peak, seed, args.metric, recipe_flags)
+        return (*made, "--max_steps", str(steps))
+
+    trials = []
+    for seed in dict.fromkeys(args.seeds):
+        for one in budgets:
+            facts = {
+                "schedule": COSINE,
+                "learning_rate": args.cosine,
+                "seed": seed,
+                "budget": one.steps,
+                "trained": one.steps,
+            }
+            made = words(Asked.read(COSINE), args.cosine, seed, one.steps)
+            trials.append(Trial(f"{COSINE}-{one.steps}/seed-{seed}", made, facts=facts))
+        # A branch point of a larger budget is a multiple of that of the smallest.
+        saves = ("--save_strategy", "steps", "--save_steps", str(smaller[0].stable))
+        facts = {
+            "schedule": WSD,
+            "learning_rate": args.wsd,
+            "seed": seed,
+            "budget": whole.steps,
+            "trained": whole.steps,
+        }
+        stable = Asked.read(f"wsd:decay={whole.cooldown},decay_shape={SHAPE}")
+        long = Trial(
+            f"{WSD}-{whole.steps}/seed-{seed}", (*words(stable, args.wsd, seed, whole.steps), *saves), facts=facts
+        )
+        trials.append(long)
+        for one in smaller:
+            checkpoint = runner.path(long) / f"checkpoint-{one.stable}"
+            branch = ("--anneal_from", str(checkpoint), "--anneal_duration", str(one.cooldown), "--anneal_shape", SHAPE)
+            facts = {**facts, "budget": one.steps, "trained": one.cooldown}
+            made = (*words(stable, args.wsd, seed, whole.steps), *branch)
+            trials.append(Trial(f"{WSD}-{one.steps}/seed-{seed}", made, after=long, facts=facts))
+    return trials
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
