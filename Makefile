@@ -16,7 +16,7 @@ OLDEST := $(addprefix tests/hf_sched/test_,$(addsuffix .py,accelerate_loop branc
 	$(addprefix $(IN_RECIPES),lora_trains_an_adapter_on_the_planned_curve \
 	a_resumed_run_goes_on_as_if_never_interrupted) tests/test_versions.py
 
-.PHONY: demo test test-oldest test-slow test-hosts lint benchmark
+.PHONY: demo test test-oldest test-slow test-hosts lint benchmark learning
 
 # What setup.cfg lists as an extra, installed: $(VENV)/installed-recipes, $(VENV)/installed-test. Schedules are compared
 # with timm's too; it lies apart, since it asks for torchvision, which does not fit a torch without CUDA, and `accelerate
@@ -63,6 +63,36 @@ test-hosts: $(VENV)/installed-test
 # Steps, curves and imports timed side by side with other libraries'.
 benchmark: $(VENV)/installed-test
 	$(BIN)/python benchmarks/schedulers.py
+
+# Which schedule to take, on three small tasks, and three budgets out of one run: hours on two cores. Killed, it goes on
+# where it stopped. TEXT is a file or GSM8K's folder.
+LEARNING := runs/learning
+SEEDS := 0 1 2 3 4
+SCHEDULES := linear cosine cosine_with_min_lr:min_lr_rate=0.1 constant_with_warmup linear_with_warmup \
+	cosine_floor:floor_ratio=0.1 warmup_cosine cosine_restarts:num_cycles=3 wsd:decay=20%
+learning: $(LEARNING)/tasks
+	$(BIN)/python benchmarks/learning.py --config benchmarks/configs/sft.yaml --output $(LEARNING)/sft \
+		--schedules $(SCHEDULES) --learning_rates 1e-3 2e-3 4e-3 --seeds $(SEEDS) -- \
+		--model_name_or_path '$(LEARNING)/task-{seed}/model' --dataset_name '$(LEARNING)/task-{seed}/sft'
+	$(BIN)/python benchmarks/learning.py --config benchmarks/configs/text.yaml --output $(LEARNING)/pretraining \
+		--schedules $(SCHEDULES) --learning_rates 2e-3 4.5e-3 1e-2 --seeds $(SEEDS) -- \
+		--model_name_or_path '$(LEARNING)/text/model-{seed}'
+	$(BIN)/python benchmarks/learning.py --config benchmarks/configs/grpo.yaml --output $(LEARNING)/grpo --metric eval_reward \
+		--schedules $(SCHEDULES) --learning_rates 1e-4 3e-4 9e-4 --seeds $(SEEDS) -- \
+		--model_name_or_path '$(LEARNING)/sft-{seed}' --dataset_name '$(LEARNING)/task-{seed}/grpo'
+	$(BIN)/python benchmarks/budgets.py --config benchmarks/configs/text.yaml --output $(LEARNING)/budgets --steps 400 \
+		--cosine $(PEAK_COSINE) --wsd $(PEAK_WSD) --seeds $(SEEDS) -- --model_name_or_path '$(LEARNING)/text/model-{seed}'
+
+# Data and models for each seed; GRPO begins with what supervised fine-tuning has made.
+$(LEARNING)/tasks: $(VENV)/installed-test
+	test -n "$(TEXT)" || { echo 'say which text to train on: make learning TEXT=file.txt'; exit 2; }
+	$(BIN)/python benchmarks/text_task.py --text $(TEXT) --output $(LEARNING)/text --seeds $(SEEDS) --train 1500
+	for seed in $(SEEDS); do \
+		$(BIN)/python recipes/sorting_task.py --output_dir $(LEARNING)/task-$$seed --seed $$seed --train 3000 && \
+		$(BIN)/python recipes/sft.py --config benchmarks/configs/sft.yaml --output_dir $(LEARNING)/sft-$$seed --seed $$seed \
+			--model_name_or_path $(LEARNING)/task-$$seed/model --dataset_name $(LEARNING)/task-$$seed/sft || exit 1; \
+	done
+	touch $@
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

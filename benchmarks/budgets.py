@@ -46,16 +46,12 @@ def budgets_of(steps: int, cooldown: Fraction) -> list[Budget]:
     Raises:
         ValueError: A budget or its cooldown is no whole number of steps, so that the shares would not be as said.
     """
-    budgets = [Budget(int(share * steps), int(share * steps * cooldown)) for share in SHARES]
-    if any(
-        share * steps != one.steps or one.steps * cooldown != one.cooldown
-        for share, one in zip(SHARES, budgets, strict=True)
-    ):
-        whole = (SHARES[0] * cooldown).denominator
+    whole = (SHARES[0] * cooldown).denominator
+    if steps < 1 or steps % whole:
         raise ValueError(
             f"`--steps` must be a multiple of {whole}, received {steps}: a cooldown is {cooldown} of a quarter of it"
         )
-    return budgets
+    return [Budget(int(share * steps), int(share * steps * cooldown)) for share in SHARES]
 
 
 def main() -> int:
@@ -64,7 +60,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="a recipe's YAML file")
     parser.add_argument("--steps", type=int, required=True, help="of the longest budget")
     parser.add_argument(
-        "--cooldown", type=Fraction, default=Fraction(18, 100), help="share of each budget (default: 0.18)"
+        "--cooldown", type=Fraction, default=Fraction(9, 50), help="share of each budget (default: 0.18)"
     )
     parser.add_argument("--cosine", type=float, required=True, help="peak learning rate of the cosine runs")
     parser.add_argument("--wsd", type=float, required=True, help="peak learning rate of the wsd run")
@@ -80,9 +76,8 @@ def main() -> int:
         runner = Trials(args.output, args.metric, jobs=args.jobs, budget=60 * args.budget_minutes, say=say)
         trials = plan_trials(args, budgets, runner, recipe_flags)
         outcomes = runner.run(trials)
-        write_report(
-            outcomes, args.output, budgets, metric=args.metric, command=sys.argv, left=len(trials) - len(outcomes)
-        )
+        left = len(trials) - len(outcomes)
+        write_report(outcomes, args.output, args.cooldown, metric=args.metric, command=sys.argv, left=left)
     except ValueError as error:
         parser.error(str(error))
     say(f"written: {args.output / 'report.md'}")
@@ -96,42 +91,28 @@ def plan_trials(
     config = RunConfig.read(args.config)
     *smaller, whole = budgets
 
-    def words(schedule: Asked, peak: float, seed: int, steps: int) -> tuple[str, ...]:
-        made = recipe_words(args.config, config.kind, schedule, peak, seed, args.metric, recipe_flags)
-        return (*made, "--max_steps", str(steps))
+    cosine, stable = Asked.read(COSINE), Asked.read(f"wsd:decay={whole.cooldown},decay_shape={SHAPE}")
+
+    def trial(way: str, budget: int, trained: int, seed: int, *more: str, after: Trial | None = None) -> Trial:
+        schedule, peak = (cosine, args.cosine) if way == COSINE else (stable, args.wsd)
+        words = recipe_words(args.config, config.kind, schedule, peak, seed, args.metric, (*recipe_flags, *more))
+        facts = {"schedule": way, "learning_rate": peak, "seed": seed, "budget": budget, "trained": trained}
+        return Trial(f"{way}-{budget}/seed-{seed}", words, after, facts)
 
     trials = []
+    length = ("--max_steps", str(whole.steps))
+    # The branch points of larger budgets are multiples of that of the smallest.
+    saves = ("--save_strategy", "steps", "--save_steps", str(smaller[0].stable))
     for seed in dict.fromkeys(args.seeds):
         for one in budgets:
-            facts = {
-                "schedule": COSINE,
-                "learning_rate": args.cosine,
-                "seed": seed,
-                "budget": one.steps,
-                "trained": one.steps,
-            }
-            made = words(Asked.read(COSINE), args.cosine, seed, one.steps)
-            trials.append(Trial(f"{COSINE}-{one.steps}/seed-{seed}", made, facts=facts))
-        # A branch point of a larger budget is a multiple of that of the smallest.
-        saves = ("--save_strategy", "steps", "--save_steps", str(smaller[0].stable))
-        facts = {
-            "schedule": WSD,
-            "learning_rate": args.wsd,
-            "seed": seed,
-            "budget": whole.steps,
-            "trained": whole.steps,
-        }
-        stable = Asked.read(f"wsd:decay={whole.cooldown},decay_shape={SHAPE}")
-        long = Trial(
-            f"{WSD}-{whole.steps}/seed-{seed}", (*words(stable, args.wsd, seed, whole.steps), *saves), facts=facts
-        )
+            own = ("--max_steps", str(one.steps))
+            trials.append(trial(COSINE, one.steps, one.steps, seed, *own))
+        long = trial(WSD, whole.steps, whole.steps, seed, *length, *saves)
         trials.append(long)
         for one in smaller:
-            checkpoint = runner.path(long) / f"checkpoint-{one.stable}"
-            branch = ("--anneal_from", str(checkpoint), "--anneal_duration", str(one.cooldown), "--anneal_shape", SHAPE)
-            facts = {**facts, "budget": one.steps, "trained": one.cooldown}
-            made = (*words(stable, args.wsd, seed, whole.steps), *branch)
-            trials.append(Trial(f"{WSD}-{one.steps}/seed-{seed}", made, after=long, facts=facts))
+            checkpoint = str(runner.path(long) / f"checkpoint-{one.stable}")
+            branch = ("--anneal_from", checkpoint, "--anneal_duration", str(one.cooldown), "--anneal_shape", SHAPE)
+            trials.append(trial(WSD, one.steps, one.cooldown, seed, *length, *branch, after=long))
     return trials
 
 

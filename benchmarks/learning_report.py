@@ -149,6 +149,29 @@ def write_csv(outcomes: Sequence[Outcome], file: Path, metric: str, more: Sequen
             writer.writerow([*facts, metric, one.value, one.steps, round(one.seconds, 1), one.deviation, one.error])
 
 
+def read_csv(file: Path, more: Sequence[str] = ()) -> list[Outcome]:
+    """What `write_csv` wrote: raw data from which anybody can work out the table again."""
+    outcomes = []
+    with file.open(newline="", encoding="utf-8") as rows:
+        for row in csv.DictReader(rows):
+            facts = {
+                "schedule": row["schedule"],
+                "learning_rate": float(row["learning_rate"]),
+                "seed": int(row["seed"]),
+            }
+            outcomes.append(
+                Outcome(
+                    {**facts, **{name: int(row[name]) for name in more}},
+                    float(row["value"]) if row["value"] else None,
+                    int(row["steps"]),
+                    float(row["seconds"]),
+                    float(row["deviation"]) if row["deviation"] else None,
+                    row["error"],
+                )
+            )
+    return outcomes
+
+
 def draw(
     values: dict[str, Values], compared: dict[str, Compared], file: Path, *, metric: str, baseline: str, higher: bool
 ) -> None:

@@ -1,0 +1,111 @@
+"""What a change must not break, in a minute of training: that the recipes learn, and that a step costs few operations.
+
+The trainings are some of docs/benchmarks.md, with a fixed seed: the same every time but for the rounding of another
+machine. Operations are counted, since seconds are noise.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+
+import hf_sched
+
+ROOT = Path(__file__).parents[2]
+HF_SCHED = str(ROOT / "hf_sched")
+CONFIGS = ROOT / "benchmarks" / "configs"
+SFT_LOSS = 0.5
+GRPO_GAIN = 0.1
+COSINE_FLOOR = ["--lr_scheduler_type", "cosine_floor", "--lr_scheduler_kwargs", '{"floor_ratio": 0.1}']
+
+
+def run(*words: str | Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+def evaluations(folder: Path, key: str) -> list[float]:
+    history = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    return [row[key] for row in history if key in row]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gate")
+    run("recipes/sorting_task.py", "--output_dir", folder, "--train", "3000")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sft(task: Path) -> Path:
+    folder = task / "sft_run"
+    places = ["--model_name_or_path", task / "model", "--dataset_name", task / "sft", "--output_dir", folder]
+    evaluate = ["--eval_strategy", "epoch", "--eval_on_start", "true"]
+    run("recipes/sft.py", "--config", CONFIGS / "sft.yaml", *places, *evaluate, *COSINE_FLOOR)
+    return folder
+
+
+def test_supervised_fine_tuning_learns(sft: Path):
+    before, *_, after = evaluations(sft, "eval_loss")
+    print("SFT", before, after)
+    assert before > 2.9  # of 20 or so tokens, none of them known yet
+    assert after < SFT_LOSS
+
+
+def test_grpo_learns(sft: Path, task: Path):
+    folder = task / "grpo_run"
+    places = ["--model_name_or_path", sft, "--dataset_name", task / "grpo", "--output_dir", folder]
+    evaluate = ["--eval_strategy", "epoch", "--eval_on_start", "true", "--learning_rate", "3e-4"]
+    run("recipes/grpo.py", "--config", CONFIGS / "grpo.yaml", *places, *evaluate, *COSINE_FLOOR)
+    before, *_, after = evaluations(folder, "eval_reward")
+    print("GRPO", before, after)
+    assert after - before > GRPO_GAIN, (before, after)
+
+
+def calls_of(model_path: Path, folder: Path, steps: int) -> Counter[str]:
+    """How often each of our functions is entered in a training under guard and log."""
+    rows = [{"input_ids": [6, 7, 8], "labels": [6, 7, 8]}] * 8
+    args = TrainingArguments(
+        str(folder),
+        lr_scheduler_type="cosine_floor",
+        max_steps=steps,
+        per_device_train_batch_size=2,
+        use_cpu=True,
+        report_to="none",
+        logging_strategy="no",
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    model = AutoModelForCausalLM.from_pretrained(model_path)
+    trainer = Trainer(model, args, train_dataset=rows, callbacks=[hf_sched.LearningRateLog()])
+    counted: Counter[str] = Counter()
+
+    def count(frame: FrameType, event: str, _: Any) -> None:
+        # `find_spec` is asked for whatever anybody imports.
+        if event == "call" and frame.f_code.co_filename.startswith(HF_SCHED) and frame.f_code.co_name != "find_spec":
+            counted[frame.f_code.co_name] += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        trainer.train()
+    finally:
+        sys.setprofile(before)
+    return counted
+
+
+def test_guard_and_log_enter_few_functions_at_a_step(model_path: Path, tmp_path: Path):
+    short, long = (calls_of(model_path, tmp_path / str(steps), steps) for steps in (20, 60))
+    assert long["step"] - short["step"] == 40  # it is our scheduler that is counted
+    # 29 when this was written. Half as many again would be work that somebody ought to have noticed.
+    assert (long.total() - short.total()) / 40 <= 43
