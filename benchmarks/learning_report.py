@@ -176,7 +176,7 @@ def draw(
     values: dict[str, Values], compared: dict[str, Compared], file: Path, *, metric: str, baseline: str, higher: bool
 ) -> None:
     """On the left the mean at every peak, on the right the differences to the baseline with their intervals."""
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for number, (name, of_schedule) in enumerate(values.items()):
         peaks = sorted(peak for peak, found in of_schedule.items() if found)
@@ -187,7 +187,7 @@ def draw(
     ticks = sorted({peak for of_schedule in values.values() for peak in of_schedule})
     left.set_xticks(ticks, [f"{peak:g}" for peak in ticks], minor=False)
     left.minorticks_off()
-    left.legend(fontsize=7)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     names = list(reversed(compared))
     for row, name in enumerate(names):
         one = compared[name].difference
