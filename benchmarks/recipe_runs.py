@@ -115,22 +115,22 @@ class Run:
         """Whether its first process is still there."""
         return self._process.poll() is None
 
-    def wait_for(self, condition: Callable[[], bool]) -> bool:
-        """Wait until something is so; False if the training ended before."""
-        end = time.monotonic() + PATIENCE
+    def wait_for(self, condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
+        """Wait until something is so, at most so many seconds; False if the training ended before."""
+        end = time.monotonic() + patience
         while not condition():
             if not self.running:
                 return condition()
             if time.monotonic() > end:
                 self.kill(self.processes())
-                raise RunFailed(f"still running after {PATIENCE} s: {self._last_words()}")
+                raise RunFailed(f"still running after {patience} s: {self._last_words()}")
             time.sleep(0.001)
         return True
 
-    def has_stepped(self) -> bool:
-        """Whether the first optimizer step has been made: what is printed of it is no sure sign."""
+    def has_stepped(self, times: int = 1) -> bool:
+        """Whether so many optimizer steps have been made: what is printed of them is no sure sign."""
         steps = self.folder / "learning_rates.jsonl"
-        return steps.is_file() and '"rates"' in steps.read_text(encoding="utf-8")
+        return steps.is_file() and steps.read_text(encoding="utf-8").count('"rates"') >= times
 
     def processes(self) -> list[int]:
         """The ids of all its processes: a launcher's workers are in sessions of their own, out of killpg's reach."""
