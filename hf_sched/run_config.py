@@ -34,6 +34,7 @@ RECIPE_KEYS = (
     "evaluate_on",
     "evaluate_config",
     "evaluate_split",
+    "evaluate_columns",
     "evaluate_metric",
     "evaluate_max_problems",
     "evaluate_max_new_tokens",
@@ -41,6 +42,7 @@ RECIPE_KEYS = (
     "evaluate_temperature",
     "evaluate_batch_size",
     "evaluate_engine",
+    "instruction",
     "reward_funcs",
 )
 # Keys that only one kind has, for a file that does not say what it is for.

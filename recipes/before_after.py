@@ -13,14 +13,16 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from evaluation import Settings, load_metric, load_problems
+from data import ColumnArguments, names_of_columns
+from evaluation import HeldOut, Settings
 
 # What a launcher tells its processes; the evaluation is not one of them.
 _OF_A_LAUNCHER = (
@@ -48,6 +50,9 @@ class EvaluationArguments:
         default=None, metadata={"help": "Configuration of a hub data set, such as main."}
     )
     evaluate_split: str = field(default="test", metadata={"help": "Split of the problems."})
+    evaluate_columns: dict[str, str] | str | None = field(
+        default=None, metadata={"help": "As `columns`, of the problems; by default `columns`. {} for none."}
+    )
     evaluate_metric: str = field(default="exact_answer", metadata={"help": "A reward of rewards/."})
     evaluate_max_problems: int | None = field(default=None, metadata={"help": "Only the first so many."})
     evaluate_max_new_tokens: int = field(default=256, metadata={"help": "For an answer."})
@@ -56,18 +61,22 @@ class EvaluationArguments:
     evaluate_batch_size: int = field(default=100, metadata={"help": "Prompts at once."})
     evaluate_engine: str = field(default="transformers", metadata={"help": "transformers, vllm or auto."})
 
+    def __post_init__(self) -> None:
+        self.evaluate_columns = names_of_columns(self.evaluate_columns, "evaluate_columns")
 
-def check_evaluation(asked: EvaluationArguments) -> None:
+
+def check_evaluation(asked: EvaluationArguments, names: ColumnArguments) -> None:
     """Raise a ValueError now for what would stop the evaluation once the training is done."""
     if asked.evaluate_on is None:
         return
-    load_problems(
-        asked.evaluate_on,
-        config=asked.evaluate_config,
-        split=asked.evaluate_split,
-        most=asked.evaluate_max_problems,
-    )
-    load_metric(asked.evaluate_metric)
+    held_out = _held_out(asked, names)
+    try:
+        problems = held_out.problems()
+    except ValueError as error:
+        inherited = asked.evaluate_columns is None and names.columns
+        also = " (`columns` goes for them, too, unless `evaluate_columns` says otherwise)" if inherited else ""
+        raise ValueError(f"`evaluate_on`: {error}{also}") from None
+    held_out.reward(problems)
     Settings(
         max_new_tokens=asked.evaluate_max_new_tokens,
         samples=asked.evaluate_samples,
@@ -77,7 +86,9 @@ def check_evaluation(asked: EvaluationArguments) -> None:
     )
 
 
-def evaluate_before_and_after(asked: EvaluationArguments, training_args: Any, model_args: Any) -> None:
+def evaluate_before_and_after(
+    asked: EvaluationArguments, names: ColumnArguments, training_args: Any, model_args: Any
+) -> None:
     """Measure the model that the run began with and the one it saved, if asked to, once the trainer is gone.
 
     Raises:
@@ -86,7 +97,7 @@ def evaluate_before_and_after(asked: EvaluationArguments, training_args: Any, mo
     if asked.evaluate_on is None or training_args.process_index != 0:
         return
     clear_device_cache(garbage_collection=True)
-    command = command_for(asked, training_args, model_args)
+    command = command_for(asked, names, training_args, model_args)
     print(f"evaluating before and after: {shlex.join(command)}", flush=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_A_LAUNCHER)}
     done = subprocess.run(command, env=environment, check=False)
@@ -94,15 +105,11 @@ def evaluate_before_and_after(asked: EvaluationArguments, training_args: Any, mo
         raise SystemExit(f"the evaluation failed; the model is in {training_args.output_dir}")
 
 
-def command_for(asked: EvaluationArguments, training_args: Any, model_args: Any) -> list[str]:
+def command_for(asked: EvaluationArguments, names: ColumnArguments, training_args: Any, model_args: Any) -> list[str]:
     """The evaluation as a command."""
-    metric = asked.evaluate_metric
+    held_out = asdict(_held_out(asked, names))
     given = {
-        "data": asked.evaluate_on,
-        "data_config": asked.evaluate_config,
-        "split": asked.evaluate_split,
-        "metric": metric if isinstance(metric, str) else json.dumps(metric),
-        "max_problems": asked.evaluate_max_problems,
+        **{key: json.dumps(value) if isinstance(value, Mapping) else value for key, value in held_out.items()},
         "max_new_tokens": asked.evaluate_max_new_tokens,
         "samples": asked.evaluate_samples,
         "temperature": asked.evaluate_temperature,
@@ -117,6 +124,20 @@ def command_for(asked: EvaluationArguments, training_args: Any, model_args: Any)
     models = [model_args.model_name_or_path, training_args.output_dir]
     trust = ["--trust_remote_code"] if training_args.trust_remote_code else []
     return [sys.executable, str(Path(__file__).with_name("evaluation.py")), "--models", *models, *flags, *trust]
+
+
+def _held_out(asked: EvaluationArguments, names: ColumnArguments) -> HeldOut:
+    assert asked.evaluate_on is not None
+    given = asked.evaluate_columns
+    return HeldOut(
+        data=asked.evaluate_on,
+        data_config=asked.evaluate_config,
+        split=asked.evaluate_split,
+        columns=names_of_columns(names.columns if given is None else given, "columns"),
+        instruction=names.instruction,
+        max_problems=asked.evaluate_max_problems,
+        metric=asked.evaluate_metric,
+    )
 
 
 def _dtype(training_args: Any, model_args: Any) -> str:

@@ -26,26 +26,42 @@ Row = dict[str, Any]
 
 @dataclass
 class ColumnArguments:
-    """The names of columns."""
+    """What columns are called, and what is asked with a question."""
 
     columns: dict[str, str] | str | None = field(
         default=None, metadata={"help": "The recipe's names of columns, and yours: {question: problem, answer: label}."}
     )
 
+    instruction: str = field(
+        default=FINAL_ANSWER,
+        metadata={"help": 'Put below each `question`, not below a `prompt`; "" for nothing. By default for GSM8K.'},
+    )
+
     def __post_init__(self) -> None:
-        if isinstance(self.columns, str):
-            self.columns = yaml.safe_load(self.columns)
-        if self.columns is not None and (
-            not isinstance(self.columns, dict) or not all(isinstance(name, str) for name in self.columns.values())
-        ):
-            raise ValueError(
-                "`columns` must give each of the recipe's names yours, for example {question: problem, answer: label}, "
-                f"received {self.columns!r}"
-            )
+        self.columns = names_of_columns(self.columns, "columns")
 
 
-def load_splits(script_args: ScriptArguments, mixture: DatasetMixtureConfig) -> Mapping[str, Dataset]:
+def names_of_columns(given: dict[str, str] | str | None, argument: str) -> dict[str, str] | None:
+    """A mapping of the recipe's names to the data's, given as one or as YAML.
+
+    Raises:
+        ValueError: It is none.
+    """
+    names = yaml.safe_load(given) if isinstance(given, str) else given
+    if names is not None and (not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values())):
+        raise ValueError(
+            f"`{argument}` must give each of the recipe's names yours, for example "
+            f"{{question: problem, answer: label}}, received {given!r}"
+        )
+    return names
+
+
+def load_splits(
+    script_args: ScriptArguments, mixture: DatasetMixtureConfig, argument: str = "dataset_name"
+) -> Mapping[str, Dataset]:
     """The splits by name, of `dataset_name` (hub name, folder, or JSON, JSONL, CSV, Parquet file) or of `datasets`.
+
+    `argument` is what the user calls the first.
 
     Raises:
         ValueError: Neither or both are given, or there is no such file.
@@ -61,7 +77,7 @@ def load_splits(script_args: ScriptArguments, mixture: DatasetMixtureConfig) -> 
     loader = LOADERS.get(Path(name).suffix)
     if loader:
         if not Path(name).is_file():
-            raise ValueError(f"`dataset_name` must be a hub name, a folder or a file, but there is no file {name!r}")
+            raise ValueError(f"`{argument}` must be a hub name, a folder or a file, but there is no file {name!r}")
         try:
             return load_dataset(
                 loader, data_files={script_args.dataset_train_split: name}, streaming=script_args.dataset_streaming
@@ -124,12 +140,27 @@ def load_rows(
     wanted = {"dataset_train_split": script_args.dataset_train_split}
     if evaluating:
         wanted["dataset_test_split"] = script_args.dataset_test_split
-    loaded = []
-    for argument, name in wanted.items():
-        renamed = split(splits, name, argument, columns=columns)
-        checked = _check(renamed, forms, f"{script_args.dataset_name or 'the data'} ({name})", _file(script_args))
-        loaded.append(split({name: checked}, name, argument, convert))
+    loaded = [
+        checked_split(script_args, splits, name, argument, convert, columns=columns, forms=forms)
+        for argument, name in wanted.items()
+    ]
     return loaded[0], loaded[1] if evaluating else None
+
+
+def checked_split(
+    script_args: ScriptArguments,
+    splits: Mapping[str, Dataset],
+    name: str,
+    argument: str,
+    convert: Callable[[Row], Row],
+    *,
+    columns: Mapping[str, str] | None,
+    forms: Sequence[Sequence[str]],
+) -> Dataset:
+    """As `split`, each row checked for one of `forms`, as `load_rows` says."""
+    renamed = split(splits, name, argument, columns=columns)
+    checked = _check(renamed, forms, f"{script_args.dataset_name or 'the data'} ({name})", _file(script_args))
+    return split({name: checked}, name, argument, convert)
 
 
 def _check(rows: Dataset, forms: Sequence[Sequence[str]], source: str, file: str | None) -> Dataset:
@@ -175,16 +206,17 @@ def _file(script_args: ScriptArguments) -> str | None:
     return name if name and Path(name).suffix in LOADERS else None
 
 
-def to_demonstration(row: Row) -> Row:
+def to_demonstration(row: Row, instruction: str = FINAL_ANSWER) -> Row:
     """A question and its worked answer, as a chat to imitate; GSM8K's calculator marks `<<...>>` are left out."""
     worked = re.sub(r"<<[^>]*>>", "", str(row["answer"]))
-    return {"prompt": _ask(row["question"]), "completion": [{"role": "assistant", "content": worked}]}
+    return {"prompt": _ask(row["question"], instruction), "completion": [{"role": "assistant", "content": worked}]}
 
 
-def to_problem(row: Row) -> Row:
+def to_problem(row: Row, instruction: str = FINAL_ANSWER) -> Row:
     """A question and its final answer, what stands after `####`, as a prompt for GRPO and evaluation."""
-    return {"prompt": _ask(row["question"]), "answer": str(row["answer"]).rpartition("####")[2].strip()}
+    final = str(row["answer"]).rpartition("####")[2].strip()
+    return {"prompt": _ask(row["question"], instruction), "answer": final}
 
 
-def _ask(question: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": f"{question}\n{FINAL_ANSWER}"}]
+def _ask(question: str, instruction: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"{question}\n{instruction}" if instruction else question}]

@@ -7,10 +7,11 @@ The data have `prompt` and `answer`, or `question` and `answer` as in GSM8K. The
 folder, that of a LoRA adapter too, or a hub name. With `--samples 8` each problem is also answered eight times at
 `--temperature`, for pass@1 and pass@8.
 
-The output holds, for each model, the share of right answers with its 95% interval, every completion, and from the
-second model on the difference to the one before it, on the same problems. Each finished batch is kept beside the output
-(evaluation.jsonl): killed and started again, it goes on there, and with the same `--batch_size` ends in the same result
-bit for bit. A finished one costs nothing to score again, by another metric or with more samples.
+The output holds, for each model, the share of right answers with its 95% interval, by which metric and on what data it
+was measured, every completion, and from the second model on the difference to the one before it, on the same problems.
+Each finished batch is kept beside the output (evaluation.jsonl): killed and started again, it goes on there, and with
+the same `--batch_size` ends in the same result bit for bit. A finished one costs nothing to score again, by another
+metric or with more samples.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from accelerate.utils.memory import clear_device_cache
 from tqdm import tqdm
 from trl import DatasetMixtureConfig, ScriptArguments
 
-from data import load_splits, to_problem
-from data import split as take_split
+from data import FINAL_ANSWER, PROBLEMS, checked_split, load_splits, names_of_columns, to_problem
 from generation import ENGINES, Decoding, Loading, choose_engine, default_device, encode, load_engine, load_tokenizer
 from journal import Completion, Journal, Place, identity
-from rewards import Reward, load_rewards
+from rewards import Reward, load_rewards, refuse_missing_columns
 from scores import Problem, Result, compare, describe, score_greedy, score_sampled
 
 
@@ -80,21 +81,59 @@ class Settings:
         return Decoding(self.max_new_tokens, self.temperature, self.top_p) if sampled else Decoding(self.max_new_tokens)
 
 
-def load_problems(data: str, *, config: str | None, split: str, most: int | None) -> list[Problem]:
-    """The held-out problems, or the first so many of them.
+@dataclass(frozen=True)
+class HeldOut:
+    """The problems, and what decides which answers are right."""
 
-    Raises:
-        ValueError: There is no such data or split, or there are no problems.
-    """
-    if most is not None and most < 1:
-        raise ValueError(f"`max_problems` must be above 0, received {most}")
-    source = ScriptArguments(dataset_name=data, dataset_config=config, dataset_train_split=split)
-    rows = take_split(load_splits(source, DatasetMixtureConfig()), split, "split", to_problem)
-    problems = [dict(row) for row in (rows.select(range(min(most, len(rows)))) if most else rows)]
-    if not problems or "prompt" not in problems[0]:
-        columns = ", ".join(rows.column_names or []) or "no columns"
-        raise ValueError(f"{data!r} must hold problems with `prompt` or `question`, and `answer`; it has {columns}")
-    return problems
+    data: str
+    """Hub name, folder or file."""
+    data_config: str | None = None
+    split: str = "test"
+    columns: Mapping[str, str] | None = None
+    """As a recipe's."""
+    instruction: str = FINAL_ANSWER
+    """As a recipe's."""
+    max_problems: int | None = None
+    """Only the first so many."""
+    metric: Any = "exact_answer"
+    """A reward of rewards/, as a recipe names it."""
+
+    def __post_init__(self) -> None:
+        if self.max_problems is not None and self.max_problems < 1:
+            raise ValueError(f"`max_problems` must be above 0, received {self.max_problems}")
+        named = self.metric
+        if isinstance(named, str) and named.lstrip().startswith("{"):
+            named = yaml.safe_load(named)
+        if isinstance(named, Mapping) and set(named) == {"name"}:
+            named = named["name"]
+        object.__setattr__(self, "metric", named)
+
+    def problems(self) -> list[Problem]:
+        """The held-out problems, or the first so many of them.
+
+        Raises:
+            ValueError: There is no such data or split, there are no problems, or a row is not what it must be.
+        """
+        source = ScriptArguments(
+            dataset_name=self.data, dataset_config=self.data_config, dataset_train_split=self.split
+        )
+        splits = load_splits(source, DatasetMixtureConfig(), argument="data")
+        convert = partial(to_problem, instruction=self.instruction)
+        rows = checked_split(source, splits, self.split, "split", convert, columns=self.columns, forms=PROBLEMS)
+        if not len(rows):
+            raise ValueError(f"{self.data!r} must hold problems, but there are none in its split {self.split!r}")
+        most = min(self.max_problems or len(rows), len(rows))
+        return [dict(row) for row in rows.select(range(most))]
+
+    def reward(self, problems: Sequence[Problem]) -> Reward:
+        """The metric.
+
+        Raises:
+            ValueError: There is none by that name, or it needs what the problems do not have.
+        """
+        metric = load_metric(self.metric)
+        refuse_missing_columns([metric], list(problems[0]))
+        return metric
 
 
 def load_metric(named: Any) -> Reward:
@@ -109,17 +148,20 @@ def load_metric(named: Any) -> Reward:
     return metric
 
 
-def evaluate(
-    models: Sequence[str], problems: Sequence[Problem], metric: Reward, settings: Settings, output: Path
-) -> dict[str, Result]:
+def evaluate(models: Sequence[str], held_out: HeldOut, settings: Settings, output: Path) -> dict[str, Result]:
     """Evaluate each model, write the results and print them; what was done before an interruption is not done again.
 
     Raises:
-        ValueError: A model cannot be loaded, or the file beside `output` is not of an evaluation.
+        ValueError: There are no such problems or metric, a model cannot be loaded, or the file beside `output` is not
+            of an evaluation.
     """
+    problems = held_out.problems()
+    metric = held_out.reward(problems)
     results: dict[str, Result] = {}
     for model in models:
         result = evaluate_one(model, problems, metric, settings, output.with_suffix(".jsonl"))
+        drawn = {"temperature": settings.temperature, "top_p": settings.top_p} if settings.samples else {}
+        result["measured"] = {**asdict(held_out), "samples": settings.samples, **drawn}
         for before, other in list(results.items())[-1:]:
             result["compared"] = compare(other, result, before)
         results[model] = result
@@ -217,6 +259,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="hub name, folder or file")
     parser.add_argument("--data_config", help="configuration of a hub data set, such as main")
     parser.add_argument("--split", default="test", help="(default: %(default)s)")
+    parser.add_argument("--columns", help="names of columns, as a recipe's: '{question: problem, answer: label}'")
+    parser.add_argument("--instruction", default=FINAL_ANSWER, help="below each question (default: %(default)r)")
     parser.add_argument("--metric", default="exact_answer", help="a reward of rewards/ (default: %(default)s)")
     parser.add_argument("--max_problems", type=int, help="only the first so many")
     parser.add_argument("--max_new_tokens", type=int, default=256, help="(default: %(default)s)")
@@ -245,8 +289,16 @@ def main() -> None:
             batch_size=args.batch_size,
             loading=Loading(args.dtype, args.device or default_device(), args.revision, args.trust_remote_code),
         )
-        problems = load_problems(args.data, config=args.data_config, split=args.split, most=args.max_problems)
-        evaluate(args.models, problems, load_metric(args.metric), settings, args.output)
+        held_out = HeldOut(
+            data=args.data,
+            data_config=args.data_config,
+            split=args.split,
+            columns=names_of_columns(args.columns, "columns"),
+            instruction=args.instruction,
+            max_problems=args.max_problems,
+            metric=args.metric,
+        )
+        evaluate(args.models, held_out, settings, args.output)
     except ValueError as error:
         parser.error(str(error))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, field
+from functools import partial
 
 from trl import (
     DatasetMixtureConfig,
@@ -64,14 +65,14 @@ def main() -> int:
         train_rows, eval_rows = load_rows(
             script_args,
             mixture,
-            to_problem,
+            partial(to_problem, instruction=names.instruction),
             evaluating=evaluating,
             columns=names.columns,
             forms=PROBLEMS,
             max_steps=training_args.max_steps,
         )
         refuse_missing_columns(rewards, columns_of(train_rows))
-        check_evaluation(held_out)
+        check_evaluation(held_out, names)
     except ValueError as error:
         stop(error)
 
@@ -92,7 +93,7 @@ def main() -> int:
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
     if status == 0 and not look.dry_run:
-        evaluate_before_and_after(held_out, training_args, model_args)
+        evaluate_before_and_after(held_out, names, training_args, model_args)
     return status
 
 

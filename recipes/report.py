@@ -40,7 +40,7 @@ def write_report(
         lines += describe_run(run)
         # One that is not of these runs, nor shown above.
         if run.evaluation and not results:
-            lines += describe_evaluation(run.evaluation)
+            lines += describe_evaluation(run.evaluation, "###")
         pictures += pictures_of_run(run)
     output.parent.mkdir(parents=True, exist_ok=True)
     written = []

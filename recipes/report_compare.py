@@ -10,7 +10,7 @@ import numpy as np
 from hf_sched.audit import AuditReport
 from intervals import Interval
 from markdown_text import code, table, text
-from report_parts import commit_of, share, throughput
+from report_parts import commit_of, describe_measured, share, throughput
 from report_pictures import pictures_of_comparison
 from run_folder import NOT_HOW, RunFolder
 from scores import compare, describe_difference, describe_points
@@ -40,8 +40,14 @@ def describe_comparison(runs: Sequence[RunFolder], results: Mapping[str, Any]) -
 
 def _outcomes(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> list[list[str]]:
     columns = [_outcome(run, run.result(results)) for run in runs]
-    # The longest tells the order.
-    names = dict.fromkeys(name for column in sorted(columns, key=len, reverse=True) for name in column)
+    names: list[str] = []
+    for column in columns:
+        # What only this one has comes behind what is before it there.
+        place = 0
+        for name in column:
+            if name not in names:
+                names.insert(place, name)
+            place = names.index(name) + 1
     return [[text(name), *(column.get(name, _ABSENT) for column in columns)] for name in names]
 
 
@@ -63,8 +69,10 @@ def _outcome(run: RunFolder, result: Mapping[str, Any] | None) -> dict[str, str]
         shown["exact match, greedy"] = share(result["exact_match"], result["interval"])
         for k, one in result.get("sampled", {}).get("pass_at", {}).items():
             shown[f"pass@{k}"] = share(one["value"], one["interval"])
+        if measured := describe_measured(result):
+            shown["measured"] = measured
     if run.sessions:
-        shown["git commit"] = commit_of(run.sessions[-1])
+        shown["git commit"] = commit_of(run.sessions[-1], digits=12)
     return shown
 
 
@@ -79,25 +87,50 @@ def _paired(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> list[str]:
     for name, result in found[1:]:
         first, before = found[0]
         pair = f"- {text(name)} against {text(first)}"
-        if _problems(before) != _problems(result):
-            lines.append(f"{pair}: not compared, since they were evaluated on different problems")
+        if why := _not_alike(before, result):
+            lines.append(f"{pair}: not compared, since they were evaluated {why}")
             continue
         one, other = _loaded(before, result)
         compared = compare(one, other, first)
-        lines.append(f"{pair}: {describe_difference(compared)}")
+        unknown = " (not all of them say by which metric they were evaluated)" * (_metric(before) != _metric(result))
+        lines.append(f"{pair}: {describe_difference(compared)}{unknown}")
         lines += [f"  - pass@{k}: {describe_points(one)}" for k, one in compared.get("pass_at", {}).items()]
     return ["### Exact match, on the same problems", "", *lines, ""] if lines else []
+
+
+def _not_alike(before: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
+    """Why two results say nothing of a difference between two models."""
+    if _problems(before) != _problems(result):
+        return "on different problems"
+    metrics = _metric(before), _metric(result)
+    if None not in metrics and metrics[0] != metrics[1]:
+        return f"by different metrics, {code(metrics[0])} and {code(metrics[1])}"
+    lengths = [one.get("settings", {}).get("max_new_tokens") for one in (before, result)]
+    if lengths[0] != lengths[1]:
+        return f"with different `max_new_tokens`, {lengths[0]} and {lengths[1]}"
+    return None
 
 
 def _problems(result: Mapping[str, Any]) -> list[Any]:
     return [(row["prompt"], row["answer"]) for row in result["completions"]]
 
 
+def _metric(result: Mapping[str, Any]) -> Any:
+    """None in the files of before it was written down."""
+    return result.get("measured", {}).get("metric")
+
+
 def _loaded(*results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Results as they were before they were written down; without samples if they are not as many in each."""
-    sampled = {(one.get("sampled") or {}).get("samples") for one in results}
-    kept = [{key: value for key, value in one.items() if key != "sampled" or len(sampled) == 1} for one in results]
+    """Results as they were before they were written down; without samples if they were not drawn alike in each."""
+    alike = _drawn(results[0]) == _drawn(results[1])
+    kept = [{key: value for key, value in one.items() if key != "sampled" or alike} for one in results]
     return [{**one, "interval": Interval(*one["interval"])} for one in kept]
+
+
+def _drawn(result: Mapping[str, Any]) -> list[Any]:
+    sampled = result.get("sampled") or {}
+    settings = sampled.get("settings", {})
+    return [sampled.get("samples"), *(settings.get(key) for key in ("temperature", "top_p", "max_new_tokens"))]
 
 
 def _differences(columns: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[list[str]]:

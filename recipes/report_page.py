@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +15,8 @@ from report_pictures import Picture
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --paper: #fff; --line: #d9d9e0; --tint: #f4f4f6; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #edeef0; --soft: #b0b4ba; --paper: #15171a; --line: #3a3f45; --tint: #1f2226; }
+  :root { --ink: #edeef0; --soft: #b0b4ba; --paper: #161616; --line: #3a3f45; --tint: #1f2226; }
+  /* of the pictures' white it makes the paper's colour */
   img { filter: invert(0.915) hue-rotate(180deg); }
 }
 * { box-sizing: border-box; }
@@ -32,7 +34,8 @@ th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.75rem 0.35rem
 th { color: var(--soft); font-weight: 600; }
 thead:not(:has(th:not(:empty))) { display: none; }
 code { background: var(--tint); padding: 0.1em 0.3em; border-radius: 3px; font-size: 0.9em; overflow-wrap: anywhere; }
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(20rem, 100%), 1fr)); gap: 0.5rem; }
+td:first-child code { overflow-wrap: break-word; }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 0.5rem; }
 .panels img { display: block; width: 100%; max-width: 40rem; height: auto; }
 """
 
@@ -49,6 +52,10 @@ def page(lines: Sequence[str], pictures: Sequence[Picture], title: str) -> str:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     by_name = {picture.name: picture for picture in pictures}
     markdown.add_render_rule("image", lambda _, tokens, at, *rest: _panels(by_name, tokens[at]))
+    markdown.add_render_rule("text", lambda _, tokens, at, *rest: _breakable(tokens[at].content))
+    markdown.add_render_rule(
+        "code_inline", lambda _, tokens, at, *rest: f"<code>{_breakable(tokens[at].content)}</code>"
+    )
     markdown.add_render_rule("table_open", lambda *_: '<div class="wide"><table>\n')
     markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
     body = markdown.render("\n".join(lines))
@@ -59,6 +66,11 @@ def page(lines: Sequence[str], pictures: Sequence[Picture], title: str) -> str:
         "style-src 'unsafe-inline'\">\n"
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
+
+
+def _breakable(text: str) -> str:
+    """Text in HTML, with the places in paths and names where a narrow column may break them."""
+    return re.sub(r"([/_]+)(?=\w)", r"\1<wbr>", html.escape(text))
 
 
 def _panels(pictures: Mapping[str, Picture], token: Any) -> str:

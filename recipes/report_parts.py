@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -163,15 +164,15 @@ def describe_versions(run: RunFolder) -> list[str]:
     return lines
 
 
-def commit_of(session: dict[str, Any]) -> str:
+def commit_of(session: dict[str, Any], digits: int | None = None) -> str:
     """The commit of a session, in a cell."""
     git = session.get("git")
     if not isinstance(git, dict):
         return "not in a git checkout"
-    return code(git.get("commit")) + (", with changes that are not in it" if git.get("dirty") else "")
+    return code(str(git.get("commit"))[:digits]) + (", with changes that are not in it" if git.get("dirty") else "")
 
 
-def describe_evaluation(results: dict[str, Any]) -> list[str]:
+def describe_evaluation(results: dict[str, Any], heading: str = "##") -> list[str]:
     """The tables of exact match and of differences, and the first answers of every model."""
     ks = list(dict.fromkeys(k for result in results.values() for k in result.get("sampled", {}).get("pass_at", {})))
     rows = []
@@ -181,7 +182,7 @@ def describe_evaluation(results: dict[str, Any]) -> list[str]:
         shares += [share(sampled[k]["value"], sampled[k]["interval"]) if k in sampled else "" for k in ks]
         rows.append((text(model), f"{result['right']} of {result['problems']}", *shares, f"{result['cut_off']}"))
     head = ("model", "right, greedy", "exact match", *(f"pass@{k}" for k in ks), "cut off")
-    lines = ["## Exact match on held-out problems", "", *table(head, rows)]
+    lines = [f"{heading} Exact match on held-out problems", "", *table(head, rows)]
     return [*lines, *describe_comparisons(results), *describe_methods(results), "", *describe_samples(results)]
 
 
@@ -216,7 +217,16 @@ def describe_methods(results: dict[str, Any]) -> list[str]:
     if compared := last.get("compared"):
         methods.append(f"differences of exact match: {compared['interval_method']}")
     told = ". ".join(one[0].upper() + one[1:] for one in methods)
-    return [f"In brackets are confidence intervals. {text(told)}."]
+    measured = describe_measured(last)
+    return [f"{f'Measured {measured}. ' if measured else ''}In brackets are confidence intervals. {text(told)}."]
+
+
+def describe_measured(result: Mapping[str, Any]) -> str | None:
+    """By which metric, and on what; None if the file does not say, as those of before did not."""
+    if not (measured := result.get("measured")):
+        return None
+    data = " ".join(str(measured[key]) for key in ("data", "data_config") if measured[key])
+    return f"by {code(measured['metric'])} on {result['problems']} problems of {code(data)} ({text(measured['split'])})"
 
 
 def share(value: float, interval: list[float]) -> str:

@@ -10,6 +10,7 @@ a cooldown (checkpoints.py) and to evaluate before and after (before_after.py); 
 from __future__ import annotations
 
 import gc
+from functools import partial
 
 from trl import (
     DatasetMixtureConfig,
@@ -51,13 +52,13 @@ def main() -> int:
         train_rows, eval_rows = load_rows(
             script_args,
             mixture,
-            to_demonstration,
+            partial(to_demonstration, instruction=names.instruction),
             evaluating=evaluating,
             columns=names.columns,
             forms=((training_args.dataset_text_field,), *DEMONSTRATIONS),
             max_steps=training_args.max_steps,
         )
-        check_evaluation(held_out)
+        check_evaluation(held_out, names)
     except ValueError as error:
         stop(error)
 
@@ -77,7 +78,7 @@ def main() -> int:
     del trainer
     gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
     if status == 0 and not look.dry_run:
-        evaluate_before_and_after(held_out, training_args, model_args)
+        evaluate_before_and_after(held_out, names, training_args, model_args)
     return status
 
 

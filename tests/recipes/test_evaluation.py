@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import os
@@ -18,10 +19,10 @@ from conftest import COMMON, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES, ZERO3, Finis
 import evaluation
 import grpo
 import sft
-from before_after import EvaluationArguments
+from before_after import EvaluationArguments, check_evaluation, command_for
 from checkpoints import BranchArguments
 from data import ColumnArguments
-from evaluation import Settings, load_metric, load_problems, plan_batches, seed_of
+from evaluation import HeldOut, Settings, load_metric, plan_batches, seed_of
 from generation import Loading
 from hf_sched.run_config import RECIPE_KEYS
 from journal import Completion
@@ -71,6 +72,14 @@ def test_a_run_is_evaluated_before_and_after(run: Finished, task: Path):
     assert set(after["sampled"]["pass_at"]) == set(compared["pass_at"]) == {"1", "4"}
     assert after["sampled"]["pass_at"]["1"]["value"] <= after["sampled"]["pass_at"]["4"]["value"]
     for result in (before, after):
+        measured = {key: result["measured"][key] for key in ("metric", "data", "split", "samples", "temperature")}
+        assert list(measured.values()) == [
+            {"name": "exact_answer", "time_limit": 2},
+            str(task / "grpo"),
+            "test",
+            4,
+            1.0,
+        ]
         assert all(line in run.output for name in [result["settings"]["model"]] for line in describe(name, result))
     report = "\n".join(describe_evaluation(json.loads((run.folder / "evaluation.json").read_text())))
     low, high = after["interval"]
@@ -118,7 +127,7 @@ def test_killed_twice_it_ends_in_the_same_result(run: Finished, task: Path, tmp_
 
 
 def test_samples_do_not_depend_on_the_batch_size(run: Finished, task: Path, tmp_path: Path):
-    problems = load_problems(str(task / "grpo"), config=None, split="test", most=None)
+    problems = HeldOut(str(task / "grpo")).problems()
     found = []
     for batch_size in (7, 50):
         settings = Settings(max_new_tokens=10, samples=3, batch_size=batch_size, loading=Loading(device="cpu"))
@@ -134,10 +143,8 @@ def evaluate(run: Finished, task: Path, tmp_path: Path):
 
     def evaluate(metric: str = "exact_answer", **given: object) -> dict:
         settings = Settings(loading=Loading(device="cpu"), **{"max_new_tokens": 10, **given})
-        problems = load_problems(str(task / "grpo"), config=None, split="test", most=8)
-        results = evaluation.evaluate(
-            [str(run.folder)], problems, load_metric(metric), settings, tmp_path / "evaluation.json"
-        )
+        held_out = HeldOut(str(task / "grpo"), max_problems=8, metric=metric)
+        results = evaluation.evaluate([str(run.folder)], held_out, settings, tmp_path / "evaluation.json")
         return results[str(run.folder)]
 
     return evaluate
@@ -149,6 +156,7 @@ def test_another_metric_and_more_samples_reuse_what_is_there(evaluate, capsys, m
     monkeypatch.setattr(evaluation, "load_engine", None)
     second = evaluate(metric="final_number", samples=2)
     assert [row["completion"] for row in first["completions"]] == [row["completion"] for row in second["completions"]]
+    assert [one["measured"]["metric"] for one in (first, second)] == ["exact_answer", "final_number"]
     monkeypatch.setattr(evaluation, "load_engine", loaded)
     capsys.readouterr()
     evaluate(samples=4)
@@ -162,6 +170,39 @@ def test_other_settings_are_told_of_and_evaluated_anew(evaluate, capsys):
     assert "changed since it was evaluated before (max_new_tokens 10 -> 3), so it is evaluated anew" in (
         capsys.readouterr().out
     )
+
+
+def test_problems_of_ones_own_columns_are_asked_without_the_instruction_of_gsm8k(tmp_path):
+    file = tmp_path / "held out.csv"
+    file.write_text('problem,solution\n"Wie viele Äpfel, ""rote""?",3\nUnd Birnen?,\n', encoding="utf-8")
+    columns = {"question": "problem", "answer": "solution"}
+    with pytest.raises(ValueError, match=r"held out\.csv, line 3: `answer` is missing"):
+        HeldOut(str(file), columns=columns).problems()
+    file.write_text(file.read_text(encoding="utf-8") + "4\n", encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8").replace("Birnen?,\n", "Birnen?,"), encoding="utf-8")
+    bare = HeldOut(str(file), columns=columns, instruction="", max_problems=1).problems()
+    assert bare == [{"prompt": [{"role": "user", "content": 'Wie viele Äpfel, "rote"?'}], "answer": "3"}]
+    asked = HeldOut(str(file), columns=columns).problems()
+    assert asked[1]["prompt"][0]["content"].startswith("Und Birnen?\nReason step by step") and len(asked) == 2
+    with pytest.raises(ValueError, match="has the columns problem, solution; the recipe takes `prompt`, or `question`"):
+        HeldOut(str(file)).problems()
+    with pytest.raises(ValueError, match="needs a column `answer`"):
+        held_out = HeldOut(str(file), columns={"prompt": "problem"})
+        held_out.reward(held_out.problems())
+
+
+def test_the_evaluation_of_a_run_takes_the_columns_of_its_data_unless_told_otherwise(task, tmp_path):
+    (tmp_path / "test.csv").write_text("prompt,answer\nsort 21,12\n")
+    named = ColumnArguments(columns={"question": "problem", "answer": "solution"}, instruction="")
+    asked = EvaluationArguments(evaluate_on=str(tmp_path / "test.csv"))
+    with pytest.raises(ValueError, match=r"`evaluate_on`: .*question: problem.*`evaluate_columns` says otherwise"):
+        check_evaluation(asked, named)
+    asked = EvaluationArguments(evaluate_on=str(tmp_path / "test.csv"), evaluate_columns="{}")
+    check_evaluation(asked, named)
+    args = argparse.Namespace(use_cpu=True, bf16=False, fp16=False, trust_remote_code=False, output_dir=str(tmp_path))
+    model = argparse.Namespace(model_name_or_path="m", model_revision="main", dtype=None)
+    words = command_for(asked, named, args, model)
+    assert words[words.index("--columns") + 1] == "{}" and words[words.index("--instruction") + 1] == ""
 
 
 def test_batches_hold_prompts_of_like_length_the_longest_first():

@@ -23,6 +23,7 @@ from hf_sched.audit.run_record import LEARNING_RATES
 from intervals import wilson
 from markdown_text import code, text
 from report import main
+from report_compare import _loaded, _outcomes
 from report_page import page
 from report_pictures import pictures_of_run
 from run_folder import RunFolder, load_runs
@@ -97,7 +98,7 @@ class Tags(HTMLParser):
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
-        self.feed(source)
+        self.feed(source.replace("<wbr>", ""))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -250,6 +251,50 @@ def test_two_runs_side_by_side(sft: Path, tmp_path: Path, monkeypatch):
     assert "### Schedule" not in written and (tmp_path / "comparison.png").is_file()
     images = [tag for tag, _ in Tags((tmp_path / "both.html").read_text()).tags if tag == "img"]
     assert len(images) == 3  # learning rate, loss, entropy
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"measured": {"metric": "accuracy"}}, "by different metrics, `exact_answer` and `accuracy`"),
+        ({"measured": {"metric": {"name": "exact_answer", "time_limit": 2}}}, "by different metrics, `exact_answer`"),
+        ({"settings": {"max_new_tokens": 16}}, "with different `max_new_tokens`, 10 and 16"),
+        ({"measured": {}}, "not all of them say by which metric"),
+        ({}, "no difference shown"),
+    ],
+)
+def test_what_was_measured_otherwise_is_not_compared(sft: Path, tmp_path: Path, monkeypatch, changed, told):
+    for name, more in {"one": {}, "two": changed}.items():
+        shutil.copytree(sft, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors", "checkpoint-*"))
+        results = evaluation({str(tmp_path / name): [True, False]})
+        here = {"data": "held_out", "data_config": None, "split": "test"}
+        measured = {**here, "metric": "exact_answer"} if more.get("measured", True) else {}
+        results[str(tmp_path / name)] |= {
+            "settings": {"max_new_tokens": 10},
+            **more,
+            "measured": measured and {**measured, **more.get("measured", {})},
+        }
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(results))
+    report(monkeypatch, "--runs", tmp_path / "one", tmp_path / "two", "--output", tmp_path / "r.md")
+    written = (tmp_path / "r.md").read_text()
+    (line,) = (line for line in written.splitlines() if line.startswith("- two against one: "))
+    assert told in line and ("not compared" in line) == ("different" in told)
+    assert "Measured by `exact_answer` on 2 problems of `held_out` (test)" in written
+    assert "| measured | by `exact_answer` on 2" in written
+
+
+def test_samples_drawn_otherwise_are_not_compared():
+    settings = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 10}
+    result = {"interval": [0, 1], "sampled": {"samples": 2, "settings": settings}}
+    warmer = {**result, "sampled": {"samples": 2, "settings": {**settings, "temperature": 0.7}}}
+    assert all("sampled" in one for one in _loaded(result, result))
+    assert not any("sampled" in one for one in _loaded(result, warmer))
+
+
+def test_rows_keep_their_order_where_a_run_has_more(sft: Path, grpo: Path):
+    names = [row[0] for row in _outcomes(load_runs([sft, grpo]), {})]
+    assert names[:2] == ["steps", "resumed at step"] and names[-1] == "git commit"
+    assert names.index("loss, best") < names.index("reward, best") < names.index("training time")
 
 
 def test_the_demo_command_and_wrong_ones(sft: Path, grpo: Path, tmp_path: Path, monkeypatch, capsys):
