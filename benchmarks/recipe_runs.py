@@ -73,7 +73,7 @@ class Launch:
             return [sys.executable]
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", self.config]
         # DeepSpeed names its shared memory after the port: 0, for any free one, would not do.
-        where = more or ("--main_process_port", str(_free_port()))
+        where = more or ("--main_process_port", str(free_port()))
         return [*launch, "--num_processes", str(self.processes), *where, *self.script]
 
 
@@ -232,7 +232,8 @@ def random_moment(rng: random.Random, whole: Run) -> float:
     return rng.uniform(0, (end - first_save) * (STEPS - 1) / (STEPS - SAVE_STEPS))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

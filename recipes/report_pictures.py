@@ -111,7 +111,7 @@ def _draw_learning_rate(ax: Any, run: RunFolder) -> None:
         ax.plot(steps, rates, ".", color=plotting.COLORS[1], markersize=3, label="actual")
         ax.set_ylim(bottom=0)
         ax.ticklabel_format(axis="y", scilimits=(-2, 3))
-    _mark_resumes(ax, run)
+    _mark_changes(ax, run)
     _legend(ax, _shade_phases(ax, run))
 
 
@@ -128,7 +128,7 @@ def _draw_logged(ax: Any, run: RunFolder, key: str) -> None:
             ax.plot(*_smooth(*run.logged(part)), color=color, linewidth=1.2, label=_short(name))
     if values.min() >= 0 and key != "loss" and key != "eval_loss":
         ax.set_ylim(bottom=0, top=None if values.max() > 0 else 1)
-    _mark_resumes(ax, run)
+    _mark_changes(ax, run)
     _legend(ax)
 
 
@@ -143,10 +143,15 @@ def _overlay(ax: Any, curves: Mapping[str, tuple[Array, Array]], bottom: float |
     _legend(ax)
 
 
-def _mark_resumes(ax: Any, run: RunFolder) -> None:
+def _mark_changes(ax: Any, run: RunFolder) -> None:
+    """Where it was resumed, and where its learning rates leave the plan: what else changes may come from that."""
     for number, step in enumerate(run.resumes):
         label = "resumed" if number == 0 else None
         ax.axvline(step - 0.5, color="0.35", linewidth=1.2, linestyle=(0, (4, 3)), label=label)
+    departs = run.audit.departs if isinstance(run.audit, AuditReport) else None
+    if departs is not None:
+        label = f"off the plan from step {departs + 1}"
+        ax.axvline(departs - 0.5, color="#C00000", linewidth=1.2, linestyle=":", label=label)
 
 
 def _shade_phases(ax: Any, run: RunFolder) -> list[Any]:

@@ -27,6 +27,7 @@ from generation import Loading
 from hf_sched.run_config import RECIPE_KEYS
 from journal import Completion
 from preview import PreviewArguments
+from recipe_runs import LAUNCHES, Run, free_port
 from report import describe_evaluation
 from scores import compare, describe, score_greedy, score_sampled
 
@@ -322,3 +323,36 @@ def test_a_run_on_several_processes_is_evaluated_by_one(run_recipe, task, launch
     before, after = read(run.folder)
     assert before["problems"] == after["problems"] == 20
     assert before["settings"]["weights"] != after["settings"]["weights"]
+
+
+@pytest.mark.slow
+def test_a_run_on_two_machines_is_evaluated_by_the_first(task, tmp_path):
+    arguments = {
+        "model_name_or_path": str(task / "model"),
+        "dataset_name": str(task / "sft"),
+        "output_dir": str(tmp_path / "shared"),
+        **COMMON,
+        **SFT,
+        "max_steps": 3,
+        "evaluate_on": str(task / "grpo"),
+        "evaluate_max_new_tokens": 10,
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(arguments))
+    where = ("--num_machines", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port()))
+    command = ["recipes/sft.py", "--config", str(tmp_path / "run.yaml")]
+    machines = [
+        Run([*LAUNCHES["2"].words(*where, "--machine_rank", str(rank)), *command], tmp_path / f"machine-{rank}", {})
+        for rank in (0, 1)
+    ]
+    try:
+        for run in machines:
+            run.finish()
+    finally:
+        for run in machines:
+            run.kill(run.processes())
+    assert ["evaluating before and after" in run.output for run in machines] == [True, False]
+    assert json.loads((tmp_path / "shared" / "run.json").read_text())["sessions"][0]["processes"] == 2
+    before, after = read(tmp_path / "shared")
+    assert before["problems"] == after["problems"] == 20
+    assert before["settings"]["weights"] != after["settings"]["weights"]
+    assert len((tmp_path / "shared" / "evaluation.jsonl").read_text().splitlines()) == 2 * (1 + 20)

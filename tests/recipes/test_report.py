@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 import yaml
 from conftest import COMMON, GRPO, ONE_PROCESS, SFT, finish
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import grpo as grpo_recipe
+import hf_sched
 import sft as sft_recipe
+from hf_sched.audit import AuditReport
 from hf_sched.audit.run_record import LEARNING_RATES
 from intervals import wilson
 from markdown_text import code, text
@@ -225,6 +227,52 @@ def test_a_run_of_any_trainer_is_told_of(model_path: Path, tmp_path: Path, monke
     written = (tmp_path / "plain" / "report.md").read_text()
     assert "learning rates cannot be compared" in written and "Nothing in the folder says" in written
     assert "| `loss` |" in written
+
+
+class Halves(TrainerCallback):
+    """Halves the learning rate from the sixth step on, as a change while the run goes on does."""
+
+    def on_step_begin(
+        self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        if state.global_step == 5:
+            lr_scheduler.base_lrs = [rate / 2 for rate in lr_scheduler.base_lrs]
+            for group in optimizer.param_groups:
+                group["lr"] /= 2
+
+
+def test_a_rate_that_is_changed_while_the_run_goes_on_is_marked(model_path: Path, tmp_path: Path, monkeypatch):
+    from hf_sched import plotting
+
+    rows = [{"input_ids": list(range(6, 14)), "labels": list(range(6, 14))}] * 8
+    args = TrainingArguments(
+        str(tmp_path / "halved"),
+        use_cpu=True,
+        max_steps=8,
+        logging_steps=1,
+        report_to="none",
+        learning_rate=8e-3,
+        lr_scheduler_type="linear",  # which nothing of ours guards
+    )
+    model = AutoModelForCausalLM.from_pretrained(model_path)
+    trainer = Trainer(model, args, train_dataset=rows, callbacks=[hf_sched.LearningRateLog(), Halves()])
+    trainer.train()
+    trainer.save_state()
+
+    lines = [json.loads(line) for line in (tmp_path / "halved" / LEARNING_RATES).read_text().splitlines()]
+    rates = [line["rates"][0] for line in lines if "rates" in line]
+    assert rates == pytest.approx([8e-3, 7e-3, 6e-3, 5e-3, 4e-3, 1.5e-3, 1e-3, 0.5e-3], rel=1e-12)
+    run = RunFolder.load(tmp_path / "halved")
+    assert isinstance(run.audit, AuditReport) and run.audit.departs == 5
+    report(monkeypatch, "--runs", tmp_path / "halved")
+    written = (tmp_path / "halved" / "report.md").read_text()
+    (wrong,) = (line for line in written.splitlines() if line.startswith("| **wrong**"))
+    assert "off the plan from step 6 to 8" in wrong and "0.5 times the plan's rates" in wrong
+    for panel in pictures_of_run(run)[0].panels:
+        _, (ax,) = plotting.new_figure(1)
+        panel.draw(ax)
+        (line,) = (line for line in ax.lines if line.get_label() == "off the plan from step 6")
+        assert list(line.get_xdata()) == [4.5, 4.5]
 
 
 def test_two_runs_side_by_side(sft: Path, tmp_path: Path, monkeypatch):
