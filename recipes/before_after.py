@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -71,12 +72,9 @@ def check_evaluation(asked: EvaluationArguments, names: ColumnArguments) -> None
         return
     held_out = _held_out(asked, names)
     try:
-        problems = held_out.problems()
+        held_out.reward(held_out.problems())
     except ValueError as error:
-        inherited = asked.evaluate_columns is None and names.columns
-        also = " (`columns` goes for them, too, unless `evaluate_columns` says otherwise)" if inherited else ""
-        raise ValueError(f"`evaluate_on`: {error}{also}") from None
-    held_out.reward(problems)
+        raise ValueError(_in_its_words(str(error), inherited=asked.evaluate_columns is None)) from None
     Settings(
         max_new_tokens=asked.evaluate_max_new_tokens,
         samples=asked.evaluate_samples,
@@ -124,6 +122,17 @@ def command_for(asked: EvaluationArguments, names: ColumnArguments, training_arg
     models = [model_args.model_name_or_path, training_args.output_dir]
     trust = ["--trust_remote_code"] if training_args.trust_remote_code else []
     return [sys.executable, str(Path(__file__).with_name("evaluation.py")), "--models", *models, *flags, *trust]
+
+
+def _in_its_words(told: str, inherited: bool) -> str:
+    """What evaluation.py says, by the names of the recipe's arguments."""
+    if told.startswith("`columns` says"):
+        if inherited:
+            return f"`evaluate_on`: {told}. They go for these data, too, unless `evaluate_columns` says otherwise"
+        return told.replace("`columns`", "`evaluate_columns`", 1)
+    for name in ("data", "split", "metric", "max_problems"):
+        told = re.sub(f"^`{name}`", f"`evaluate_{'on' if name == 'data' else name}`", told)
+    return told
 
 
 def _held_out(asked: EvaluationArguments, names: ColumnArguments) -> HeldOut:

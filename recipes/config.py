@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from trl import TrlParser
 
 import hf_sched
@@ -33,9 +35,23 @@ def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[An
             _check_schedule(part)
     except FileNotFoundError as error:
         stop(ValueError(f"`--config` must be a YAML file that exists, received {error.filename!r}"))
+    except yaml.YAMLError as error:
+        stop(ValueError(f"`--config` must be a YAML file, a `key: value` a line: {' '.join(str(error).split())}"))
+    except json.JSONDecodeError as error:
+        stop(ValueError(f'{error.doc!r} must be JSON, names and texts in double quotes ("floor_ratio"): {error}'))
     except (ValueError, TypeError) as error:
-        stop(error)
+        stop(_explained(error))
     return tuple(parsed)
+
+
+def _explained(error: Exception) -> Exception:
+    """An error of TRL's that names an argument which nobody has given, in terms of those that were."""
+    if "generation_batch_size" not in str(error):
+        return error
+    return ValueError(
+        f"{str(error).rstrip('.')}: it is `per_device_train_batch_size` times the processes times "
+        "`gradient_accumulation_steps`; change one of them, or `num_generations`"
+    )
 
 
 def stop(error: Exception) -> NoReturn:

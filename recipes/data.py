@@ -84,7 +84,15 @@ def load_splits(
             )
         except Exception as error:
             refuse_bad_file(name, error)
-    return load_dataset(name, name=script_args.dataset_config, streaming=script_args.dataset_streaming)
+    try:
+        if Path(name).is_file():
+            raise FileNotFoundError(f"it is a file that ends in {Path(name).suffix or 'nothing'!r}")
+        return load_dataset(name, name=script_args.dataset_config, streaming=script_args.dataset_streaming)
+    except OSError as error:  # there is none on the hub, or no way to it, or the folder is empty
+        kinds = ", ".join(LOADERS)
+        raise ValueError(
+            f"`{argument}` must be a hub name, a folder, or a file that ends in {kinds}, received {name!r}: {error}"
+        ) from error
 
 
 def split(
@@ -140,6 +148,11 @@ def load_rows(
     wanted = {"dataset_train_split": script_args.dataset_train_split}
     if evaluating:
         wanted["dataset_test_split"] = script_args.dataset_test_split
+        if _file(script_args) and wanted["dataset_test_split"] not in splits:
+            raise ValueError(
+                f"`eval_strategy` needs rows to evaluate on, but {script_args.dataset_name!r} is one file: give as "
+                '`dataset_name` a folder that holds train and test files, or write `eval_strategy: "no"`'
+            )
     loaded = [
         checked_split(script_args, splits, name, argument, convert, columns=columns, forms=forms)
         for argument, name in wanted.items()
@@ -169,10 +182,12 @@ def _check(rows: Dataset, forms: Sequence[Sequence[str]], source: str, file: str
     if form is None:
         if not forms or "input_ids" in found:
             return rows
-        takes = ", or ".join(" and ".join(f"`{name}`" for name in form) for form in forms)
+        takes = ", or ".join(dict.fromkeys(" and ".join(f"`{name}`" for name in form) for form in forms))
+        likely = found if len(found) == len(forms[-1]) else ["..."] * len(forms[-1])
+        example = ", ".join(f"{name}: {given}" for name, given in zip(forms[-1], likely, strict=True))
         raise ValueError(
-            f"{source} has the columns {', '.join(found)}; the recipe takes {takes}. Say which is which: "
-            f"`columns: {{{', '.join(f'{name}: ...' for name in forms[-1])}}}`"
+            f"{source} has the columns {', '.join(found)}; the recipe takes {takes}. Say which is which: `columns: "
+            f"{{{example}}}`"
         )
     if isinstance(rows, IterableDataset):
         return rows.map(_checked, with_indices=True, fn_kwargs={"columns": form, "source": source, "file": file})
@@ -189,7 +204,10 @@ def _rename(rows: Dataset, columns: Mapping[str, str]) -> Dataset:
     found = columns_of(rows)
     for name, given in columns.items():
         if given not in found:
-            raise ValueError(f"`columns` says {name}: {given}, but the data have the columns {', '.join(found)}")
+            turned = f": write it the other way round, {given}: {name}" if name in found else ""
+            raise ValueError(
+                f"`columns` says {name}: {given}, but the data have the columns {', '.join(found)}{turned}"
+            )
     moved = {given: name for name, given in columns.items() if given != name}
     covered = [name for name in moved.values() if name in found and name not in moved]
     rows = rows.remove_columns(covered) if covered else rows

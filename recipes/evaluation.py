@@ -142,7 +142,10 @@ def load_metric(named: Any) -> Reward:
     Raises:
         ValueError: There is none by that name, or it is a model.
     """
-    (metric, *more), _ = load_rewards(named)
+    try:
+        (metric, *more), _ = load_rewards(named)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`reward_funcs`", "`metric`")) from None
     if more or isinstance(metric, str):
         raise ValueError(f"`metric` must be one reward that checks answers, received {named!r}")
     return metric

@@ -32,7 +32,7 @@ from data import PROBLEMS, ColumnArguments, columns_of, load_rows, to_problem
 from launch import check_launch, quiet_other_ranks
 from preview import PreviewArguments, preview
 from rewards import load_rewards, refuse_missing_columns
-from training import model_init_kwargs, train_and_save
+from training import check_model, model_init_kwargs, train_and_save
 
 
 @dataclass
@@ -73,6 +73,7 @@ def main() -> int:
         )
         refuse_missing_columns(rewards, columns_of(train_rows))
         check_evaluation(held_out, names)
+        check_model(model_args)
     except ValueError as error:
         stop(error)
 

@@ -29,7 +29,7 @@ from config import parse, stop
 from data import DEMONSTRATIONS, ColumnArguments, load_rows, to_demonstration
 from launch import check_launch, quiet_other_ranks
 from preview import PreviewArguments, preview
-from training import model_init_kwargs, train_and_save
+from training import check_model, model_init_kwargs, train_and_save
 
 
 def main() -> int:
@@ -59,6 +59,7 @@ def main() -> int:
             max_steps=training_args.max_steps,
         )
         check_evaluation(held_out, names)
+        check_model(model_args)
     except ValueError as error:
         stop(error)
 

@@ -6,11 +6,37 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from transformers.utils import cached_file
+
 import hf_sched
 from divergence import DivergenceStop
+from journal import adapter_base
 from progress import show_progress
 from provenance import write_provenance
 from watch import Advice
+
+
+def check_model(model_args: Any) -> None:
+    """Refuse a model that is not there, before anything is loaded.
+
+    Raises:
+        ValueError: It is no model, or an adapter.
+    """
+    name, revision = model_args.model_name_or_path, model_args.model_revision
+    if not name:
+        raise ValueError("`model_name_or_path` must be given: a hub name, or the folder of a model")
+    if (folder := Path(name).expanduser()).is_dir() and adapter_base(name) and not (folder / "config.json").is_file():
+        raise ValueError(
+            f"`model_name_or_path` must be a whole model, but {name!r} holds a LoRA adapter: merge it first, `python "
+            f"recipes/merge.py --adapter {name} --output {folder}_merged`, and give that folder"
+        )
+    try:
+        cached_file(name, "config.json", revision=revision)
+    except OSError as error:
+        raise ValueError(
+            f"`model_name_or_path` must be a hub name or the folder of a model, received {name!r}: "
+            + " ".join(str(error).split())
+        ) from error
 
 
 def model_init_kwargs(training_args: Any, model_args: Any) -> dict[str, Any]:

@@ -91,6 +91,33 @@ def test_a_config_that_does_not_exist_is_named(capsys):
     assert "`--config` must be a YAML file that exists, received 'nope.yaml'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("max_steps 5\nseed: 0\n", r"`--config` must be a YAML file, .*line 2, column 1"),
+        (
+            "output_dir: x\nlr_scheduler_kwargs: '{floor_ratio: 0.1}'\n",
+            r"'\{floor_ratio: 0.1\}' must be JSON, .*double q",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_one_line(tmp_path, capsys, config, message):
+    (tmp_path / "c.yaml").write_text(config)
+    with pytest.raises(SystemExit) as ended:
+        parse(*SFT_TYPES, args=["--config", str(tmp_path / "c.yaml"), *CPU, "--bf16", "false"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert re.search(message, line), line
+
+
+def test_groups_that_do_not_fit_are_told_in_the_words_of_the_config(tmp_path, capsys):
+    flags = ["--output_dir", str(tmp_path), "--per_device_train_batch_size", "3", *CPU, "--bf16", "false"]
+    with pytest.raises(SystemExit):
+        parse(*GRPO_TYPES, args=flags)
+    told = capsys.readouterr().err
+    assert "divisible by num_generations (8): it is `per_device_train_batch_size` times the processes" in told
+
+
 def test_resuming_needs_a_checkpoint_unless_it_is_auto(tmp_path):
     def wanted(value: object) -> str | None:
         _, args, *_ = parse_yaml(tmp_path, resume_from_checkpoint=value)

@@ -38,6 +38,13 @@ def test_questions_become_chats():
 def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no file 'nothing\.jsonl'"):
         load("nothing.jsonl")
+    for name in ("data/mine.cvs", str(tmp_path)):  # on no hub; a folder without data
+        with pytest.raises(ValueError, match=r"a hub name, a folder, or a file that ends in \.jsonl, .*, received"):
+            load(name)
+    (tmp_path / "rows.txt").write_text("a\n")
+    with pytest.raises(ValueError, match=r"ends in \.jsonl, .*: it is a file that ends in '\.txt'"):
+        load(str(tmp_path / "rows.txt"))
+    (tmp_path / "rows.txt").unlink()
     with pytest.raises(ValueError, match="either `dataset_name` or `datasets`"):
         load_splits(ScriptArguments(), DatasetMixtureConfig())
     (tmp_path / "train.jsonl").write_text(json.dumps(ROW) + "\n")

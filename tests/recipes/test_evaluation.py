@@ -198,6 +198,8 @@ def test_the_evaluation_of_a_run_takes_the_columns_of_its_data_unless_told_other
     asked = EvaluationArguments(evaluate_on=str(tmp_path / "test.csv"))
     with pytest.raises(ValueError, match=r"`evaluate_on`: .*question: problem.*`evaluate_columns` says otherwise"):
         check_evaluation(asked, named)
+    with pytest.raises(ValueError, match=r"^`evaluate_columns` says prompt: q"):
+        check_evaluation(dataclasses.replace(asked, evaluate_columns={"prompt": "q"}), named)
     asked = EvaluationArguments(evaluate_on=str(tmp_path / "test.csv"), evaluate_columns="{}")
     check_evaluation(asked, named)
     args = argparse.Namespace(use_cpu=True, bf16=False, fp16=False, trust_remote_code=False, output_dir=str(tmp_path))
@@ -290,16 +292,24 @@ def test_a_wrong_argument_is_named(task, tmp_path, capsys, monkeypatch, given, m
 
 
 @pytest.mark.parametrize("recipe", [sft, grpo])
-def test_a_wrong_metric_stops_a_recipe_before_it_trains(recipe, task, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"evaluate_metric": "exact_anser"}, "error: `evaluate_metric` must be names of rewards"),
+        ({"evaluate_on": "held_out.csv"}, "error: `evaluate_on` must be a hub name, a folder or a file"),
+        ({"model_name_or_path": "runs/nothing"}, "error: `model_name_or_path` must be a hub name or the folder"),
+    ],
+)
+def test_what_is_wrong_stops_a_recipe_before_it_trains(recipe, wrong, message, task, tmp_path, capsys, monkeypatch):
     arguments = {"model_name_or_path": task / "model", "dataset_name": task / recipe.__name__, "output_dir": tmp_path}
     arguments |= {"reward_funcs": "exact_answer"} if recipe is grpo else {}
-    arguments |= {"evaluate_on": task / "grpo", "evaluate_metric": "exact_anser", "use_cpu": True, "bf16": False}
+    arguments |= {"evaluate_on": task / "grpo", "use_cpu": True, "bf16": False, **wrong}
     flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
     monkeypatch.setattr(sys, "argv", [f"{recipe.__name__}.py", *flags])
     with pytest.raises(SystemExit) as ended:
         recipe.main()
     assert ended.value.code == 2
-    assert "did you mean 'exact_answer'" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_plan_knows_every_key_of_the_recipes():

@@ -121,6 +121,10 @@ def test_columns_that_do_not_fit_are_named(tmp_path):
         load(path)
     with pytest.raises(ValueError, match=r"`columns` says answer: lable, but the data have the columns id, problem, l"):
         load(path, columns={"answer": "lable"})
+    with pytest.raises(ValueError, match=r"but the data have .*: write it the other way round, answer: label$"):
+        load(path, columns={"label": "answer"})
+    with pytest.raises(ValueError, match=r"the recipe takes .*Say which is which: `columns: {question: a, answer: b}`"):
+        load(write(tmp_path / "two.jsonl", [{"a": "x", "b": "y"}]))
     with pytest.raises(ValueError, match="`columns` must give each of the recipe's names yours"):
         ColumnArguments(columns=["question"])  # type: ignore[arg-type]
 
@@ -133,6 +137,12 @@ def test_a_recipe_trains_on_a_csv_file_of_ones_own(run_recipe, tmp_path, recipe,
         recipe, dataset_name=str(path), columns=COLUMNS, max_steps=3, dataset_streaming=streaming, **length
     )
     assert len(run.logged("loss")) == 3
+
+
+def test_one_file_has_no_rows_to_evaluate_on(tmp_path):
+    path = write(tmp_path / "own.jsonl", [GOOD])
+    with pytest.raises(ValueError, match=r"`eval_strategy` needs rows .*own\.jsonl' is one file: give as"):
+        load_rows(ScriptArguments(dataset_name=str(path)), DatasetMixtureConfig(), to_demonstration, evaluating=True)
 
 
 def test_a_recipe_refuses_a_bad_row_before_it_looks_for_a_model(run_recipe, tmp_path):
