@@ -70,7 +70,7 @@ def page(lines: Sequence[str], pictures: Sequence[Picture], title: str) -> str:
 
 def _breakable(text: str) -> str:
     """Text in HTML, with the places in paths and names where a narrow column may break them."""
-    return re.sub(r"([/_]+)(?=\w)", r"\1<wbr>", html.escape(text))
+    return re.sub(r"(?<=\w)([/_]+)(?=\w)", r"\1<wbr>", html.escape(text))
 
 
 def _panels(pictures: Mapping[str, Picture], token: Any) -> str:

@@ -97,6 +97,7 @@ def _png(panels: Sequence[Panel]) -> bytes:
         panel.draw(ax)
         ax.set_title(panel.title)
         ax.set_xlabel("optimizer step")
+        ax.xaxis.get_major_locator().set_params(integer=True)
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()

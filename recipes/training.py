@@ -31,7 +31,8 @@ def check_model(model_args: Any) -> None:
             f"recipes/merge.py --adapter {name} --output {folder}_merged`, and give that folder"
         )
     try:
-        cached_file(name, "config.json", revision=revision)
+        if cached_file(name, "config.json", revision=revision) is None:
+            raise OSError("it has no config.json")
     except OSError as error:
         raise ValueError(
             f"`model_name_or_path` must be a hub name or the folder of a model, received {name!r}: "

@@ -267,7 +267,7 @@ def test_a_rate_that_is_changed_while_the_run_goes_on_is_marked(model_path: Path
     report(monkeypatch, "--runs", tmp_path / "halved")
     written = (tmp_path / "halved" / "report.md").read_text()
     (wrong,) = (line for line in written.splitlines() if line.startswith("| **wrong**"))
-    assert "off the plan from step 6 to 8" in wrong and "0.5 times the plan's rates" in wrong
+    assert "off the plan from step 6 to 8" in wrong and "1/2 times the plan's rates" in wrong
     for panel in pictures_of_run(run)[0].panels:
         _, (ax,) = plotting.new_figure(1)
         panel.draw(ax)
