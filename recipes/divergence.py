@@ -46,7 +46,7 @@ class DivergenceStop(TrainerCallback):
         if self._scale is not None:
             return
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if _on_any_process(not _finite(gradients), args.device):
+        if on_any_process(not _finite(gradients), args.device):
             optimizer.zero_grad()
             self._stop(state.global_step + 1, "the gradients were not finite")
 
@@ -67,7 +67,7 @@ class DivergenceStop(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop; otherwise look at the weights if they are about to be used."""
         last = state.global_step >= state.max_steps
-        if self.found is None and _on_any_process(self._skips >= SKIPS_IN_A_ROW, args.device):
+        if self.found is None and on_any_process(self._skips >= SKIPS_IN_A_ROW, args.device):
             self._stop(state.global_step, f"{self._skips} optimizer steps in a row had infinite gradients")
         self._before_use(args, state, control, used=last)
 
@@ -95,7 +95,7 @@ class DivergenceStop(TrainerCallback):
     def _before_use(self, args: Any, state: Any, control: Any, *, used: bool) -> None:
         if self.found is None and (used or control.should_save or control.should_evaluate):
             trained = [getattr(p, "ds_tensor", p) for p in self.trainer.model.parameters() if p.requires_grad]
-            if _on_any_process(not _finite(trained), args.device):
+            if on_any_process(not _finite(trained), args.device):
                 self._stop(state.global_step, "the weights were not finite")
         if self.found is not None:
             control.should_training_stop = True
@@ -124,7 +124,8 @@ def _finite(tensors: Iterable[torch.Tensor]) -> bool:
     return not ends or bool(torch.stack([end.to(ends[0].device) for end in ends]).isfinite().all())
 
 
-def _on_any_process(here: bool, device: torch.device) -> bool:
+def on_any_process(here: bool, device: torch.device) -> bool:
+    """Whether it is so on this process or any other; all of them have to ask at once."""
     if not (dist.is_available() and dist.is_initialized()):
         return here
     flag = torch.tensor(float(here), device=device)

