@@ -8,8 +8,6 @@ that is finished does: model saved, exit status 0.
 from __future__ import annotations
 
 import signal
-import sys
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback

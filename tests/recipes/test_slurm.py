@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -22,6 +21,7 @@ import yaml
 from conftest import COMMON, ROOT, SFT, Finished
 
 import hf_sched
+from provenance import read_provenance
 
 SCRIPT = ROOT / "recipes" / "slurm" / "train.slurm"
 STUBS = ROOT / "tests" / "launchers" / "slurm"
@@ -29,8 +29,8 @@ DDP = ["accelerate_configs/ddp.yaml", "recipes/sft.py"]
 # On loopback, so that each name resolves and is told from the others.
 NODES = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
 
-# Stands in for `accelerate` where only what it is given counts: tells of its words and of the vLLM server; then ends with
-# the status that it is told for its rank, or goes on until SIGTERM.
+# Stands in for `accelerate` where only what it is given counts: tells of its words and of the vLLM server; then ends
+# with the status that it is told for its rank, or goes on until SIGTERM.
 LAUNCHER = """
 import json, os, signal, sys, time
 from urllib.request import urlopen
@@ -50,7 +50,7 @@ signal.signal(signal.SIGTERM, end)
 tell()
 status = json.loads(os.environ["STATUS"])[int(os.environ["SLURM_PROCID"])]
 if status is None:
-    time.sleep(60)
+    time.sleep(200)
 sys.exit(status)
 """
 # Stands in for `trl`, which needs vLLM to serve: answers after a while, if at all.
@@ -149,7 +149,7 @@ def _works_in(process: psutil.Process, folder: Path) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], Any], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -160,7 +160,10 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> None:
 def job(tmp_path: Path) -> Iterator[Job]:
     made = Job(tmp_path)
     yield made
-    assert not [each for each in psutil.process_iter() if _works_in(each, tmp_path)]
+    left = [each for each in psutil.process_iter() if _works_in(each, tmp_path)]
+    for each in left:
+        each.kill()
+    assert not left
 
 
 @pytest.fixture
@@ -207,7 +210,7 @@ def test_a_node_that_fails_ends_the_others_and_the_job(stand_ins):
     began = time.monotonic()
     status, _ = stand_ins.run(3, *DDP, STATUS="[null, 3, null]")
     assert status != 0
-    assert time.monotonic() - began < 20  # the others would have gone on for a minute
+    assert time.monotonic() - began < 100  # the others would have gone on for longer
     assert not stand_ins.requeued.exists()
 
 
@@ -275,7 +278,7 @@ def test_a_training_that_slurm_ends_keeps_its_server_until_it_is_through(stand_i
     assert len(steps) == 2
     for each in (*steps, script):  # as scancel and preemption do
         each.send_signal(signal.SIGTERM)
-    assert script.wait(60) == 143
+    assert script.wait(300) == 143
     (seen,) = stand_ins.launched(told=True)
     assert seen["healthy"]
     assert (stand_ins.folder / "server.ended").exists()
@@ -320,7 +323,7 @@ def test_a_job_whose_time_is_up_is_requeued_and_goes_on_as_if_never_interrupted(
     rates = job.folder / "run" / "learning_rates.jsonl"
     wait_for(lambda: rates.is_file() and rates.read_text().count('"rates"') > 5)
     script.send_signal(signal.SIGUSR1)
-    script.communicate(timeout=120)
+    script.communicate(timeout=300)
     assert script.returncode != 0
     assert job.requeued.read_text() == f"{job.number}\n"
     (checkpoint,) = (job.folder / "run").glob("checkpoint-*")
@@ -332,7 +335,7 @@ def test_a_job_whose_time_is_up_is_requeued_and_goes_on_as_if_never_interrupted(
     status, output = job.run(nodes, *words)
     assert status == 0, output[-6000:]
     resumed = Finished(job.folder / "run", status, output)
-    assert f'"resumed_at": {step}' in rates.read_text() or re.search(rf"resum\w+\D+{step}\b", rates.read_text())
+    assert read_provenance(resumed.folder / "run.json")[-1]["step"] == step
     (job.folder / "run").rename(job.folder / "resumed")
     status, output = job.run(nodes, *words)
     assert status == 0, output[-6000:]

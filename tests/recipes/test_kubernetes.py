@@ -1,0 +1,194 @@
+"""recipes/kubernetes: the published schema of Kubeflow Trainer, and its pods as processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import COMMON, ROOT, SFT, Finished
+from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alpha1TrainJob
+from kubeflow_trainer_api.models.trainer_v1alpha1_training_runtime import TrainerV1alpha1TrainingRuntime
+
+import hf_sched
+
+FOLDER = ROOT / "recipes" / "kubernetes"
+MODELS = {"TrainJob": TrainerV1alpha1TrainJob, "TrainingRuntime": TrainerV1alpha1TrainingRuntime}
+
+
+def read(name: str) -> dict[str, Any]:
+    (document,) = yaml.safe_load_all((FOLDER / f"{name}.yaml").read_text())
+    return document
+
+
+def node(runtime: dict[str, Any]) -> dict[str, Any]:
+    """The job of the training's nodes."""
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    return job
+
+
+def container(runtime: dict[str, Any]) -> dict[str, Any]:
+    (found,) = node(runtime)["template"]["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def fits_the_schema(document: dict[str, Any]) -> bool:
+    """Types and required keys are checked; a key that the schema does not have is dropped, and missing afterwards."""
+    return MODELS[document["kind"]].from_dict(document).to_dict() == document
+
+
+@pytest.mark.parametrize("name", ["runtime", "train"])
+def test_it_fits_the_published_schema(name):
+    document = read(name)
+    assert document["apiVersion"] == "trainer.kubeflow.org/v1alpha1"
+    assert fits_the_schema(document)
+
+
+def test_what_does_not_fit_the_schema_is_found():
+    misspelt, of_a_wrong_type, elsewhere, deep = read("train"), read("train"), read("train"), read("runtime")
+    misspelt["spec"]["trainer"]["numNode"] = misspelt["spec"]["trainer"].pop("numNodes")
+    assert not fits_the_schema(misspelt)
+    elsewhere["spec"]["env"] = []
+    assert not fits_the_schema(elsewhere)
+    container(deep)["volumeMount"] = container(deep).pop("volumeMounts")
+    assert not fits_the_schema(deep)
+    of_a_wrong_type["spec"]["trainer"]["numNodes"] = "2"
+    with pytest.raises(ValueError, match="numNodes"):
+        fits_the_schema(of_a_wrong_type)
+    del misspelt["spec"]["runtimeRef"]
+    with pytest.raises(ValueError, match="runtimeRef"):
+        fits_the_schema(misspelt)
+
+
+def test_the_two_files_fit_each_other():
+    runtime, job = read("runtime"), read("train")
+    of_job = job["spec"]["runtimeRef"]
+    assert (of_job["kind"], of_job["name"]) == (runtime["kind"], runtime["metadata"]["name"])
+    # The names by which Trainer finds the container whose environment and arguments it sets.
+    assert node(runtime)["name"] == container(runtime)["name"] == "node"
+    labels = node(runtime)["template"]["metadata"]["labels"]
+    assert labels == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+    trainer = job["spec"]["trainer"]
+    assert trainer["numProcPerNode"] == trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"]
+    mounted = {mount["name"] for mount in container(runtime)["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in node(runtime)["template"]["spec"]["template"]["spec"]["volumes"]}
+    output = trainer["args"][trainer["args"].index("--output_dir") + 1]
+    assert any(output.startswith(f"{mount['mountPath']}/") for mount in container(runtime)["volumeMounts"])
+
+
+class Pods:
+    """The pods of a TrainJob, as processes that get what its controller and the kubelet give them."""
+
+    def __init__(self, folder: Path, nodes: int, processes: int, args: list[str]) -> None:
+        self.folder, self.nodes, self.processes = folder, nodes, processes
+        self.words = [*container(read("runtime"))["command"], *args]
+        for name in ("recipes", "accelerate_configs"):
+            (folder / name).symlink_to(ROOT / name)
+        (folder / "bin").mkdir()
+        self.command("accelerate", f'exec {sys.executable} -m accelerate.commands.accelerate_cli "$@"')
+
+    def command(self, name: str, line: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/bash\n{line}\n")
+        path.chmod(0o755)
+
+    def run(self, **environment: str) -> list[tuple[int, str, str]]:
+        """Exit status, output and errors of each."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        pods = []
+        for rank in range(self.nodes):
+            given = {
+                "PET_NNODES": str(self.nodes),
+                "PET_NPROC_PER_NODE": str(self.processes),
+                "PET_NODE_RANK": str(rank),
+                "PET_MASTER_ADDR": "127.0.0.1",
+                "PET_MASTER_PORT": port,
+                **environment,
+            }
+            shared = {
+                "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+                "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+            }
+            pods.append(
+                subprocess.Popen(
+                    [expanded(word, given) for word in self.words],
+                    cwd=self.folder,
+                    env={**os.environ, **shared, **given},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        return [(pod.returncode, *printed) for pod in pods if (printed := pod.communicate(timeout=300))]
+
+
+def expanded(word: str, known: dict[str, str]) -> str:
+    """What the kubelet makes of a word of a command: `$(NAME)` is replaced if it knows the name."""
+    return re.sub(r"\$\(([^)]*)\)", lambda found: known.get(found[1], found[0]), word)
+
+
+def test_each_pod_launches_with_the_rank_and_the_address_it_is_given(tmp_path):
+    trainer = read("train")["spec"]["trainer"]
+    pods = Pods(tmp_path, trainer["numNodes"], trainer["numProcPerNode"], trainer["args"])
+    show = "import json, sys; print(json.dumps(sys.argv[1:]))"
+    pods.command("accelerate", f"exec {sys.executable} -c '{show}' \"$@\"")
+    for rank, (status, printed, errors) in enumerate(pods.run()):
+        assert (status, errors) == (0, "")
+        words = json.loads(printed)
+        assert words[:7] == ["launch", "--num_machines", "2", "--machine_rank", str(rank), "--num_processes", "16"]
+        assert words[7:10:2] == ["--main_process_ip", "--main_process_port"]
+        assert words[8] == "127.0.0.1"
+        assert words[11:] == trainer["args"]
+
+
+@pytest.fixture
+def controller(tmp_path: Path) -> Iterator[tuple[dict[str, str], list[dict[str, Any]]]]:
+    """What Trainer gives a pod to tell its progress to (TrainJobRuntimeStatus), and what it was told."""
+    told: list[dict[str, Any]] = []
+
+    class Status(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.headers["Authorization"] == "Bearer secret"
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["trainerStatus"])
+            self.send_response(200)
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Status)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    token = tmp_path / "token"
+    token.write_text("secret")
+    url = f"http://127.0.0.1:{server.server_port}"
+    yield {"KUBEFLOW_TRAINER_SERVER_URL": url, "KUBEFLOW_TRAINER_SERVER_TOKEN": str(token)}, told
+    server.shutdown()
+
+
+@pytest.mark.slow
+def test_two_pods_train_together_on_the_planned_curve_and_tell_of_it(tmp_path, task, controller):
+    environment, told = controller
+    schedule = {"lr_scheduler_type": "cosine_floor", "warmup_steps": 2, "max_steps": 12}
+    where = {"model_name_or_path": str(task / "model"), "dataset_name": str(task / "sft"), "output_dir": "run"}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**COMMON, **SFT, **schedule, **where}))
+    args = ["--config_file", "accelerate_configs/cpu_2proc.yaml", "recipes/sft.py", "--config", "run.yaml"]
+    ended = Pods(tmp_path, 2, 1, args).run(**environment)
+    assert [status for status, *_ in ended] == [0, 0], ended
+    run = Finished(tmp_path / "run", 0, "")
+    assert run.args.world_size == 2
+    planned = hf_sched.build("cosine_floor", num_training_steps=12, num_warmup_steps=2)
+    np.testing.assert_allclose(run.logged("learning_rate"), planned.curve(peak=SFT["learning_rate"]), rtol=1e-12)
+
+    assert told[-1]["progressPercentage"] == 100
+    metrics = {each["name"]: each["value"] for each in told[-1]["metrics"]}
+    assert float(metrics["learning_rate"]) == run.logged("learning_rate")[-1]
