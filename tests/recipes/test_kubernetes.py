@@ -132,7 +132,7 @@ class Pods:
                     text=True,
                 )
             )
-        return [(pod.returncode, *printed) for pod in pods if (printed := pod.communicate(timeout=300))]
+        return [(pod.returncode, *printed) for pod in pods if (printed := pod.communicate(timeout=500))]
 
 
 def expanded(word: str, known: dict[str, str]) -> str:

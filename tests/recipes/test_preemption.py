@@ -1,0 +1,98 @@
+"""SIGTERM to a training: a checkpoint at the end of the step, an exit status, and a resume that is exact."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from packaging.version import Version
+from test_divergence import ModelTrainer, steps_of
+from transformers import TrainerCallback
+
+pytestmark = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5"), reason="transformers 4 has no enable_jit_checkpoint"
+)
+SAVING = {"save_steps": 100, "eval_strategy": "no", "enable_jit_checkpoint": True}
+
+
+@pytest.fixture(autouse=True)
+def the_signal_as_it_was() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+class Tell(TrainerCallback):
+    """Sends SIGTERM to this process in the middle of a step."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step + 1 == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def losses(folder: Path) -> list[float]:
+    state = json.loads((folder / "trainer_state.json").read_text())
+    return [row["loss"] for row in state["log_history"] if "loss" in row]
+
+
+def test_a_run_that_is_told_to_end_saves_a_checkpoint_and_resumes_exactly(model_path, tmp_path, capsys):
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    assert ModelTrainer(model_path, stopped, Tell(3), **SAVING).run() == 143
+    assert steps_of(stopped) == [3]
+    assert not (stopped / "model.safetensors").exists()
+    assert f"stopped by SIGTERM after step 3 of 8, with a checkpoint in {stopped}" in capsys.readouterr().err
+
+    assert ModelTrainer(model_path, stopped, **SAVING).run(str(stopped / "checkpoint-3")) == 0
+    assert ModelTrainer(model_path, whole, **SAVING).run() == 0
+    assert losses(stopped) == losses(whole)
+    assert len(losses(whole)) == 8
+    assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_run_that_is_told_in_its_last_step_is_finished(model_path, tmp_path, capsys):
+    assert ModelTrainer(model_path, tmp_path / "run", Tell(8), **SAVING).run() == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert "SIGTERM" not in capsys.readouterr().err
+
+
+def test_the_signal_is_its_own_again_after_the_run_and_in_processes_that_it_forks(model_path, tmp_path):
+    ended = []
+
+    class Fork(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 1:
+                process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+                process.start()
+                process.terminate()
+                process.join(30)
+                ended.append(process.exitcode)
+
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = ModelTrainer(model_path, tmp_path / "run", Fork(), **{**SAVING, "max_steps": 2})
+    assert trainer.run() == 0
+    assert ended == [-signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_without_the_argument_the_signal_is_left_alone(model_path, tmp_path):
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    given = {**SAVING, "enable_jit_checkpoint": False, "max_steps": 2}
+    assert ModelTrainer(model_path, tmp_path / "run", Look(), **given).run() == 0
+    assert seen == [before, before]
