@@ -70,7 +70,7 @@ class Launch:
     def words(self, *more: str) -> list[str]:
         """The command up to the recipe's script."""
         if self.config is None:
-            return [sys.executable]
+            return [sys.executable, *self.script]
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", self.config]
         # DeepSpeed names its shared memory after the port: 0, for any free one, would not do.
         where = more or ("--main_process_port", str(free_port()))

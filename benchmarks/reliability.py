@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from recipe_runs import ACCUMULATION, ROOT, SAVE_STEPS, SEQUENCES, STEPS, WARMUP_STEPS, RunFailed, Workshop
-from reliability_cases import BOUND, CASES, CannotRun, Row, Settings
+from reliability_cases import BOUND, CASES, Row, Settings
+from two_hosts import CannotRun
 
 NOTHING = "-"
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "deepspeed")

@@ -6,26 +6,21 @@ import filecmp
 import functools
 import json
 import math
-import os
 import random
 import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hf_sched
 import recipe_runs
 from recipe_runs import LAUNCHES, PEAK, SAVE_STEPS, SCHEDULE, STEPS, WARMUP_STEPS, Run, RunFailed, Workshop
+from two_hosts import HOSTS, finish_both, network, start_on_both
 
 # Sums of the same numbers in another order.
 BOUND = 1e-5
-
-
-class CannotRun(Exception):
-    """A case that this machine cannot run, and why."""
 
 
 @dataclass(frozen=True)
@@ -175,14 +170,10 @@ def spread(recipe: str, where: str, settings: Settings) -> list[Row]:
     return [*rows, Row(f"{name}, resumed", processes, 1, rate, loss, BOUND, notes)]
 
 
-HOSTS = ("hf_sched_a", "hf_sched_b")
-ADDRESSES = ("10.213.77.1", "10.213.77.2")
-
-
 def two_hosts(recipe: str, settings: Settings) -> list[Row]:
     """The same training on two processes of each of two hosts, which are network namespaces."""
     one_host = settings.workshop.whole(recipe, "4")
-    with _network():
+    with network():
         whole = _on_both(recipe, 0, None, settings)
         # `save_on_each_node` leaves the weights out on all hosts but the first: without them nothing resumes there.
         first, second = (run.folder / f"checkpoint-{STEPS // 2}" for run in whole)
@@ -209,56 +200,14 @@ def two_hosts(recipe: str, settings: Settings) -> list[Row]:
 
 
 def _on_both(recipe: str, number: int, middle: int | None, settings: Settings) -> list[Run]:
-    runs = []
-    for rank, host in enumerate(HOSTS):
-        folder = settings.workshop.place(recipe, host, number)
-        machines = ["--num_machines", "2", "--machine_rank", str(rank), "--main_process_ip", ADDRESSES[0]]
+    of_hosts: list[dict[str, Any]] = []
+    for host in HOSTS:
         # Each host has a disk of its own.
-        given: dict[str, object] = {"save_on_each_node": True}
+        given = {"folder": settings.workshop.place(recipe, host, number), "save_on_each_node": True}
         if middle is not None:
             given["resume_from_checkpoint"] = str(settings.workshop.place(recipe, host, 0) / f"checkpoint-{middle}")
-        run = settings.workshop.start(
-            recipe,
-            LAUNCHES["4"],
-            folder,
-            launch_words=[*machines, "--main_process_port", "29500"],
-            prefix=["ip", "netns", "exec", host],
-            environment={"GLOO_SOCKET_IFNAME": f"veth_{host[-1]}"},
-            **given,
-        )
-        runs.append(run)
-    try:
-        return [run.finish() for run in runs]
-    finally:
-        for run in runs:
-            run.kill(run.processes())
-
-
-@contextmanager
-def _network() -> Iterator[None]:
-    if not shutil.which("ip"):
-        raise CannotRun("there is no `ip` command to make network namespaces with")
-    if os.geteuid() != 0:
-        raise CannotRun("network namespaces need root")
-    try:
-        for host in HOSTS:
-            _ip("netns", "add", host)
-        ends = [f"veth_{host[-1]}" for host in HOSTS]
-        _ip("link", "add", ends[0], "netns", HOSTS[0], "type", "veth", "peer", "name", ends[1], "netns", HOSTS[1])
-        for host, end, address in zip(HOSTS, ends, ADDRESSES, strict=True):
-            _ip("-n", host, "address", "add", f"{address}/24", "dev", end)
-            for device in (end, "lo"):
-                _ip("-n", host, "link", "set", device, "up")
-        yield
-    finally:
-        for host in HOSTS:  # its end of the pair goes with it
-            subprocess.run(["ip", "netns", "delete", host], capture_output=True, check=False)
-
-
-def _ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise CannotRun(f"`ip {' '.join(words)}` is not permitted here: {done.stderr.strip()}")
+        of_hosts.append(given)
+    return finish_both(start_on_both(settings.workshop, recipe, LAUNCHES["4"], of_hosts))
 
 
 Case = Callable[[Settings], list[Row]]
@@ -273,5 +222,5 @@ CASES: dict[str, Case] = {
         for recipe in ("sft", "grpo")
         for where in LAUNCHES
     },
-    "hosts-sft": functools.partial(two_hosts, "sft"),
+    **{f"hosts-{recipe}": functools.partial(two_hosts, recipe) for recipe in ("sft", "grpo")},
 }

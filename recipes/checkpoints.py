@@ -11,6 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from transformers import SchedulerType
 
 import hf_sched
@@ -36,9 +37,9 @@ def checkpoint_to_resume(training_args: Any, branch: BranchArguments) -> str | N
     `training_args` becomes the cooldown's.
 
     Raises:
-        ValueError: There is none to go on from.
+        ValueError: There is none to go on from, or not the same one on all nodes.
     """
-    own = _asked_for(training_args)
+    own = _same_everywhere(training_args)
     if branch.anneal_from is None:
         return own
     _cool_down(training_args, branch)
@@ -68,6 +69,29 @@ def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
         if not zipfile.is_zipfile(path):
             return path.name
     return None
+
+
+def _same_everywhere(training_args: Any) -> str | None:
+    """What is asked for, if every process finds the same: nodes that share no disk may differ."""
+    found, error = None, None
+    try:
+        found = _asked_for(training_args)
+    except ValueError as raised:
+        error = raised
+    if dist.is_available() and dist.is_initialized():
+        names: list[str] = [""] * dist.get_world_size()
+        dist.all_gather_object(names, Path(found).name if found else "none")
+        if len(set(names)) > 1:
+            ranks = {name: [rank for rank, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
+            raise ValueError(
+                f"`resume_from_checkpoint` is {training_args.resume_from_checkpoint!r}, but the processes find "
+                f"different checkpoints: {', '.join(f'{name} (ranks {ranks[name]})' for name in ranks)}. "
+                f"`output_dir` ({training_args.output_dir!r}) must be on a disk that all nodes share; or copy one "
+                "checkpoint to every node, and name its folder as `resume_from_checkpoint`"
+            )
+    if error is not None:
+        raise error
+    return found
 
 
 def _asked_for(training_args: Any) -> str | None:

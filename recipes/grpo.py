@@ -30,8 +30,10 @@ from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
 from data import PROBLEMS, ColumnArguments, columns_of, load_rows, to_problem
 from launch import check_launch, quiet_other_ranks
+from lost_process import bound_waiting
 from preview import PreviewArguments, preview
 from rewards import load_rewards, refuse_missing_columns
+from sharded_checkpoints import refuse_other_sharding
 from training import check_model, model_init_kwargs, train_and_save
 
 
@@ -58,8 +60,10 @@ def main() -> int:
     )
     try:
         check_launch(training_args)
+        bound_waiting(training_args)
         quiet_other_ranks()
         checkpoint = checkpoint_to_resume(training_args, branch)
+        refuse_other_sharding(training_args, checkpoint)
         rewards, training_args.reward_weights = load_rewards(script_args.reward_funcs, training_args.reward_weights)
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(

@@ -38,7 +38,7 @@ def check_launch(training_args: Any) -> None:
     found = f"{training_args.world_size} process{'es' if training_args.world_size > 1 else ''}"
     found += f" ({state.distributed_type.value}, device {training_args.device})"
 
-    if _asks_for_fsdp(training_args, launcher) and not _gets_fsdp(state):
+    if (asks_for_fsdp(training_args) or launcher.distributed_type == "FSDP") and not _gets_fsdp(state):
         raise ValueError(
             f"FSDP was asked for, but nothing would be sharded: this is {found}. Accelerate shards on GPUs alone: with "
             "GPUs, write `use_cpu: false` in the recipe's YAML, leave `--cpu` away and start it by `accelerate launch "
@@ -64,16 +64,17 @@ def check_launch(training_args: Any) -> None:
         )
 
 
+def asks_for_fsdp(training_args: Any) -> bool:
+    """Whether the arguments, or the launcher by the environment, ask for FSDP."""
+    return bool(training_args.fsdp) or _flag("ACCELERATE_USE_FSDP")
+
+
 def quiet_other_ranks() -> None:
     """Show progress bars on the main process alone; to be called after the training arguments, before data are read."""
     # PartialState() would start the process group with its own defaults if the training arguments had not done so.
     if PartialState._shared_state and not PartialState().is_main_process:
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()  # huggingface_hub's too
-
-
-def _asks_for_fsdp(training_args: Any, launcher: _Asked) -> bool:
-    return bool(training_args.fsdp) or _flag("ACCELERATE_USE_FSDP") or launcher.distributed_type == "FSDP"
 
 
 def _gets_fsdp(state: PartialState) -> bool:

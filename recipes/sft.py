@@ -28,7 +28,9 @@ from checkpoints import BranchArguments, checkpoint_to_resume
 from config import parse, stop
 from data import DEMONSTRATIONS, ColumnArguments, load_rows, to_demonstration
 from launch import check_launch, quiet_other_ranks
+from lost_process import bound_waiting
 from preview import PreviewArguments, preview
+from sharded_checkpoints import refuse_other_sharding
 from training import check_model, model_init_kwargs, train_and_save
 
 
@@ -46,8 +48,10 @@ def main() -> int:
     )
     try:
         check_launch(training_args)
+        bound_waiting(training_args)
         quiet_other_ranks()
         checkpoint = checkpoint_to_resume(training_args, branch)
+        refuse_other_sharding(training_args, checkpoint)
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(
             script_args,

@@ -11,6 +11,7 @@ from transformers.utils import cached_file
 import hf_sched
 from divergence import DivergenceStop
 from journal import adapter_base
+from lost_process import explain_lost_process
 from preemption import EXIT_STATUS, CheckpointOnSigterm
 from progress import show_progress
 from provenance import write_provenance
@@ -63,7 +64,8 @@ def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | 
     for callback in (hf_sched.LearningRateLog(), preemption, divergence, Advice()):
         trainer.add_callback(callback)
     write_provenance(trainer, checkpoint)
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    with explain_lost_process(trainer):
+        result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_state()
     if divergence.found is not None:
         status, message = 1, f"error: {divergence.message()}"

@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import reliability  # noqa: E402
 import reliability_cases  # noqa: E402
 from reliability_cases import Row, deviation  # noqa: E402
+from two_hosts import CannotRun  # noqa: E402
 
 
 @pytest.mark.slow
@@ -63,7 +64,7 @@ def test_a_deviation_is_reported_as_one(rate, loss, holds):
 
 def test_a_case_that_cannot_run_says_why(tmp_path, monkeypatch):
     def refuse(_):
-        raise reliability_cases.CannotRun("network namespaces need root")
+        raise CannotRun("network namespaces need root")
 
     monkeypatch.setitem(reliability.CASES, "hosts-sft", refuse)
     monkeypatch.setattr(reliability, "Workshop", lambda folder: None)

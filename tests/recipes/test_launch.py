@@ -8,6 +8,8 @@ import accelerate
 import pytest
 import transformers
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from conftest import ROOT, TWO_PROCESSES
 from packaging.version import Version
 
@@ -19,6 +21,15 @@ def with_changes(path: str, folder: Path, **changes: object) -> list[str]:
     changed = folder / "changed.yaml"
     changed.write_text(yaml.safe_dump({**yaml.safe_load((ROOT / path).read_text()), **changes}))
     return [str(changed)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_key_of_a_launch_config_is_one_of_accelerates(path):
+    load_config_from_file(str(path))  # which refuses unknown ones, but looks at no mapping within
+    config = yaml.safe_load(path.read_text())
+    flags = vars(launch_command_parser().parse_args(["script.py"]))
+    for part in ("deepspeed_config", "fsdp_config"):
+        assert set(config.get(part, {})) <= set(flags), path
 
 
 @pytest.mark.skipif(
