@@ -18,8 +18,11 @@ import torch.distributed as dist
 
 from checkpoints import last_whole
 
-# gloo raises plain RuntimeErrors.
-_SIGNS = ("closed by peer", "reset by peer", "broken pipe", "timed out", "pair closure", "connection refused")
+# In the errors of gloo, NCCL and the store in which processes meet.
+_SIGNS = (
+    *("closed by peer", "reset by peer", "broken pipe", "connection refused", "pair closure"),
+    *("timed out", "timeout", "remote process exited", "network error", "aborted"),
+)
 
 
 @contextmanager
@@ -43,9 +46,10 @@ def bound_waiting(training_args: Any) -> None:
 
 
 def _is_loss(error: RuntimeError) -> bool:
-    if not (dist.is_available() and dist.is_initialized()):
-        return False
-    return isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in _SIGNS)
+    text = str(error).lower()
+    # gloo raises plain RuntimeErrors, which name its source file.
+    of_processes = isinstance(error, dist.DistError) or "gloo" in text
+    return of_processes and any(sign in text for sign in _SIGNS)
 
 
 def _message(trainer: Any, error: RuntimeError) -> str:
