@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -45,11 +46,12 @@ def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess
 
 
 def test_it_says_so_and_how_to_go_on(other, tmp_path, capsys):
-    run = trainer(tmp_path)
+    run, began = trainer(tmp_path), time.monotonic()
     bound_waiting(run.args)
     with pytest.raises(SystemExit) as ended, explain_lost_process(run):
         dist.all_reduce(torch.ones(1))
     assert ended.value.code == 1
+    assert time.monotonic() < began + 60, "not the group's own 120 s, but ddp_timeout"
     said = capsys.readouterr().err
     assert "error: step 5 of 8: another process of this run, on this node or another, is gone" in said
     assert "`resume_from_checkpoint: auto`, on each node: no checkpoint had been written." in said

@@ -61,10 +61,11 @@ def is_at(run: Run, step: int) -> bool:
 
 
 def ends_within(run: Run, seconds: float) -> None:
-    end = time.monotonic() + seconds
+    began = time.monotonic()
     while run.running:
-        assert time.monotonic() < end, f"still running after {seconds} s:\n{run.output[-2000:]}"
+        assert time.monotonic() < began + seconds, f"still running after {seconds} s:\n{run.output[-2000:]}"
         time.sleep(0.1)
+    print(f"{run.log.name} of {run.log.parent.name} ended after {time.monotonic() - began:.1f} s")  # shown by -s
 
 
 @pytest.mark.parametrize("recipe", ["sft", "grpo"])
