@@ -31,6 +31,7 @@ from config import parse, stop
 from data import PROBLEMS, ColumnArguments, columns_of, load_rows, to_problem
 from launch import check_launch, quiet_other_ranks
 from lost_process import bound_waiting
+from memory import check_memory
 from preview import PreviewArguments, preview
 from rewards import load_rewards, refuse_missing_columns
 from sharded_checkpoints import refuse_other_sharding
@@ -78,6 +79,7 @@ def main() -> int:
         refuse_missing_columns(rewards, columns_of(train_rows))
         check_evaluation(held_out, names)
         check_model(model_args)
+        check_memory("grpo", training_args, model_args, train_rows, in_full=look.dry_run)
     except ValueError as error:
         stop(error)
 

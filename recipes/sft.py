@@ -29,6 +29,7 @@ from config import parse, stop
 from data import DEMONSTRATIONS, ColumnArguments, load_rows, to_demonstration
 from launch import check_launch, quiet_other_ranks
 from lost_process import bound_waiting
+from memory import check_memory
 from preview import PreviewArguments, preview
 from sharded_checkpoints import refuse_other_sharding
 from training import check_model, model_init_kwargs, train_and_save
@@ -64,6 +65,7 @@ def main() -> int:
         )
         check_evaluation(held_out, names)
         check_model(model_args)
+        check_memory("sft", training_args, model_args, train_rows, in_full=look.dry_run)
     except ValueError as error:
         stop(error)
 

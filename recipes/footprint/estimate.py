@@ -34,8 +34,8 @@ ASSUMPTIONS = (
     "(sdpa or flash), with a mask where rows are padded",
     "the optimizer has stepped once; between steps gradients are freed",
     "DDP: buckets of the gradients' size (gradient_as_bucket_view is off in Accelerate)",
-    "ZeRO (1910.02054): bf16 weights and gradients, float32 master weights and states; DeepSpeed's default buckets; under "
-    "ZeRO-3 up to 1e9 parameters stay gathered",
+    "ZeRO (1910.02054): bf16 weights and gradients, float32 master weights and states; DeepSpeed's default buckets; "
+    "under ZeRO-3 up to 1e9 parameters stay gathered",
     "FSDP2: two blocks are gathered at a time, embedding and head throughout",
     f"a GPU: {GPU_OVERHEAD / GIB:g} GiB for context, libraries and fragmentation, which was not measured",
 )
@@ -79,7 +79,7 @@ class Estimate:
 
     @property
     def least(self) -> int:
-        """What no smaller batch and no shorter sample would change: weights, optimizer and the gradients that it is given."""
+        """What no smaller batch and no shorter sample would change: what is held, and the gradients at the step."""
         return sum(self.held.values()) + next(one for one in self.moments if one.name == STEP).parts.get("gradients", 0)
 
 
@@ -131,7 +131,7 @@ def estimate(settings: Settings, device_bytes: int | None = None) -> Estimate:
     Raises:
         ValueError: The optimizer's memory is not known, or vLLM's share is one of a GPU that is not.
     """
-    model = _look_at(settings.but(batch=1, length=1, accumulation=1))
+    model = _look_at(settings.as_built().but(batch=1, length=1, completion=0, generated=0))
     held = _held(settings, model)
     vllm = _vllm(settings, device_bytes)
     if vllm and not settings.vllm_sleeps:
@@ -190,7 +190,7 @@ def _part(shape: tuple[int, ...], dtype: torch.dtype, share: int) -> torch.Tenso
 
 
 def _passes(settings: Settings, model: _Model) -> dict[str, int]:
-    step = trace_step(settings.but(accumulation=1))
+    step = trace_step(settings.as_built().but(completion=0, generated=0))
     spread = settings.spread
     if spread.shards_optimizer:
         parts = {"gradients": _gradients(settings, model), "activations": step.activations}
@@ -239,7 +239,7 @@ def _communication(settings: Settings, model: _Model) -> dict[str, int]:
 
 
 def _generating(settings: Settings, model: _Model) -> dict[str, int]:
-    parts = {"generation: cache and logits": generation_bytes(settings.but(accumulation=1))}
+    parts = {"generation: cache and logits": generation_bytes(settings.as_built())}
     if settings.spread.kind == "ZeRO-3":
         parts["gathered weights"] = model.parameters * model.element
     elif settings.spread.kind == "FSDP2":

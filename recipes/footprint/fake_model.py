@@ -48,7 +48,11 @@ def build(settings: Settings, config: Any) -> nn.Module:
         model = AutoModelForCausalLM.from_config(
             config,
             dtype=loaded_dtype(settings, config),
-            attn_implementation="eager" if settings.attention == "eager" else "sdpa" if is_masked(settings) else _UNMASKED,
+            attn_implementation="eager"
+            if settings.attention == "eager"
+            else "sdpa"
+            if is_masked(settings)
+            else _UNMASKED,
             trust_remote_code=settings.trust_remote_code,
         )
         model.tie_weights()  # which goes by the way where weights are not initialized
@@ -166,7 +170,7 @@ def _with_lora(model: nn.Module, lora: Lora, settings: Settings) -> Any:
         modules_to_save=list(lora.modules_to_save) if lora.modules_to_save else None,
         use_dora=lora.use_dora,
     )
-    # TRL keeps adapters in the model's type under ZeRO-3, and in bfloat16 on a quantized model; else peft makes float32.
+    # TRL keeps adapters in the model's type under ZeRO-3, in bfloat16 on a quantized model; else peft makes float32.
     wrapped = get_peft_model(model, config, autocast_adapter_dtype=settings.spread.kind != "ZeRO-3")
     if settings.bits:
         for parameter in trainable(wrapped):

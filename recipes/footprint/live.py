@@ -25,7 +25,7 @@ class Window:
 
 
 class Live(TorchDispatchMode):
-    """Within, storages are counted from the operation that makes them until they are freed; on any tensors, fake or not."""
+    """Within, storages are counted from the operation that makes them until they are freed; of any tensors."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from footprint.spread import Spread
@@ -32,7 +32,7 @@ class Settings:
     """Rows of a batch on a process."""
     length: int
     """Tokens of the longest row: of a prompt and its completion together."""
-    spread: Spread = Spread()
+    spread: Spread = field(default_factory=Spread)
     accumulation: int = 1
     checkpointing: bool = True
     optim: str = "adamw_torch_fused"
@@ -65,9 +65,25 @@ class Settings:
         """The same with changes."""
         return dataclasses.replace(self, **changes)
 
+    def as_built(self) -> Settings:
+        """What decides on the model and on a pass through it: runs that differ in the rest share a trace."""
+        kind = "one process"
+        if self.spread.shards_optimizer:
+            kind = "ZeRO-3" if self.spread.kind == "ZeRO-3" and self.lora else "ZeRO-2"
+        return self.but(
+            spread=Spread(kind), accumulation=1, optim="", reference=False, vllm_share=0.0, vllm_sleeps=False
+        )
+
 
 def read_settings(
-    kind: str, get: Callable[[str], Any], model_args: Any, spread: Spread, *, length: int | None, prompt: int, on_gpu: bool
+    kind: str,
+    get: Callable[[str], Any],
+    model_args: Any,
+    spread: Spread,
+    *,
+    length: int | None,
+    prompt: int,
+    on_gpu: bool,
 ) -> Settings:
     """Those of a recipe.
 
@@ -84,7 +100,9 @@ def read_settings(
         ValueError: The length of a sample has no bound.
     """
     if not model_args.model_name_or_path:
-        raise ValueError("`model_name_or_path` must be a folder or a hub name, received None: write it in the YAML file")
+        raise ValueError(
+            "`model_name_or_path` must be a folder or a hub name, received None: write it in the YAML file"
+        )
     batch, accumulation = int(get("per_device_train_batch_size")), int(get("gradient_accumulation_steps"))
     fp16, bf16 = bool(get("fp16")), get("bf16")
     bf16 = not fp16 if bf16 is None else bool(bf16)  # TRL's rule

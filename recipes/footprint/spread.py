@@ -61,7 +61,9 @@ def read_spread(path: str | Path, processes: int | None = None) -> Spread:
     if kind == "DEEPSPEED":
         return _deepspeed(dict(config.get("deepspeed_config") or {}), number, mixed, path.parent)
     if kind == "FSDP":
-        return _fsdp({str(key).removeprefix("fsdp_"): value for key, value in config["fsdp_config"].items()}, number, mixed)
+        return _fsdp(
+            {str(key).removeprefix("fsdp_"): value for key, value in config["fsdp_config"].items()}, number, mixed
+        )
     if kind in ("NO", "MULTI_GPU", "MULTI_CPU"):
         return Spread("DDP" if number > 1 else "one process", number, mixed)
     raise ValueError(f"`distributed_type` must be NO, MULTI_GPU, FSDP or DEEPSPEED, received {kind!r} ({path})")
@@ -82,7 +84,10 @@ def spread_of_run(training_args: Any) -> Spread:
             offload_weights=_is_off_device(zero.get("offload_param")),
         )
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        read = {name: os.environ.get(f"FSDP_{name.upper()}", "false") for name in ("offload_params", "reshard_after_forward")}
+        read = {
+            name: os.environ.get(f"FSDP_{name.upper()}", "false")
+            for name in ("offload_params", "reshard_after_forward")
+        }
         return _fsdp({"version": os.environ.get("FSDP_VERSION", "1"), **read}, processes, mixed)
     return Spread("DDP" if processes > 1 else "one process", processes, mixed)
 

@@ -65,7 +65,8 @@ def states(optim: str, parameters: Iterable[torch.Tensor], *, all_at_once: bool)
     moments = [(found[kind].momentary, number) for kind, number in kinds.items()]
     together = all_at_once and optim in _MADE and optim not in ("adamw_torch_fused", "adafactor")
     return States(
-        kept, sum(size * number for size, number in moments) if together else max((size for size, _ in moments), default=0)
+        kept,
+        sum(size * number for size, number in moments) if together else max((size for size, _ in moments), default=0),
     )
 
 

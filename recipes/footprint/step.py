@@ -147,7 +147,7 @@ def _is_fused(model: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def _silent_tiles(settings: Settings) -> Iterator[None]:
-    """On a GPU the logits of a tile are folded by a Triton kernel, in place; without one by operations that make copies."""
+    """On a GPU a Triton kernel folds the logits of a tile in place; without one operations do that make copies."""
     try:
         from trl.kernels import chunked_logprob
     except ImportError:

@@ -1,0 +1,189 @@
+"""How much memory a run needs on each GPU, before its model is loaded; and where it does not fit, what would.
+
+    python recipes/memory.py --config recipes/configs/qwen2.5-1.5b_gsm8k_sft.yaml \\
+        --accelerate_config accelerate_configs/zero3.yaml --gpu_memory 80GB
+
+Flags of the recipe behind it win over its file (`--per_device_train_batch_size 4`). Of the model only its configuration
+is read. The recipes say the same by themselves when they start. footprint/ has how it is estimated and what is assumed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import torch
+import yaml
+from accelerate.utils.modeling import convert_file_size_to_int
+from rich.console import Console
+from transformers import AutoTokenizer
+from trl import ModelConfig
+
+from config import refuse_unknown, stop
+from footprint import Estimate, Settings, Spread, estimate
+from footprint.alternatives import alternatives
+from footprint.lengths import longest_sample
+from footprint.settings import read_settings
+from footprint.show import CLOSE, as_dict, in_a_line, show_table, what_fits
+from footprint.spread import read_spread, spread_of_run
+from hf_sched.cli.output import console, print_json
+from hf_sched.run_config import RunConfig
+
+PROMPT = 512  # tokens that a prompt is taken to have where nothing says more
+_RECIPES = ("sft", "grpo")
+
+
+def check_memory(
+    kind: str, training_args: Any, model_args: Any, rows: Iterable[dict[str, Any]], *, in_full: bool
+) -> None:
+    """Say what a run needs and has, on the main process; to be called before the model is loaded.
+
+    Args:
+        kind: `sft` or `grpo`.
+        training_args: The recipe's.
+        model_args: TRL's ModelConfig.
+        rows: The training data.
+        in_full: Whether to show the table, or a line.
+
+    Raises:
+        ValueError: Not even the weights and the optimizer fit. A run that may fit is warned of, and goes on.
+    """
+    if training_args.process_index != 0 or training_args.device.type not in ("cuda", "cpu"):
+        return
+    out = Console(highlight=False, soft_wrap=True)
+    device_bytes, device = _memory_here(training_args)
+    try:
+        settings = _settings_of_run(kind, training_args, model_args, rows)
+        found = estimate(settings, device_bytes)
+    # Whatever a model does that cannot be estimated, it is no reason to stop a training.
+    except Exception as error:
+        out.print(f"memory: not estimated ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})")
+        return
+    if in_full:
+        show_table(found, device_bytes, out)
+    else:
+        out.print(in_a_line(found, device_bytes, device))
+    if found.total > CLOSE * device_bytes:
+        _warn_or_refuse(found, device_bytes, out)
+
+
+def _warn_or_refuse(found: Estimate, device_bytes: int, out: Console) -> None:
+    fits = what_fits(alternatives(found.settings, device_bytes))
+    if found.least > device_bytes:
+        gib = 2**30
+        raise ValueError(
+            f"weights, gradients and optimizer alone take {found.least / gib:.1f} GiB of the {device_bytes / gib:.1f} "
+            f"there are: it cannot fit, however small the batch; {fits}"
+        )
+    will = "will" if found.total > device_bytes else "may"
+    out.print(f"[bold yellow]warning[/] by this estimate it {will} not fit; {fits}", soft_wrap=True)
+
+
+def _memory_here(training_args: Any) -> tuple[int, str]:
+    if training_args.device.type == "cuda":
+        return torch.cuda.mem_get_info(training_args.device)[0], "free on the GPU"
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", training_args.world_size))
+    return psutil.virtual_memory().available // beside, "available to the process"
+
+
+def _settings_of_run(kind: str, training_args: Any, model_args: Any, rows: Iterable[dict[str, Any]]) -> Settings:
+    tokenizer = AutoTokenizer.from_pretrained(
+        model_args.model_name_or_path,
+        revision=model_args.model_revision,
+        trust_remote_code=training_args.trust_remote_code,
+    )
+    longest = longest_sample(rows, tokenizer, ("prompt",) if kind == "grpo" else None)
+    return read_settings(
+        kind,
+        lambda name: getattr(training_args, name, None),
+        model_args,
+        spread_of_run(training_args),
+        length=longest,
+        prompt=longest,
+        on_gpu=training_args.device.type == "cuda",
+    )
+
+
+def main() -> int:
+    """Estimate as the command line says; the exit status: 1 where it does not fit."""
+    asked, recipe = _parser().parse_known_args()
+    try:
+        settings = _settings_of_file(asked, recipe)
+        device_bytes = _read_memory(asked.gpu_memory)
+        found = estimate(settings, device_bytes)
+        fits = device_bytes is None or found.total <= CLOSE * device_bytes
+        others = [] if fits or device_bytes is None else alternatives(settings, device_bytes)
+    except (ValueError, OSError) as error:
+        stop(error)
+    if asked.json:
+        print_json(as_dict(found, device_bytes, others))
+    else:
+        show_table(found, device_bytes, console())
+        if not fits:
+            console().print(what_fits(others))
+    return 0 if device_bytes is None or found.total <= device_bytes else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="The recipe's YAML file.")
+    parser.add_argument("--accelerate_config", help="By default that of the launch line at the top of the recipe.")
+    parser.add_argument("--num_processes", type=int, help="By default what the accelerate config says.")
+    parser.add_argument("--gpu_memory", help="Of one GPU: 80GB, 24GiB; by default that of this machine's.")
+    parser.add_argument("--length", type=int, help="Tokens of the longest sample; by default `max_length`.")
+    parser.add_argument("--prompt_length", type=int, default=PROMPT, help=f"Of the longest prompt of GRPO ({PROMPT}).")
+    parser.add_argument("--json", action="store_true", help="Write a JSON object, in bytes.")
+    return parser
+
+
+def _settings_of_file(asked: argparse.Namespace, flags: list[str]) -> Settings:
+    config = RunConfig.read(asked.config)
+    if config.kind not in _RECIPES:
+        raise ValueError(f"`--config` must be a file for recipes/sft.py or recipes/grpo.py, received {asked.config!r}")
+    config = dataclasses.replace(config, given={**config.given, **_read_flags(flags, config)})
+    named = re.search(r"--config_file (\S+)", config.comments)
+    file = asked.accelerate_config or (named[1] if named else None)
+    processes = asked.num_processes
+    spread = (
+        read_spread(file, processes)
+        if file
+        else Spread("DDP" if (processes or 1) > 1 else "one process", processes or 1)
+    )
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    model_args = ModelConfig(**{name: value for name, value in config.given.items() if name in known})
+    return read_settings(
+        config.kind,
+        config.get,
+        model_args,
+        spread,
+        length=asked.length,
+        prompt=asked.prompt_length,
+        on_gpu=not config.get("use_cpu"),
+    )
+
+
+def _read_flags(words: list[str], config: RunConfig) -> dict[str, Any]:
+    names = [word.removeprefix("--").replace("-", "_") for word in words[::2]]
+    if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
+        raise ValueError(f"flags must be pairs such as `--per_device_train_batch_size 4`, received {' '.join(words)!r}")
+    refuse_unknown([f"--{name}" for name in names if name not in config.fields], list(config.fields))
+    return {name: yaml.safe_load(value) for name, value in zip(names, words[1::2], strict=True)}
+
+
+def _read_memory(text: str | None) -> int | None:
+    if text is None:
+        return int(torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
+    try:
+        return int(convert_file_size_to_int(text.replace(" ", "")))
+    except ValueError:
+        raise ValueError(f"`--gpu_memory` must be a size such as 80GB or 24GiB, received {text!r}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
