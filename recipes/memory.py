@@ -14,7 +14,7 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
@@ -112,9 +112,16 @@ def _settings_of_run(kind: str, training_args: Any, model_args: Any, rows: Itera
 
 def main() -> int:
     """Estimate as the command line says; the exit status: 1 where it does not fit."""
-    asked, recipe = _parser().parse_known_args()
+    asked, flags = _parser().parse_known_args()
     try:
-        settings = _settings_of_file(asked, recipe)
+        settings = settings_of_file(
+            asked.config,
+            accelerate_config=asked.accelerate_config,
+            num_processes=asked.num_processes,
+            length=asked.length,
+            prompt=asked.prompt_length,
+            flags=flags,
+        )
         device_bytes = _read_memory(asked.gpu_memory)
         found = estimate(settings, device_bytes)
         fits = device_bytes is None or found.total <= CLOSE * device_bytes
@@ -142,33 +149,45 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings_of_file(asked: argparse.Namespace, flags: list[str]) -> Settings:
-    config = RunConfig.read(asked.config)
+def settings_of_file(
+    file: str,
+    *,
+    accelerate_config: str | None = None,
+    num_processes: int | None = None,
+    length: int | None = None,
+    prompt: int = PROMPT,
+    flags: Sequence[str] = (),
+) -> Settings:
+    """The settings of a recipe's file, as the command of the same arguments has them.
+
+    Raises:
+        ValueError: A file or an argument is wrong.
+    """
+    config = RunConfig.read(file)
     if config.kind not in _RECIPES:
-        raise ValueError(f"`--config` must be a file for recipes/sft.py or recipes/grpo.py, received {asked.config!r}")
+        raise ValueError(f"`--config` must be a file for recipes/sft.py or recipes/grpo.py, received {file!r}")
     config = dataclasses.replace(config, given={**config.given, **_read_flags(flags, config)})
     named = re.search(r"--config_file (\S+)", config.comments)
-    file = asked.accelerate_config or (named[1] if named else None)
-    processes = asked.num_processes
+    launch = accelerate_config or (named[1] if named else None)
+    several = num_processes is not None and num_processes > 1
     spread = (
-        read_spread(file, processes)
-        if file
-        else Spread("DDP" if (processes or 1) > 1 else "one process", processes or 1)
+        read_spread(launch, num_processes)
+        if launch
+        else Spread("DDP" if several else "one process", num_processes or 1)
     )
     known = {field.name for field in dataclasses.fields(ModelConfig)}
-    model_args = ModelConfig(**{name: value for name, value in config.given.items() if name in known})
     return read_settings(
         config.kind,
         config.get,
-        model_args,
+        ModelConfig(**{name: value for name, value in config.given.items() if name in known}),
         spread,
-        length=asked.length,
-        prompt=asked.prompt_length,
+        length=length,
+        prompt=prompt,
         on_gpu=not config.get("use_cpu"),
     )
 
 
-def _read_flags(words: list[str], config: RunConfig) -> dict[str, Any]:
+def _read_flags(words: Sequence[str], config: RunConfig) -> dict[str, Any]:
     names = [word.removeprefix("--").replace("-", "_") for word in words[::2]]
     if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
         raise ValueError(f"flags must be pairs such as `--per_device_train_batch_size 4`, received {' '.join(words)!r}")

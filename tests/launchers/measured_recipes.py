@@ -22,7 +22,6 @@ import grpo  # noqa: F401  (imported before the forks)
 import memory
 import sft  # noqa: F401
 
-
 # Of mallopt(3): from 128 KiB on, memory is the kernel's again as soon as it is freed.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
