@@ -26,7 +26,7 @@ from transformers import AutoTokenizer
 from trl import ModelConfig
 
 from config import refuse_unknown, stop
-from footprint import Estimate, Settings, Spread, estimate
+from footprint import Estimate, Settings, Spread, estimate, least
 from footprint.alternatives import alternatives
 from footprint.lengths import longest_sample
 from footprint.settings import read_settings
@@ -75,10 +75,11 @@ def check_memory(
 
 def _warn_or_refuse(found: Estimate, device_bytes: int, out: Console) -> None:
     fits = what_fits(alternatives(found.settings, device_bytes))
-    if found.least > device_bytes:
+    needed = least(found.settings, device_bytes)
+    if needed > device_bytes:
         gib = 2**30
         raise ValueError(
-            f"weights, gradients and optimizer alone take {found.least / gib:.1f} GiB of the {device_bytes / gib:.1f} "
+            f"weights, gradients and optimizer alone take {needed / gib:.1f} GiB of the {device_bytes / gib:.1f} "
             f"there are: it cannot fit, however small the batch; {fits}"
         )
     will = "will" if found.total > device_bytes else "may"

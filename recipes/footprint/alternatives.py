@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from footprint.estimate import Estimate, estimate
+from footprint.estimate import Estimate, estimate, least
 from footprint.fake_model import HALVES
 from footprint.settings import Lora, Settings
 
@@ -26,11 +26,11 @@ def alternatives(settings: Settings, device_bytes: int) -> list[Alternative]:
     """Single changes after which the run fits, the least costly first; else the shortest row of them together."""
     found: list[Alternative] = []
     for kind in _CHANGES:
-        for text, changed in kind(settings):
-            after = estimate(changed, device_bytes)
-            if after.total <= device_bytes:
-                found.append(Alternative(text, after))
-                break
+        changes = list(kind(settings))
+        # The last of a kind is the strongest: where it is not enough, none before it is.
+        if not changes or not _fitting(*changes[-1], device_bytes):
+            continue
+        found.append(next(filter(None, (_fitting(*change, device_bytes) for change in changes))))
         if len(found) == _MOST:
             return found
     return found or _together(settings, device_bytes)
@@ -43,10 +43,16 @@ def _together(settings: Settings, device_bytes: int) -> list[Alternative]:
         for text, changed in list(kind(settings))[-1:]:
             texts.append(text)
             settings = changed
-            after = estimate(settings, device_bytes)
-            if after.total <= device_bytes:
-                return [Alternative(" with ".join(texts), after)]
+            if found := _fitting(" with ".join(texts), settings, device_bytes):
+                return [found]
     return []
+
+
+def _fitting(text: str, changed: Settings, device_bytes: int) -> Alternative | None:
+    if least(changed, device_bytes) > device_bytes:  # which takes no pass to know
+        return None
+    after = estimate(changed, device_bytes)
+    return Alternative(text, after) if after.total <= device_bytes else None
 
 
 def _checkpointing(settings: Settings) -> Iterator[tuple[str, Settings]]:

@@ -77,11 +77,6 @@ class Estimate:
         """Bytes at the peak."""
         return self.peak.total
 
-    @property
-    def least(self) -> int:
-        """What no smaller batch and no shorter sample would change: what is held, and the gradients at the step."""
-        return sum(self.held.values()) + next(one for one in self.moments if one.name == STEP).parts.get("gradients", 0)
-
 
 PASSES, STEP, GENERATION = "forward and backward pass", "optimizer step", "generation"
 
@@ -132,20 +127,22 @@ def estimate(settings: Settings, device_bytes: int | None = None) -> Estimate:
         ValueError: The optimizer's memory is not known, or vLLM's share is one of a GPU that is not.
     """
     model = _look_at(settings.as_built().but(batch=1, length=1, completion=0, generated=0))
-    held = _held(settings, model)
-    vllm = _vllm(settings, device_bytes)
-    if vllm and not settings.vllm_sleeps:
-        held["vLLM"] = vllm
-    passes, stepping = _passes(settings, model), _stepping(settings, model)
-    moments = [Moment(PASSES, held | passes), Moment(STEP, held | stepping)]
+    held = _held(settings, model, device_bytes)
+    moments = [Moment(PASSES, held | _passes(settings, model)), Moment(STEP, held | _stepping(settings, model))]
     if settings.generated:
         moments.append(Moment(GENERATION, held | _generating(settings, model)))
-    elif vllm and settings.vllm_sleeps:
-        moments.append(Moment(GENERATION, held | {"vLLM": vllm}))
+    elif settings.vllm_share and settings.vllm_sleeps:
+        moments.append(Moment(GENERATION, held | {"vLLM": _vllm(settings, device_bytes)}))
     return Estimate(settings, model.parameters, model.trained, held, tuple(moments))
 
 
-def _held(settings: Settings, model: _Model) -> dict[str, int]:
+def least(settings: Settings, device_bytes: int | None = None) -> int:
+    """Bytes that no smaller batch and no shorter sample would change: what is held, and the gradients at the step."""
+    model = _look_at(settings.as_built().but(batch=1, length=1, completion=0, generated=0))
+    return sum(_held(settings, model, device_bytes).values()) + _gradients(settings, model)
+
+
+def _held(settings: Settings, model: _Model, device_bytes: int | None) -> dict[str, int]:
     spread, share = settings.spread, settings.spread.processes
     kept, master = _optimizer(settings, model)
     weights = model.weights
@@ -161,6 +158,8 @@ def _held(settings: Settings, model: _Model) -> dict[str, int]:
         held["reference model"] = model.weights // (share if spread.shards_weights else 1)
     if spread.kind == "DDP":
         held["DDP's buckets"] = model.trained_bytes
+    if settings.vllm_share and not settings.vllm_sleeps:
+        held["vLLM"] = _vllm(settings, device_bytes)
     if settings.on_gpu:
         held["GPU context and libraries (assumed)"] = GPU_OVERHEAD
     return held
@@ -248,8 +247,6 @@ def _generating(settings: Settings, model: _Model) -> dict[str, int]:
 
 
 def _vllm(settings: Settings, device_bytes: int | None) -> int:
-    if not settings.vllm_share:
-        return 0
     if device_bytes is None:
         raise ValueError(
             "`vllm_gpu_memory_utilization` is a share of a GPU whose memory is not known: give `--gpu_memory 80GB`"

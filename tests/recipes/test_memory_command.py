@@ -17,12 +17,22 @@ from footprint.alternatives import alternatives
 ROWS = [{"text": "sort 52913" * 100}]
 
 
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """A model of some blocks: with a single one there is nothing to save by checkpointing."""
+    from sorting_task import save_model
+
+    folder = tmp_path_factory.mktemp("deep")
+    save_model(folder, layers=8, width=64, seed=0)
+    return folder
+
+
 @pytest.fixture
-def config(model_path, tmp_path):
+def config(deep, tmp_path):
     """A recipe of a GPU, as far as its file says."""
     file = tmp_path / "recipe.yaml"
     arguments = {
-        "model_name_or_path": str(model_path),
+        "model_name_or_path": str(deep),
         "dataset_name": "nowhere",
         "bf16": True,
         "max_length": 1024,
