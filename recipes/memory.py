@@ -14,6 +14,7 @@ import dataclasses
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from transformers import AutoTokenizer
 from trl import ModelConfig
 
 from config import refuse_unknown, stop
-from footprint import Estimate, Settings, Spread, estimate, least
+from footprint import GIB, Settings, Spread, estimate, least
 from footprint.alternatives import alternatives
 from footprint.lengths import longest_sample
 from footprint.settings import read_settings
@@ -42,7 +43,7 @@ _RECIPES = ("sft", "grpo")
 def check_memory(
     kind: str, training_args: Any, model_args: Any, rows: Iterable[dict[str, Any]], *, in_full: bool
 ) -> None:
-    """Say what a run needs and has, on the main process; to be called before the model is loaded.
+    """Say what a run needs and has, once on each machine; to be called before the model is loaded.
 
     Args:
         kind: `sft` or `grpo`.
@@ -54,13 +55,19 @@ def check_memory(
     Raises:
         ValueError: Not even the weights and the optimizer fit. A run that may fit is warned of, and goes on.
     """
-    if training_args.process_index != 0 or training_args.device.type not in ("cuda", "cpu"):
+    if training_args.local_process_index != 0 or training_args.device.type not in ("cuda", "cpu"):
         return
     out = Console(highlight=False, soft_wrap=True)
     device_bytes, device = _memory_here(training_args)
     try:
-        settings = _settings_of_run(kind, training_args, model_args, rows)
-        found = estimate(settings, device_bytes)
+        # The random numbers of the run are those that they would be without it.
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            settings = _settings_of_run(kind, training_args, model_args, rows)
+            found = estimate(settings, device_bytes)
+            is_close = found.total > CLOSE * device_bytes
+            fits = what_fits(alternatives(settings, device_bytes)) if is_close else ""
+            needed = least(settings.but(on_gpu=False), device_bytes)  # without what is only assumed of a GPU
     # Whatever a model does that cannot be estimated, it is no reason to stop a training.
     except Exception as error:
         out.print(f"memory: not estimated ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})")
@@ -69,21 +76,14 @@ def check_memory(
         show_table(found, device_bytes, out)
     else:
         out.print(in_a_line(found, device_bytes, device))
-    if found.total > CLOSE * device_bytes:
-        _warn_or_refuse(found, device_bytes, out)
-
-
-def _warn_or_refuse(found: Estimate, device_bytes: int, out: Console) -> None:
-    fits = what_fits(alternatives(found.settings, device_bytes))
-    needed = least(found.settings, device_bytes)
     if needed > device_bytes:
-        gib = 2**30
         raise ValueError(
-            f"weights, gradients and optimizer alone take {needed / gib:.1f} GiB of the {device_bytes / gib:.1f} "
+            f"weights, gradients and optimizer alone take {needed / GIB:.1f} GiB of the {device_bytes / GIB:.1f} "
             f"there are: it cannot fit, however small the batch; {fits}"
         )
-    will = "will" if found.total > device_bytes else "may"
-    out.print(f"[bold yellow]warning[/] by this estimate it {will} not fit; {fits}", soft_wrap=True)
+    if is_close:
+        will = "will" if found.total > device_bytes else "may"
+        out.print(f"[bold yellow]warning[/] by this estimate it {will} not fit; {fits}")
 
 
 def _memory_here(training_args: Any) -> tuple[int, str]:

@@ -6,8 +6,8 @@ memory, one step of training is made with them, and the bytes alive are counted 
 What is assumed (`ASSUMPTIONS`, printed under the table) is what fake tensors cannot tell.
 """
 
-from footprint.estimate import ASSUMPTIONS, Estimate, Moment, estimate, least
+from footprint.estimate import ASSUMPTIONS, GIB, Estimate, Moment, estimate, least
 from footprint.settings import Lora, Settings
 from footprint.spread import Spread
 
-__all__ = ["ASSUMPTIONS", "Estimate", "Lora", "Moment", "Settings", "Spread", "estimate", "least"]
+__all__ = ["ASSUMPTIONS", "GIB", "Estimate", "Lora", "Moment", "Settings", "Spread", "estimate", "least"]

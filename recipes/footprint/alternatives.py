@@ -11,7 +11,7 @@ from footprint.settings import Lora, Settings
 
 _MOST = 4
 _SHORTEST = 256
-_SHARDED = {"ZeRO-2": "zero2.yaml", "FSDP2": "fsdp2.yaml", "ZeRO-3": "zero3.yaml"}
+_SHARDED = {"ZeRO-2": "zero2.yaml", "ZeRO-3": "zero3.yaml", "FSDP2": "fsdp2.yaml"}
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,12 @@ def alternatives(settings: Settings, device_bytes: int) -> list[Alternative]:
     found: list[Alternative] = []
     for kind in _CHANGES:
         changes = list(kind(settings))
-        # The last of a kind is the strongest: where it is not enough, none before it is.
-        if not changes or not _fitting(*changes[-1], device_bytes):
+        # Where the smallest is not enough, none before it is.
+        if kind in (_smaller_batch, _shorter) and changes and not _fitting(*changes[-1], device_bytes):
             continue
-        found.append(next(filter(None, (_fitting(*change, device_bytes) for change in changes))))
+        fitting = (_fitting(*change, device_bytes) for change in changes)
+        if one := next(filter(None, fitting), None):
+            found.append(one)
         if len(found) == _MOST:
             return found
     return found or _together(settings, device_bytes)
