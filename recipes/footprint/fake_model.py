@@ -40,7 +40,7 @@ def load_config(settings: Settings) -> Any:
     )
 
 
-def build(settings: Settings, config: Any) -> nn.Module:
+def build(settings: Settings, config: Any) -> Any:
     """The model as the trainer would have it, LoRA and all, on the meta device."""
     AttentionInterface.register(_UNMASKED, sdpa_attention_forward)
     AttentionMaskInterface.register(_UNMASKED, lambda *args, **kwargs: None)
@@ -86,7 +86,7 @@ def made_fake(model: nn.Module) -> nn.Module:
     return model
 
 
-def loaded_dtype(settings: Settings, config: Any) -> torch.dtype:
+def loaded_dtype(settings: Settings, config: Any) -> Any:
     """The type that the weights are computed with: that they are loaded in, or that DeepSpeed or FSDP casts them to."""
     if settings.spread.shards_optimizer and settings.mixed in HALVES and not settings.bits:
         return HALVES[settings.mixed]
@@ -106,7 +106,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     """The blocks of the model in order; none where they cannot be told."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     blocks = [one for one in lists if len(one) and all(isinstance(part, GradientCheckpointingLayer) for part in one)]
-    return list(max(blocks, key=len)) if blocks else []
+    return list(max(blocks, key=lambda one: len(one))) if blocks else []
 
 
 def are_alike(layers: list[nn.Module]) -> bool:
@@ -143,13 +143,13 @@ def weight_bytes(model: nn.Module, settings: Settings) -> int:
     return total
 
 
-def _quantizable(model: nn.Module) -> list[nn.Parameter]:
+def _quantizable(model: nn.Module) -> list[torch.Tensor]:
     head = model.get_output_embeddings()  # type: ignore[operator]
     linear = [part for part in model.modules() if isinstance(part, nn.Linear) and part is not head]
     return [part.weight for part in linear if not part.weight.requires_grad]
 
 
-def _quantized(weight: nn.Parameter, settings: Settings) -> int:
+def _quantized(weight: torch.Tensor, settings: Settings) -> int:
     # 8 bits: a byte each, a float32 a row. 4 bits (QLoRA, 2305.14314): a float32 for 64; nested: a byte for 64 and a
     # float32 for 256 of these.
     if settings.bits == 8:

@@ -36,7 +36,7 @@ def generation_bytes(settings: Settings) -> int:
     grown = cached * settings.length // max(prompt, 1)
     layers = config.get_text_config().num_hidden_layers
     joining = grown // (2 * layers)
-    return grown + max(reading, joining + _LOGITS * 4 * rows * vocabulary)
+    return int(grown + max(reading, joining + _LOGITS * 4 * rows * vocabulary))
 
 
 def _cached(cache: object) -> int:

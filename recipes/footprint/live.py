@@ -24,11 +24,11 @@ class Window:
     """Those gradients, at the moment of `joint`."""
 
 
-class Live(TorchDispatchMode):
+class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within, storages are counted from the operation that makes them until they are freed; of any tensors."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._known = {_key(tensor) for tensor in known}
         self._alive: dict[int, int] = {}
         self.all = 0
@@ -50,7 +50,7 @@ class Live(TorchDispatchMode):
     def own_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Count what these parameters get as gradients apart from activations."""
         for parameter in parameters:
-            parameter.register_post_accumulate_grad_hook(self._own)
+            parameter.register_post_accumulate_grad_hook(self._own)  # type: ignore[no-untyped-call]
 
     def _own(self, parameter: torch.Tensor) -> None:
         assert parameter.grad is not None
@@ -74,4 +74,4 @@ class Live(TorchDispatchMode):
 
 def _key(tensor: torch.Tensor) -> int:
     # Of the storage itself: Python's wrappers of it come and go.
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)

@@ -137,7 +137,8 @@ def _run(model: nn.Module, settings: Settings) -> tuple[Window, Window, Window, 
     with live, _silent_tiles(settings):
         ids, mask = batch_of(settings)
         run_step(model, settings, ids, mask, turn=lambda: enter(1))
-    return (*windows, marks)
+    forward, early, late = windows
+    return forward, early, late, marks
 
 
 def _is_fused(model: nn.Module) -> bool:
