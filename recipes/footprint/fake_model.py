@@ -106,7 +106,7 @@ def layers_of(model: nn.Module) -> list[nn.Module]:
     """The blocks of the model in order; none where they cannot be told."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     blocks = [one for one in lists if len(one) and all(isinstance(part, GradientCheckpointingLayer) for part in one)]
-    return list(max(blocks, key=lambda one: len(one))) if blocks else []
+    return max(map(list, blocks), key=len) if blocks else []
 
 
 def are_alike(layers: list[nn.Module]) -> bool:
