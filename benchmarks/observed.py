@@ -1,0 +1,104 @@
+"""Runs a training program as Python would, and writes down what it logged and how long each optimizer step took.
+
+    python benchmarks/observed.py --record FILE -- recipes/sft.py --config FILE
+    python benchmarks/observed.py --record FILE -- -m trl.scripts.sft --config FILE
+
+The program knows nothing of it: a callback that every Trainer gets by default reads the clocks. With `--turns`, the
+number of an open socket, the program waits before each step until it is told to go on, so that several trainings can
+take turns, step by step, on one core (child.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import runpy
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+from transformers.trainer import DEFAULT_CALLBACKS
+
+Clocks = tuple[float, float]
+"""Seconds of wall time and of this process's CPU time."""
+
+
+class Observer(TrainerCallback):
+    """Reads the clocks at each mark, the beginning of a step or the end of the training; keeps what is logged."""
+
+    turns: socket.socket | None = None
+    marks: list[tuple[Clocks, Clocks]] = []  # noqa: RUF012 (of the program, whichever trainer makes them)
+    """When a mark was reached, and when the program went on from there."""
+    logs: list[dict[str, float]] = []  # noqa: RUF012
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The step before has ended."""
+        self._mark()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The last step has ended."""
+        self._mark()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Keep the numbers."""
+        numbers = {key: float(value) for key, value in (logs or {}).items() if isinstance(value, (int, float))}
+        self.logs.append({"step": state.global_step, **numbers})
+
+    def _mark(self) -> None:
+        reached = _clocks()
+        if self.turns is not None:
+            self.turns.send(b".")
+            if not self.turns.recv(1):
+                raise SystemExit("whoever gave the turns has gone")
+        self.marks.append((reached, _clocks()))
+
+
+def _clocks() -> Clocks:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter(), time.process_time()
+
+
+def _run(words: list[str]) -> None:
+    if words[0] == "-m":
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = words
+        sys.path[0] = str(Path(words[0]).parent)
+        runpy.run_path(words[0], run_name="__main__")
+
+
+def main() -> None:
+    """Run the program and write the record, also of one that fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--record", type=Path, required=True, help="a JSON file to write")
+    parser.add_argument("--core", type=int, help="the only core to run on")
+    parser.add_argument("--turns", type=int, help="the file descriptor of a socket")
+    parser.add_argument("program", nargs="+", help="behind `--`: a script or `-m module`, and its arguments")
+    args = parser.parse_args()
+    if args.core is not None:
+        os.sched_setaffinity(0, {args.core})
+    if args.turns is not None:
+        Observer.turns = socket.socket(fileno=args.turns)
+    DEFAULT_CALLBACKS.append(Observer)
+    try:
+        _run(args.program)
+    finally:
+        cuda = torch.cuda.is_available()
+        record = {
+            "marks": Observer.marks,
+            "logs": Observer.logs,
+            "device": torch.cuda.get_device_name() if cuda else "cpu",
+            "gpu_bytes": torch.cuda.max_memory_allocated() if cuda else None,
+        }
+        args.record.write_text(json.dumps(record), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
