@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recipe_runs import ROOT, RunFailed
 
@@ -33,6 +33,15 @@ class Program:
     folder: Path
 
 
+class Step(NamedTuple):
+    """The seconds that an optimizer step took."""
+
+    wall: float
+    cpu: float
+    callbacks: float
+    """Of the CPU time, what was spent in callbacks."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """What a program took, and what it logged."""
@@ -48,10 +57,13 @@ class Observed:
     folder: Path
 
     @cached_property
-    def steps(self) -> list[tuple[float, float]]:
-        """Wall and CPU time of each optimizer step, from the beginning of one to that of the next."""
+    def steps(self) -> list[Step]:
+        """Each optimizer step, from the beginning of one to that of the next."""
         marks = self.record["marks"]
-        return [(end[0] - begin[0], end[1] - begin[1]) for (_, begin), (end, _) in pairwise(marks)]
+        return [
+            Step(*(after - before for before, after in zip(begin, end, strict=True)))
+            for (_, begin), (end, _) in pairwise(marks)
+        ]
 
     def logged(self, key: str) -> list[float]:
         """What each step logged under a name."""

@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
+from transformers.trainer_callback import CallbackHandler
 
-Clocks = tuple[float, float]
-"""Seconds of wall time and of this process's CPU time."""
+Clocks = tuple[float, float, float]
+"""Seconds of wall time, of this process's CPU time, and of that what was spent in callbacks."""
 
 
 class Observer(TrainerCallback):
@@ -35,6 +36,7 @@ class Observer(TrainerCallback):
     marks: list[tuple[Clocks, Clocks]] = []  # noqa: RUF012 (of the program, whichever trainer makes them)
     """When a mark was reached, and when the program went on from there."""
     logs: list[dict[str, float]] = []  # noqa: RUF012
+    in_callbacks = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The step before has ended."""
@@ -61,7 +63,20 @@ class Observer(TrainerCallback):
 def _clocks() -> Clocks:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter(), time.process_time()
+    return time.perf_counter(), time.process_time(), Observer.in_callbacks
+
+
+def _time_callbacks() -> None:
+    call_event = CallbackHandler.call_event
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.process_time()
+        try:
+            return call_event(*args, **kwargs)
+        finally:
+            Observer.in_callbacks += time.process_time() - began
+
+    CallbackHandler.call_event = timed
 
 
 def _run(words: list[str]) -> None:
@@ -87,6 +102,7 @@ def main() -> None:
     if args.turns is not None:
         Observer.turns = socket.socket(fileno=args.turns)
     DEFAULT_CALLBACKS.append(Observer)
+    _time_callbacks()
     try:
         _run(args.program)
     finally:

@@ -52,8 +52,8 @@ def test_a_round_tells_what_each_program_took_and_a_slow_callback_shows(tmp_path
     bare = observed[BARE]
     for one in observed.values():
         assert len(one.steps) == len(one.logged("loss")) == STEPS
-        assert 0 < sum(cpu for _, cpu in one.steps) < one.cpu
-        assert 0 < sum(wall for wall, _ in one.steps) < one.wall
+        assert 0 < sum(step.callbacks for step in one.steps) < sum(step.cpu for step in one.steps) < one.cpu
+        assert 0 < sum(step.wall for step in one.steps) < one.wall
         assert one.peak_bytes > 100 * 2**20  # torch alone is more
     assert len(set(bare.logged("loss"))) > 1
 
@@ -63,6 +63,7 @@ def test_a_round_tells_what_each_program_took_and_a_slow_callback_shows(tmp_path
     for measure in ("step_cpu", "step_wall", "long_cpu"):
         assert Estimate.of([found[ALL_ON][f"{measure}_ratio"]] * 6).at_most(overhead.BOUNDS[ALL_ON]) == "MISSED"
     assert found[RECIPE]["step_cpu"] < found[ALL_ON]["step_cpu"] - 0.05
+    assert found[RECIPE]["callbacks_cpu"] < 0.1 < found[ALL_ON]["callbacks_cpu"]
 
 
 @pytest.mark.slow
@@ -108,20 +109,25 @@ def test_another_training_is_refused(other, message):
 
 
 def test_a_step_reaches_from_its_beginning_to_the_next_without_the_time_waited():
-    # Each mark: reached at, went on at; (wall, CPU).
-    marks = [[[1.0, 1.0], [5.0, 1.0]], [[6.0, 1.5], [9.0, 1.5]], [[11.0, 3.5], [12.0, 3.5]]]
-    assert made_up(record={"marks": marks, "logs": []}).steps == [(1.0, 0.5), (2.0, 2.0)]
+    # Each mark: reached at, went on at; (wall, CPU, in callbacks).
+    marks = [
+        [[1.0, 1.0, 0.0], [5.0, 1.0, 0.0]],
+        [[6.0, 1.5, 0.25], [9.0, 1.5, 0.25]],
+        [[11.0, 3.5, 0.5], [12.0, 3.5, 0.5]],
+    ]
+    assert made_up(record={"marks": marks, "logs": []}).steps == [(1.0, 0.5, 0.25), (2.0, 2.0, 0.25)]
 
 
 def test_ratios_are_medians_over_pairs_of_steps():
     def marks(*cpu_of_steps):
         ends = [sum(cpu_of_steps[:n]) for n in range(len(cpu_of_steps) + 1)]
-        return {"marks": [[[end, end], [end, end]] for end in ends], "logs": []}
+        return {"marks": [[[end, end, end / 10], [end, end, end / 10]] for end in ends], "logs": []}
 
     bare = made_up(cpu=20.0, record=marks(9.0, 9.0, 1.0, 2.0, 4.0))
     ours = made_up(cpu=22.0, record=marks(5.0, 5.0, 1.5, 2.0, 40.0), peak_bytes=2**21)
     found = overhead.figures({BARE: bare, RECIPE: ours})[RECIPE]
     assert found["step_cpu_ratio"] == found["step_wall_ratio"] == 1.5  # of 1.5, 1 and 10; the first two warm up
+    assert found["callbacks_cpu_ratio"] == pytest.approx(1.05)  # half a second more, a tenth of it in callbacks
     assert found["process_cpu_ratio"] == 1.1 and found["peak_mib_ratio"] == 2
 
 
