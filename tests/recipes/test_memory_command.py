@@ -53,6 +53,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: str) -> tuple[int,
     return status, captured.out + captured.err
 
 
+def memory_of(size: int) -> str:
+    return f"{size // 10**6}MB"
+
+
 def test_the_command_shows_each_part_and_adds_them_up(config, monkeypatch, capsys):
     words = ["--config", config, "--accelerate_config", "accelerate_configs/zero2.yaml", "--num_processes", "2"]
     status, said = run(monkeypatch, capsys, *words, "--gpu_memory", "80GB")
@@ -72,14 +76,21 @@ def test_what_does_not_fit_is_told_with_what_does(config, monkeypatch, capsys):
     settings = memory.settings_of_file(config, prompt=1)
     whole = estimate(settings).total
     device = (whole + estimate(settings.but(batch=8, accumulation=2)).total) // 2
-    status, said = run(monkeypatch, capsys, "--config", config, "--gpu_memory", str(device))
+    status, said = run(monkeypatch, capsys, "--config", config, "--gpu_memory", memory_of(device))
     assert status == 1 and "it will not fit" in said
     assert "`gradient_checkpointing: true`" in said
     assert "`per_device_train_batch_size: 8` and `gradient_accumulation_steps: 2`" in said
     for other in alternatives(settings, device):
         assert other.estimate.total <= device
     # Following the advice makes it fit.
-    flags = ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "2", "--gpu_memory", str(device)]
+    flags = [
+        "--per_device_train_batch_size",
+        "8",
+        "--gradient_accumulation_steps",
+        "2",
+        "--gpu_memory",
+        memory_of(device),
+    ]
     status, said = run(monkeypatch, capsys, "--config", config, *flags)
     assert status == 0
 
