@@ -4,7 +4,8 @@
         --accelerate_config accelerate_configs/zero3.yaml --gpu_memory 80GB
 
 Flags of the recipe behind it win over its file (`--per_device_train_batch_size 4`). Of the model only its configuration
-is read. The recipes say the same by themselves when they start. footprint/ has how it is estimated and what is assumed.
+is read. On a GPU the recipes say the same by themselves when they start. footprint/ has how it is estimated and what is
+assumed.
 """
 
 from __future__ import annotations
@@ -43,19 +44,21 @@ _RECIPES = ("sft", "grpo")
 def check_memory(
     kind: str, training_args: Any, model_args: Any, rows: Iterable[dict[str, Any]], *, in_full: bool
 ) -> None:
-    """Say what a run needs and has, once on each machine; to be called before the model is loaded.
+    """Say what a run needs and has, once on each machine with a GPU; to be called before the model is loaded.
 
     Args:
         kind: `sft` or `grpo`.
         training_args: The recipe's.
         model_args: TRL's ModelConfig.
         rows: The training data.
-        in_full: Whether to show the table, or a line.
+        in_full: Whether to show the table, on a CPU too, or a line.
 
     Raises:
         ValueError: Not even the weights and the optimizer fit. A run that may fit is warned of, and goes on.
     """
-    if training_args.local_process_index != 0 or training_args.device.type not in ("cuda", "cpu"):
+    on_gpu = training_args.device.type == "cuda"
+    # On a CPU, where a run takes what the machine has, it would cost each of many small ones its second or two.
+    if training_args.local_process_index != 0 or not (on_gpu or (in_full and training_args.device.type == "cpu")):
         return
     out = Console(highlight=False, soft_wrap=True)
     device_bytes, device = _memory_here(training_args)
