@@ -26,6 +26,7 @@ def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[An
     What does not fit ends the program with one line that says what to write instead, and exit status 2.
     """
     parser = TrlParser(dataclass_types)
+    parser.allow_abbrev = False  # `--learning_rat 1` is a slip, not a learning rate
     try:
         *parsed, unknown = parser.parse_args_and_config(args=args, return_remaining_strings=True)
         refuse_unknown(unknown, [field.name for cls in dataclass_types for field in dataclasses.fields(cls)])

@@ -110,6 +110,12 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path, capsys, config, messa
     assert re.search(message, line), line
 
 
+def test_the_beginning_of_a_flag_is_not_taken_for_the_flag(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        parse(*SFT_TYPES, args=["--output_dir", str(tmp_path), *CPU, "--bf16", "false", "--learning_rat", "1"])
+    assert "`learning_rat` (did you mean `learning_rate`?)" in capsys.readouterr().err
+
+
 def test_groups_that_do_not_fit_are_told_in_the_words_of_the_config(tmp_path, capsys):
     flags = ["--output_dir", str(tmp_path), "--per_device_train_batch_size", "3", *CPU, "--bf16", "false"]
     with pytest.raises(SystemExit):
