@@ -14,6 +14,7 @@ from typing import Any
 from launch import asks_for_fsdp
 
 _LAUNCH = {"ZeRO-2": "zero2.yaml", "ZeRO-3": "zero3.yaml", "FSDP": "fsdp2.yaml", None: "ddp.yaml"}
+_STAGE_0 = "DeepSpeed without ZeRO"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Sharding:
     """How an optimizer's state is spread."""
 
     kind: str | None
-    """ZeRO-2 (or ZeRO-1), ZeRO-3, FSDP; None where each process holds all of it."""
+    """ZeRO-2 (or ZeRO-1), ZeRO-3, DeepSpeed without ZeRO, FSDP; None where each process holds all of it."""
     parts: int | None = None
     """In how many parts it can only be read; None where any number of processes can."""
 
@@ -37,13 +38,14 @@ def refuse_other_sharding(training_args: Any, checkpoint: str | None) -> None:
     written, wanted = sharding_of_checkpoint(Path(checkpoint)), _sharding_of_run(training_args)
     if written == wanted:
         return
+    launch = f"accelerate_configs/{_LAUNCH[written.kind]}" if written.kind in _LAUNCH else "FILE"
     processes = f" --num_processes {written.parts}" if written.parts else ""
     weights = f"`model_name_or_path: {checkpoint}`"
     if (Path(checkpoint) / "adapter_config.json").is_file():
         weights = f"first `python recipes/merge.py --adapter {checkpoint} --output FOLDER`, then that folder"
     raise ValueError(
         f"{checkpoint} was written under {written}, and cannot be resumed under {wanted}: launch the run as it was "
-        f"(`--config_file accelerate_configs/{_LAUNCH[written.kind]}{processes}`), or begin a new one, with a new "
+        f"(`--config_file {launch}{processes}`), or begin a new one, with a new "
         f"optimizer, from its weights ({weights})"
     )
 
@@ -58,12 +60,16 @@ def sharding_of_checkpoint(checkpoint: Path) -> Sharding:
     if not folders:
         return Sharding(None)
     parts = len(list(folders[-1].glob("*zero_pp_rank_*_optim_states.pt")))
+    if parts == 0:
+        return Sharding(_STAGE_0)
     stage_3 = any(folders[-1].glob("zero_pp_rank_*_model_states.pt"))
     return Sharding("ZeRO-3" if stage_3 else "ZeRO-2", parts)
 
 
 def _sharding_of_run(training_args: Any) -> Sharding:
     plugin = training_args.deepspeed_plugin
+    if plugin is not None and plugin.zero_stage == 0:
+        return Sharding(_STAGE_0)
     if plugin is not None:
         return Sharding("ZeRO-3" if plugin.zero_stage == 3 else "ZeRO-2", training_args.world_size)
     return Sharding("FSDP" if asks_for_fsdp(training_args) else None)

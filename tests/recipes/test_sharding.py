@@ -179,6 +179,7 @@ def zero(stage: int, processes: int) -> list[str]:
 CHECKPOINTS = {
     "plain": ([], Sharding(None)),
     "zero2": (zero(2, 2), Sharding("ZeRO-2", 2)),
+    "zero0": (["global_step8/mp_rank_00_model_states.pt", "latest"], Sharding("DeepSpeed without ZeRO")),
     "zero3": (zero(3, 16), Sharding("ZeRO-3", 16)),
     "zero2, bf16": (
         [f"global_step8/bf16_{Path(name).name}" if "optim" in name else name for name in zero(2, 4)],
@@ -207,6 +208,7 @@ def test_who_wrote_a_checkpoint_is_told_by_its_files(tmp_path, name):
         (zero(2, 2), [arguments(2, 2), arguments(1, 2), arguments(2, 4, checkpoint={"load_universal": True})],
          [arguments(2, 1), arguments(2, 4), arguments(3, 2), arguments(), arguments(fsdp=True)]),
         (zero(3, 2), [arguments(3, 2)], [arguments(3, 1), arguments(2, 2), arguments()]),
+        (CHECKPOINTS["zero0"][0], [arguments(0, 2), arguments(0, 4)], [arguments(2, 2), arguments(3, 2), arguments()]),
         (["pytorch_model_fsdp.bin"], [arguments(processes=4, fsdp=True)], [arguments(), arguments(3, 2)]),
     ],
 )  # fmt: skip
