@@ -19,7 +19,7 @@ LOSS_BOUND = 1e-5  # sums in another order
 SAVE_STEPS = 4
 SILENCE = 20  # seconds
 # From the kill to the end of what is left: an error at once, the launcher's report, on a machine with other work.
-PATIENCE = 60
+PATIENCE = 120
 
 
 @pytest.fixture(scope="module")
