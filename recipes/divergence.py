@@ -118,10 +118,17 @@ def _scale(optimizer: Any) -> float | None:
 def _finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Whether all numbers are, in this process's part of sharded tensors."""
     parts = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
+    parts = [part.detach() for part in parts if part.numel()]
+    # A number that is not finite makes their sum so, too; but sums may also overflow.
+    if _all_finite([part.sum() for part in parts]):
+        return True
     # Least and greatest: unlike a norm they do not overflow, and they take half the time of AdamW's step (on a CPU; a
-    # tenth of that of `isfinite`).
-    ends = [end for part in parts if part.numel() for end in torch.aminmax(part.detach())]
-    return not ends or bool(torch.stack([end.to(ends[0].device) for end in ends]).isfinite().all())
+    # tenth of that of `isfinite`). A sum takes three quarters of theirs.
+    return _all_finite([end for part in parts for end in torch.aminmax(part)])
+
+
+def _all_finite(numbers: list[torch.Tensor]) -> bool:
+    return not numbers or bool(torch.stack([one.to(numbers[0].device) for one in numbers]).isfinite().all())
 
 
 def on_any_process(here: bool, device: torch.device) -> bool:
