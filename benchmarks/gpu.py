@@ -141,7 +141,11 @@ def _speeds(args: argparse.Namespace, models: Mapping[str, Path], folder: Path) 
         for kind in args.kinds:
             print(f"{size}, {kind}", file=sys.stderr, flush=True)
             case = Case(size, kind, model, folder / "rows", args.device, args.steps, args.tiny)
-            runs = measure_speed(case, folder / "runs", args.rounds, order)
+            try:
+                runs = measure_speed(case, folder / "runs", args.rounds, order)
+            except RunFailed as error:
+                yield f"{size} {kind}", str(error)
+                continue
             about = {"weights": "given" if size in models else "random", "parameters": parameters, "cost": vars(cost)}
             yield f"{size} {kind}", {"kind": kind, **about, "runs": runs, "failed": case.failed}
 
@@ -185,7 +189,9 @@ def report(results: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"Measured on {results['date']} by `{results['command']}` with {versions}."])
 
 
-def _speed_table(key: str, found: Mapping[str, Any], rate: float) -> list[str]:
+def _speed_table(key: str, found: Mapping[str, Any] | str, rate: float) -> list[str]:
+    if isinstance(found, str):
+        return [f"### {key}", "", f"Failed: {found.splitlines()[-1]}"]
     runs, cost = found["runs"], ModelCost(**found["cost"])
     lines = [f"### {key}, {found['weights']} weights, {found['parameters'] / 1e6:.0f}M parameters", ""]
     lines += table_head("training", "tokens/s", "a step", "peak memory", "share of the matrix rate", "times as fast")
@@ -210,8 +216,8 @@ def _speed_table(key: str, found: Mapping[str, Any], rate: float) -> list[str]:
     return [*lines, "", *_verdicts(runs)]
 
 
-def _median(of_rounds: Sequence[Mapping[str, float]], what: str) -> float:
-    return statistics.median([one[what] for one in of_rounds] or [math.nan])
+def _median(of_rounds: Sequence[Mapping[str, Any]], what: str) -> float:
+    return float(statistics.median([one[what] for one in of_rounds] or [math.nan]))
 
 
 def _verdicts(runs: Mapping[str, Any]) -> list[str]:
@@ -219,7 +225,11 @@ def _verdicts(runs: Mapping[str, Any]) -> list[str]:
     ours, theirs = (runs.get(f"shipped config, {script}") for script in (RECIPE, BARE))
     if ours and theirs:
         estimate = Estimate.of(ratios(ours, theirs))
-        lines.append(f"- The recipe at least {SAME} times as fast as TRL's script: {estimate.at_least(SAME)}.")
+        same = "the same" if ours[0]["losses"] == theirs[0]["losses"] else "NOT the same"
+        lines.append(
+            f"- The recipe at least {SAME} times as fast as TRL's script: {estimate.at_least(SAME)}; "
+            f"their losses are {same}, to the bit."
+        )
     climbed = [name for name in runs if name.startswith("+")]
     if climbed and DEFAULTS in runs:
         best = max(climbed, key=lambda name: _median(runs[name], "tokens"))

@@ -30,7 +30,7 @@ _FIXED: dict[str, Any] = {
     "report_to": "none",
 }
 _ON_CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
-_TINY: dict[str, dict[str, Any]] = {"sft": {"max_length": 256}, "grpo": {"max_completion_length": 8}}
+_TINY: dict[str, dict[str, Any]] = {"sft": {"max_length": 512}, "grpo": {"max_completion_length": 8}}
 DEFAULTS = "TRL's defaults"
 
 
@@ -116,6 +116,7 @@ class Speed:
     length: float
     """Tokens of a sequence, or of a packed row, the mean."""
     peak_bytes: int
+    losses: list[float]
 
     @classmethod
     def of(cls, observed: Observed, sequences: int) -> Speed:
@@ -125,10 +126,11 @@ class Speed:
         tokens = counted[-1] - counted[WARM_UP - 1]
         steps = len(walls) - WARM_UP
         peak = observed.record["gpu_bytes"] or observed.peak_bytes
-        return cls(tokens / sum(walls[WARM_UP:]), statistics.median(walls[WARM_UP:]), tokens / steps / sequences, peak)
+        pace, step = tokens / sum(walls[WARM_UP:]), statistics.median(walls[WARM_UP:])
+        return cls(pace, step, tokens / steps / sequences, peak, observed.logged("loss"))
 
 
-def measure_speed(case: Case, folder: Path, rounds: int, order: random.Random) -> dict[str, list[dict[str, float]]]:
+def measure_speed(case: Case, folder: Path, rounds: int, order: random.Random) -> dict[str, list[dict[str, Any]]]:
     """Of each training by name, what its runs showed, one a round, in an order that is shuffled anew for each.
 
     All run once before, which is not counted: that fills caches, and shows which settings work here.
@@ -155,8 +157,8 @@ def measure_speed(case: Case, folder: Path, rounds: int, order: random.Random) -
         if rung.needs and importlib.util.find_spec(rung.needs) is None:
             case.failed[f"+ {rung.name}"] = f"{rung.needs} is not installed"
         elif works(f"+ {rung.name}", RECIPE, {**settings, **rung.given}):
-            settings |= rung.given
-    measured: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
+            settings = {**settings, **rung.given}
+    measured: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name in order.sample(list(programs), len(programs)):
             observed = run_alone(programs[name], environment={})
@@ -169,6 +171,6 @@ def sequences_of(given: Mapping[str, Any]) -> int:
     return int(given.get("per_device_train_batch_size", 8) * given.get("gradient_accumulation_steps", 1))
 
 
-def ratios(runs: Sequence[Mapping[str, float]], others: Sequence[Mapping[str, float]]) -> list[float]:
+def ratios(runs: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> list[float]:
     """How many times as many tokens a second as the others, round by round."""
     return [one["tokens"] / other["tokens"] for one, other in zip(runs, others, strict=True)]

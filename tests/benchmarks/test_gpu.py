@@ -94,13 +94,15 @@ def test_the_shipped_config_is_measured_at_its_own_batch(size, kind):
 def test_tokens_a_second_leave_the_first_steps_out():
     walls, cpu = [0, 50, 100, 101, 103], 0.0
     marks = [[[wall, cpu, cpu], [wall, cpu, cpu]] for wall in walls]
-    logs = [{"step": n, "num_tokens": tokens} for n, tokens in enumerate([800, 1600, 2000, 2800], 1)]
+    logs = [{"step": n, "num_tokens": tokens, "loss": 4.0 - n} for n, tokens in enumerate([800, 1600, 2000, 2800], 1)]
     observed = Observed(200.0, 1.0, 5, {"marks": marks, "logs": logs, "gpu_bytes": None}, Path())
-    assert Speed.of(observed, sequences=4) == Speed(tokens=400.0, step=1.5, length=150.0, peak_bytes=5)
+    expected = Speed(tokens=400.0, step=1.5, length=150.0, peak_bytes=5, losses=[3.0, 2.0, 1.0, 0.0])
+    assert Speed.of(observed, sequences=4) == expected
 
 
-def made_up(tokens):
-    return [{"tokens": tokens * wobble, "step": 0.5, "length": 200.0, "peak_bytes": 2**30} for wobble in (1, 1.001) * 3]
+def made_up(tokens, loss=2.0):
+    fixed = {"step": 0.5, "length": 200.0, "peak_bytes": 2**30, "losses": [loss]}
+    return [{"tokens": tokens * wobble, **fixed} for wobble in (1, 1.001) * 3]
 
 
 def results(speed, learning=None):
@@ -136,9 +138,17 @@ def test_the_page_says_what_gave_what_and_whether_the_bounds_are_met(ours, best,
     )
     assert f"| {DEFAULTS} | 1,000 | 0.5 s | 1.00 GiB | 10.0% |  |" in page  # 6 x 1e9 x 1000 of 60e12
     assert f"{best / 1250:.4g}" in page and f"{best / 1000:.4g}" in page
-    assert f"0.99 times as fast as TRL's script: {same}." in page
+    assert f"0.99 times as fast as TRL's script: {same}; their losses are the same, to the bit." in page
     assert f'1.5 times TRL\'s defaults, with all up to "+ kernels": {faster}.' in page
     assert "| + x | not measured: | no such thing |" in page
+
+
+def test_the_page_tells_of_other_losses_and_of_what_failed():
+    runs = {f"shipped config, {BARE}": made_up(9), f"shipped config, {RECIPE}": made_up(9, loss=2.0000000000000004)}
+    assert "their losses are NOT the same" in gpu.report(results(runs))
+    found = results({})
+    found["speed"]["1.5b grpo"] = "recipes/grpo.py ended with 1:\nout of memory"
+    assert "### 1.5b grpo\n\nFailed: out of memory" in gpu.report(found)
 
 
 def test_the_page_has_the_accuracies():
@@ -178,6 +188,10 @@ def test_every_setting_that_a_cpu_knows_is_measured(kind, tmp_path):
     assert list(case["runs"]) == expected
     for (one,) in case["runs"].values():
         assert one["tokens"] > 0 and one["step"] > 0 and one["peak_bytes"] > 2**20
+    ours, theirs = (case["runs"][f"shipped config, {script}"][0]["losses"] for script in (RECIPE, BARE))
+    assert ours == theirs and len(ours) == 4
+    plain = [one["length"] for name, (one,) in case["runs"].items() if "packing" not in name and "batch" not in name]
+    assert len(set(plain)) == 1 or kind == "grpo"  # the same rows, whatever the settings
     if kind == "sft":  # as many tokens a row as fit, and not a problem a row
         assert case["runs"]["+ packing"][0]["length"] > 1.5 * case["runs"][DEFAULTS][0]["length"]
 
