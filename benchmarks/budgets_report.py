@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from datetime import date
 from fractions import Fraction
 from pathlib import Path
 
-from learning_report import format_estimate, where, write_csv
+from learning_report import footer, format_estimate, write_csv
 from paired_seeds import LEVEL, holm, mean_interval, paired_t
 from trials import Outcome
 
@@ -35,11 +33,7 @@ def write_report(
         f"A cooldown is {float(cooldown):.0%} of its budget. Intervals are Student's t over seeds, tests paired by "
         "seed, two-sided, adjusted by Holm's method.",
         "",
-        f"{date.today()}; {where()}.",
-        "",
-        "```",
-        "python " + shlex.join(command),
-        "```",
+        *footer(command),
     ]
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

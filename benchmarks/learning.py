@@ -3,7 +3,7 @@
     python benchmarks/learning.py --config benchmarks/configs/sft.yaml --output runs/learning/sft \\
         --schedules linear cosine cosine_floor:floor_ratio=0.1 "warmup 5% | hold | decay 20% 1-sqrt" \\
         --learning_rates 1e-3 2e-3 4e-3 --seeds 0 1 2 3 4 --metric eval_loss --budget_minutes 60 \\
-        -- --model_name_or_path runs/learning/sft/task-{seed}/model
+        -- --model_name_or_path runs/learning/task-{seed}/model
 
 Whatever stands behind `--` goes to the recipe; `{seed}` in it is the seed. Trainings run side by side, one on each GPU
 or core; killed, the same command goes on where it stopped. Into the output folder it writes report.md (each schedule at

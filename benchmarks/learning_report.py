@@ -49,11 +49,7 @@ def write_report(
         "",
         "![Metric by peak learning rate, and differences to the baseline](learning.png)",
         "",
-        f"{date.today()}; {where()}.",
-        "",
-        "```",
-        "python " + shlex.join(command),
-        "```",
+        *footer(command),
     ]
     (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -205,6 +201,11 @@ def draw(
     right.set(xlabel=f"{metric} less that of {baseline} ({LEVEL:.0%}); {better} is better")
     right.margins(y=0.1)
     figure.savefig(file, dpi=150)
+
+
+def footer(command: Sequence[str]) -> list[str]:
+    """When and where it was measured, and by what command."""
+    return [f"{date.today()}; {where()}.", "", "```", "python " + shlex.join(command), "```"]
 
 
 def where() -> str:
