@@ -22,7 +22,9 @@ import hf_sched
 ROOT = Path(__file__).parents[2]
 HF_SCHED = str(ROOT / "hf_sched")
 CONFIGS = ROOT / "benchmarks" / "configs"
-SFT_LOSS = 0.5
+# Three seeds ended at 0.356 to 0.396. Half the peak makes it 0.54 and twice the peak 0.46, as a mean of three.
+SFT_LOSS = 0.45
+# Of right answers, sampled: 0.20 when this was written; at twice the peak the share fell to below 0.05 in all seeds.
 GRPO_GAIN = 0.1
 COSINE_FLOOR = ["--lr_scheduler_type", "cosine_floor", "--lr_scheduler_kwargs", '{"floor_ratio": 0.1}']
 
@@ -57,7 +59,6 @@ def sft(task: Path) -> Path:
 
 def test_supervised_fine_tuning_learns(sft: Path):
     before, *_, after = evaluations(sft, "eval_loss")
-    print("SFT", before, after)
     assert before > 2.9  # of 20 or so tokens, none of them known yet
     assert after < SFT_LOSS
 
@@ -65,10 +66,9 @@ def test_supervised_fine_tuning_learns(sft: Path):
 def test_grpo_learns(sft: Path, task: Path):
     folder = task / "grpo_run"
     places = ["--model_name_or_path", sft, "--dataset_name", task / "grpo", "--output_dir", folder]
-    evaluate = ["--eval_strategy", "epoch", "--eval_on_start", "true", "--learning_rate", "3e-4"]
+    evaluate = ["--eval_strategy", "epoch", "--eval_on_start", "true"]
     run("recipes/grpo.py", "--config", CONFIGS / "grpo.yaml", *places, *evaluate, *COSINE_FLOOR)
     before, *_, after = evaluations(folder, "eval_reward")
-    print("GRPO", before, after)
     assert after - before > GRPO_GAIN, (before, after)
 
 
