@@ -40,7 +40,7 @@ demo: $(VENV)/installed-recipes
 
 # File by file, since what a file's tests share is made once. More than four at a time would run out of memory.
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # On the oldest libraries that setup.cfg allows, in a virtual environment of their own.
 test-oldest: $(VENV)-oldest/installed

@@ -215,6 +215,7 @@ def _play(words: list[str], log: Path, device: str | None) -> None:
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     sys.argv = words
+    sys.orig_argv = [sys.executable, *words]  # what run.json says of it
     runpy.run_path(words[0], run_name="__main__")
 
 

@@ -66,7 +66,8 @@ def test_a_case_that_cannot_run_says_why(tmp_path, monkeypatch):
     def refuse(_):
         raise CannotRun("network namespaces need root")
 
-    monkeypatch.setitem(reliability.CASES, "hosts-sft", refuse)
+    for case in ("hosts-sft", "hosts-grpo"):
+        monkeypatch.setitem(reliability.CASES, case, refuse)
     monkeypatch.setattr(reliability, "Workshop", lambda folder: None)
     monkeypatch.setattr(sys, "argv", ["reliability.py", "--only", "hosts", "--output", str(tmp_path / "page.md")])
     assert reliability.main() == 0
