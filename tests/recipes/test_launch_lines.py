@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -173,14 +174,18 @@ class Reader:
     def _program(self, module: Any, words: list[str]) -> None:
         parse_args = argparse.ArgumentParser.parse_args
         parse_known_args = argparse.ArgumentParser.parse_known_args
+        reading = False
 
         def take(parser: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
-            if args is not None:  # `parse_args` asks for it
+            nonlocal reading
+            if reading:  # `parse_args` asks `parse_known_args`
                 return parse_known_args(parser, args, namespace)
-            parse_args(parser, words)
+            reading = True
+            parse_args(parser, args)
             raise Parsed
 
         with self.monkeypatch.context() as patch, pytest.raises(Parsed):
+            patch.setattr(sys, "argv", [str(module.__file__), *words])
             for name in ("parse_args", "parse_known_args"):
                 patch.setattr(argparse.ArgumentParser, name, take)
             module.main()
