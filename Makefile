@@ -78,7 +78,7 @@ learning: $(LEARNING)/tasks
 		--schedules $(SCHEDULES) --learning_rates 2e-3 4.5e-3 1e-2 --seeds $(SEEDS) -- \
 		--model_name_or_path '$(LEARNING)/text/model-{seed}'
 	$(BIN)/python benchmarks/learning.py --config benchmarks/configs/grpo.yaml --output $(LEARNING)/grpo --metric eval_reward \
-		--schedules $(SCHEDULES) --learning_rates 1e-4 2e-4 4e-4 --seeds $(SEEDS) -- \
+		--schedules $(SCHEDULES) --learning_rates 5e-5 1e-4 2e-4 4e-4 --seeds $(SEEDS) -- \
 		--model_name_or_path '$(LEARNING)/sft-{seed}' --dataset_name '$(LEARNING)/task-{seed}/grpo'
 	$(BIN)/python benchmarks/budgets.py --config benchmarks/configs/text.yaml --output $(LEARNING)/budgets --steps 400 \
 		--cosine 4.5e-3 --wsd 4.5e-3 --seeds $(SEEDS) -- --model_name_or_path '$(LEARNING)/text/model-{seed}'
