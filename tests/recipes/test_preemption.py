@@ -66,14 +66,22 @@ def test_a_run_that_is_told_in_its_last_step_is_finished(model_path, tmp_path, c
     assert "SIGTERM" not in capsys.readouterr().err
 
 
+def wait_to_be_ended(begun: Any) -> None:
+    begun.set()
+    time.sleep(60)
+
+
 def test_the_signal_is_its_own_again_after_the_run_and_in_processes_that_it_forks(model_path, tmp_path):
     ended = []
 
     class Fork(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == 1:
-                process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+                context = multiprocessing.get_context("fork")
+                begun = context.Event()
+                process = context.Process(target=wait_to_be_ended, args=(begun,))
                 process.start()
+                begun.wait(30)  # Python forgets a signal that comes before a fork is ready for it
                 process.terminate()
                 process.join(30)
                 ended.append(process.exitcode)
