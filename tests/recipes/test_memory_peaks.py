@@ -89,6 +89,7 @@ def measure(names: list[str], materials: Path, folder: Path) -> list[tuple[int, 
         estimates.append(estimate(settings_of_file(str(config), prompt=PROMPT)))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    assert done.stdout.count("Memory of each process") == len(names), done.stdout[-4000:]  # none was "not estimated"
     measured = json.loads((folder / "out.json").read_text())
     return [(one["peak"] - one["before"], found) for one, found in zip(measured, estimates, strict=True)]
 

@@ -135,20 +135,17 @@ def test_a_mistake_has_status_2_and_no_traceback() -> None:
     ("words", "seconds"), [(["list"], 0.3), (["show", "wsd"], 0.3), (["plot", "wsd", "-o", "wsd.png"], 2)], ids=str
 )
 def test_commands_are_quick(words: list[str], seconds: float, tmp_path: Path) -> None:
-    """Processor time, the least of several: other work on the machine counts only by what it takes of the caches.
-
-    A third is left for that; alone, `list` takes 0.27 s. Importing torch would take three times as long.
-    """
+    """Processor time, and the least of several: other work on the machine does not count."""
     script = (
         "import atexit, sys; from hf_sched.cli import main; "
         "atexit.register(lambda: print([n for n in ('torch', 'transformers') if n in sys.modules], file=sys.stderr)); "
         f"sys.argv = ['hf-sched', *{words!r}]; main()"
     )
-    taken = []
-    for _ in range(5):
+    taken = [float("inf")]
+    while min(taken) >= seconds and len(taken) <= 15:  # beside other work it takes some for one that shares no cache
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert ended.stderr.splitlines()[-1] == "[]"
-    assert min(taken) < 1.33 * seconds
+    assert min(taken) < seconds
