@@ -191,7 +191,7 @@ def _check(rows: Dataset, forms: Sequence[Sequence[str]], source: str, file: str
         )
     if isinstance(rows, IterableDataset):
         return rows.map(_checked, with_indices=True, fn_kwargs={"columns": form, "source": source, "file": file})
-    refuse_bad_rows(rows.select_columns(list(form)), form, source, file)
+    refuse_bad_rows(rows, form, source, file)
     return rows
 
 

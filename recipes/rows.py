@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Number
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+
 CHATS = ("messages", "prompt", "completion")  # chat messages, or, but for the first, text
 
 
-def refuse_bad_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], source: str, file: str | None) -> None:
+def refuse_bad_rows(rows: Dataset, columns: Sequence[str], source: str, file: str | None) -> None:
     """Raise a ValueError that names the first row where a column is not what it must be.
 
     Args:
@@ -21,8 +23,11 @@ def refuse_bad_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], s
         source: What the data are called.
         file: The file they are from, if they are from one.
     """
-    for number, row in enumerate(rows):
-        refuse_bad_row(row, number, columns, source, file)
+    number = 0
+    for batch in rows.select_columns(list(columns)).iter(1000):  # several times as fast as row by row
+        for values in zip(*(batch[column] for column in columns), strict=True):
+            refuse_bad_row(dict(zip(columns, values, strict=True)), number, columns, source, file)
+            number += 1
 
 
 def refuse_bad_row(
