@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hf_sched.cli.plan import print_plan
 from hf_sched.plan import Plan, plan
+from hf_sched.plan.printed import print_plan
 from hf_sched.run_config import RunConfig
 from rewards import Reward
 from rewards.probe import probe
@@ -45,7 +45,7 @@ def preview(trainer: Any, kind: str, *, in_full: bool, rewards: Sequence[Reward 
     """
     if not trainer.is_world_process_zero():
         return
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     planned = plan_of(trainer, kind)
     if in_full:
         print_plan(planned, console)

@@ -29,7 +29,7 @@ from config import parse, stop
 from data import DEMONSTRATIONS, ColumnArguments, load_rows, to_demonstration
 from launch import check_launch, quiet_other_ranks
 from lost_process import bound_waiting
-from memory import check_memory
+from memory_check import check_memory
 from preview import PreviewArguments, preview
 from sharded_checkpoints import refuse_other_sharding
 from training import check_model, model_init_kwargs, train_and_save
@@ -83,7 +83,8 @@ def main() -> int:
     if not look.dry_run:
         status = train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
     del trainer
-    gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
+    if training_args.world_size > 1:
+        gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
     if status == 0 and not look.dry_run:
         evaluate_before_and_after(held_out, names, training_args, model_args)
     return status

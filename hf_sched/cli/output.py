@@ -18,10 +18,10 @@ from hf_sched.arguments import refuse
 
 def console() -> Console:
     """Where to write; lines are broken to fit a terminal only, so that `grep` finds a line whole."""
-    found = Console(highlight=False)
+    found = Console(highlight=False, emoji=False)
     if found.is_terminal:
         return found
-    return Console(file=_WithoutTrailingBlanks(sys.stdout), highlight=False, width=1000, no_color=True)
+    return Console(file=_WithoutTrailingBlanks(sys.stdout), highlight=False, emoji=False, width=1000, no_color=True)
 
 
 def print_json(value: Any) -> None:

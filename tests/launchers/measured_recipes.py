@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "recipes"))
 import grpo  # noqa: F401  (imported before the forks)
-import memory
+import memory_check
 import sft  # noqa: F401
 
 # Of mallopt(3): from 128 KiB on, memory is the kernel's again as soon as it is freed.
@@ -38,7 +38,7 @@ def measure(recipe: str, config: str) -> dict[str, int]:
     for option, value in ((M_MMAP_THRESHOLD, 2**17), (M_TRIM_THRESHOLD, 2**17), (M_ARENA_MAX, 1)):
         assert ctypes.CDLL(None).mallopt(option, value) == 1
     before = 0
-    check = memory.check_memory
+    check = memory_check.check_memory
 
     def check_and_begin(*args: object, **kwargs: object) -> None:
         nonlocal before
@@ -47,7 +47,7 @@ def measure(recipe: str, config: str) -> dict[str, int]:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = read("VmRSS")
 
-    memory.check_memory = check_and_begin
+    memory_check.check_memory = check_and_begin
     sys.argv = [recipe, "--config", config]
     try:
         runpy.run_path(recipe, run_name="__main__")

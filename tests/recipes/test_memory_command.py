@@ -11,6 +11,7 @@ import yaml
 from trl import ModelConfig, SFTConfig
 
 import memory
+import memory_check
 from footprint import estimate
 from footprint.alternatives import alternatives
 
@@ -121,7 +122,7 @@ def test_wrong_arguments_are_one_clear_error(config, monkeypatch, capsys, words,
 
 def check(model_path: Any, tmp_path: Any, capsys: Any, *, in_full: bool = True, **given: Any) -> str:
     args = SFTConfig(tmp_path, use_cpu=True, bf16=False, report_to="none", **given)
-    memory.check_memory("sft", args, ModelConfig(str(model_path)), ROWS, in_full=in_full)
+    memory_check.check_memory("sft", args, ModelConfig(str(model_path)), ROWS, in_full=in_full)
     return str(capsys.readouterr().out)
 
 
@@ -132,10 +133,10 @@ def test_a_recipe_on_a_cpu_says_it_where_a_plan_is_asked_for(model_path, tmp_pat
 
 
 def test_a_recipe_goes_on_where_it_may_fit_and_stops_where_it_cannot(model_path, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(memory, "_memory_here", lambda args: (64 * 2**20, "there"))
+    monkeypatch.setattr(memory_check, "_memory_here", lambda args: (64 * 2**20, "there"))
     said = check(model_path, tmp_path, capsys, gradient_checkpointing=False)
     assert "by this estimate it will not fit; this would: " in said
-    monkeypatch.setattr(memory, "_memory_here", lambda args: (2**12, "there"))
+    monkeypatch.setattr(memory_check, "_memory_here", lambda args: (2**12, "there"))
     with pytest.raises(ValueError, match=r"weights, gradients and optimizer alone take .* it cannot fit"):
         check(model_path, tmp_path, capsys)
 
