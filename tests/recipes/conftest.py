@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -98,9 +99,15 @@ def finish(launcher: list[str], command: list[str], folder: Path, *, ok: bool = 
             port = str(free.getsockname()[1])
         launcher = [*launch, launcher[0], "--main_process_port", port, *launcher[1:]]
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launcher, *command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
-    )
-    output = done.stdout + done.stderr
-    assert (done.returncode == 0) == ok, output[-6000:]
-    return Finished(folder, done.returncode, output)
+    with subprocess.Popen(
+        [*launcher, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            output = "".join(process.communicate(timeout=seconds))
+        except subprocess.TimeoutExpired:
+            # A launcher that is killed leaves its workers to themselves.
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
+            raise
+    assert (process.returncode == 0) == ok, output[-6000:]
+    return Finished(folder, process.returncode, output)
