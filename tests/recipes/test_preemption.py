@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
+from conftest import FSDP2, TWO_PROCESSES, ZERO2, ZERO3
 from packaging.version import Version
+from safetensors.torch import load_file
 from test_divergence import ModelTrainer, steps_of
 from transformers import TrainerCallback
 
@@ -104,3 +107,28 @@ def test_without_the_argument_the_signal_is_left_alone(model_path, tmp_path):
     given = {**SAVING, "enable_jit_checkpoint": False, "max_steps": 2}
     assert ModelTrainer(model_path, tmp_path / "run", Look(), **given).run() == 0
     assert seen == [before, before]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "launcher"),
+    [("grpo", TWO_PROCESSES), ("sft", ZERO2), ("grpo", ZERO3), ("sft", FSDP2)],
+    ids=["grpo-ddp", "sft-zero2", "grpo-zero3", "sft-fsdp2"],
+)
+def test_one_process_is_told_and_all_go_on_exactly(run_recipe, tmp_path, recipe, launcher):
+    # An untrained model gives no right answer: under `exact_answer` all losses would be 0, and agree for that reason.
+    rewards = {"reward_funcs": ["benchmarks.recipe_runs.share_of_digits"]} if recipe == "grpo" else {}
+    given = {**SAVING, **rewards, "save_strategy": "steps", "max_steps": 8, "lr_scheduler_type": "warmup_cosine"}
+    told = [*launcher, "tests/launchers/told_to_end.py", "5"]
+    stopped = run_recipe(recipe, told, name="stopped", ok=False, **given)
+    assert "stopped by SIGTERM after step 5 of 8" in stopped.output
+    assert steps_of(stopped.folder) == [5]
+
+    resumed = run_recipe(recipe, launcher, name="stopped", resume_from_checkpoint="auto", **given)
+    whole = run_recipe(recipe, launcher, name="whole", **given)
+    assert whole.args.world_size == 2
+    assert len(set(losses(whole.folder))) == 8
+    assert losses(resumed.folder) == losses(whole.folder)
+    assert resumed.logged("learning_rate") == whole.logged("learning_rate")
+    weights, reference = (load_file(run.folder / "model.safetensors") for run in (resumed, whole))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in reference.items())
