@@ -77,7 +77,7 @@ def recommend(*, task: str, num_training_steps: int | None = None) -> Recommenda
         return _handed_out(_LENGTH_UNKNOWN[task], 300 if task == "pretraining" else 100)
     total = Whole(1)("num_training_steps", num_training_steps)
     # In RL the usual advice is a constant, and nothing is simpler.
-    advice = _SHORT if total < SHORT and task != "rl" else _USUAL[task]
+    advice = _SHORT.get(task, _USUAL[task]) if total < SHORT else _USUAL[task]
     rounded_up = -(-total * _WARMUP_PERCENT[task] // 100)
     return _handed_out(advice, min(rounded_up, total - 1))
 
@@ -197,21 +197,34 @@ _USUAL = {
     ),
 }
 
-_SHORT = Recommendation(
+_ONE_PIECE = Recommendation(
     "linear_with_warmup",
     {},
     reason=f"Below {SHORT} steps cycles and stages would have only a few steps each: one piece that falls over the "
     "whole run is left.",
     evidence="mixed",
     evidence_reason="With a small budget a linear decay is among the best, but that was shown mostly on images, and "
-    "small meant a share of the usual training. On tasks of ours of 60 to 160 steps (docs/benchmarks.md) nothing was "
-    "shown to be better in fine-tuning; in pre-training a constant rate was.",
+    "small meant a share of the usual training. When we fine-tuned for 80 steps (docs/benchmarks.md) nothing was "
+    "shown to be better, and a cosine to 0, restarts and a constant rate were worse.",
     sources=(_LI, _CHEN),
     instead="cosine_floor",
     instead_kwargs={"floor_ratio": 0.1},
     instead_when="if the last examples are to count as well: it never trains below a tenth of the peak after the "
     "warmup.",
 )
+
+_SHORT = {
+    **dict.fromkeys((task for task in TASKS if task != "rl"), _ONE_PIECE),
+    "pretraining": replace(
+        _ONE_PIECE,
+        evidence_reason="With a small budget a linear decay is among the best, but that was shown mostly on images, "
+        "and small meant a share of the usual training. Where we stopped after 160 steps, with the loss still falling "
+        "fast (docs/benchmarks.md), what stays high for longer ended lower: wsd, a constant rate.",
+        instead="wsd",
+        instead_kwargs={"decay": "20%", "decay_shape": "1-sqrt"},
+        instead_when="if the run ends long before the model has learned what it can.",
+    ),
+}
 
 _WSD = Recommendation(
     "wsd",

@@ -15,8 +15,11 @@ PAGE = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
 BASELINE = "linear"
 # What the page's summary, `recommend` and the README say was shown; of everything else they say nothing.
 SHOWN = {
-    "sft": {"cosine_restarts": "worse"},
-    "pretraining": {"constant_with_warmup": "better"},
+    "sft": dict.fromkeys(("cosine", "constant_with_warmup", "warmup_cosine", "cosine_restarts"), "worse"),
+    "pretraining": {
+        **dict.fromkeys(("cosine_with_min_lr", "constant_with_warmup", "wsd"), "better"),
+        "cosine": "worse",
+    },
     "grpo": {},
 }
 
