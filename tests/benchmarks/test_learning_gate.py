@@ -107,5 +107,5 @@ def calls_of(model_path: Path, folder: Path, steps: int) -> Counter[str]:
 def test_guard_and_log_enter_few_functions_at_a_step(model_path: Path, tmp_path: Path):
     short, long = (calls_of(model_path, tmp_path / str(steps), steps) for steps in (20, 60))
     assert long["step"] - short["step"] == 40  # it is our scheduler that is counted
-    # 29 when this was written. Half as many again would be work that somebody ought to have noticed.
-    assert (long.total() - short.total()) / 40 <= 43
+    # 29 when this was written; with the guard's rates worked out anew at each step, 39.
+    assert (long.total() - short.total()) / 40 <= 34
