@@ -19,6 +19,7 @@ from hf_sched.schedule import Schedule, Segment
 
 if TYPE_CHECKING:
     from hf_sched.accelerate_loop import prepare_scheduler
+    from hf_sched.live_control import LiveControl
     from hf_sched.lr_log import LearningRateLog
     from hf_sched.scheduler import ScheduleLR, get_scheduler
 
@@ -32,6 +33,7 @@ __all__ = [
     "EpochsUnknown",
     "LearningRateLog",
     "Level",
+    "LiveControl",
     "Outline",
     "Period",
     "Phase",
@@ -74,6 +76,10 @@ def __getattr__(name: str) -> Any:
         from hf_sched.lr_log import LearningRateLog
 
         return LearningRateLog
+    if name == "LiveControl":
+        from hf_sched.live_control import LiveControl
+
+        return LiveControl
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

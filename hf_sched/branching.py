@@ -7,13 +7,13 @@ from there (Hu et al. 2024, arXiv 2404.06395; Hägele et al. 2024, arXiv 2405.18
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from hf_sched.arguments import DurationReader, as_steps, refuse
+from hf_sched.arguments import refuse
+from hf_sched.cooldown import decay_of
 from hf_sched.phases import Lasting
-from hf_sched.shapes import DECAY_SHAPES, Shape, ShapeReader
+from hf_sched.shapes import Shape
 
 
 def anneal_from(
@@ -68,9 +68,8 @@ def anneal_from(
             f"`checkpoint` must be of a run at a constant rate, but {str(checkpoint)!r} was at {rates} and on its way "
             "up or down: take one between the warmup and the decay"
         )
-    steps = _steps(DurationReader(above_zero=True)("duration", duration), step)
+    steps, cooldown = decay_of(duration, shape, step)
     kwargs = {"floor_ratio": floor_ratio, "min_lr": min_lr}
-    cooldown = f"decay {steps} {ShapeReader(DECAY_SHAPES)('shape', shape)}"
     return {
         "resume_from_checkpoint": str(checkpoint),
         "max_steps": step + steps,
@@ -85,11 +84,3 @@ def anneal_from(
             "on_resume": "replace",
         },
     }
-
-
-def _steps(duration: Any, step: int) -> int:
-    if isinstance(duration, Fraction):
-        if duration == 1:
-            raise refuse("duration", "less than the whole run", "100%")
-        return max(as_steps(duration / (1 - duration), step), 1)  # of the run that it ends, so of more than `step`
-    return as_steps(duration, step)

@@ -48,6 +48,9 @@ class LearningRateGuard(TrainerCallback):
         found = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
         if state.global_step and hasattr(found, "set_rates"):  # DeepSpeed loads the optimizer after the schedule
             found.set_rates()
+        planned = state.max_steps
+        if isinstance(found, ScheduleLR) and found.course.cooldown is not None:  # the checkpoint's run was told to
+            state.max_steps = min(planned, found.course.cooldown.end)
         name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
         if name not in registry.available():
             return
@@ -64,15 +67,15 @@ class LearningRateGuard(TrainerCallback):
                 "0: the checkpoint has no `scheduler.pt` or no `optimizer.pt` (`save_only_model: true` leaves them "
                 "out). Resume from a whole one, or start a new run from its weights, without `resume_from_checkpoint`"
             )
-        if found.asked.num_training_steps != state.max_steps:
+        if found.asked.num_training_steps != planned:
             raise ValueError(
                 f"the schedule {name!r} in force ends after {found.asked.num_training_steps} steps, but the run has "
-                f"{state.max_steps}: whoever made it (a subclass, or `optimizers=`) must give `num_training_steps` in "
+                f"{planned}: whoever made it (a subclass, or `optimizers=`) must give `num_training_steps` in "
                 "optimizer steps of the whole run"
             )
         with suppress(EpochsUnknown):
             _, arguments = take_on_resume(args.lr_scheduler_kwargs)
-            asked = registry.entry(name).build(state.max_steps, args.get_warmup_steps(state.max_steps), arguments)
+            asked = registry.entry(name).build(planned, args.get_warmup_steps(planned), arguments)
             if asked != found.asked:
                 raise ValueError(
                     f"`lr_scheduler_type` {name!r} asks for the curve\n    {asked}\nbut the scheduler in force plays\n"

@@ -1,7 +1,8 @@
 """What the parameter groups of a run train on: a schedule, their peaks, and where a resume has joined it.
 
 Mostly a course is just its schedule. A run that is resumed under another one may have to get from the learning rates it
-had to the new curve: that stretch is a `Joint`.
+had to the new curve: that stretch is a `Joint`. One that was told to cool down while it ran is on the curve of that
+`Cooldown`, which is the one asked for up to there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,25 @@ class Joint:
 
 
 @dataclass(frozen=True)
+class Cooldown:
+    """What a running run was told: to leave the schedule that was asked for, and end."""
+
+    step: int
+    """The first optimizer step of the cooldown."""
+    steps: int
+    asked: str
+    """The schedule that was asked for."""
+
+    @property
+    def end(self) -> int:
+        """The optimizer steps of the run."""
+        return self.step + self.steps
+
+    def __str__(self) -> str:
+        return f"told at step {self.step} to cool down over {self.steps} step{'s' * (self.steps != 1)}"
+
+
+@dataclass(frozen=True)
 class Course:
     """The learning rates of all parameter groups at every optimizer step.
 
@@ -39,6 +59,7 @@ class Course:
         schedule: The curve.
         peaks: Each group's peak learning rate.
         joint: Where and how the curve was joined by a resume, if it was.
+        cooldown: What the run was told, if it was.
 
     Raises:
         ValueError: The floor is above a group's peak; the message names the group.
@@ -47,6 +68,7 @@ class Course:
     schedule: Schedule
     peaks: tuple[float, ...]
     joint: Joint | None = None
+    cooldown: Cooldown | None = None
 
     def __post_init__(self) -> None:
         for number, peak in enumerate(self.peaks):
@@ -54,6 +76,11 @@ class Course:
                 self.schedule.floor(peak)
             except ValueError as error:
                 raise ValueError(f"parameter group {number}: {error}") from None
+
+    @property
+    def asked(self) -> Schedule:
+        """The curve that was asked for."""
+        return Schedule.parse(self.cooldown.asked) if self.cooldown else self.schedule
 
     @property
     def alike(self) -> bool:
@@ -101,14 +128,16 @@ class Course:
             "num_training_steps": self.schedule.num_training_steps,
             "base_lrs": list(self.peaks),
             "joint": joint,
+            "cooldown": self.cooldown and vars(self.cooldown),
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Course:
         """The course that `state` was taken of."""
-        joint = state.get("joint")
+        joint, cooldown = state.get("joint"), state.get("cooldown")
         return cls(
             Schedule.parse(state["schedule"]),
             tuple(state["base_lrs"]),
             Joint(**{**joint, "rates": tuple(joint["rates"])}) if joint else None,
+            Cooldown(**cooldown) if cooldown else None,
         )

@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 from hf_sched import registry
 from hf_sched.audit.run_record import LEARNING_RATES, read_learning_rates
 from hf_sched.checkpoint_state import plain
+from hf_sched.course import Course
 from hf_sched.scheduler import ScheduleLR
 
 # More would drown a tracker's page: then only the least and the greatest are shown, and the file has them all.
@@ -35,8 +36,8 @@ class LearningRateLog(TrainerCallback):
     Of more than 16 kinds of groups only `learning_rate/min` and `learning_rate/max` are logged.
 
     `learning_rates.jsonl` in `output_dir` has every step, whatever `logging_steps` is: a line when training begins,
-    which says what was planned, and one a step, numbered as in the log (from 1). The first process writes it; a resume
-    goes on in it, from the step of the checkpoint.
+    which says what was planned, another if the run is told to cool down, and one a step, numbered as in the log (from
+    1). The first process writes it; a resume goes on in it, from the step of the checkpoint.
 
     Args:
         every_step: Whether to write the file.
@@ -49,6 +50,7 @@ class LearningRateLog(TrainerCallback):
         self._hook: Any = None
         self._file: TextIO | None = None
         self._early = False
+        self._course: Course | None = None
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
@@ -67,6 +69,7 @@ class LearningRateLog(TrainerCallback):
             self._hook = inner.register_step_post_hook(lambda made, *_: self._take(made.param_groups))
         if self.every_step and state.is_world_process_zero:
             self._file = _go_on(Path(args.output_dir) / LEARNING_RATES, state.global_step)
+            self._course = _course_of(lr_scheduler)
             self._write({"session": self._session(args, state, optimizer, lr_scheduler)})
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
@@ -79,9 +82,14 @@ class LearningRateLog(TrainerCallback):
         if not self._early:
             self._take(optimizer.param_groups)
 
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the step down."""
+    def on_optimizer_step(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
+    ) -> None:
+        """Write the step down; before it the new plan, where the run has just been told to cool down."""
         if self._file:
+            if (course := _course_of(lr_scheduler)) is not self._course:
+                self._course = course
+                self._write({"session": {**self._session(args, state, optimizer, lr_scheduler), "told": True}})
             rates = [least if least == most else [least, most] for least, most in self._spans().values()]
             self._write({"step": state.global_step + 1, "rates": rates})
 
@@ -117,6 +125,8 @@ class LearningRateLog(TrainerCallback):
         name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
         # Asked for by its name, or kept on a resume under a built-in one; else somebody has put it there.
         asked = name in registry.available() or "on_resume" in (args.lr_scheduler_kwargs or {})
+        course = _course_of(lr_scheduler)
+        told = course if course and course.cooldown else None
         return {
             "step": state.global_step,
             "kinds": self._kinds,
@@ -125,11 +135,11 @@ class LearningRateLog(TrainerCallback):
             "lr_scheduler_type": name,
             "lr_scheduler_kwargs": plain(args.lr_scheduler_kwargs or {}),
             "num_training_steps": state.max_steps,
-            "num_warmup_steps": args.get_warmup_steps(state.max_steps),
+            "num_warmup_steps": args.get_warmup_steps(told.asked.num_training_steps if told else state.max_steps),
             "scheduler": type(scheduler).__name__,
             "facts": _facts(args),
             # Of a schedule of ours all is known, resumes and epochs too.
-            "course": scheduler.course.state() if isinstance(scheduler, ScheduleLR) and asked else None,
+            "course": course.state() if course and asked else None,
         }
 
     def _write(self, row: dict[str, Any]) -> None:
@@ -152,6 +162,12 @@ def _facts(args: Any) -> dict[str, Any]:
         "processes": args.world_size,
         "deepspeed": config["scheduler"].get("type") if isinstance(config.get("scheduler"), dict) else None,
     }
+
+
+def _course_of(lr_scheduler: Any) -> Course | None:
+    """Of a schedule of ours."""
+    scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
+    return scheduler.course if isinstance(scheduler, ScheduleLR) else None
 
 
 def _peak(group: Mapping[str, Any]) -> float:

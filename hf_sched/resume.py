@@ -82,8 +82,8 @@ def resumed(saved: Saved, asked: Course, name: str, on_resume: OnResume | None) 
     Raises:
         ValueError: The schedule is another one, and nobody chose what to do; or what was chosen cannot be done.
     """
-    if saved.course is not None and _same(saved.course, asked):
-        return saved.course  # with its joint, if it has one
+    if saved.course is not None and (saved.course.asked, saved.course.peaks) == (asked.schedule, asked.peaks):
+        return saved.course  # with its joint or its cooldown, if it has one
     if on_resume is None:
         raise ValueError(_report(saved, asked, name))
     return _joined(saved, asked, on_resume)
@@ -102,10 +102,6 @@ def check_groups(saved: Saved, asked: Course, name: str) -> None:
             "checkpoint's run did (they come from `weight_decay`, the model, `optimizers=` or `create_optimizer`), or "
             "start a new run from its weights, without `resume_from_checkpoint`."
         )
-
-
-def _same(one: Course, other: Course) -> bool:
-    return (one.schedule, one.peaks) == (other.schedule, other.peaks)
 
 
 def _joined(saved: Saved, asked: Course, on_resume: OnResume) -> Course:

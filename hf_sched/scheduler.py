@@ -78,13 +78,21 @@ class ScheduleLR(LRScheduler):
 
     @property
     def schedule(self) -> Schedule:
-        """The curve in force: the one asked for, unless a resume kept another."""
+        """The curve in force: the one asked for, unless a resume kept another, or the run was told to cool down."""
         return self.course.schedule
 
     def _set_course(self, course: Course) -> None:
         self.course = course
         """What the groups train on."""
         self._alike = course.alike
+        if course.cooldown is not None:
+            self.run_steps = course.schedule.num_training_steps
+
+    def change_course(self, course: Course) -> None:
+        """Go on with another course, from the step that comes next; up to there it must be the same."""
+        self._set_course(course)
+        self.last_epoch = self.last_epoch  # which forgets the rates worked out ahead
+        self.set_rates()
 
     def step(self, epoch: int | None = None) -> None:
         # Torch's own `step` keeps more books than it sets rates. After its first calls, in which it watches for a wrong

@@ -118,7 +118,7 @@ class Progress(TrainerCallback):
             return
         self._due = False
         if self._bar is not None:
-            self._bar.n = state.global_step
+            self._bar.n, self._bar.total = state.global_step, state.max_steps  # which a cooldown lowers
             self._bar.set_description_str(self.line(state))
             return
         step, when = self._written or (0, self._begun)

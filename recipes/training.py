@@ -61,7 +61,7 @@ def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | 
     """
     divergence, preemption = DivergenceStop(trainer), CheckpointOnSigterm(trainer)
     show_progress(trainer)
-    for callback in (hf_sched.LearningRateLog(), preemption, divergence, Advice()):
+    for callback in (hf_sched.LearningRateLog(), hf_sched.LiveControl(), preemption, divergence, Advice()):
         trainer.add_callback(callback)
     write_provenance(trainer, checkpoint)
     with explain_lost_process(trainer):

@@ -275,6 +275,7 @@ def _notes(record: Record, comparisons: list[Comparison]) -> list[str]:
         notes.append(f"{record.plans[-1].name!r} follows a metric: there is no curve to compare with")
     elif blind:
         notes.append("a warmup by trust ratios is not compared: its rates depend on the gradients")
+    notes += dict.fromkeys(str(plan.cooldown) for plan in record.plans if plan.cooldown)
     for step in record.resumes if record.source != "trainer_state.json" else []:
         notes.append(f"resumed at step {step}")
     return notes

@@ -18,8 +18,9 @@ from hf_sched import registry
 from hf_sched.audit.run_record import LEARNING_RATES, Inert, read_json, read_learning_rates, read_pickle
 from hf_sched.builtin import BUILTIN, Run
 from hf_sched.checkpoint_state import read_state
-from hf_sched.course import Course
-from hf_sched.resume import resumed, take_on_resume
+from hf_sched.cooldown import DONE
+from hf_sched.course import Cooldown, Course
+from hf_sched.resume import Saved, resumed, take_on_resume
 from hf_sched.run_config import RunConfig
 from hf_sched.schedule import Schedule
 
@@ -103,6 +104,11 @@ class Plan:
             return None
         return registry.entry(self.name).build(self.total, self.warmup, dict(self.arguments), self.steps_per_epoch)
 
+    @property
+    def cooldown(self) -> Cooldown | None:
+        """What the run was told while it ran."""
+        return self.course.cooldown if self.course else None
+
     def with_total(self, total: int) -> Plan:
         """The same asked for in a run of another length."""
         warmup = self.warmup if self.warmup_share is None else math.ceil(total * self.warmup_share)
@@ -110,9 +116,10 @@ class Plan:
 
     def __str__(self) -> str:
         arguments = f" {dict(self.arguments)}" if self.arguments else ""
+        told = f", {self.cooldown}" if self.cooldown else ""
         return (
             f"{self.name}{arguments}, {self.total} steps, {self.warmup} of them warmup, learning rate "
-            f"{self.learning_rate:.6g}"
+            f"{self.learning_rate:.6g}{told}"
         )
 
 
@@ -211,7 +218,7 @@ def _from_log(
         label = kind if len(first["kinds"]) > 1 else "learning_rate"
         series.append(Series(label, groups[kind], peaks[kind], steps.astype(np.int64), most, least))
     steps_made = max(int(one.steps[-1]) + 1 for one in series)
-    resumes = sorted({session["step"] for session in sessions if session["step"]})
+    resumes = sorted({session["step"] for session in sessions if session["step"] and not session.get("told")})
     if first["step"]:
         # The groups' peaks are the checkpoint's then; what was asked for is known of the first.
         asked = [peak * (first["learning_rate"] / first["peaks"][0] or 1.0) for peak in first["peaks"]]
@@ -319,12 +326,15 @@ def _plans(states: dict[Path, dict[str, Any]], folder: Path, notes: list[str]) -
             continue
         args = read_pickle(place / _ARGUMENTS)
         where = str((place / _ARGUMENTS).relative_to(folder))
-        plan = _plan(vars(args), state["max_steps"], where)
+        saved = read_state(read_pickle(place / "scheduler.pt")) if (place / "scheduler.pt").is_file() else None
+        told = _told(saved, folder, state)
+        plan = _plan(vars(args), told.asked.num_training_steps if told else state["max_steps"], where)
+        if told is not None:
+            plan = replace(plan, total=state["max_steps"], course=told)
         if state.get("epoch"):
             plan = replace(plan, steps_per_epoch=round(state["global_step"] / state["epoch"]) or None)
         if before is None:
             plan = replace(plan, first=_branched_at(args, folder))
-        saved = read_state(read_pickle(place / "scheduler.pt")) if (place / "scheduler.pt").is_file() else None
         kept = bool((getattr(args, "lr_scheduler_kwargs", None) or {}).get("on_resume"))
         if saved is not None and saved.course is not None and (plan.name not in BUILTIN or kept):
             plan = replace(plan, course=saved.course, known_from=where.replace(_ARGUMENTS, "scheduler.pt"))
@@ -346,6 +356,14 @@ def _plans(states: dict[Path, dict[str, Any]], folder: Path, notes: list[str]) -
             "before is left: the steps up to there are judged by the new plan"
         )
     return plans
+
+
+def _told(saved: Saved | None, folder: Path, state: Mapping[str, Any]) -> Course | None:
+    """The course that a run was told to go on with, by a checkpoint; its end need not have one."""
+    if saved is None and (folder / DONE).is_file():
+        course = Course.from_state(read_json(folder / DONE)["course"])
+        return course if course.cooldown and course.cooldown.end == state["max_steps"] else None
+    return saved.course if saved and saved.course and saved.course.cooldown else None
 
 
 def _branched_at(args: Any, folder: Path) -> int:

@@ -13,6 +13,7 @@ import click
 
 from hf_sched._version import __version__
 from hf_sched.cli.check import check_paths
+from hf_sched.cli.cooldown import cooldown
 from hf_sched.cli.list import list_schedules
 from hf_sched.cli.plan import plan_run
 from hf_sched.cli.plot import plot
@@ -37,7 +38,7 @@ def app(modules: tuple[str, ...]) -> None:
             ) from None
 
 
-for command in (list_schedules, show, plot, plan_run, check_paths, run):
+for command in (list_schedules, show, plot, plan_run, check_paths, cooldown, run):
     app.add_command(command)
 
 
