@@ -7,13 +7,13 @@ from there (Hu et al. 2024, arXiv 2404.06395; Hägele et al. 2024, arXiv 2405.18
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from hf_sched.arguments import refuse
-from hf_sched.cooldown import decay_of
+from hf_sched.arguments import DurationReader, Epochs, as_steps, refuse
 from hf_sched.phases import Lasting
-from hf_sched.shapes import Shape
+from hf_sched.shapes import DECAY_SHAPES, Shape, ShapeReader
 
 
 def anneal_from(
@@ -84,3 +84,19 @@ def anneal_from(
             "on_resume": "replace",
         },
     }
+
+
+def decay_of(duration: Lasting, shape: str | Shape, step: int) -> tuple[int, str]:
+    """The optimizer steps of a cooldown from a step on, and its phase as text.
+
+    Raises:
+        ValueError: An argument does not fit.
+    """
+    lasting = DurationReader(above_zero=True)("duration", duration)
+    if isinstance(lasting, Epochs):
+        raise refuse("duration", "a number of steps (200) or a share of the run that it ends (20%)", str(duration))
+    if lasting == 1 and isinstance(lasting, Fraction):
+        raise refuse("duration", "less than the whole run", "100%")
+    share = isinstance(lasting, Fraction)  # of the run that it ends, so of more than `step`
+    steps = max(as_steps(lasting / (1 - lasting), step), 1) if share else as_steps(lasting, step)
+    return steps, f"decay {steps} {ShapeReader(DECAY_SHAPES)('shape', shape)}"

@@ -2,7 +2,7 @@
 
 In the run's `output_dir`, all JSON:
 
-- `live_control.json`: where the run is, and on which course, written by `hf_sched.LiveControl` each time it looks;
+- `live_control.json`: where the run is, and on which course, as `hf_sched.LiveControl` says about each second;
 - `cooldown.json`: a request. The run takes it away and leaves `cooldown.done.json` or `cooldown.refused.json`.
 """
 
@@ -15,15 +15,13 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from hf_sched.arguments import DurationReader, Epochs, Number, as_steps, refuse
+from hf_sched.arguments import Number, refuse
+from hf_sched.branching import decay_of
 from hf_sched.course import Cooldown, Course
-from hf_sched.phases import Lasting
 from hf_sched.schedule import Schedule
-from hf_sched.shapes import DECAY_SHAPES, Shape, ShapeReader
 
 STATUS, REQUEST, DONE, REFUSED = "live_control.json", "cooldown.json", "cooldown.done.json", "cooldown.refused.json"
 
@@ -56,22 +54,6 @@ class Request:
             if getattr(request, name) is not None:
                 reader(name, getattr(request, name))
         return request
-
-
-def decay_of(duration: Lasting, shape: str | Shape, step: int) -> tuple[int, str]:
-    """The optimizer steps of a cooldown from a step on, and its phase as text.
-
-    Raises:
-        ValueError: An argument does not fit.
-    """
-    lasting = DurationReader(above_zero=True)("duration", duration)
-    if isinstance(lasting, Epochs):
-        raise refuse("duration", "a number of steps (200) or a share of the run that it ends (20%)", str(duration))
-    if lasting == 1 and isinstance(lasting, Fraction):
-        raise refuse("duration", "less than the whole run", "100%")
-    share = isinstance(lasting, Fraction)  # of the run that it ends, so of more than `step`
-    steps = max(as_steps(lasting / (1 - lasting), step), 1) if share else as_steps(lasting, step)
-    return steps, f"decay {steps} {ShapeReader(DECAY_SHAPES)('shape', shape)}"
 
 
 def cool(course: Course | None, request: Request, *, name: str, step: int, made: int, end: int) -> Course:

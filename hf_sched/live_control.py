@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import socket
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from hf_sched.audit.run_record import read_json
 from hf_sched.cooldown import DONE, REFUSED, REQUEST, STATUS, Request, cool, write_json
 from hf_sched.course import Course
 from hf_sched.scheduler import ScheduleLR
+
+# How often the run says where it is: a file written at each look would slow tiny steps down.
+SECONDS = 1.0
 
 
 class LiveControl(TrainerCallback):
@@ -33,22 +38,28 @@ class LiveControl(TrainerCallback):
 
     def __init__(self) -> None:
         self._every: int | None = None
+        self._said = -math.inf
+        self._share = 1.0
+        """Of the run that was planned, what it now is."""
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, train_dataloader: Any = None, **kwargs: Any
     ) -> None:
         """Listen; settle what was told to an earlier part of the run, or to another run here."""
         self._every = _steps_between_looks(args, state, train_dataloader)
+        scheduler = _ours(lr_scheduler)
+        told = scheduler is not None and scheduler.course.cooldown is not None  # and the guard has seen to `max_steps`
+        self._share = state.max_steps / scheduler.asked.num_training_steps if scheduler and told else 1.0
         if not state.is_world_process_zero:
             return
-        folder, scheduler = Path(args.output_dir), _ours(lr_scheduler)
+        folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if not state.global_step:
             for left in (DONE, REFUSED):
                 (folder / left).unlink(missing_ok=True)
             if (folder / REQUEST).exists():
                 _refuse(folder, state, "it was there before the run began")
-        elif (folder / DONE).is_file() and (scheduler is None or scheduler.course.cooldown is None):
+        elif (folder / DONE).is_file() and not told:
             step = read_json(folder / DONE)["step"]
             (folder / DONE).unlink()
             warnings.warn(
@@ -58,6 +69,14 @@ class LiveControl(TrainerCallback):
                 stacklevel=2,
             )
         self._say_where(args, state, scheduler)
+
+    def correct(self, logs: dict[str, Any]) -> None:
+        """Set right what the Trainer is about to log of its speed: it counts the samples of the run that was planned.
+
+        hf_sched calls this.
+        """
+        if "train_samples_per_second" in logs:
+            logs["train_samples_per_second"] *= self._share
 
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Look, and cool down from the next step on, all processes alike."""
@@ -72,8 +91,9 @@ class LiveControl(TrainerCallback):
         if course is not None:
             assert scheduler is not None and course.cooldown is not None
             scheduler.change_course(course)
+            self._share = course.cooldown.end / state.max_steps
             state.max_steps = course.cooldown.end
-        if state.is_world_process_zero:
+        if state.is_world_process_zero and (course is not None or time.monotonic() - self._said >= SECONDS):
             self._say_where(args, state, scheduler)
 
     def on_train_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
@@ -120,7 +140,9 @@ class LiveControl(TrainerCallback):
             "host": socket.gethostname(),
             "process": os.getpid(),
         }
-        write_json(Path(args.output_dir) / STATUS, status)
+        self._said = time.monotonic()
+        with suppress(OSError):  # which is no reason to end a run
+            write_json(Path(args.output_dir) / STATUS, status)
 
 
 def _refuse(folder: Path, state: Any, why: str) -> None:

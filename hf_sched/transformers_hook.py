@@ -175,15 +175,18 @@ def _watching_the_scheduler(create_scheduler: Any) -> Any:
 
 
 def _adding_learning_rates(log: Any) -> Any:
-    """`log`, which asks a LearningRateLog first: as a callback it would come behind the trackers of `report_to`."""
+    """`log`, which asks our callbacks first: as callbacks they would come behind the trackers of `report_to`."""
 
     @wraps(log)
     def adding(self: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        from hf_sched.live_control import LiveControl
         from hf_sched.lr_log import LearningRateLog
 
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, LearningRateLog):
                 callback.add_to(logs)
+            elif isinstance(callback, LiveControl):
+                callback.correct(logs)
         return log(self, logs, *args, **kwargs)
 
     return adding
