@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from hf_sched.arguments import DurationReader, Epochs, as_steps, refuse
+from hf_sched.arguments import DurationReader, Epochs, refuse, to_the_nearest
 from hf_sched.phases import Lasting
 from hf_sched.shapes import DECAY_SHAPES, Shape, ShapeReader
 
@@ -95,8 +95,8 @@ def decay_of(duration: Lasting, shape: str | Shape, step: int) -> tuple[int, str
     lasting = DurationReader(above_zero=True)("duration", duration)
     if isinstance(lasting, Epochs):
         raise refuse("duration", "a number of steps (200) or a share of the run that it ends (20%)", str(duration))
-    if lasting == 1 and isinstance(lasting, Fraction):
+    if isinstance(lasting, Fraction) and lasting == 1:
         raise refuse("duration", "less than the whole run", "100%")
-    share = isinstance(lasting, Fraction)  # of the run that it ends, so of more than `step`
-    steps = max(as_steps(lasting / (1 - lasting), step), 1) if share else as_steps(lasting, step)
+    # A share is of the run that it ends, so of more than `step`.
+    steps = max(to_the_nearest(lasting / (1 - lasting) * step), 1) if isinstance(lasting, Fraction) else lasting
     return steps, f"decay {steps} {ShapeReader(DECAY_SHAPES)('shape', shape)}"

@@ -63,8 +63,8 @@ class LiveControl(TrainerCallback):
             step = read_json(folder / DONE)["step"]
             (folder / DONE).unlink()
             warnings.warn(
-                f"the run was told at step {step} to cool down, but goes on from a checkpoint of before, of step "
-                f"{state.global_step}: as planned. `hf-sched cooldown` may tell it again",
+                f"the run was told at step {step} to cool down, but its resume at step {state.global_step} knows "
+                "nothing of that, and it goes on as planned: `hf-sched cooldown` may tell it again",
                 UserWarning,
                 stacklevel=2,
             )

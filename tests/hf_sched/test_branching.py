@@ -68,6 +68,7 @@ def test_a_share_is_of_the_run_that_it_ends(parent):
     assert branch["max_steps"] == 10
     assert branch["lr_scheduler_kwargs"]["phases"].endswith("| decay 2 1-sqrt")
     assert branch["lr_scheduler_kwargs"]["floor_ratio"] == 0.1
+    assert hf_sched.anneal_from(folder / "checkpoint-8", "60%")["max_steps"] == 20  # the larger part of it
 
 
 def test_only_a_constant_rate_is_branched_off(model_path, tmp_path):
