@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import GRPO, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES
+from conftest import GRPO, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES, ZERO2
 from seen_by_ranks import OBSERVER
 
 from hf_sched.audit import audit
@@ -56,12 +57,19 @@ class Teller(threading.Thread):
             time.sleep(0.2)
 
 
-@pytest.mark.parametrize(("recipe", "processes"), [("grpo", 1), ("sft", 2)], ids=["grpo", "sft on two processes"])
+@pytest.mark.parametrize(
+    ("recipe", "launcher"),
+    [("grpo", ONE_PROCESS), ("sft", TWO_PROCESSES), pytest.param("sft", ZERO2, marks=pytest.mark.slow)],
+    ids=["grpo", "sft on two processes", "sft under ZeRO-2"],
+)
 def test_a_recipe_is_told_by_the_command_and_ends_as_one_that_is_through(
-    run_recipe: Any, tmp_path: Path, recipe: str, processes: int
+    run_recipe: Any, tmp_path: Path, recipe: str, launcher: list[str]
 ) -> None:
+    if launcher == ZERO2 and not shutil.which("c++"):
+        pytest.skip("DeepSpeed compiles an operator when first used: install a C++ compiler to run this")
+    processes = 1 if launcher == ONE_PROCESS else 2
     teller = Teller(tmp_path / "run")
-    done = run_recipe(recipe, [*TWO_PROCESSES, OBSERVER] if processes == 2 else ONE_PROCESS, **GIVEN)
+    done = run_recipe(recipe, [*launcher, OBSERVER] if processes == 2 else launcher, **GIVEN)
     teller.join()
     answer = json.loads(teller.said)
     rows = [row for row in read_learning_rates(done.folder / LEARNING_RATES) if "step" in row]
