@@ -141,7 +141,8 @@ class LearningRateGuard(TrainerCallback):
         if scheduler is None or state.global_step < state.max_steps:
             return
         missed = min(state.global_step - scheduler.last_epoch, self._skipped)
-        if missed > 0:
+        # Those before a cooldown that the run was told of do not shorten that.
+        if missed > 0 and scheduler.last_epoch < scheduler.schedule.num_training_steps:
             ended, wanted = (
                 scheduler.course.rates(k, k + 1)[0, 0] for k in (scheduler.last_epoch - 1, state.max_steps - 1)
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_callbacks import make, two_groups
+from test_callbacks import UNFUSED, make, two_groups
 from test_trainer import PEAK
 from transformers import TrainerCallback
 
@@ -150,6 +150,28 @@ def test_each_group_cools_down_from_its_own_peak(model_path, tmp_path):
     for rates, peak in zip(used.T, (PEAK, PEAK / 16), strict=True):
         np.testing.assert_array_equal(rates, curve(f"{COOLED}; min_lr 1e-4", peak))
     assert len(right(tmp_path).comparisons) == 2
+
+
+def test_steps_that_a_gradient_scaler_skipped_before_do_not_shorten_it(model_path, tmp_path):
+    skipped = []
+
+    class Skips(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+            skipped.append(optimizer.step_was_skipped)
+
+    callbacks = [Skips(), Tell(), hf_sched.LiveControl()]
+    trainer, recorder = make(model_path, tmp_path, callbacks=callbacks, **{**UNFUSED, **WSD, "logging_steps": 5})
+    # Without a GPU, Accelerate makes none. It halves its scale with each step it skips, and never raises it here.
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", 2.0**127, 2.0**30, 2.0**-30, growth_interval=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", "Detected call")
+        trainer.train()
+    count = sum(skipped)
+    assert skipped == [True] * count + [False] * (21 - count)
+    assert 1 <= count < 10  # how often the scale overflows depends on the size of the gradients
+    cooled = curve(f"warmup 5 | hold {10 - count} | decay 6 1-sqrt")
+    np.testing.assert_array_equal(np.array(recorder.used)[:, 0], [*[cooled[0]] * count, *cooled])
 
 
 @pytest.mark.parametrize("saving", [SAVING, {}], ids=["checkpoints", "none"])
