@@ -2,7 +2,8 @@
 
 In the run's `output_dir`, all JSON:
 
-- `live_control.json`: where the run is, and on which course, as `hf_sched.LiveControl` says about each second;
+- `_live_control.json`: where the run is, and on which course, as `hf_sched.LiveControl` says about each second (what
+  begins with `_` the Trainer does not push to the hub: it names the machine);
 - `cooldown.json`: a request. The run takes it away and leaves `cooldown.done.json` or `cooldown.refused.json`.
 """
 
@@ -23,7 +24,7 @@ from hf_sched.branching import decay_of
 from hf_sched.course import Cooldown, Course
 from hf_sched.schedule import Schedule
 
-STATUS, REQUEST, DONE, REFUSED = "live_control.json", "cooldown.json", "cooldown.done.json", "cooldown.refused.json"
+STATUS, REQUEST, DONE, REFUSED = "_live_control.json", "cooldown.json", "cooldown.done.json", "cooldown.refused.json"
 
 
 @dataclass(frozen=True)

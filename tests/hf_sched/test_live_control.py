@@ -13,7 +13,7 @@ import pytest
 import torch
 from test_callbacks import UNFUSED, make, two_groups
 from test_trainer import PEAK
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 import hf_sched
 from hf_sched import live_control
@@ -125,24 +125,29 @@ def right(folder):
     ],
 )
 def test_it_trains_on_the_curve_that_is_written_and_ends_there(model_path, tmp_path, given, request_, text):
-    evaluated = []
-
-    class Evaluated(TrainerCallback):
-        def on_evaluate(self, args, state, control, **kwargs):
-            evaluated.append(state.global_step)
-
-    trainer, used = run(model_path, tmp_path, Tell(request=request_), Evaluated(), **{**SAVING, **given})
+    trainer, used = run(model_path, tmp_path, Tell(request=request_), **{**SAVING, **given})
     end = Schedule.parse(text).num_training_steps
     assert (trainer.state.global_step, trainer.state.max_steps) == (end, end)
     np.testing.assert_array_equal(used[:, 0], curve(text))
     assert (tmp_path / f"checkpoint-{end}").is_dir()
-    assert sorted(path.name for path in tmp_path.glob("*.json")) == [DONE, STATUS, "trainer_state.json"]
+    assert {path.name for path in tmp_path.glob("*.json")} == {DONE, STATUS, "trainer_state.json"}
     report = right(tmp_path)
     told = f"told at step {end - Schedule.parse(text).segments[-1].steps} to cool down over"
     assert any(note.startswith(told) for note in report.notes)
     assert told in str(report.record.plans[-1])
     assert report.record.resumes == []
     assert report.as_dict()["num_training_steps"] == report.record.steps_made == end
+
+
+def test_it_is_evaluated_and_saved_at_its_new_end(model_path, tmp_path):
+    class Evaluated(Trainer):
+        def __init__(self, *args, **given):
+            super().__init__(*args, **given, eval_dataset=given["train_dataset"][:4])
+
+    given = {"save_strategy": "steps", "save_steps": 100, "eval_strategy": "steps", "eval_steps": 100}
+    trainer, _ = run(model_path, tmp_path, Tell(), cls=Evaluated, load_best_model_at_end=True, **given)
+    assert [row["step"] for row in trainer.state.log_history if "eval_loss" in row] == [21]
+    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-21")
 
 
 def test_each_group_cools_down_from_its_own_peak(model_path, tmp_path):

@@ -114,4 +114,4 @@ def test_neither_torch_nor_transformers_is_loaded_and_an_error_is_a_line(tmp_pat
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith(f"hf-sched: no run listens in '{tmp_path}': it has no live_control.json")
+    assert done.stderr.startswith(f"hf-sched: no run listens in '{tmp_path}': it has no _live_control.json")
