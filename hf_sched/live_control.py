@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
@@ -84,10 +85,8 @@ class LiveControl(TrainerCallback):
         if not self._every or state.global_step % self._every or state.global_step >= state.max_steps:
             return
         scheduler = _ours(lr_scheduler)
-        found = [self._look(args, state, scheduler) if state.is_world_process_zero else None]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.broadcast_object_list(found, src=0)
-        (course,) = found
+        course = self._look(args, state, scheduler) if state.is_world_process_zero else None
+        course = _of_first_process(course, args.device)
         if course is not None:
             assert scheduler is not None and course.cooldown is not None
             scheduler.change_course(course)
@@ -143,6 +142,19 @@ class LiveControl(TrainerCallback):
         self._said = time.monotonic()
         with suppress(OSError):  # which is no reason to end a run
             write_json(Path(args.output_dir) / STATUS, status)
+
+
+def _of_first_process(course: Course | None, device: torch.device) -> Course | None:
+    """What the first process has; all of them have to ask at once."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return course
+    there = torch.tensor(float(course is not None), device=device)  # a quarter of the time that an object takes
+    dist.broadcast(there, src=0)
+    if not there.item():
+        return None
+    found = [course]
+    dist.broadcast_object_list(found, src=0)
+    return found[0]
 
 
 def _refuse(folder: Path, state: Any, why: str) -> None:
