@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -39,14 +40,29 @@ class DivergenceStop(TrainerCallback):
         """The optimizer step it was found at."""
         self._skips = 0
         self._scale: float | None = None
+        self._norm: Any = None
+        """Of the gradients, if the Trainer has just worked it out."""
+        self._listen(trainer.accelerator)
+
+    def _listen(self, accelerator: Any) -> None:
+        clip = accelerator.clip_grad_norm_
+
+        @wraps(clip)
+        def clip_and_tell(*args: Any, **kwargs: Any) -> Any:
+            self._norm = clip(*args, **kwargs)
+            return self._norm
+
+        accelerator.clip_grad_norm_ = clip_and_tell
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Look at the gradients; drop them where they are not finite, so that the step changes nothing."""
         self._scale = _scale(optimizer)
+        norm, self._norm = self._norm, None
         if self._scale is not None:
             return
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if on_any_process(not _finite(gradients), args.device):
+        # A norm that is finite has told already; one that is not may have overflowed.
+        if on_any_process(not (_is_finite(norm) or _finite(gradients)), args.device):
             optimizer.zero_grad()
             self._stop(state.global_step + 1, "the gradients were not finite")
 
@@ -108,6 +124,11 @@ class DivergenceStop(TrainerCallback):
 def _norm_overflowed(engine: Any) -> bool:
     norm = engine.get_global_grad_norm()
     return norm is not None and not 0 <= float(norm) < math.inf  # ZeRO writes -1 for one that is not finite
+
+
+def _is_finite(norm: Any) -> bool:
+    # A DTensor's may be that of this process's part alone.
+    return norm is not None and not hasattr(norm, "to_local") and math.isfinite(float(norm))
 
 
 def _scale(optimizer: Any) -> float | None:

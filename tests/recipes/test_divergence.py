@@ -14,7 +14,8 @@ from conftest import FSDP2, TWO_PROCESSES, ZERO2, ZERO3
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from divergence import SKIPS_IN_A_ROW, DivergenceStop
+import divergence
+from divergence import SKIPS_IN_A_ROW, DivergenceStop, _finite
 from training import train_and_save
 
 # Sound steps, then one at 1e30, after which the next forward pass overflows.
@@ -27,15 +28,18 @@ SAVING = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}
 
 
 class Spoil(TrainerCallback):
-    """Puts a number into one gradient, or one weight, as a step is about to be made."""
+    """Puts a number into one gradient, after the backward pass, or one weight, as a step is about to be made."""
 
     def __init__(self, value: float = math.nan, at: int = 5, weight: bool = False) -> None:
         self.value, self.at, self.weight = value, at, weight
 
+    def after_backward(self, state: Any, model: Any) -> None:
+        if state.global_step + 1 == self.at and not self.weight:
+            list(model.parameters())[3].grad.view(-1)[7] = self.value
+
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if state.global_step + 1 == self.at:
-            spoilt = list(model.parameters())[3]
-            (spoilt.data if self.weight else spoilt.grad).view(-1)[7] = self.value
+        if state.global_step + 1 == self.at and self.weight:
+            list(model.parameters())[3].data.view(-1)[7] = self.value
 
 
 class ModelTrainer(Trainer):
@@ -48,6 +52,13 @@ class ModelTrainer(Trainer):
         model = AutoModelForCausalLM.from_pretrained(model_path)
         rows = [{"input_ids": row, "labels": row} for row in tokens]
         super().__init__(model, args, train_dataset=rows, callbacks=list(callbacks))
+
+    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+        loss = super().training_step(model, *args, **kwargs)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, Spoil):
+                callback.after_backward(self.state, model)
+        return loss
 
     def run(self, checkpoint: str | None = None) -> int:
         return train_and_save(self, checkpoint=checkpoint, dataset_name=None)
@@ -130,6 +141,22 @@ def test_a_run_that_goes_well_is_the_same_under_watch(model_path, tmp_path):
     plain.train(), watched.train()
     for name, weight in plain.model.state_dict().items():
         assert torch.equal(watched.model.state_dict()[name], weight)
+
+
+def test_gradients_are_looked_at_where_their_norm_does_not_tell(model_path, tmp_path, monkeypatch):
+    """A step costs no look otherwise; and a norm that overflows stops no run."""
+    looks = []
+
+    def look(tensors: Any) -> bool:
+        looks.append(trainer.state.global_step)
+        return _finite(tensors)
+
+    monkeypatch.setattr(divergence, "_finite", look)
+    trainer = ModelTrainer(model_path, tmp_path, Spoil(1e30, at=6), disable_tqdm=True, save_strategy="no")
+    assert trainer.run() == 0
+    assert looks == [5, 8]  # the gradients of the sixth step, and the weights at the end
+    (row,) = (row for row in trainer.state.log_history if row["step"] == 6)
+    assert row["grad_norm"] == math.inf
 
 
 @pytest.mark.parametrize(
