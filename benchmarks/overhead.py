@@ -4,9 +4,10 @@
     python benchmarks/overhead.py --only sft-real                              # one workload; the others stay
 
 Three programs train the same model on the same data: `python -m trl.scripts.sft` (or grpo); our recipe, which adds its
-progress, learning-rate log, stop at divergence, advice, preview and run.json; and our recipe with everything on, under
-a schedule of ours, so that the guard checks each step. All rates are equal (`constant`, and `phases: hold`), and so
-must losses and saved weights be, to the bit: otherwise nothing is reported.
+progress, learning-rate log, live control, stop at divergence, advice, preview and run.json; and our recipe with
+everything on, under a schedule of ours, so that the guard checks each step and live control could change the rest. All
+rates are equal (`constant`, and `phases: hold`), and so must losses and saved weights be, to the bit: otherwise nothing
+is reported.
 
 Only one program is at work at a time, on one core: they take turns step by step, in shuffled order, and what else the
 machine does hits all alike. A round's ratio of a step is the median over its steps, each beside the same step of
@@ -96,8 +97,8 @@ class Workload:
 
 _REAL, _TINY = "a Llama of {:.0f}M parameters: real fine-tuning", "a Llama of {:.1f}M parameters: the worst case"
 WORKLOADS = {
-    "sft-real": Workload("sft", 4, 512, 8, 12, _REAL.format(16.8)),
-    "grpo-real": Workload("grpo", 4, 512, 8, 12, _REAL.format(16.8)),
+    "sft-real": Workload("sft", 4, 512, 8, 60, _REAL.format(16.8)),
+    "grpo-real": Workload("grpo", 4, 512, 8, 60, _REAL.format(16.8)),
     "sft-tiny": Workload("sft", 2, 128, 16, 40, _TINY.format(0.5)),
     "grpo-tiny": Workload("grpo", 2, 128, 16, 40, _TINY.format(0.5)),
 }
