@@ -10,6 +10,7 @@ from transformers.utils import cached_file
 
 import hf_sched
 from divergence import DivergenceStop
+from finished import NothingLeft, StopIfFinished, save_state_if_other
 from journal import adapter_base
 from lost_process import explain_lost_process
 from preemption import EXIT_STATUS, CheckpointOnSigterm
@@ -61,12 +62,19 @@ def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | 
     """
     divergence, preemption = DivergenceStop(trainer), CheckpointOnSigterm(trainer)
     show_progress(trainer)
-    for callback in (hf_sched.LearningRateLog(), hf_sched.LiveControl(), preemption, divergence, Advice()):
+    watching = (hf_sched.LearningRateLog(), hf_sched.LiveControl(), preemption, divergence, Advice())
+    for callback in (StopIfFinished(), *watching):
         trainer.add_callback(callback)
     write_provenance(trainer, checkpoint)
+    result, message = None, None
     with explain_lost_process(trainer):
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_state()
+        try:
+            result = trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.save_state()
+        except NothingLeft as finished:
+            message = str(finished)
+            trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+            save_state_if_other(trainer)
     if divergence.found is not None:
         status, message = 1, f"error: {divergence.message()}"
     elif preemption.stopped:
@@ -74,9 +82,10 @@ def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | 
         # Whoever ends first takes the others with it, and they may still be writing their part of the checkpoint.
         trainer.accelerator.wait_for_everyone()
     else:
-        status, message = 0, None
-        trainer.log_metrics("train", result.metrics)
-        trainer.save_metrics("train", result.metrics)
+        status = 0
+        if result is not None:
+            trainer.log_metrics("train", result.metrics)
+            trainer.save_metrics("train", result.metrics)
         trainer.save_model()
         if trainer.args.push_to_hub:
             trainer.push_to_hub(dataset_name=dataset_name)
