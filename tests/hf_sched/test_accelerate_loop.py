@@ -51,6 +51,9 @@ with warnings.catch_warnings(record=True) as told:
 if accelerator.is_main_process:
     messages = [str(w.message) for w in told if "stepped beyond" in str(w.message)]
     print(json.dumps({"used": used, "told": messages, "processes": accelerator.num_processes}))
+# A DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo).
+model, optimizer, data, scheduler = accelerator.free_memory(model, optimizer, data, scheduler)
+accelerator.end_training()
 """
 
 
