@@ -32,8 +32,9 @@ def cooldown(run: Path, duration: str, shape: str, floor_ratio: float | None, mi
         print_json(told)
         return
     rates = ", ".join(f"{rate:.6g}" for rate in sorted(set(told["rates"])))
+    every = "step" if told["every"] == 1 else f"{told['every']} steps"
     click.echo(
-        f"{run} is told. It looks after every {told['every']} steps, next after step {told['step']} at the earliest. "
+        f"{run} is told. It looks after every {every}, next after step {told['step']} at the earliest. "
         f"From there it cools\ndown over {told['steps']} steps to a learning rate of {rates}, and ends after step "
         f"{told['end']}, not {told['planned_end']}:\n    {told['schedule']}\n"
         f"Should it be unable to, it goes on as planned, and {REFUSED} there says why."
