@@ -145,14 +145,17 @@ def _overlay(ax: Any, curves: Mapping[str, tuple[Array, Array]], bottom: float |
 
 
 def _mark_changes(ax: Any, run: RunFolder) -> None:
-    """Where it was resumed, and where its learning rates leave the plan: what else changes may come from that."""
+    """Where it was resumed or told to cool down, and where it leaves the plan: what else changes may come from that."""
     for number, step in enumerate(run.resumes):
         label = "resumed" if number == 0 else None
         ax.axvline(step - 0.5, color="0.35", linewidth=1.2, linestyle=(0, (4, 3)), label=label)
-    departs = run.audit.departs if isinstance(run.audit, AuditReport) else None
-    if departs is not None:
-        label = f"off the plan from step {departs + 1}"
-        ax.axvline(departs - 0.5, color="#C00000", linewidth=1.2, linestyle=":", label=label)
+    if not isinstance(run.audit, AuditReport):
+        return
+    for step in {plan.cooldown.step for plan in run.audit.record.plans if plan.cooldown}:
+        ax.axvline(step - 0.5, color="0.35", linewidth=1.2, linestyle="-.", label="told to cool down")
+    if run.audit.departs is not None:
+        label = f"off the plan from step {run.audit.departs + 1}"
+        ax.axvline(run.audit.departs - 0.5, color="#C00000", linewidth=1.2, linestyle=":", label=label)
 
 
 def _shade_phases(ax: Any, run: RunFolder) -> list[Any]:

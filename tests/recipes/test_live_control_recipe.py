@@ -16,11 +16,13 @@ import pytest
 from conftest import GRPO, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES, ZERO2
 from seen_by_ranks import OBSERVER
 
+from hf_sched import plotting
 from hf_sched.audit import audit
 from hf_sched.audit.run_record import LEARNING_RATES, read_learning_rates
 from hf_sched.cooldown import STATUS
 from hf_sched.schedule import Schedule
 from report import write_report
+from report_pictures import pictures_of_run
 from run_folder import RunFolder
 
 PEAK = {"sft": SFT["learning_rate"], "grpo": GRPO["learning_rate"]}
@@ -96,6 +98,11 @@ def test_a_recipe_is_told_by_the_command_and_ends_as_one_that_is_through(
     written = (tmp_path / "report.md").read_text()
     assert told in written
     assert "not finished" not in written
+    for panel in (panel for picture in pictures_of_run(RunFolder.load(done.folder)) for panel in picture.panels):
+        _, (ax,) = plotting.new_figure(1)
+        panel.draw(ax)
+        (line,) = (line for line in ax.lines if line.get_label() == "told to cool down")
+        assert set(line.get_xdata()) == {end - 7 - 0.5}
     assert "**wrong**" not in written
     logged = json.loads((done.folder / "train_results.json").read_text())
     batch = GIVEN["per_device_train_batch_size"] * processes
