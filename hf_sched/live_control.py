@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from hf_sched.audit.run_record import read_json
 from hf_sched.cooldown import DONE, REFUSED, REQUEST, STATUS, Request, cool, write_json
 from hf_sched.course import Course
-from hf_sched.scheduler import ScheduleLR
+from hf_sched.scheduler import ScheduleLR, schedule_of
 
 # How often the run says where it is: a file written at each look would slow tiny steps down.
 SECONDS = 1.0
@@ -48,7 +48,7 @@ class LiveControl(TrainerCallback):
     ) -> None:
         """Listen; settle what was told to an earlier part of the run, or to another run here."""
         self._every = _steps_between_looks(args, state, train_dataloader)
-        scheduler = _ours(lr_scheduler)
+        scheduler = schedule_of(lr_scheduler)
         told = scheduler is not None and scheduler.course.cooldown is not None  # and the guard has seen to `max_steps`
         self._share = state.max_steps / scheduler.asked.num_training_steps if scheduler and told else 1.0
         if not state.is_world_process_zero:
@@ -84,7 +84,7 @@ class LiveControl(TrainerCallback):
         # All but what the file says is the same on all of them.
         if not self._every or state.global_step % self._every or state.global_step >= state.max_steps:
             return
-        scheduler = _ours(lr_scheduler)
+        scheduler = schedule_of(lr_scheduler)
         course = self._look(args, state, scheduler) if state.is_world_process_zero else None
         course = _of_first_process(course, args.device)
         if course is not None:
@@ -100,7 +100,7 @@ class LiveControl(TrainerCallback):
         if state.is_world_process_zero:
             if state.global_step >= state.max_steps and (Path(args.output_dir) / REQUEST).exists():
                 _refuse(Path(args.output_dir), state, "the run had ended")
-            self._say_where(args, state, _ours(lr_scheduler), ended=True)
+            self._say_where(args, state, schedule_of(lr_scheduler), ended=True)
 
     def _look(self, args: Any, state: Any, scheduler: ScheduleLR | None) -> Course | None:
         """The course that a request asks for; None if there is none, or it cannot be."""
@@ -117,7 +117,7 @@ class LiveControl(TrainerCallback):
                 made=state.global_step,
                 end=state.max_steps,
             )
-        except ValueError as error:
+        except (ValueError, OSError) as error:  # one that another user wrote may be closed to this one
             _refuse(folder, state, str(error))
             return None
         assert course.cooldown is not None
@@ -158,15 +158,13 @@ def _of_first_process(course: Course | None, device: torch.device) -> Course | N
 
 
 def _refuse(folder: Path, state: Any, why: str) -> None:
-    request = (folder / REQUEST).read_text(encoding="utf-8", errors="replace")
-    write_json(folder / REFUSED, {"request": request, "step": state.global_step, "why": why})
-    (folder / REQUEST).unlink()
+    request = None
+    with suppress(OSError):  # which is no reason to end a run
+        request = (folder / REQUEST).read_text(encoding="utf-8", errors="replace")
+    with suppress(OSError):
+        write_json(folder / REFUSED, {"request": request, "step": state.global_step, "why": why})
+        (folder / REQUEST).unlink()
     warnings.warn(f"the run goes on as planned, it cannot cool down as told: {why}", UserWarning, stacklevel=2)
-
-
-def _ours(lr_scheduler: Any) -> ScheduleLR | None:
-    found = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
-    return found if isinstance(found, ScheduleLR) else None
 
 
 def _name(args: Any) -> str:

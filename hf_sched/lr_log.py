@@ -20,7 +20,7 @@ from hf_sched import registry
 from hf_sched.audit.run_record import LEARNING_RATES, read_learning_rates
 from hf_sched.checkpoint_state import plain
 from hf_sched.course import Course
-from hf_sched.scheduler import ScheduleLR
+from hf_sched.scheduler import schedule_of
 
 # More would drown a tracker's page: then only the least and the greatest are shown, and the file has them all.
 _SHOWN = 16
@@ -165,9 +165,8 @@ def _facts(args: Any) -> dict[str, Any]:
 
 
 def _course_of(lr_scheduler: Any) -> Course | None:
-    """Of a schedule of ours."""
-    scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
-    return scheduler.course if isinstance(scheduler, ScheduleLR) else None
+    scheduler = schedule_of(lr_scheduler)
+    return scheduler.course if scheduler else None
 
 
 def _peak(group: Mapping[str, Any]) -> float:

@@ -277,6 +277,12 @@ def get_scheduler(
     return scheduler
 
 
+def schedule_of(lr_scheduler: Any) -> ScheduleLR | None:
+    """Ours behind what a Trainer holds; None if it is another's."""
+    found = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
+    return found if isinstance(found, ScheduleLR) else None
+
+
 def make_scheduler(
     name: str,
     optimizer: Optimizer,

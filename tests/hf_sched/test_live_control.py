@@ -325,6 +325,13 @@ def test_a_request_that_is_none_is_refused(model_path, tmp_path, text):
     assert json.loads((tmp_path / REFUSED).read_text())["request"] == text
 
 
+def test_a_request_that_cannot_be_read_ends_no_run(model_path, tmp_path):
+    with pytest.warns(UserWarning, match="it cannot cool down as told: .*Is a directory"):
+        trainer, _ = run(model_path, tmp_path, Tell(what=lambda folder, _: (folder / REQUEST).mkdir()))
+    assert trainer.state.global_step == 40
+    right(tmp_path)
+
+
 def test_a_request_that_comes_too_late_or_lay_there_before_is_refused(model_path, tmp_path):
     with pytest.warns(UserWarning, match="the run had ended"):
         run(model_path, tmp_path, Tell(38, what=put))
