@@ -8,6 +8,7 @@ each did goes to `OUT.json`: the learning rates that torch's own optimizer stepp
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -74,6 +75,9 @@ def main() -> None:
             results.append({"error": f"{type(error).__name__}: {error}"})
     if os.environ["RANK"] == "0":
         Path(out).write_text(json.dumps(results))
+    gc.collect()  # Python may abort if it ends with a process group of gloo that something still holds
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
