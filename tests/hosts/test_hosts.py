@@ -171,7 +171,7 @@ from transformers import AutoModelForCausalLM, HfArgumentParser, Trainer, Traini
 (args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(sys.argv[2:])
 rows = [{"input_ids": torch.arange(6, 16), "labels": torch.arange(6, 16)}] * 64
 Trainer(AutoModelForCausalLM.from_pretrained(sys.argv[1]), args, train_dataset=rows).train()
-print("processes", args.world_size)
+sys.stdout.write(f"processes {args.world_size}\\n")  # in one piece, as the other process writes, too
 """
 
 
