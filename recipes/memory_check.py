@@ -34,13 +34,14 @@ def check_memory(
         return
     from footprint import GIB, estimate, least  # not above: what a run on a CPU has no use for shall cost it nothing
     from footprint.alternatives import alternatives
+    from footprint.fake_model import unsharded
     from footprint.show import CLOSE, in_a_line, show_table, what_fits
 
     out = Console(highlight=False, soft_wrap=True, emoji=False)
     device_bytes, device = _memory_here(training_args)
     try:
         # The random numbers of the run are those that they would be without it.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), unsharded():
             warnings.simplefilter("ignore")
             settings = _settings_of_run(kind, training_args, model_args, rows)
             found = estimate(settings, device_bytes)

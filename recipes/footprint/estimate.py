@@ -25,8 +25,10 @@ from footprint.step import trace_step
 GIB = 2**30
 # What is not counted on a GPU: the context, the libraries' work spaces, what the allocator cannot use. Not measured.
 GPU_OVERHEAD = GIB
-BUCKET = 500_000_000  # elements of DeepSpeed's reduce_bucket_size
+BUCKET = "DeepSpeed's bucket"
+BUCKET_SIZE = 500_000_000  # elements: reduce_bucket_size
 MAX_LIVE = 1_000_000_000  # parameters that ZeRO-3 keeps gathered at most (stage3_max_live_parameters)
+PREFETCHED = 50_000_000  # those that it gathers at a time, into memory of their own (stage3_prefetch_bucket_size)
 
 ASSUMPTIONS = (
     "every batch has its full number of rows, and each the longest sample's tokens",
@@ -34,8 +36,8 @@ ASSUMPTIONS = (
     "(sdpa or flash), with a mask where rows are padded",
     "the optimizer has stepped once; between steps gradients are freed",
     "DDP: buckets of the gradients' size (gradient_as_bucket_view is off in Accelerate)",
-    "ZeRO (1910.02054): bf16 weights and gradients, float32 master weights and states; DeepSpeed's default buckets; "
-    "under ZeRO-3 up to 1e9 parameters stay gathered",
+    "ZeRO (1910.02054): bf16 weights and gradients, float32 master weights and states; DeepSpeed's default bucket, and "
+    "a copy of what is in it while that is reduced; under ZeRO-3 up to 1e9 parameters stay gathered",
     "FSDP2: two blocks are gathered at a time, embedding and head throughout",
     f"a GPU: {GPU_OVERHEAD / GIB:g} GiB for context, libraries and fragmentation, which was not measured",
 )
@@ -78,7 +80,8 @@ class Estimate:
         return self.peak.total
 
 
-PASSES, STEP, GENERATION = "forward and backward pass", "optimizer step", "generation"
+PASSES, REDUCTION, STEP = "forward and backward pass", "gradients reduced", "optimizer step"
+GENERATION = "generation"
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ def estimate(settings: Settings, device_bytes: int | None = None) -> Estimate:
     model = _look_at(settings.as_built().but(batch=1, length=1, completion=0, generated=0))
     held = _held(settings, model, device_bytes)
     moments = [Moment(PASSES, held | _passes(settings, model)), Moment(STEP, held | _stepping(settings, model))]
+    if settings.spread.kind.startswith("ZeRO"):
+        moments.insert(1, Moment(REDUCTION, held | _reducing(settings, model)))
     if settings.generated:
         moments.append(Moment(GENERATION, held | _generating(settings, model)))
     elif settings.vllm_share and settings.vllm_sleeps:
@@ -139,7 +144,8 @@ def estimate(settings: Settings, device_bytes: int | None = None) -> Estimate:
 def least(settings: Settings, device_bytes: int | None = None) -> int:
     """Bytes that no smaller batch and no shorter sample would change: what is held, and the gradients at the step."""
     model = _look_at(settings.as_built().but(batch=1, length=1, completion=0, generated=0))
-    return sum(_held(settings, model, device_bytes).values()) + _gradients(settings, model)
+    held = _held(settings, model, device_bytes) | {"gradients": _gradients(settings, model)}
+    return sum(size for name, size in held.items() if name != BUCKET)  # which a DeepSpeed file can make smaller
 
 
 def _held(settings: Settings, model: _Model, device_bytes: int | None) -> dict[str, int]:
@@ -160,6 +166,8 @@ def _held(settings: Settings, model: _Model, device_bytes: int | None) -> dict[s
         held["DDP's buckets"] = model.trained_bytes
     if settings.vllm_share and not settings.vllm_sleeps:
         held["vLLM"] = _vllm(settings, device_bytes)
+    if spread.kind == "ZeRO-3":  # which makes both once, the others for each step
+        held |= {"gradients": _gradients(settings, model), BUCKET: _bucket(settings, model)}
     if settings.on_gpu:
         held["GPU context and libraries (assumed)"] = GPU_OVERHEAD
     return held
@@ -170,10 +178,10 @@ def _optimizer(settings: Settings, model: _Model) -> tuple[States, int]:
     spread, share = settings.spread, settings.spread.processes
     all_at_once = settings.on_gpu
     if spread.kind.startswith("ZeRO"):
-        # It is given one flat float32 tensor, a copy of this process's part (ZeRO-3 copies no float32 weights).
+        # It is given one flat float32 tensor, a copy of this process's part. (DeepSpeed 0.19.8 would make none of
+        # float32 weights under ZeRO-3, but compares a device with its name, and so makes one.)
         flat = torch.empty(-(-model.trained // share), device="meta")
-        is_copy = spread.kind != "ZeRO-3" or model.element != 4
-        return states(settings.optim, [flat], all_at_once=all_at_once), 4 * flat.numel() if is_copy else 0
+        return states(settings.optim, [flat], all_at_once=all_at_once), 4 * flat.numel()
     if spread.kind == "FSDP2":
         dtype = torch.float32 if settings.mixed in HALVES else None
         parts = [_part(shape, dtype or own, share) for shape, own in model.shapes]
@@ -192,11 +200,21 @@ def _passes(settings: Settings, model: _Model) -> dict[str, int]:
     step = trace_step(settings.as_built().but(completion=0, generated=0))
     spread = settings.spread
     if spread.shards_optimizer:
-        parts = {"gradients": _gradients(settings, model), "activations": step.activations}
-        return parts | _communication(settings, model)
+        parts = {"activations": step.activations} | _communication(settings, model) | _kept_gradients(settings, model)
+        if spread.kind == "ZeRO-3":
+            parts["weights being gathered"] = min(model.parameters, PREFETCHED) * model.element
+        if spread.kind.startswith("ZeRO") and model.trained > BUCKET_SIZE:
+            parts["gradients being reduced"] = _reduced(model)  # whenever the bucket is full
+        return parts
     if settings.accumulation > 1:
         return {"gradients": model.trained_bytes, "activations": step.activations}
     return {"gradients": step.gradients, "activations": step.joint - step.gradients}
+
+
+def _reducing(settings: Settings, model: _Model) -> dict[str, int]:
+    """What there is while DeepSpeed reduces the last gradients of a step."""
+    parts = _communication(settings, model) | {"gradients being reduced": _reduced(model)}
+    return parts | _kept_gradients(settings, model)
 
 
 def _stepping(settings: Settings, model: _Model) -> dict[str, int]:
@@ -209,6 +227,13 @@ def _stepping(settings: Settings, model: _Model) -> dict[str, int]:
     if not spread.offload_optimizer:
         parts["optimizer, for the moment"] = momentary
     return parts
+
+
+def _kept_gradients(settings: Settings, model: _Model) -> dict[str, int]:
+    """Those kept while others are still to come: of earlier batches, and of buckets that were full before."""
+    if settings.spread.kind in ("ZeRO-1", "ZeRO-2") and settings.accumulation == 1 and model.trained <= BUCKET_SIZE:
+        return {}
+    return {"gradients": _gradients(settings, model)}
 
 
 def _gradients(settings: Settings, model: _Model) -> int:
@@ -229,12 +254,20 @@ def _communication(settings: Settings, model: _Model) -> dict[str, int]:
         gathered = rest + (2 * model.largest_block if settings.spread.reshard else model.in_blocks)
         reduced = min(model.trained, rest + 2 * model.largest_block)
         return {"gathered weights": gathered * element, "gradients to be reduced": reduced * element}
-    # A CPU gives memory only as it is written to.
-    bucket = BUCKET if settings.on_gpu else min(BUCKET, model.trained)
-    parts = {"DeepSpeed's bucket": bucket * element}
+    parts = {BUCKET: _bucket(settings, model)}
     if kind == "ZeRO-3":
         parts["gathered weights"] = min(model.parameters, MAX_LIVE) * element
     return parts
+
+
+def _bucket(settings: Settings, model: _Model) -> int:
+    # A CPU gives memory only as it is written to.
+    return BUCKET_SIZE * model.element if settings.on_gpu else _reduced(model)
+
+
+def _reduced(model: _Model) -> int:
+    """Of the bucket what is in it, which DeepSpeed copies to reduce it."""
+    return min(BUCKET_SIZE, model.trained) * model.element
 
 
 def _generating(settings: Settings, model: _Model) -> dict[str, int]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AttentionInterface, AttentionMaskInterface, AutoConfig, AutoModelForCausalLM
+from transformers.integrations import deepspeed
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 from trl.trainer import utils as trl_utils
@@ -31,6 +32,17 @@ def fake_tensors() -> Iterator[None]:
     """Within, tensors are made without memory, and operations give shapes and types alone."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
+
+
+@contextmanager
+def unsharded() -> Iterator[None]:
+    """Within, a model is made whole also under ZeRO-3, where it would take all processes to make their parts."""
+    kept = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = kept
 
 
 def load_config(settings: Settings) -> Any:
