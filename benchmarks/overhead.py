@@ -231,6 +231,14 @@ def read(folder: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
+def rounds_to_keep(result: Mapping[str, Any], name: str) -> list[Any]:
+    """The rounds measured before, if they are of the same training."""
+    for what, now in (("steps", WORKLOADS[name].steps), ("versions", versions())):
+        if result[what] != now:
+            sys.exit(f"overhead.py: error: `--add` to {name}: its {what} were {result[what]!r}, and are {now!r} now")
+    return list(result["rounds"])
+
+
 def versions() -> str:
     """What it was measured with."""
     named = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
@@ -245,21 +253,24 @@ def main() -> None:
     parser.add_argument("--core", type=int, help="the core to run on (default: the first that is allowed)")
     parser.add_argument("--seed", type=int, default=0, help="of the order (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="a folder for overhead.md, .json and .csv")
+    parser.add_argument("--add", action="store_true", help="add rounds to those that --output has of the same training")
     args = parser.parse_args()
     core = args.core
     if core is None and hasattr(os, "sched_getaffinity"):
         core = min(os.sched_getaffinity(0))
     results = read(args.output) if args.output else {}
+    earlier = {name: rounds_to_keep(results[name], name) for name in args.only if args.add and name in results}
     for name in args.only:
         workload = WORKLOADS[name]
         print(f"{name}: {workload.about}, {workload.steps} steps", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
             os.environ["HF_DATASETS_CACHE"] = str(Path(folder, "cache"))
             trainings = programs(workload, Path(folder), make_task(workload, Path(folder, "task")))
-            rounds: list[Any] = []
-            for found in measure(trainings, args.rounds, seed=args.seed, core=core):
+            rounds = earlier.get(name, [])
+            number = len(rounds) + args.rounds
+            for found in measure(trainings, args.rounds, seed=args.seed + len(rounds), core=core):
                 rounds.append(found)
-                print(f"  round {len(rounds)} of {args.rounds}", file=sys.stderr, flush=True)
+                print(f"  round {len(rounds)} of {number}", file=sys.stderr, flush=True)
                 about = {"about": workload.about, "steps": workload.steps, "date": date.today().isoformat()}
                 results[name] = {**about, "versions": versions(), "rounds": rounds}
                 if args.output:

@@ -70,17 +70,25 @@ def test_a_round_tells_what_each_program_took_and_a_slow_callback_shows(tmp_path
 def test_the_command_writes_table_and_raw_data(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(overhead.WORKLOADS, "grpo-tiny", replace(TINY, kind="grpo", batch=8))
     output = tmp_path / "output"
-    command = ["overhead.py", "--rounds", "2", "--only", "grpo-tiny", "--output", str(output)]
-    monkeypatch.setattr(sys, "argv", command)
+    command = ["overhead.py", "--rounds", "1", "--only", "grpo-tiny", "--output", str(output)]
     monkeypatch.setenv("HF_DATASETS_CACHE", "")
+    monkeypatch.setattr(sys, "argv", command)
+    overhead.main()
+    (first,) = json.loads((output / "overhead.json").read_text(encoding="utf-8"))["grpo-tiny"]["rounds"]
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [*command, "--add"])
     overhead.main()
     page = capsys.readouterr().out
     assert "| grpo-tiny | a step, CPU time |" in page and "too few rounds to tell" in page
     assert (output / "overhead.md").read_text(encoding="utf-8") == page
     result = json.loads((output / "overhead.json").read_text(encoding="utf-8"))["grpo-tiny"]
-    assert len(result["rounds"]) == 2 and set(result["rounds"][0]) == {BARE, RECIPE, ALL_ON}
+    assert len(result["rounds"]) == 2 and set(result["rounds"][1]) == {BARE, RECIPE, ALL_ON}
+    assert result["rounds"][0] == first
     rows = (output / "overhead.csv").read_text(encoding="utf-8").splitlines()
     assert rows[0].startswith("training,round,program,step_cpu") and len(rows) == 1 + 2 * 3
+    monkeypatch.setitem(overhead.WORKLOADS, "grpo-tiny", replace(TINY, kind="grpo", batch=8, steps=STEPS + 1))
+    with pytest.raises(SystemExit, match=r"`--add` to grpo-tiny: its steps were 6, and are 7 now"):
+        overhead.main()
 
 
 def made_up(loss=(3.0, 2.0), norm=(1.0, 1.0), weights="a", **figures):
