@@ -255,6 +255,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a folder for overhead.md, .json and .csv")
     parser.add_argument("--add", action="store_true", help="add rounds to those that --output has of the same training")
     args = parser.parse_args()
+    if args.add and not args.output:
+        parser.error("`--add` needs `--output`, the folder of the rounds to add to")
     core = args.core
     if core is None and hasattr(os, "sched_getaffinity"):
         core = min(os.sched_getaffinity(0))

@@ -37,7 +37,8 @@ ASSUMPTIONS = (
     "the optimizer has stepped once; between steps gradients are freed",
     "DDP: buckets of the gradients' size (gradient_as_bucket_view is off in Accelerate)",
     "ZeRO (1910.02054): bf16 weights and gradients, float32 master weights and states; DeepSpeed's default bucket, and "
-    "a copy of what is in it while that is reduced; under ZeRO-3 up to 1e9 parameters stay gathered",
+    "a copy of what is in it while that is reduced; under ZeRO-3 up to 1e9 parameters stay gathered, and 5e7 are there "
+    "twice while they are gathered",
     "FSDP2: two blocks are gathered at a time, embedding and head throughout",
     f"a GPU: {GPU_OVERHEAD / GIB:g} GiB for context, libraries and fragmentation, which was not measured",
 )

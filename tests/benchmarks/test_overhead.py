@@ -91,6 +91,13 @@ def test_the_command_writes_table_and_raw_data(tmp_path, monkeypatch, capsys):
         overhead.main()
 
 
+def test_rounds_are_added_to_those_of_a_folder_only(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["overhead.py", "--add"])
+    with pytest.raises(SystemExit, match="2"):
+        overhead.main()
+    assert "`--add` needs `--output`" in capsys.readouterr().err
+
+
 def made_up(loss=(3.0, 2.0), norm=(1.0, 1.0), weights="a", **figures):
     logs = [{"step": n, "loss": one, "grad_norm": other} for n, (one, other) in enumerate(zip(loss, norm, strict=True))]
     given = {"wall": 9.0, "cpu": 9.0, "peak_bytes": 2**20, "record": {"marks": [], "logs": logs}, **figures}

@@ -104,7 +104,7 @@ def run(*words: object, programs: Path = PROGRAMS, launch: list[str] = RUN, ok: 
     if programs == PROGRAMS:
         environment["PYTHONPATH"] = str(ROOT)  # elsewhere hf_sched is not to be found but by `hf-sched run`
     command = [*launch, *map(str, words)]
-    for _ in range(3):
+    for _ in range(2):
         done = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False
         )

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Trainer, TrainingArguments
 
 from footprint import Lora, Settings, Spread, estimate, step
-from footprint.estimate import STEP
+from footprint.estimate import PASSES, REDUCTION, STEP
 from footprint.fake_model import build, load_config, nbytes, trainable, weight_bytes
 from footprint.generation import generation_bytes
 
@@ -212,6 +212,17 @@ def test_what_is_sharded_follows_the_stage(qwen):
     assert held("ZeRO-2")["weights"] == 2 * n + buffers
     assert held("ZeRO-3")["weights"] == (2 * n + buffers) // processes
     assert gradients("ZeRO-1") == 2 * n and gradients("ZeRO-2") == gradients("ZeRO-3") == 2 * n // processes
+    # DeepSpeed copies the bucket that it reduces, which here holds all gradients; ZeRO-3 makes its buffers once.
+    assert {"gradients", "DeepSpeed's bucket"} <= held("ZeRO-3").keys() and "gradients" not in held("ZeRO-2")
+    for accumulation in (1, 2):
+        found = estimate(settings.but(spread=Spread("ZeRO-2", processes), accumulation=accumulation))
+        parts = next(moment for moment in found.moments if moment.name == REDUCTION).parts
+        assert parts["DeepSpeed's bucket"] == parts["gradients being reduced"] == 2 * n
+        assert parts.get("gradients", 0) == (accumulation - 1) * (2 * n // processes)
+    in_full = estimate(settings.but(spread=Spread("ZeRO-3", processes), mixed="no"))
+    assert in_full.held["float32 master weights"] == 4 * part  # beside float32 weights, too
+    passing = next(moment for moment in in_full.moments if moment.name == PASSES).parts
+    assert passing["gathered weights"] == passing["weights being gathered"] == 4 * n
     fsdp = held("FSDP2")
     assert fsdp["weights"] == (4 * n + buffers) // processes and gradients("FSDP2") == 4 * n // processes
     parameters = trainable(build(settings, load_config(settings)))
