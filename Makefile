@@ -31,12 +31,12 @@ $(VENV)/installed-%: setup.cfg pyproject.toml constraints.txt
 # Supervised fine-tuning, then GRPO, each on two processes; evaluation; report.
 demo: $(VENV)/installed-recipes
 	rm -rf $(DEMO)
-	$(BIN)/python recipes/sorting_task.py --output_dir $(DEMO)/task
+	$(BIN)/python -m hf_sched.finetune.demo.sorting_task --output_dir $(DEMO)/task
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu_2proc.yaml recipes/sft.py --config recipes/configs/demo_sft.yaml
 	$(BIN)/accelerate launch --config_file accelerate_configs/cpu_2proc.yaml recipes/grpo.py --config recipes/configs/demo_grpo.yaml
-	$(BIN)/python recipes/evaluation.py --models $(DEMO)/task/model $(DEMO)/sft $(DEMO)/grpo \
+	$(BIN)/python -m hf_sched.finetune.evaluation.evaluate --models $(DEMO)/task/model $(DEMO)/sft $(DEMO)/grpo \
 		--data $(DEMO)/task/grpo --metric exact_answer --max_new_tokens 10 --output $(DEMO)/evaluation.json
-	$(BIN)/python recipes/report.py --runs $(DEMO)/sft $(DEMO)/grpo --evaluation $(DEMO)/evaluation.json --output $(DEMO)/report.md
+	$(BIN)/python -m hf_sched.finetune.reports.report --runs $(DEMO)/sft $(DEMO)/grpo --evaluation $(DEMO)/evaluation.json --output $(DEMO)/report.md
 
 # File by file, since what a file's tests share is made once. More than four at a time would run out of memory.
 test: $(VENV)/installed-test
@@ -88,7 +88,7 @@ $(LEARNING)/tasks: $(VENV)/installed-test
 	test -n "$(TEXT)" || { echo 'say which text to train on: make learning TEXT=file.txt'; exit 2; }
 	$(BIN)/python benchmarks/text_task.py --text $(TEXT) --output $(LEARNING)/text --seeds $(SEEDS) --train 1500
 	for seed in $(SEEDS); do \
-		$(BIN)/python recipes/sorting_task.py --output_dir $(LEARNING)/task-$$seed --seed $$seed --train 3000 && \
+		$(BIN)/python -m hf_sched.finetune.demo.sorting_task --output_dir $(LEARNING)/task-$$seed --seed $$seed --train 3000 && \
 		$(BIN)/python recipes/sft.py --config benchmarks/configs/sft.yaml --output_dir $(LEARNING)/sft-$$seed --seed $$seed \
 			--model_name_or_path $(LEARNING)/task-$$seed/model --dataset_name $(LEARNING)/task-$$seed/sft || exit 1; \
 	done

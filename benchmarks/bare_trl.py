@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from child import Program
 
 BARE, RECIPE = "TRL's script", "recipe"

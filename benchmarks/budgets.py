@@ -18,10 +18,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from budgets_report import COSINE, WSD, write_report
-from hf_sched.asked import Asked
-from hf_sched.run_config import RunConfig
 from learning import say, split_words
 from trials import Trial, Trials, recipe_words
+
+from hf_sched.plan.training_config import RunConfig
+from hf_sched.reference.named_schedule import Asked
 
 SHARES = (Fraction(1, 4), Fraction(1, 2), Fraction(1))
 SHAPE = "1-sqrt"

@@ -8,7 +8,7 @@ GPU. Beside them runs TRL's own script at the same settings (wanted: never slowe
 defaults up, settings are added one by one, to say which gave what (wanted: 1.5 times the defaults, at best). Weights
 are random unless `--model` gives some, problems made up unless `--gsm8k` does.
 
-Learning: SmolLM2-135M, as recipes/smollm2.py makes it, on GSM8K: accuracy before, after SFT and after GRPO, under four
+Learning: SmolLM2-135M, as hf_sched.finetune.demo.smollm2 makes it, on GSM8K: accuracy before, after SFT and after GRPO, under four
 schedules, with one seed.
 """
 
@@ -30,8 +30,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-
 from bare_trl import BARE, RECIPE
 from gpu_inputs import SHAPES, make_model, read_problems, write_rows
 from gpu_learning import SCHEDULES, Lesson, measure_learning
@@ -40,6 +38,7 @@ from matrix_rate import ModelCost, measure_matrix_rate, published_rate
 from measure import table_head, table_row
 from ratios import Estimate
 from recipe_runs import RunFailed
+from transformers import AutoConfig, AutoModelForCausalLM
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "liger-kernel", "flash-attn", "vllm")
 SAME, FASTER = 0.99, 1.5
@@ -56,7 +55,7 @@ def main() -> int:
     parser.add_argument("--model", nargs="+", default=[], metavar="SIZE=FOLDER", help="weights, such as 0.5b=FOLDER")
     parser.add_argument("--tokenizer", help="a folder, for random weights (default: one is trained on the problems)")
     parser.add_argument("--gsm8k", type=Path, help="a folder with train.jsonl and test.jsonl")
-    parser.add_argument("--smollm2", type=Path, help="the folder that recipes/smollm2.py has made")
+    parser.add_argument("--smollm2", type=Path, help="the folder that hf_sched.finetune.demo.smollm2 has made")
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
     parser.add_argument("--sft_steps", type=int, default=400, help="(default: %(default)s)")
     parser.add_argument("--grpo_steps", type=int, default=200, help="(default: %(default)s)")

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes"))
-
-from data import to_demonstration, to_problem  # noqa: E402
-from sorting_task import TEMPLATE  # noqa: E402
+from hf_sched.finetune.data.load import to_demonstration, to_problem  # noqa: E402
+from hf_sched.finetune.demo.sorting_task import TEMPLATE  # noqa: E402
 
 VOCABULARY = 151_936
 # Of Qwen2.5's config.json; both have 2 key-value heads and tied embeddings.

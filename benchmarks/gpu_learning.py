@@ -78,7 +78,7 @@ class Lesson:
 def measure_learning(lesson: Lesson, schedule: str, folder: Path) -> list[dict[str, Any]]:
     """Of the model, of it after SFT, and of that after GRPO: right answers with their interval, and what changed.
 
-    Each is compared with the one before, on the same problems (recipes/evaluation.py).
+    Each is compared with the one before, on the same problems (hf_sched.finetune.evaluation.evaluate).
     """
     models = [lesson.model]
     for kind in ("sft", "grpo"):
@@ -101,7 +101,7 @@ def _evaluate(lesson: Lesson, models: Sequence[Path], output: Path) -> list[dict
         "output": output,
     }
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "recipes/evaluation.py", "--models", *map(str, models), *words]
+    command = [sys.executable, "-m", "hf_sched.finetune.evaluation.evaluate", "--models", *map(str, models), *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RunFailed(f"the evaluation ended with {done.returncode}:\n{done.stderr[-1500:]}")

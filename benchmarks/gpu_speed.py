@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from bare_trl import BARE, RECIPE, training
 from child import WARM_UP, Observed, Program, run_alone
 from recipe_runs import ROOT, RunFailed

@@ -8,7 +8,6 @@ The model is about the smallest there is, on a CPU: a share of a step is nowhere
 from __future__ import annotations
 
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,10 +16,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
-
-from hf_sched.callbacks import LearningRateGuard
-from sorting_task import save_model
+from hf_sched.callbacks.guard import LearningRateGuard
+from hf_sched.finetune.demo.sorting_task import save_model
 
 STEPS, WARM_UP = 400, 50
 EVENTS = ("on_step_begin", "on_pre_optimizer_step", "on_optimizer_step")

@@ -19,10 +19,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hf_sched.asked import Asked
-from hf_sched.run_config import RunConfig
 from learning_report import write_report
 from trials import Trial, Trials, recipe_words
+
+from hf_sched.plan.training_config import RunConfig
+from hf_sched.reference.named_schedule import Asked
 
 
 def main() -> int:

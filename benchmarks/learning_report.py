@@ -12,10 +12,10 @@ from datetime import date
 from pathlib import Path
 
 from matplotlib.figure import Figure
-
-import hf_sched
 from paired_seeds import LEVEL, Compared, Estimate, Values, best_peak, compare, mean_interval, tuned
 from trials import Outcome
+
+import hf_sched
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate")
 

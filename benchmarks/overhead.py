@@ -122,7 +122,17 @@ def programs(workload: Workload, folder: Path, task: Path) -> dict[str, Program]
 
 def make_task(workload: Workload, folder: Path) -> Path:
     """The sorting task with a model of the workload's size."""
-    make = [sys.executable, "recipes/sorting_task.py", "--output_dir", str(folder), "--train", "2000", "--test", "20"]
+    make = [
+        sys.executable,
+        "-m",
+        "hf_sched.finetune.demo.sorting_task",
+        "--output_dir",
+        str(folder),
+        "--train",
+        "2000",
+        "--test",
+        "20",
+    ]
     sizes = ["--layers", str(workload.layers), "--width", str(workload.width)]
     subprocess.run([*make, *sizes], cwd=ROOT, check=True, capture_output=True)
     return folder

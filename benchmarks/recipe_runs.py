@@ -82,9 +82,11 @@ LAUNCHES = {
     "1": Launch("one process", 1),
     "2": Launch("DDP", 2, DDP),
     "4": Launch("DDP", 4, DDP),
-    "zero2": Launch("ZeRO-2", 2, "tests/launchers/zero2_cpu_2proc.yaml"),
-    "zero3": Launch("ZeRO-3", 2, "tests/launchers/zero3_cpu_2proc.yaml"),
-    "fsdp2": Launch("FSDP2", 2, "tests/launchers/fsdp2_cpu_2proc.yaml", ("tests/launchers/fsdp2_on_cpu.py",)),
+    "zero2": Launch("ZeRO-2", 2, "tests/helpers/launchers/zero2_cpu_2proc.yaml"),
+    "zero3": Launch("ZeRO-3", 2, "tests/helpers/launchers/zero3_cpu_2proc.yaml"),
+    "fsdp2": Launch(
+        "FSDP2", 2, "tests/helpers/launchers/fsdp2_cpu_2proc.yaml", ("tests/helpers/launchers/fsdp2_on_cpu.py",)
+    ),
 }
 
 
@@ -177,7 +179,15 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._whole: dict[tuple[str, str], Run] = {}
-        make = [sys.executable, "recipes/sorting_task.py", "--output_dir", str(folder / "task"), "--layers", "2"]
+        make = [
+            sys.executable,
+            "-m",
+            "hf_sched.finetune.demo.sorting_task",
+            "--output_dir",
+            str(folder / "task"),
+            "--layers",
+            "2",
+        ]
         sizes = ["--width", "32", "--train", "400", "--test", "20", "--backwards_share", "0"]
         subprocess.run([*make, *sizes], cwd=ROOT, check=True, capture_output=True)
 

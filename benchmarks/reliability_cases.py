@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hf_sched
 import recipe_runs
 from recipe_runs import LAUNCHES, PEAK, SAVE_STEPS, SCHEDULE, STEPS, WARMUP_STEPS, Run, RunFailed, Workshop
 from two_hosts import HOSTS, finish_both, network, start_on_both
+
+import hf_sched
 
 # Sums of the same numbers in another order.
 BOUND = 1e-5

@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hf_sched.asked import Asked
 from hf_sched.audit import audit
+from hf_sched.reference.named_schedule import Asked
 
 ROOT = Path(__file__).parents[1]
 RESULT = "result.json"

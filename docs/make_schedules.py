@@ -18,9 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 import hf_sched
-from hf_sched import examples, plotting, reference, registry
-from hf_sched.reference import Argument, Reference
-from hf_sched.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES
+from hf_sched.plots import figures as plotting
+from hf_sched.reference import description as reference
+from hf_sched.reference import examples
+from hf_sched.reference.description import Argument, Reference
+from hf_sched.schedules import registry
+from hf_sched.schedules.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,7 +72,9 @@ def page() -> str:
 def catalogue() -> list[str]:
     """The names of the catalogue, in the order of its functions."""
     functions: dict[str, Any] = {name: registry.entry(name).build_phases for name in hf_sched.available()}
-    lines = {name: f.__code__.co_firstlineno for name, f in functions.items() if f.__module__ == "hf_sched.catalog"}
+    lines = {
+        name: f.__code__.co_firstlineno for name, f in functions.items() if f.__module__ == "hf_sched.schedules.catalog"
+    }
     return sorted(lines, key=lines.__getitem__)
 
 

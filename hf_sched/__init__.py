@@ -5,23 +5,23 @@ Importing this package is all it takes: its schedules are then values of `lr_sch
 
 from typing import TYPE_CHECKING, Any
 
-from hf_sched import catalog as _catalog  # noqa: F401  (registers the schedules)
-from hf_sched import diffusers_hook as _diffusers_hook
-from hf_sched import transformers_hook as _transformers_hook
 from hf_sched._version import __version__
-from hf_sched.arguments import Count, Duration, Epochs, EpochsUnknown, Period, Positive, Rate, Ratio
-from hf_sched.branching import anneal_from
-from hf_sched.language import GRAMMAR
-from hf_sched.phases import FLOOR, PEAK, Level, Outline, Phase, decay, hold, restart, warmup
-from hf_sched.recommend import Recommendation, recommend
-from hf_sched.registry import available, build, register
-from hf_sched.schedule import Schedule, Segment
+from hf_sched.integrations import diffusers as _diffusers_hook
+from hf_sched.integrations import transformers as _transformers_hook
+from hf_sched.scheduler.anneal import anneal_from
+from hf_sched.schedules import catalog as _catalog  # noqa: F401  (registers the schedules)
+from hf_sched.schedules.phase_parser import GRAMMAR
+from hf_sched.schedules.phases import FLOOR, PEAK, Level, Outline, Phase, decay, hold, restart, warmup
+from hf_sched.schedules.recommend import Recommendation, recommend
+from hf_sched.schedules.registry import available, build, register
+from hf_sched.schedules.schedule import Schedule, Segment
+from hf_sched.schedules.validation import Count, Duration, Epochs, EpochsUnknown, Period, Positive, Rate, Ratio
 
 if TYPE_CHECKING:
-    from hf_sched.accelerate_loop import prepare_scheduler
-    from hf_sched.live_control import LiveControl
-    from hf_sched.lr_log import LearningRateLog
-    from hf_sched.scheduler import ScheduleLR, get_scheduler
+    from hf_sched.callbacks.learning_rate_log import LearningRateLog
+    from hf_sched.callbacks.live_cooldown import LiveControl
+    from hf_sched.integrations.accelerate import prepare_scheduler
+    from hf_sched.scheduler.schedule_lr import ScheduleLR, get_scheduler
 
 __all__ = [
     "FLOOR",
@@ -65,19 +65,19 @@ _diffusers_hook.install()
 def __getattr__(name: str) -> Any:
     # These need torch, which takes seconds to import: they are loaded when first used.
     if name in ("ScheduleLR", "get_scheduler"):
-        from hf_sched import scheduler
+        from hf_sched.scheduler import schedule_lr as scheduler
 
         return getattr(scheduler, name)
     if name == "prepare_scheduler":
-        from hf_sched.accelerate_loop import prepare_scheduler
+        from hf_sched.integrations.accelerate import prepare_scheduler
 
         return prepare_scheduler
     if name == "LearningRateLog":
-        from hf_sched.lr_log import LearningRateLog
+        from hf_sched.callbacks.learning_rate_log import LearningRateLog
 
         return LearningRateLog
     if name == "LiveControl":
-        from hf_sched.live_control import LiveControl
+        from hf_sched.callbacks.live_cooldown import LiveControl
 
         return LiveControl
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before torch is imported, and for child processes, too: tiny models are slower on many threads than on one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
+from tests.helpers.recipes import run_recipe, task  # noqa: F401  (fixtures)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Trainings in processes of their own first: the files that take longest, so that no core waits for the last."""
-    items.sort(key=lambda item: "recipes" not in item.path.parts)
+    items.sort(key=lambda item: "finetune" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of a few thousand random weights, and its tokenizer."""
-    from sorting_task import save_model
+    from hf_sched.finetune.demo.sorting_task import save_model
 
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, layers=1, width=16, seed=0)

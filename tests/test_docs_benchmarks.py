@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 import budgets_report
 import learning_report
+import pytest
 from paired_seeds import compare
 
 DOCS = Path(__file__).parents[1] / "docs"

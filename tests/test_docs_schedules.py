@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 import hf_sched
-from hf_sched import examples, reference
-from hf_sched.shapes import FORMS
+from hf_sched.reference import description as reference
+from hf_sched.reference import examples
+from hf_sched.schedules.shapes import FORMS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -95,7 +96,7 @@ def test_a_docstring_follows_the_format(name):
     for field in ("formula", "source", "example"):
         assert getattr(of, field), f"{name}: the docstring needs a line `{field.title()}: ...`"
     stray = re.search(r"^[A-Z]\w*( \w+)?:(?= )", of.text, flags=re.MULTILINE)
-    assert not stray, f"{name}: `{stray.group()}` is no field of hf_sched.reference: is it misspelt?"
+    assert not stray, f"{name}: `{stray.group()}` is no field of hf_sched.reference.description: is it misspelt?"
     told = f"{of.summary} {of.formula} {of.text}"
     untold = [a.name for a in of.arguments if not re.search(rf"\b{a.name}\b", told)]
     untold = [argument for argument in untold if argument not in ("floor_ratio", "min_lr")]

@@ -83,7 +83,7 @@ def test_its_rewards_are_rewards(tmp_path, monkeypatch):
     (tmp_path / "my_rewards.py").write_text(
         "def brevity(completions, **kwargs):\n    return [0.0 for _ in completions]\n"
     )
-    from rewards import load_rewards
+    from hf_sched.finetune.rewards import load_rewards
 
     found = []
     for asked in map(yaml.safe_load, blocks("yaml")):

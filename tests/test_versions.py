@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from hf_sched.transformers_hook import SUPPORTED
+from hf_sched.integrations.transformers import SUPPORTED
 
 ROOT = Path(__file__).parents[1]
 # Older ones come with CUDA alone, see constraints-oldest.txt.

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched import registry
 from hf_sched.audit.run_plan import Plan, share_text
+from hf_sched.schedules import registry
 
 Array = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]

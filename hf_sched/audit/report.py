@@ -156,7 +156,7 @@ class AuditReport:
 
     def picture(self, path: str | Path) -> None:
         """Write a picture of plan and run, a panel for each kind of parameter groups (four at most)."""
-        from hf_sched import plotting
+        from hf_sched.plots import figures as plotting
 
         shown = self.comparisons[:4]
         figure, axes = plotting.new_figure(len(shown))

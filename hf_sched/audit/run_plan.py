@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched import registry
 from hf_sched.audit.run_record import LEARNING_RATES, Inert, read_json, read_learning_rates, read_pickle
-from hf_sched.builtin import BUILTIN, Run
-from hf_sched.checkpoint_state import read_state
-from hf_sched.cooldown import DONE
-from hf_sched.course import Cooldown, Course
-from hf_sched.resume import Saved, resumed, take_on_resume
-from hf_sched.run_config import RunConfig
-from hf_sched.schedule import Schedule
+from hf_sched.callbacks.cooldown import DONE
+from hf_sched.integrations.builtin_schedules import BUILTIN, Run
+from hf_sched.plan.training_config import RunConfig
+from hf_sched.scheduler.checkpoint_state import read_state
+from hf_sched.scheduler.group_schedule import Cooldown, Course
+from hf_sched.scheduler.resume import Saved, resumed, take_on_resume
+from hf_sched.schedules import registry
+from hf_sched.schedules.schedule import Schedule
 
 Array = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from hf_sched.arguments import Whole
 from hf_sched.check.finding import Finding
-from hf_sched.run_config import RunConfig
+from hf_sched.plan.training_config import RunConfig
+from hf_sched.schedules.validation import Whole
 
 __all__ = ["CheckReport", "Finding", "check"]
 
@@ -20,7 +20,7 @@ class CheckReport:
 
     source: str
     kind: str
-    """The kind of trainer it was checked for, one of `hf_sched.run_config.KINDS`."""
+    """The kind of trainer it was checked for, one of `hf_sched.plan.training_config.KINDS`."""
     findings: tuple[Finding, ...]
     """In the order of the file."""
     not_judged: tuple[str, ...] = ()

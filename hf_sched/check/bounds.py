@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hf_sched.arguments import Number, Whole
 from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
+from hf_sched.schedules.validation import Number, Whole
 
 _POSITIVE = Number(0, above_low=True)
 _SHARE = Number(0, 1, above_low=True)

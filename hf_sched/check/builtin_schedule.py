@@ -9,11 +9,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_sched.arguments import did_you_mean
 from hf_sched.check.finding import Finding
 from hf_sched.check.horizon import Horizon
 from hf_sched.check.subject import Subject
 from hf_sched.check.values import judge
+from hf_sched.schedules.validation import did_you_mean
 
 _FROM_THE_TRAINER = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "verbose")
 _SOME_STEPS = 1000

@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hf_sched.arguments import did_you_mean
 from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
+from hf_sched.schedules.validation import did_you_mean
 
 # Declared as text, and refused only when the first batch is there: what they may be is read from TRL's trainers.
 _COMPARED_IN_CODE = (

@@ -7,10 +7,10 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from hf_sched import registry
 from hf_sched.check.subject import Subject
 from hf_sched.plan import plan
 from hf_sched.plan.world_size import LAUNCH_KEYS
+from hf_sched.schedules import registry
 
 # They do not change the length, and a plan refuses what this check reports by itself.
 _OF_THE_SCHEDULE = ("lr_scheduler_type", "lr_scheduler_kwargs", "learning_rate", "warmup_steps")

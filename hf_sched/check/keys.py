@@ -10,8 +10,8 @@ from typing import Any
 from hf_sched.check.finding import Finding
 from hf_sched.check.renamed import ELSEWHERE, moved
 from hf_sched.check.subject import Subject, kinds_with
+from hf_sched.plan.training_config import RECIPE_KEYS
 from hf_sched.plan.world_size import LAUNCH_KEYS
-from hf_sched.run_config import RECIPE_KEYS
 
 # TRL's parser takes it and sets these environment variables.
 _OF_THE_PARSER = ("env",)

@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_sched import registry
-from hf_sched.arguments import EpochsUnknown
 from hf_sched.check.builtin_schedule import check_builtin, named_in
 from hf_sched.check.finding import Finding
 from hf_sched.check.horizon import Horizon
 from hf_sched.check.subject import Subject
-from hf_sched.resume import OnResume
+from hf_sched.scheduler.resume import OnResume
+from hf_sched.schedules import registry
+from hf_sched.schedules.validation import EpochsUnknown
 
 
 def check_schedule(subject: Subject, horizon: Horizon) -> Iterator[Finding]:

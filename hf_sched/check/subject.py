@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_sched.check.finding import Finding, Severity
 from hf_sched.check.positions import Positions
-from hf_sched.run_config import KINDS, SCRIPT_ARGUMENTS, TRAINING_ARGUMENTS, RunConfig
+from hf_sched.plan.training_config import KINDS, SCRIPT_ARGUMENTS, TRAINING_ARGUMENTS, RunConfig
 
 # Scripts of TRL that take more than `ScriptArguments`.
 _OWN_SCRIPTS = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_sched.cli.output import console, print_json, writing_a_picture
-from hf_sched.run_config import KINDS
+from hf_sched.plan.training_config import KINDS
 
 if TYPE_CHECKING:
     from hf_sched.audit import AuditReport
@@ -66,7 +66,7 @@ def _check(
     path: str, kind: str | None, dataset_size: int | None, world_size: int | None, allow: tuple[str, ...]
 ) -> CheckReport:
     from hf_sched.check import check
-    from hf_sched.run_config import RunConfig
+    from hf_sched.plan.training_config import RunConfig
 
     config = RunConfig.read(path, kind)
     return check(config, dataset_size=dataset_size, world_size=world_size, allow=allow)

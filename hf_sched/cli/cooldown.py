@@ -24,7 +24,7 @@ def cooldown(run: Path, duration: str, shape: str, floor_ratio: float | None, mi
     RUN is its `output_dir`. It must be at a constant rate under a schedule of hf_sched (wsd, phases in a hold). From
     its next log line on the learning rate falls to the floor, and the run ends there, as one that is through.
     """
-    from hf_sched.cooldown import REFUSED, Request, ask
+    from hf_sched.callbacks.cooldown import REFUSED, Request, ask
 
     given = {"duration": duration, "shape": shape, "floor_ratio": floor_ratio, "min_lr": min_lr}
     told = ask(run, Request.read(given))

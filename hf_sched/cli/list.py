@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from hf_sched import registry
-from hf_sched.builtin import BUILTIN
 from hf_sched.cli.output import console, print_json
-from hf_sched.reference import describe
+from hf_sched.integrations.builtin_schedules import BUILTIN
+from hf_sched.reference.description import describe
+from hf_sched.schedules import registry
 
 
 @click.command("list", short_help="List all schedules, a line each.")
@@ -32,4 +32,4 @@ def list_schedules(json: bool) -> None:
 def _whose(name: str) -> str:
     if name in BUILTIN:
         return "transformers"
-    return "hf_sched" if registry.entry(name).build_phases.__module__ == "hf_sched.catalog" else "yours"
+    return "hf_sched" if registry.entry(name).build_phases.__module__ == "hf_sched.schedules.catalog" else "yours"

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from hf_sched.arguments import refuse
+from hf_sched.schedules.validation import refuse
 
 
 def console() -> Console:

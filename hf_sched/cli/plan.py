@@ -6,8 +6,8 @@ import click
 
 from hf_sched.cli.output import console, print_json
 from hf_sched.plan import plan
-from hf_sched.plan.printed import print_plan
-from hf_sched.run_config import KINDS, RunConfig
+from hf_sched.plan.printout import print_plan
+from hf_sched.plan.training_config import KINDS, RunConfig
 
 
 @click.command("plan", short_help="Say what a run will do, before it runs.")

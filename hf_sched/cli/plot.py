@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from hf_sched.arguments import DurationReader, Number, as_steps
-from hf_sched.asked import Asked, Played
 from hf_sched.cli.output import console, writing_a_picture
+from hf_sched.reference.named_schedule import Asked, Played
+from hf_sched.schedules.validation import DurationReader, Number, as_steps
 
 STEPS = 1000
 
@@ -46,13 +46,13 @@ def plot(
         raise ValueError("a file has learning rates, the others only shares of a peak: give their peak by `--lr`")
     curves = _with_labels(played)
     if output is None:
-        from hf_sched.terminal_plot import draw
+        from hf_sched.plots.terminal import draw
 
         out = console()
         out.print(draw(curves, width=min(out.width, 100), height=18))
         return
     with writing_a_picture("--output", output):
-        from hf_sched.plotting import save_schedules
+        from hf_sched.plots.figures import save_schedules
 
         ylabel = "learning rate" if absolute else "learning rate / peak"
         save_schedules(curves, [one.schedule for one in played], output, ylabel=ylabel)
@@ -77,7 +77,7 @@ def _play(text: str, steps: int | None, warmup: str, lr: float | None) -> Played
 
 def _play_file(path: str, steps: int | None, dataset_size: int | None, world_size: int | None) -> Played:
     from hf_sched.plan import plan
-    from hf_sched.run_config import RunConfig
+    from hf_sched.plan.training_config import RunConfig
 
     config = RunConfig.read(path)
     if steps is not None:

@@ -26,7 +26,7 @@ def run(command: tuple[str, ...], modules: tuple[str, ...]) -> None:
 
     hf-sched run trl sft --lr_scheduler_type cosine_floor ...
     """
-    from hf_sched.run import NotStarted, start
+    from hf_sched.integrations.launcher import NotStarted, start
 
     try:
         start(command, modules)

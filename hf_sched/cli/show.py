@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from hf_sched import examples
-from hf_sched.asked import Asked
 from hf_sched.cli.output import console, print_json
-from hf_sched.reference import Reference, describe
-from hf_sched.terminal_plot import draw
+from hf_sched.plots.terminal import draw
+from hf_sched.reference import examples
+from hf_sched.reference.description import Reference, describe
+from hf_sched.reference.named_schedule import Asked
 
 
 @click.command(short_help="Show all there is to say of a schedule.")

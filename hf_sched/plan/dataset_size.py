@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_sched.arguments import Whole, did_you_mean
-from hf_sched.run_config import RunConfig
+from hf_sched.plan.training_config import RunConfig
+from hf_sched.schedules.validation import Whole, did_you_mean
 
 # The files that recipes/data.py takes, and what `datasets` calls their form.
 _LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hf_sched.arguments import Whole
 from hf_sched.plan.run_length import Batching, RunLength
-from hf_sched.run_config import RunConfig
+from hf_sched.plan.training_config import RunConfig
+from hf_sched.schedules.validation import Whole
 
 GENERATING = ("grpo", "rloo")
 

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched import registry
-from hf_sched.arguments import EpochsUnknown, Flag, Number, Whole, did_you_mean, refuse
 from hf_sched.plan.dataset_size import DatasetSize, find_dataset_size
 from hf_sched.plan.generations import GENERATING, Generations
 from hf_sched.plan.run_events import Events, events
 from hf_sched.plan.run_length import Batching, RunLength
+from hf_sched.plan.training_config import RECIPE_KEYS, RunConfig
 from hf_sched.plan.world_size import LAUNCH_KEYS, WorldSize, find_world_size
-from hf_sched.resume import take_on_resume
-from hf_sched.run_config import RECIPE_KEYS, RunConfig
-from hf_sched.schedule import Schedule
+from hf_sched.scheduler.resume import take_on_resume
+from hf_sched.schedules import registry
+from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.validation import EpochsUnknown, Flag, Number, Whole, did_you_mean, refuse
 
 Array = npt.NDArray[np.float64]
 
@@ -197,7 +197,7 @@ def _with_cooldown(config: RunConfig) -> tuple[RunConfig, int, list[str]]:
     checkpoint = config.given.get("anneal_from")
     if checkpoint is None:
         return config, 0, []
-    from hf_sched.branching import anneal_from
+    from hf_sched.scheduler.anneal import anneal_from
 
     kwargs = _kwargs(config)
     floors = {name: kwargs[name] for name in ("floor_ratio", "min_lr") if kwargs.get(name) is not None}
@@ -322,7 +322,7 @@ def _curve(
 ) -> tuple[Schedule | None, Array | None]:
     total = length.num_training_steps
     if name not in registry.available():
-        from hf_sched import builtin
+        from hf_sched.integrations import builtin_schedules as builtin
 
         curve: Array | None = builtin.curve(
             name, num_training_steps=total, num_warmup_steps=warmup, peak=peak, **arguments

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-from hf_sched.arguments import Number, OneOf, Reader
 from hf_sched.plan.run_length import RunLength
-from hf_sched.run_config import RunConfig
+from hf_sched.plan.training_config import RunConfig
+from hf_sched.schedules.validation import Number, OneOf, Reader
 
 
 @dataclass(frozen=True)

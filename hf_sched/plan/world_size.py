@@ -8,8 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hf_sched.arguments import Whole
-from hf_sched.run_config import KINDS, RunConfig
+from hf_sched.plan.training_config import KINDS, RunConfig
+from hf_sched.schedules.validation import Whole
 
 # Arguments of the launcher that the command `trl` takes from its YAML file.
 LAUNCH_KEYS = ("accelerate_config", "num_processes")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-
-from sorting_task import save_data, save_model
 from text_task import read_text
+
+from hf_sched.finetune.demo.sorting_task import save_data, save_model
 
 ROOT = Path(__file__).parents[2]
 SCHEDULES = ["linear", "cosine_floor:floor_ratio=0.1"]

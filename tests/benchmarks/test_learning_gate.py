@@ -44,7 +44,7 @@ def evaluations(folder: Path, key: str) -> list[float]:
 @pytest.fixture(scope="module")
 def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gate")
-    run("recipes/sorting_task.py", "--output_dir", folder, "--train", "3000")
+    run("-m", "hf_sched.finetune.demo.sorting_task", "--output_dir", folder, "--train", "3000")
     return folder
 
 

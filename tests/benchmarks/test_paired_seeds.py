@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
-
 from paired_seeds import best_peak, compare, holm, mean_interval, paired_t, tuned
+from scipy import stats
 
 SEEDS = range(5)
 

@@ -47,7 +47,7 @@ OF_TRL = {
 @pytest.fixture(scope="session")
 def task(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     """The embedded task in the forms that the programs read."""
-    from sorting_task import save_data
+    from hf_sched.finetune.demo.sorting_task import save_data
 
     folder = tmp_path_factory.mktemp("task")
     (folder / "model").symlink_to(model_path)
@@ -181,7 +181,7 @@ def test_a_plain_trainer_under_torchrun(task, tmp_path, as_module):
     script = tmp_path / "train.py"
     script.write_text(TRAINER)
     torchrun = [PROGRAMS / "torchrun", "--nproc_per_node", 2, "--master_port", free_port()]
-    launch, module = ([], ["-m", "hf_sched.run"]) if as_module else (RUN, [])
+    launch, module = ([], ["-m", "hf_sched.integrations.launcher"]) if as_module else (RUN, [])
     words = [script, task / "model", *flags(output_dir=tmp_path / "run", **ARGUMENTS)]
     output = run(*torchrun, *module, *words, launch=launch)
     assert logged(tmp_path / "run") == curve()
@@ -191,7 +191,7 @@ def test_a_plain_trainer_under_torchrun(task, tmp_path, as_module):
 @pytest.mark.slow
 def test_a_module_under_accelerate_launch(task, tmp_path):
     launcher = ["--config_file", "accelerate_configs/cpu_2proc.yaml", "--main_process_port", free_port()]
-    module = ["-m", "hf_sched.run", "-m", "trl.scripts.sft"]
+    module = ["-m", "hf_sched.integrations.launcher", "-m", "trl.scripts.sft"]
     # Not `accelerate launch`: its program imports timm, if there is one, which needs torchvision.
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     run(*launcher, *module, *of_trl("sft", task, tmp_path), launch=launch)

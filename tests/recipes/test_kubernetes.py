@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import COMMON, ROOT, SFT, Finished
 from kubeflow_trainer_api.models.trainer_v1alpha1_train_job import TrainerV1alpha1TrainJob
 from kubeflow_trainer_api.models.trainer_v1alpha1_training_runtime import TrainerV1alpha1TrainingRuntime
 
 import hf_sched
+from tests.helpers.recipes import COMMON, ROOT, SFT, Finished
 
 FOLDER = ROOT / "recipes" / "kubernetes"
 MODELS = {"TrainJob": TrainerV1alpha1TrainJob, "TrainingRuntime": TrainerV1alpha1TrainingRuntime}

@@ -17,12 +17,12 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from click.testing import CliRunner
-from conftest import ROOT
-from slurm_job import Job
 from trl.scripts.vllm_serve import make_parser
 
-import config
 from hf_sched.cli import app
+from hf_sched.finetune import config
+from tests.helpers.recipes import ROOT
+from tests.helpers.slurm_job import Job
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 HEADED = [
@@ -215,7 +215,7 @@ def test_the_commands_are_found():
         ("recipes/slurm/train.slurm", "sbatch", 2),
         ("recipes/kubernetes/train.yaml", "kubectl", 3),
         ("recipes/configs/smollm2_gsm8k_sft.yaml", "python", 1),
-        ("recipes/report.py", "python", 3),
+        ("-m", "hf_sched.finetune.reports.report", "python", 3),
         ("recipes/sft.py", "accelerate", 1),
     ]:
         assert found.count((file, command)) >= times, (file, command)
@@ -233,10 +233,10 @@ SOUND = "accelerate launch --config_file accelerate_configs/ddp.yaml recipes/sft
         SOUND.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("ddp", "dpp"),
         SOUND.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("recipes/sft", "recipes/stf"),
         SOUND.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("--config_file", "--num_machine_s 2 --config_file"),
-        "python recipes/report.py --run_s runs/demo/sft",
+        "python -m hf_sched.finetune.reports.report --run_s runs/demo/sft",
         "python recipes/reports.py --runs runs/demo/sft",
-        "python recipes/merge.py --adapter runs/demo/sft",
-        "python recipes/memory.py --config recipes/configs/demo_sft.yaml --gpu_memori 80GB",
+        "python -m hf_sched.finetune.merge --adapter runs/demo/sft",
+        "python -m hf_sched.finetune.memory.command --config recipes/configs/demo_sft.yaml --gpu_memori 80GB",
         "python benchmarks/guard.py --quick",
         "hf-sched plan recipes/configs/demo_sft.yaml --dataset-sise 7473",
         "hf-sched plann recipes/configs/demo_sft.yaml",

@@ -1,4 +1,4 @@
-"""recipes/slurm/train.slurm under a stub of Slurm that runs every node on this machine (tests/launchers/slurm)."""
+"""recipes/slurm/train.slurm under a stub of Slurm that runs every node on this machine (tests/helpers/launchers/slurm)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import COMMON, ROOT, SFT, Finished
-from slurm_job import NODES, SCRIPT, STUBS, Job
 
 import hf_sched
-from provenance import read_provenance
+from hf_sched.finetune.provenance import read_provenance
+from tests.helpers.recipes import COMMON, ROOT, SFT, Finished
+from tests.helpers.slurm_job import NODES, SCRIPT, STUBS, Job
 
 DDP = ["accelerate_configs/ddp.yaml", "recipes/sft.py"]
 

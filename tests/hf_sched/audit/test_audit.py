@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from test_callbacks import make, two_groups
-from test_trainer import PEAK, STEPS, WARMUP
+from tests.hf_sched.callbacks.test_guard import make, two_groups
+from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
 from transformers import Trainer, TrainerCallback
 
 import hf_sched
-from hf_sched import registry
 from hf_sched.audit import audit
 from hf_sched.audit.run_record import LEARNING_RATES
+from hf_sched.schedules import registry
 
 COSINE = {"lr_scheduler_type": "cosine"}
 OURS = {"lr_scheduler_type": "cosine_floor"}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from findings import assert_error, find, refused, report, report_of_text
 
 from hf_sched.check.renamed import DEPRECATED, ELSEWHERE, RENAMED, Moved, moved
 from hf_sched.check.subject import Subject, arguments_of
-from hf_sched.run_config import KINDS, RunConfig
+from hf_sched.plan.training_config import KINDS, RunConfig
+from tests.helpers.findings import assert_error, find, refused, report, report_of_text
 
 # What each is written as now, and taken by the installed version.
 NOW = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from findings import assert_error, find, refused, report, report_of_text
 
 from hf_sched.check import check
-from hf_sched.run_config import RunConfig
+from hf_sched.plan.training_config import RunConfig
+from tests.helpers.findings import assert_error, find, refused, report, report_of_text
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))

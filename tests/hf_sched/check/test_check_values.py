@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from findings import assert_error, find, refused, report, report_of_text
 
 from hf_sched.check.bounds import BOUNDS
 from hf_sched.check.choices import words_compared
 from hf_sched.check.subject import arguments_of
 from hf_sched.check.values import ALSO_TAKEN, scientific
-from hf_sched.run_config import KINDS
+from hf_sched.plan.training_config import KINDS
+from tests.helpers.findings import assert_error, find, refused, report, report_of_text
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from test_live_control import COOLED, WSD, Tell, curve
-from test_live_control import run as train
+from tests.hf_sched.callbacks.test_live_cooldown import COOLED, WSD, Tell, curve
+from tests.hf_sched.callbacks.test_live_cooldown import run as train
 
-from hf_sched import live_control
+from hf_sched.callbacks import live_cooldown as live_control
+from hf_sched.callbacks.cooldown import REQUEST, STATUS
 from hf_sched.cli import app
-from hf_sched.cooldown import REQUEST, STATUS
 
 
 @pytest.fixture(autouse=True)

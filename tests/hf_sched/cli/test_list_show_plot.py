@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 import hf_sched
-from hf_sched.builtin import BUILTIN
 from hf_sched.cli import app
+from hf_sched.integrations.builtin_schedules import BUILTIN
 
 
 def run(*words: str) -> Result:

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hf_sched.plan import Plan, plan
-from hf_sched.run_config import RunConfig
+from hf_sched.plan.training_config import RunConfig
 
 ROOT = Path(__file__).parents[3]
 CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1, "seed": 0, "save_strategy": "no"}
@@ -117,7 +117,7 @@ TRAINED = [name for name in CASES if name.startswith("train_")]
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     """The cases as files, and data for them."""
-    from sorting_task import save_data
+    from hf_sched.finetune.demo.sorting_task import save_data
 
     folder = tmp_path_factory.mktemp("plan")
     save_data(folder, train=41, test=4, backwards_share=0.0, seed=0)
@@ -145,7 +145,7 @@ def observe(folder: Path, launcher: list[str], processes: int) -> dict[str, Any]
         output = str(folder / f"{name}_{processes}")
         path.write_text(path.read_text().split("output_dir")[0] + f"output_dir: {output}\n")
     done = subprocess.run(
-        [*launcher, "tests/launchers/observed_runs.py", str(folder)],
+        [*launcher, "tests/helpers/launchers/observed_runs.py", str(folder)],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,

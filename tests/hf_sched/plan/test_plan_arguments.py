@@ -14,8 +14,8 @@ import yaml
 import hf_sched
 from hf_sched.plan import plan
 from hf_sched.plan.dataset_size import find_dataset_size
+from hf_sched.plan.training_config import RunConfig
 from hf_sched.plan.world_size import find_world_size
-from hf_sched.run_config import RunConfig
 
 SFT = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_length": 64}
 GRPO = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "num_generations": 4}

@@ -1,0 +1,1 @@
+"""Trainer callbacks: the guard, the learning-rate log and the live cooldown."""

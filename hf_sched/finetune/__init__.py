@@ -1,0 +1,1 @@
+"""The fine-tuning pipeline behind `recipes/`. It needs the `recipes` extra."""

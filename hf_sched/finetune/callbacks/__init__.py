@@ -1,0 +1,1 @@
+"""Trainer callbacks of the recipes: preemption, divergence, peer failure, progress and GRPO diagnostics."""

@@ -1,0 +1,1 @@
+"""Small models and datasets that need no download."""

@@ -1,0 +1,1 @@
+"""Measures models on held-out problems and compares them."""

@@ -1,0 +1,169 @@
+"""From completions to figures: the share of right answers, pass@k, and two models compared on the same problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from hf_sched.finetune.evaluation.generation_cache import Completion
+from hf_sched.finetune.evaluation.statistics import (
+    LEVEL,
+    RESAMPLES,
+    bootstrap,
+    bootstrap_difference,
+    difference,
+    mcnemar,
+    pass_at_k,
+    wilson,
+)
+from hf_sched.finetune.rewards import Reward
+
+Problem = dict[str, Any]
+Result = dict[str, Any]
+
+GREEDY_METHOD = f"Wilson score, {LEVEL:.0%}"
+SAMPLED_METHOD = f"percentile bootstrap over problems, {LEVEL:.0%}, {RESAMPLES} resamples"
+PAIRED_METHOD = f"paired, from the interval of each and their correlation (Newcombe 1998, method 10), {LEVEL:.0%}"
+ESTIMATOR = "mean over problems of 1 - C(n-c, k) / C(n, k) for c right of n samples (Chen et al. 2021)"
+
+
+def judge(completions: Sequence[str], problems: Sequence[Problem], metric: Reward) -> list[bool | None]:
+    """Whether each is right: the metric gives it 1 or more. None where it has no verdict, which counts as wrong."""
+    columns = {name: [problem[name] for problem in problems] for name in problems[0] if name != "prompt"}
+    chat = not isinstance(problems[0]["prompt"], str)
+    given = [[{"role": "assistant", "content": text}] if chat else text for text in completions]
+    prompts = [problem["prompt"] for problem in problems]
+    scores = metric(completions=given, prompts=prompts, **columns)
+    return [None if score is None else score >= 1 for score in scores]
+
+
+def score_greedy(completions: Sequence[Completion], problems: Sequence[Problem], metric: Reward) -> Result:
+    """The share of right answers with its interval, and every problem with its completion."""
+    verdicts = judge([completion.text for completion in completions], problems, metric)
+    rows = [
+        {
+            "prompt": problem["prompt"],
+            "answer": problem.get("answer"),
+            "completion": completion.text,
+            "right": bool(verdict),
+        }
+        for problem, completion, verdict in zip(problems, completions, verdicts, strict=True)
+    ]
+    right = sum(row["right"] for row in rows)
+    return {
+        "exact_match": right / len(rows),
+        "right": right,
+        "problems": len(rows),
+        "interval": wilson(right, len(rows)),
+        "interval_method": GREEDY_METHOD,
+        **_notes(completions, verdicts),
+        "completions": rows,
+    }
+
+
+def score_sampled(
+    completions: Sequence[Sequence[Completion]], problems: Sequence[Problem], metric: Reward, ks: Sequence[int]
+) -> Result:
+    """pass@k for each k with its interval; `completions` are the samples of each problem."""
+    samples = len(completions[0])
+    flat = [completion for of_problem in completions for completion in of_problem]
+    repeated = [problem for problem in problems for _ in range(samples)]
+    verdicts = judge([completion.text for completion in flat], repeated, metric)
+    right = [sum(map(bool, verdicts[start : start + samples])) for start in range(0, len(flat), samples)]
+    passed = {}
+    for k in ks:
+        values = [pass_at_k(samples, one, k) for one in right]
+        passed[str(k)] = {"value": fmean(values), "interval": bootstrap(values)}
+    return {
+        "samples": samples,
+        "pass_at": passed,
+        "estimator": ESTIMATOR,
+        "interval_method": SAMPLED_METHOD,
+        **_notes(flat, verdicts),
+        "right_of_each_problem": right,
+    }
+
+
+def compare(before: Result, after: Result, name: str) -> Result:
+    """The second of two models against the first, `name`, problem by problem."""
+    first, second = ([row["right"] for row in result["completions"]] for result in (before, after))
+    gained = sum(new and not old for old, new in zip(first, second, strict=True))
+    lost = sum(old and not new for old, new in zip(first, second, strict=True))
+    p = mcnemar(gained, lost)
+    compared = {
+        "with": name,
+        "difference": fmean(second) - fmean(first),
+        "interval": difference(first, second, before["interval"], after["interval"]),
+        "interval_method": PAIRED_METHOD,
+        "gained": gained,
+        "lost": lost,
+        "mcnemar_p": p,
+    }
+    compared["verdict"] = _verdict(compared, p < 1 - LEVEL)
+    ours, theirs = after.get("sampled"), before.get("sampled")
+    if ours and theirs:
+        compared["pass_at"] = {k: _compare_pass_at(int(k), theirs, ours) for k in ours["pass_at"]}
+    return compared
+
+
+def describe(name: str, result: Result) -> list[str]:
+    """A model's figures, a line each."""
+    share = f"{result['exact_match']:.1%} ({_span(result['interval'])})"
+    lines = [f"{name}: {result['right']} of {result['problems']} right, {share}{_told(result, result['problems'])}"]
+    if sampled := result.get("sampled"):
+        rates = ", ".join(
+            f"pass@{k} {one['value']:.1%} ({_span(one['interval'])})" for k, one in sampled["pass_at"].items()
+        )
+        total = result["problems"] * sampled["samples"]
+        lines.append(f"  {sampled['samples']} samples a problem: {rates}{_told(sampled, total)}")
+    if compared := result.get("compared"):
+        lines.append(f"  against {compared['with']}: {describe_difference(compared)}")
+        for k, one in compared.get("pass_at", {}).items():
+            lines.append(f"  pass@{k}: {describe_points(one)}")
+    return lines
+
+
+def describe_difference(compared: Result) -> str:
+    """A comparison in a line."""
+    changed = f"{compared['gained']} gained, {compared['lost']} lost, McNemar p = {compared['mcnemar_p']:.2g}"
+    return f"{_points(compared)}; {changed}: {compared['verdict']}"
+
+
+def describe_points(compared: Result) -> str:
+    """A comparison of pass@k, in short."""
+    return f"{_points(compared)}: {compared['verdict']}"
+
+
+def _compare_pass_at(k: int, before: Result, after: Result) -> Result:
+    first, second = (
+        [pass_at_k(one["samples"], right, k) for right in one["right_of_each_problem"]] for one in (before, after)
+    )
+    compared = {"difference": fmean(second) - fmean(first), "interval": bootstrap_difference(first, second)}
+    return {**compared, "interval_method": SAMPLED_METHOD, "verdict": _verdict(compared)}
+
+
+def _verdict(compared: Result, significant: bool = True) -> str:
+    low, high = compared["interval"]
+    if not significant or low <= 0 <= high:
+        return "no difference shown"
+    return "better" if low > 0 else "worse"
+
+
+def _notes(completions: Sequence[Completion], verdicts: Sequence[bool | None]) -> Result:
+    """What an honest reader of the figures asks next."""
+    return {"cut_off": sum(not one.ended for one in completions), "no_verdict": sum(one is None for one in verdicts)}
+
+
+def _told(result: Result, total: int) -> str:
+    told = f"; {result['cut_off']} of {total} cut off at max_new_tokens" if result["cut_off"] else ""
+    return told + (f"; the metric had no verdict on {result['no_verdict']}" if result["no_verdict"] else "")
+
+
+def _span(interval: Sequence[float]) -> str:
+    return f"{interval[0]:.1%} to {interval[1]:.1%}"
+
+
+def _points(one: Result) -> str:
+    low, high = one["interval"]
+    return f"{100 * one['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"

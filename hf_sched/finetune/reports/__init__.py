@@ -1,0 +1,1 @@
+"""Markdown and HTML reports of finished or interrupted runs."""

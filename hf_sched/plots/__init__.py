@@ -1,0 +1,1 @@
+"""Pictures of schedules: Matplotlib figures and terminal plots."""

@@ -1,0 +1,126 @@
+"""Pictures of schedules. Needs matplotlib, which `pip install hf_sched[plot]` brings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+
+    from hf_sched.schedules.schedule import Schedule
+
+# Distinct also to the colour-blind (Okabe and Ito 2008).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+PHASE_COLORS = {"warmup": "#E69F00", "hold": "#999999", "decay": "#56B4E9", "restart": "#009E73"}
+
+
+def new_figure(panels: int, size: tuple[float, float] | None = None, strip: float = 0) -> tuple[Any, list[Any]]:
+    """A figure with `panels` axes side by side, that needs no screen and no pyplot state.
+
+    Args:
+        panels: How many axes.
+        size: Width and height in inches; by default as large as the panels need.
+        strip: Where above 0, there is one more axes below each panel, with this share of its height.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size or (5.2 * panels, 3.6), layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    rows = 2 if strip else 1
+    axes = figure.subplots(rows, panels, squeeze=False, sharex="col", height_ratios=(1, strip)[:rows]).flatten()
+    for ax in axes[:panels]:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+    return figure, list(axes)
+
+
+def draw_curves(ax: Axes, curves: Mapping[str, npt.ArrayLike]) -> None:
+    """Draw learning rates of shape (num_training_steps,), each under its label, over the optimizer steps from 0."""
+    for number, (label, curve) in enumerate(curves.items()):
+        ax.plot(curve, label=label, color=COLORS[number % len(COLORS)], linewidth=1.8)
+    _finish_learning_rate(ax)
+
+
+def draw_planned_and_actual(
+    ax: Axes, planned: npt.ArrayLike, steps: npt.ArrayLike, actual: npt.ArrayLike, *, name: str
+) -> None:
+    """Draw the planned learning rate of every step as a band, and what was logged at `steps` (from 0) as dots on it."""
+    ax.plot(planned, label=f"planned: {name}", color=COLORS[5], linewidth=5, alpha=0.55, solid_capstyle="round")
+    ax.plot(steps, actual, ".", label="actual", color=COLORS[1], markersize=3)
+    _finish_learning_rate(ax)
+
+
+def shade_phases(ax: Axes, schedule: Schedule) -> list[Artist]:
+    """Shade the phases of a schedule behind its curve; gives what a legend needs to tell them apart."""
+    for segment in schedule.segments:
+        first, behind = segment.first - 0.5, segment.first + segment.steps - 0.5
+        ax.axvspan(first, behind, color=PHASE_COLORS[segment.kind], alpha=0.22, linewidth=0)
+        if segment.first:
+            ax.axvline(segment.first, color="0.55", linewidth=0.6)
+    return _phase_legend([schedule], alpha=0.35)
+
+
+def draw_phase_strips(ax: Axes, schedules: Sequence[Schedule | None]) -> list[Artist]:
+    """Draw the phases of schedules as strips, one below the other; gives what a legend needs to tell them apart.
+
+    Each has the colour of its curve at its left end. None leaves its strip blank.
+    """
+    for row, schedule in enumerate(schedules):
+        place = ax.get_yaxis_transform()
+        ax.plot([-0.012], [row], "s", color=COLORS[row % len(COLORS)], markersize=5, clip_on=False, transform=place)
+        for segment in schedule.segments if schedule else ():
+            ax.barh(row, segment.steps, left=segment.first, height=0.7, color=PHASE_COLORS[segment.kind], alpha=0.6)
+    ax.set_ylim(len(schedules) - 0.5, -0.5)
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+    return _phase_legend([schedule for schedule in schedules if schedule], alpha=0.6)
+
+
+def save_schedules(
+    curves: Mapping[str, npt.ArrayLike], schedules: Sequence[Schedule | None], path: str | Path, *, ylabel: str
+) -> None:
+    """Write a picture of learning rates, and of the phases they are made of.
+
+    Args:
+        curves: Learning rates of shape (num_training_steps,) by their labels; their lengths may differ.
+        schedules: What they are the curves of, in the same order; None for one without phases.
+        path: PNG, SVG or PDF, by its ending.
+        ylabel: What the rates are measured in.
+    """
+    with_strips = len(schedules) > 1 and any(schedules)
+    figure, axes = new_figure(1, (8.0, 4.4), strip=0.05 * len(schedules) if with_strips else 0)
+    draw_curves(axes[0], curves)
+    axes[0].set_ylabel(ylabel)
+    lines = axes[0].get_legend_handles_labels()[0]
+    axes[0].get_legend().remove()
+    phases: list[Artist] = []
+    if with_strips:
+        phases = draw_phase_strips(axes[1], schedules)
+        axes[0].set_xlabel("")
+        axes[1].set_xlabel("optimizer step")
+    elif schedules[0]:
+        phases = shade_phases(axes[0], schedules[0])
+    figure.legend(handles=[*lines, *phases], loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def _phase_legend(schedules: Sequence[Schedule], alpha: float) -> list[Artist]:
+    from matplotlib.patches import Patch
+
+    kinds = dict.fromkeys(segment.kind for schedule in schedules for segment in schedule.segments)
+    return [Patch(color=PHASE_COLORS[kind], alpha=alpha, linewidth=0, label=kind) for kind in kinds]
+
+
+def _finish_learning_rate(ax: Axes) -> None:
+    ax.set_xlabel("optimizer step")
+    ax.set_ylabel("learning rate")
+    ax.set_ylim(bottom=0)
+    ax.margins(x=0.02)
+    ax.ticklabel_format(axis="y", scilimits=(-2, 3))
+    ax.legend(frameon=False)

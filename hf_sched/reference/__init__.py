@@ -1,0 +1,1 @@
+"""Describes schedules for `hf-sched list`, `hf-sched show` and the documentation."""

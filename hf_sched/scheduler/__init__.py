@@ -1,0 +1,1 @@
+"""Applies a schedule to an optimizer: the torch scheduler, parameter groups, checkpoints and resume."""

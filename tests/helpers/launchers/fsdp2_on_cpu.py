@@ -1,0 +1,46 @@
+"""Run a script with FSDP2 really sharding on CPU processes over gloo, which Accelerate does on accelerators only.
+
+    accelerate launch --config_file tests/helpers/launchers/fsdp2_cpu_2proc.yaml tests/helpers/launchers/fsdp2_on_cpu.py SCRIPT ...
+
+For tests alone: it replaces a private method of Accelerate.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
+
+
+def _prepare_backend(*_args: Any, **_kwargs: Any) -> tuple[str, DistributedType]:
+    # MULTI_GPU is the state from which Accelerate goes on to FSDP, and gloo the backend that CPU tensors need. The
+    # group is made here because Accelerate, under `use_cpu: true`, makes one for MULTI_CPU only.
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo")
+    return "gloo", DistributedType.MULTI_GPU
+
+
+def _set_device(state: PartialState) -> None:
+    # MULTI_GPU would look for a CUDA device of this rank.
+    state.device = torch.device("cpu")
+
+
+def main() -> None:
+    """Run the script named on the command line as `python SCRIPT ARGS...` would."""
+    if len(sys.argv) < 2:
+        raise SystemExit(f"usage: {sys.argv[0]} SCRIPT [ARGS...]")
+    PartialState._prepare_backend = _prepare_backend
+    PartialState.set_device = _set_device
+    del sys.argv[0]
+    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Run recipes one after another and say how much memory each took beyond what it had before its model; for tests.
+
+    python tests/helpers/launchers/measured_recipes.py OUT.json RECIPE CONFIG [RECIPE CONFIG ...]
+
+Each runs in a fork of this process, so that the libraries are imported once. The figures, in bytes, are the kernel's:
+resident `before` the model is loaded, and the `peak` from then on. Under `accelerate launch` rank 1 writes OUT.1.json.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import runpy
+import sys
+import traceback
+from pathlib import Path
+
+from hf_sched.finetune import (
+    grpo,  # noqa: F401  (imported before the forks)
+    sft,  # noqa: F401
+)
+from hf_sched.finetune.memory import check as memory_check
+
+# Of mallopt(3): from 128 KiB on, memory is the kernel's again as soon as it is freed.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+
+
+def read(name: str) -> int:
+    """A figure of this process, in bytes."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, name
+    return int(found[1]) * 1024
+
+
+def measure(recipe: str, config: str) -> dict[str, int]:
+    """Run a recipe in this process."""
+    for option, value in ((M_MMAP_THRESHOLD, 2**17), (M_TRIM_THRESHOLD, 2**17), (M_ARENA_MAX, 1)):
+        assert ctypes.CDLL(None).mallopt(option, value) == 1
+    before = 0
+    check = memory_check.check_memory
+
+    def check_and_begin(*args: object, **kwargs: object) -> None:
+        nonlocal before
+        # In full, or on a CPU it would do nothing: what it imports would count as the training's.
+        check(*args, **{**kwargs, "in_full": True})  # type: ignore[arg-type]
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = read("VmRSS")
+
+    memory_check.check_memory = check_and_begin
+    sys.argv = [recipe, "--config", config]
+    try:
+        runpy.run_path(recipe, run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+    return {"before": before, "peak": read("VmHWM")}
+
+
+def measure_in_a_fork(recipe: str, config: str) -> dict[str, int]:
+    """The same in a child."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.write(writing, json.dumps(measure(recipe, config)).encode())
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading) as pipe:
+        return dict(json.loads(pipe.read() or "{}"))
+
+
+def main() -> None:
+    """Measure the recipes named on the command line."""
+    out, asked = Path(sys.argv[1]), sys.argv[2:]
+    rank = os.environ.get("RANK", "0")
+    found = [measure_in_a_fork(*pair) for pair in zip(asked[::2], asked[1::2], strict=True)]
+    (out if rank == "0" else out.with_suffix(f".{rank}.json")).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

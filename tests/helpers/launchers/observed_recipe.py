@@ -1,0 +1,68 @@
+"""Run a recipe and write down what each of its processes saw, not only the first.
+
+    accelerate launch ... tests/helpers/launchers/observed_recipe.py recipes/sft.py --config FILE.yaml
+
+Into `output_dir`, of the process of each rank: `observed_RANK.json`, the learning rates that torch's optimizer stepped
+with and the losses, and `observed_RANK.pt`, the logits of the trained model on a few tokens before it is saved.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers.trainer
+from transformers import TrainerCallback
+
+
+class Observer(TrainerCallback):
+    """Takes the rates inside torch's optimizer, which no wrapper stands before; then losses and logits."""
+
+    def __init__(self) -> None:
+        self.rates: dict[int, list[float]] = {}
+        self.step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+        while hasattr(optimizer, "optimizer"):  # of Accelerate, of DeepSpeed
+            optimizer = optimizer.optimizer
+        optimizer.register_step_pre_hook(self.take)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.step = state.global_step + 1
+
+    def take(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # ZeRO has it step one group after another.
+        self.rates.setdefault(self.step, []).extend(float(group["lr"]) for group in optimizer.param_groups)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        seen = {
+            "steps": list(self.rates),
+            "rates": list(self.rates.values()),
+            "losses": [row["loss"] for row in state.log_history if "loss" in row],
+            "world_size": args.world_size,
+            "sharded": any(hasattr(one, "ds_id") or hasattr(one, "to_local") for one in model.parameters()),
+        }
+        folder = Path(args.output_dir)
+        (folder / f"observed_{args.process_index}.json").write_text(json.dumps(seen), encoding="utf-8")
+        tokens = torch.randint(6, 16, (4, 12), generator=torch.Generator().manual_seed(0))  # of the sorting task
+        model.eval()
+        with torch.no_grad():
+            logits = model(input_ids=tokens).logits
+        torch.save({"tokens": tokens, "logits": logits.clone()}, folder / f"observed_{args.process_index}.pt")
+        model.train()
+
+
+def main() -> None:
+    """Run the script named on the command line as `python SCRIPT ARGS...` would."""
+    transformers.trainer.DEFAULT_CALLBACKS.append(Observer)
+    del sys.argv[0]
+    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()

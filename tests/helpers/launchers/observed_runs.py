@@ -1,0 +1,113 @@
+"""What real trainers do with a folder of configurations, for tests to compare a plan with; on one process or several.
+
+    python tests/helpers/launchers/observed_runs.py FOLDER
+
+Of each `*.yaml` a trainer is made, as the recipes make it; those called `train_*.yaml` are trained to the end. The main
+process writes what it saw to `FOLDER/observed_WORLDSIZE.json`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from trl import (
+    DatasetMixtureConfig,
+    DPOConfig,
+    DPOTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    ModelConfig,
+    RLOOConfig,
+    RLOOTrainer,
+    ScriptArguments,
+    SFTConfig,
+    SFTTrainer,
+)
+
+import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
+from hf_sched.finetune.config import parse
+from hf_sched.finetune.data.load import load_rows, to_demonstration
+
+_TYPES = {
+    "sft": (SFTConfig, SFTTrainer),
+    "grpo": (GRPOConfig, GRPOTrainer),
+    "rloo": (RLOOConfig, RLOOTrainer),
+    "dpo": (DPOConfig, DPOTrainer),
+}
+
+
+class Reward:
+    """The length of a completion; keeps count of what was generated while the model trained."""
+
+    __name__ = "length"
+
+    def __init__(self) -> None:
+        self.distinct_prompts: list[int] = []
+        self.completions: list[int] = []
+
+    def __call__(self, prompts: list[Any], completions: list[Any], **kwargs: Any) -> list[float]:
+        self.distinct_prompts.append(len({json.dumps(prompt) for prompt in prompts}))
+        self.completions.append(len(completions))
+        return [float(len(str(completion))) for completion in completions]
+
+
+def observe(path: Path) -> dict[str, Any]:
+    """The counts of the trainer of a configuration; with its logs and checkpoints where it is to be trained."""
+    kind = path.stem.removeprefix("train_").split("_")[0]
+    arguments, trainer_class = _TYPES[kind]
+    script, args, model, mixture = parse(
+        ScriptArguments, arguments, ModelConfig, DatasetMixtureConfig, args=["--config", str(path)]
+    )
+    train, test = load_rows(script, mixture, to_demonstration, evaluating=args.eval_strategy != "no")
+    reward = Reward()
+    rewards = {"reward_funcs": [reward]} if kind in ("grpo", "rloo") else {}
+    trainer = trainer_class(
+        model=model.model_name_or_path, args=args, train_dataset=train, eval_dataset=test, **rewards
+    )
+    loader = trainer.get_train_dataloader()
+    _, steps_per_epoch, _, _, total_batch, _, max_steps = trainer.set_initial_training_values(args, loader)
+    seen = {
+        "max_steps": max_steps,
+        "steps_per_epoch": steps_per_epoch,
+        "total_batch": total_batch,
+        "batches": len(loader),
+        "warmup_steps": args.get_warmup_steps(max_steps),
+        "processes": args.world_size,
+    }
+    if path.stem.startswith("train_"):
+        trainer.train()
+        history = trainer.state.log_history
+        seen |= {
+            "global_step": trainer.state.global_step,
+            "epoch": trainer.state.epoch,
+            "learning_rates": [row["learning_rate"] for row in history if "learning_rate" in row],
+            "evaluations": [row["step"] for row in history if "eval_runtime" in row],
+            "checkpoints": sorted(int(item.name.split("-")[1]) for item in Path(args.output_dir).glob("checkpoint-*")),
+            "distinct_prompts": reward.distinct_prompts,
+            "completions": reward.completions,
+        }
+    del trainer
+    gc.collect()
+    return seen
+
+
+def main() -> None:
+    """Observe every configuration of the folder."""
+    folder = Path(sys.argv[1])
+    observed = {path.stem: observe(path) for path in sorted(folder.glob("*.yaml"))}
+    from accelerate import PartialState
+
+    state = PartialState()
+    if state.is_main_process:
+        text = json.dumps(observed)
+        (folder / f"observed_{state.num_processes}.json").write_text(text, encoding="utf-8")
+    state.wait_for_everyone()
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

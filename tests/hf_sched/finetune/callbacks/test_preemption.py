@@ -1,0 +1,135 @@
+"""SIGTERM to a training: a checkpoint at the end of the step, an exit status, and a resume that is exact."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from packaging.version import Version
+from safetensors.torch import load_file
+from tests.hf_sched.finetune.callbacks.test_divergence import ModelTrainer, steps_of
+from transformers import TrainerCallback
+
+from tests.helpers.recipes import FSDP2, TWO_PROCESSES, ZERO2, ZERO3
+
+pytestmark = pytest.mark.skipif(
+    Version(transformers.__version__) < Version("5"), reason="transformers 4 has no enable_jit_checkpoint"
+)
+SAVING = {"save_steps": 100, "eval_strategy": "no", "enable_jit_checkpoint": True}
+
+
+@pytest.fixture(autouse=True)
+def the_signal_as_it_was() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+class Tell(TrainerCallback):
+    """Sends SIGTERM to this process in the middle of a step."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step + 1 == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def losses(folder: Path) -> list[float]:
+    state = json.loads((folder / "trainer_state.json").read_text())
+    return [row["loss"] for row in state["log_history"] if "loss" in row]
+
+
+def test_a_run_that_is_told_to_end_saves_a_checkpoint_and_resumes_exactly(model_path, tmp_path, capsys):
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    assert ModelTrainer(model_path, stopped, Tell(3), **SAVING).run() == 143
+    assert steps_of(stopped) == [3]
+    assert not (stopped / "model.safetensors").exists()
+    assert f"stopped by SIGTERM after step 3 of 8, with a checkpoint in {stopped}" in capsys.readouterr().err
+
+    assert ModelTrainer(model_path, stopped, **SAVING).run(str(stopped / "checkpoint-3")) == 0
+    assert ModelTrainer(model_path, whole, **SAVING).run() == 0
+    assert losses(stopped) == losses(whole)
+    assert len(losses(whole)) == 8
+    assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_run_that_is_told_in_its_last_step_is_finished(model_path, tmp_path, capsys):
+    assert ModelTrainer(model_path, tmp_path / "run", Tell(8), **SAVING).run() == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert "SIGTERM" not in capsys.readouterr().err
+
+
+def wait_to_be_ended(begun: Any) -> None:
+    begun.set()
+    time.sleep(60)
+
+
+def test_the_signal_is_its_own_again_after_the_run_and_in_processes_that_it_forks(model_path, tmp_path):
+    ended = []
+
+    class Fork(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 1:
+                context = multiprocessing.get_context("fork")
+                begun = context.Event()
+                process = context.Process(target=wait_to_be_ended, args=(begun,))
+                process.start()
+                begun.wait(30)  # Python forgets a signal that comes before a fork is ready for it
+                process.terminate()
+                process.join(30)
+                ended.append(process.exitcode)
+
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = ModelTrainer(model_path, tmp_path / "run", Fork(), **{**SAVING, "max_steps": 2})
+    assert trainer.run() == 0
+    assert ended == [-signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_without_the_argument_the_signal_is_left_alone(model_path, tmp_path):
+    seen = []
+
+    class Look(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    given = {**SAVING, "enable_jit_checkpoint": False, "max_steps": 2}
+    assert ModelTrainer(model_path, tmp_path / "run", Look(), **given).run() == 0
+    assert seen == [before, before]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "launcher"),
+    [("grpo", TWO_PROCESSES), ("sft", ZERO2), ("grpo", ZERO3), ("sft", FSDP2)],
+    ids=["grpo-ddp", "sft-zero2", "grpo-zero3", "sft-fsdp2"],
+)
+def test_one_process_is_told_and_all_go_on_exactly(run_recipe, tmp_path, recipe, launcher):
+    # An untrained model gives no right answer: under `exact_answer` all losses would be 0, and agree for that reason.
+    rewards = {"reward_funcs": ["benchmarks.recipe_runs.share_of_digits"]} if recipe == "grpo" else {}
+    given = {**SAVING, **rewards, "save_strategy": "steps", "max_steps": 8, "lr_scheduler_type": "warmup_cosine"}
+    told = [*launcher, "tests/helpers/launchers/told_to_end.py", "5"]
+    stopped = run_recipe(recipe, told, name="stopped", ok=False, **given)
+    assert "stopped by SIGTERM after step 5 of 8" in stopped.output
+    assert steps_of(stopped.folder) == [5]
+
+    resumed = run_recipe(recipe, launcher, name="stopped", resume_from_checkpoint="auto", **given)
+    whole = run_recipe(recipe, launcher, name="whole", **given)
+    assert whole.args.world_size == 2
+    assert len(set(losses(whole.folder))) == 8
+    assert losses(resumed.folder) == losses(whole.folder)
+    assert resumed.logged("learning_rate") == whole.logged("learning_rate")
+    weights, reference = (load_file(run.folder / "model.safetensors") for run in (resumed, whole))
+    assert all(torch.equal(weights[name], tensor) for name, tensor in reference.items())

@@ -1,0 +1,232 @@
+"""Sharded trainings save whole models, resume exactly, and refuse checkpoints that were sharded in another way."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from recipe_runs import STEPS, Run, RunFailed, Workshop
+from safetensors.torch import load_file
+
+from hf_sched.finetune.checkpoints.sharding import Sharding, refuse_other_sharding, sharding_of_checkpoint
+from hf_sched.finetune.merge import check_adapter, merge
+from tests.helpers.seen_by_ranks import LORA, WATCHED, logits_of, planned, seen
+
+needs_compiler = pytest.mark.skipif(not shutil.which("c++"), reason="DeepSpeed compiles an operator when first used")
+SHARDED = [
+    pytest.param("zero2", marks=needs_compiler),
+    pytest.param("zero3", marks=needs_compiler),
+    pytest.param("fsdp2"),
+]
+SAVES_AT = STEPS // 2
+# Sums in another order: measured 5e-7 for losses, 2.4e-5 for logits (of 0.5) after LoRA at its high rate.
+LOSS_BOUND, LOGITS_BOUND = 1e-5, 1e-4
+
+
+class Runs:
+    """Trainings, each made once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.workshop = Workshop(folder)
+        self.model = folder / "task" / "model"
+        self._made: dict[tuple[str, ...], Run] = {}
+
+    def start(self, recipe: str, where: str, name: str, kind: str = "full", **given: object) -> Run:
+        folder = self.workshop.folder / f"{recipe}-{where}-{kind}-{name}" / "run"
+        asked = {"save_steps": SAVES_AT, **(LORA if kind == "lora" else {}), **given}
+        return self.workshop.start(recipe, WATCHED[where], folder, **asked)
+
+    def whole(self, recipe: str, where: str, kind: str = "full") -> Run:
+        """One that nothing interrupts."""
+        key = (recipe, where, kind)
+        if key not in self._made:
+            self._made[key] = self.start(recipe, where, "whole", kind).finish()
+        return self._made[key]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("sharding"))
+
+
+def middle(run: Run) -> str:
+    return str(run.folder / f"checkpoint-{SAVES_AT}")
+
+
+def weights(run: Run, kind: str) -> dict[str, torch.Tensor]:
+    return load_file(run.folder / ("adapter_model.safetensors" if kind == "lora" else "model.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", SHARDED)
+@pytest.mark.parametrize("kind", ["full", "lora"])
+@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+def test_a_sharded_training_is_that_of_ddp_saved_whole_and_resumed_exactly(runs, tmp_path, recipe, kind, where):
+    reference, whole = runs.whole(recipe, "2", kind), runs.whole(recipe, where, kind)
+    ranks, (ddp, _) = seen(whole.folder, 2), seen(reference.folder, 2)
+    for rank in ranks:
+        assert rank.sharded == (where != "zero2")  # its parameters are whole, by design
+        for rates, rate in zip(rank.rates, planned(recipe, kind), strict=True):
+            assert set(rates) == {rate}
+        assert np.count_nonzero(rank.losses) == STEPS
+        np.testing.assert_allclose(rank.losses, ddp.losses, rtol=0, atol=LOSS_BOUND)
+        torch.testing.assert_close(rank.logits, ddp.logits, rtol=0, atol=LOGITS_BOUND)
+
+    saved = logits_of(whole.folder, runs.model, ranks[0].tokens)
+    untrained = logits_of(runs.model, runs.model, ranks[0].tokens)
+    assert (saved - untrained).abs().max() > 100 * LOGITS_BOUND
+    for rank in ranks:
+        torch.testing.assert_close(saved, rank.logits, rtol=0, atol=1e-6)
+    if kind == "lora":
+        shapes = {name: tensor.shape for name, tensor in weights(reference, kind).items()}
+        for folder in (whole.folder, Path(middle(whole)), whole.folder / f"checkpoint-{STEPS}"):
+            check_adapter(folder)
+            found = load_file(folder / "adapter_model.safetensors")
+            assert {name: tensor.shape for name, tensor in found.items()} == shapes
+            assert all(bool(tensor.any()) for tensor in found.values())
+        merge(whole.folder, tmp_path / "merged")
+
+    resumed = runs.start(recipe, where, "resumed", kind, resume_from_checkpoint=middle(whole)).finish()
+    for rank, before in zip(seen(resumed.folder, 2), ranks, strict=True):
+        assert rank.rates == before.rates[SAVES_AT:]
+        assert rank.losses == before.losses
+        assert torch.equal(rank.logits, before.logits)
+    again = weights(resumed, kind)
+    assert all(torch.equal(again[name], tensor) for name, tensor in weights(whole, kind).items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("written", "where"), [("1", "2"), ("2", "1"), ("fsdp2", "fsdp2 on 1")])
+def test_what_is_not_cut_into_parts_resumes_on_another_number_of_processes(runs, monkeypatch, written, where):
+    monkeypatch.setitem(WATCHED, "fsdp2 on 1", dataclasses.replace(WATCHED["fsdp2"], processes=1))
+    whole = runs.whole("sft", written)
+    resumed = runs.start("sft", where, f"from-{written}", resume_from_checkpoint=middle(whole)).finish()
+    (before, *_), ranks = seen(whole.folder, WATCHED[written].processes), seen(resumed.folder, WATCHED[where].processes)
+    for rank in ranks:
+        assert rank.rates == before.rates[SAVES_AT:]
+        np.testing.assert_allclose(rank.losses, before.losses, rtol=0, atol=LOSS_BOUND)
+        torch.testing.assert_close(rank.logits, before.logits, rtol=0, atol=LOGITS_BOUND)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize(
+    ("written", "where", "said"),
+    [
+        (
+            "zero2",
+            "zero2 on 1",
+            "written under ZeRO-2 on 2 processes, and cannot be resumed under ZeRO-2 on 1 process",
+        ),
+        ("zero3", "1", "cannot be resumed under one process or DDP"),
+        ("1", "zero3", "was written under one process or DDP, and cannot be resumed under ZeRO-3 on 2 processes"),
+        ("2", "fsdp2", "was written under one process or DDP, and cannot be resumed under FSDP"),
+    ],
+)
+def test_another_sharding_is_refused_before_a_model_is_loaded(runs, monkeypatch, written, where, said):
+    monkeypatch.setitem(WATCHED, "zero2 on 1", dataclasses.replace(WATCHED["zero2"], processes=1))
+    checkpoint = middle(runs.whole("sft", written))
+    refused = runs.start(
+        "sft", where, f"from-{written}", resume_from_checkpoint=checkpoint, model_name_or_path="nowhere"
+    )
+    with pytest.raises(RunFailed):
+        refused.finish()
+    assert said in refused.output
+    assert "nowhere" not in refused.output.split("sft.py: error:")[1].split("\n")[0]
+
+
+LARS = {
+    "lr_scheduler_type": "lars_warmup",
+    "lr_scheduler_kwargs": {"warmup": SAVES_AT + 2, "trust_coefficient": 0.001, "after": "cosine_floor"},
+    "warmup_steps": 0,
+}
+
+
+@pytest.mark.slow
+def test_trust_ratios_of_dtensors_are_those_of_whole_ones_on_every_rank_and_after_a_resume_in_the_warmup(runs):
+    ddp, fsdp2 = (runs.start("sft", where, "lars", **LARS).finish() for where in ("2", "fsdp2"))
+    (whole, _), ranks = seen(ddp.folder, 2), seen(fsdp2.folder, 2)
+    assert len(set(whole.rates[0])) > 10, "layers do differ"
+    for rank in ranks:
+        assert rank.sharded
+        np.testing.assert_allclose(rank.rates, whole.rates, rtol=1e-4)
+        assert rank.rates == ranks[0].rates
+    resumed = runs.start("sft", "fsdp2", "lars-resumed", resume_from_checkpoint=middle(fsdp2), **LARS).finish()
+    for rank, before in zip(seen(resumed.folder, 2), ranks, strict=True):
+        assert rank.rates == before.rates[SAVES_AT:]
+        assert rank.losses == before.losses
+
+
+def checkpoint(folder: Path, *files: str) -> Path:
+    for file in ("model.safetensors", *files):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text("global_step8" if file == "latest" else "")
+    return folder
+
+
+def zero(stage: int, processes: int) -> list[str]:
+    parts = [f"global_step8/zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(processes)]
+    models = [f"global_step8/zero_pp_rank_{rank}_mp_rank_00_model_states.pt" for rank in range(processes)]
+    return [*parts, *(models if stage == 3 else ["global_step8/mp_rank_00_model_states.pt"]), "latest"]
+
+
+CHECKPOINTS = {
+    "plain": ([], Sharding(None)),
+    "zero2": (zero(2, 2), Sharding("ZeRO-2", 2)),
+    "zero0": (["global_step8/mp_rank_00_model_states.pt", "latest"], Sharding("DeepSpeed without ZeRO")),
+    "zero3": (zero(3, 16), Sharding("ZeRO-3", 16)),
+    "zero2, bf16": (
+        [f"global_step8/bf16_{Path(name).name}" if "optim" in name else name for name in zero(2, 4)],
+        Sharding("ZeRO-2", 4),
+    ),
+    "fsdp, full": (["pytorch_model_fsdp.bin", "optimizer.bin"], Sharding("FSDP")),
+    "fsdp, sharded": (["pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata"], Sharding("FSDP")),
+}
+
+
+def arguments(stage: int | None = None, processes: int = 1, fsdp: bool = False, **deepspeed: object) -> SimpleNamespace:
+    plugin = SimpleNamespace(zero_stage=stage, deepspeed_config=deepspeed) if stage is not None else None
+    return SimpleNamespace(deepspeed_plugin=plugin, world_size=processes, fsdp=fsdp)
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_who_wrote_a_checkpoint_is_told_by_its_files(tmp_path, name):
+    files, expected = CHECKPOINTS[name]
+    assert sharding_of_checkpoint(checkpoint(tmp_path, *files)) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "fits", "others"),
+    [
+        ([], [arguments(), arguments(processes=8)], [arguments(2, 2), arguments(3, 2), arguments(fsdp=True)]),
+        (zero(2, 2), [arguments(2, 2), arguments(1, 2), arguments(2, 4, checkpoint={"load_universal": True})],
+         [arguments(2, 1), arguments(2, 4), arguments(3, 2), arguments(), arguments(fsdp=True)]),
+        (zero(3, 2), [arguments(3, 2)], [arguments(3, 1), arguments(2, 2), arguments()]),
+        (CHECKPOINTS["zero0"][0], [arguments(0, 2), arguments(0, 4)], [arguments(2, 2), arguments(3, 2), arguments()]),
+        (["pytorch_model_fsdp.bin"], [arguments(processes=4, fsdp=True)], [arguments(), arguments(3, 2)]),
+    ],
+)  # fmt: skip
+def test_only_a_run_that_is_sharded_alike_goes_on_from_a_checkpoint(tmp_path, files, fits, others):
+    folder = str(checkpoint(tmp_path, *files))
+    for args in fits:
+        refuse_other_sharding(args, folder)
+        refuse_other_sharding(args, None)
+    for args in others:
+        with pytest.raises(ValueError, match=r"was written under .*, and cannot be resumed under"):
+            refuse_other_sharding(args, folder)
+
+
+def test_the_message_names_the_launch_and_for_an_adapter_its_merge(tmp_path):
+    full, lora = checkpoint(tmp_path / "full", *zero(3, 2)), checkpoint(tmp_path / "lora", *zero(3, 2))
+    (lora / "adapter_config.json").write_text(json.dumps({}))
+    launch = r"`--config_file accelerate_configs/zero3.yaml --num_processes 2`"
+    with pytest.raises(ValueError, match=rf"{launch}.*`model_name_or_path: {full}`"):
+        refuse_other_sharding(arguments(), str(full))
+    with pytest.raises(ValueError, match=rf"hf_sched.finetune.merge --adapter {lora} --output FOLDER"):
+        refuse_other_sharding(arguments(), str(lora))

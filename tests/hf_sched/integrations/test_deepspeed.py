@@ -1,0 +1,117 @@
+"""Real trainings under DeepSpeed on CPU: who steps the schedule there, what its file may say, and resuming."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.hf_sched.scheduler.test_resume_in_trainer import builtin_cosine, cosine_floor
+from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
+
+ROOT = Path(__file__).parents[3]
+ZERO2 = {
+    "zero_optimization": {"stage": 2},
+    "zero_allow_untested_optimizer": True,
+    **{key: "auto" for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")},
+}
+# With this block it is DeepSpeed that makes the optimizer and steps the schedule, in `backward`.
+OWN_OPTIMIZER = {"optimizer": {"type": "AdamW", "params": {"lr": "auto", "torch_adam": True}}}
+OWN_SCHEDULER = {"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}}
+RUN = {"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "lr_scheduler_type": "cosine_floor"}
+AT = 6
+needs_compiler = pytest.mark.skipif(not shutil.which("c++"), reason="DeepSpeed compiles an operator when first used")
+
+
+def train(model_path, folder, runs, *, processes=1, file=ZERO2, **environment):
+    """Train one run after another; what each did."""
+    (folder / "zero.json").write_text(json.dumps(file))
+    given = {"deepspeed": str(folder / "zero.json")} if not environment else {}
+    runs = [{**given, **RUN, **run} for run in runs]
+    (folder / "runs.json").write_text(json.dumps(runs))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    script = ["tests/helpers/launchers/train_under_deepspeed.py", model_path, folder / "runs.json", folder / "out.json"]
+    done = subprocess.run(
+        [*launch, "--master_port", str(port), *map(str, script)],
+        cwd=ROOT,
+        env={**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return json.loads((folder / "out.json").read_text())
+
+
+def test_a_scheduler_block_is_refused_by_file_and_block_before_a_model_is_loaded(tmp_path):
+    runs = [{"output_dir": str(tmp_path / "a")}, {"output_dir": str(tmp_path / "a"), "lr_scheduler_type": "linear"}]
+    ours, builtin = train("nowhere", tmp_path, runs, file={**ZERO2, **OWN_SCHEDULER})
+    assert ours["error"] == (
+        "ValueError: `lr_scheduler_type` asks for 'cosine_floor', but the DeepSpeed configuration "
+        f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block of its own ('WarmupLR'), which wins: delete that "
+        "block"
+    )
+    assert builtin["error"].startswith("OSError")  # transformers' own names are left to DeepSpeed
+
+
+@pytest.mark.slow
+def test_a_scheduler_block_in_the_file_of_the_launcher_is_refused_too(tmp_path):
+    environment = {
+        "ACCELERATE_USE_DEEPSPEED": "true",
+        "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "zero.json"),
+    }
+    (ours,) = train(
+        "nowhere", tmp_path, [{"output_dir": str(tmp_path)}], file={**ZERO2, **OWN_SCHEDULER}, **environment
+    )
+    assert f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block of its own ('WarmupLR')" in ours["error"]
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("file", [ZERO2, ZERO2 | OWN_OPTIMIZER], ids=["the Trainer steps", "DeepSpeed steps"])
+def test_a_run_and_its_resumes_train_on_the_curve_that_was_chosen(model_path, tmp_path, file, processes):
+    checkpoint = {"resume": str(tmp_path / "whole" / f"checkpoint-{AT}")}
+
+    def builtin(choice):
+        return {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"on_resume": choice} if choice else None}
+
+    changed = {"learning_rate": PEAK / 2, **checkpoint}
+    runs = {
+        "whole": {"save_strategy": "steps", "save_steps": AT},
+        "resumed": checkpoint,
+        "refused": changed,
+        "replaced": {**changed, "lr_scheduler_kwargs": {"on_resume": "replace"}},
+        "builtin": {**builtin(None), **checkpoint},
+        "builtin, keep": {**builtin("keep"), **checkpoint},
+        "builtin, keep, longer": {**builtin("keep"), **checkpoint, "max_steps": STEPS + 3},
+        "builtin, replace": {**builtin("replace"), **checkpoint},
+    }
+    given = [{"output_dir": str(tmp_path / name), **run} for name, run in runs.items()]
+    found = dict(zip(runs, train(model_path, tmp_path, given, processes=processes, file=file), strict=True))
+    assert found["whole"]["world_size"] == processes
+    assert (found["whole"]["wrapped"] == "DeepSpeedSchedulerWrapper") == ("optimizer" in file)
+    for name, curve, first, stop in (
+        ("whole", cosine_floor, 0, STEPS),
+        ("resumed", cosine_floor, AT, STEPS),
+        ("replaced", lambda k: cosine_floor(k, peak=PEAK / 2), AT, STEPS),
+        ("builtin, keep", cosine_floor, AT, STEPS),
+        ("builtin, keep, longer", cosine_floor, AT, STEPS + 3),
+        ("builtin, replace", builtin_cosine, AT, STEPS),
+    ):
+        assert "used" in found[name], (name, found[name])
+        steps = np.array(found[name]["used"]).reshape(stop - first, -1)  # ZeRO steps one group after another
+        np.testing.assert_array_equal(steps.min(1), steps.max(1))
+        np.testing.assert_allclose(steps[:, 0], [curve(k) for k in range(first, stop)], rtol=1e-12, err_msg=name)
+    assert "was trained under another schedule" in found["refused"]["error"]
+    assert "this run asks for transformers' 'cosine'" in found["builtin"]["error"]

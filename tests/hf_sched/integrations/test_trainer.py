@@ -1,0 +1,244 @@
+"""Real trainings by transformers' Trainer: the learning rate that each optimizer step used is the schedule's."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+import yaml
+from torch.utils.data import IterableDataset
+from transformers import AutoModelForCausalLM, HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
+
+import hf_sched
+from hf_sched.schedules import registry
+from hf_sched.schedules.validation import EpochsUnknown
+
+STEPS, WARMUP, PEAK = 12, 3, 1e-2
+# The example of each schedule, or more of what it takes.
+SCHEDULES = {
+    name: yaml.safe_load(re.search(r"Example: (\{.*\})", registry.entry(name).build_phases.__doc__)[1])
+    for name in hf_sched.available()
+} | {
+    "warmup_cosine": {"warmup_shape": "cosine", "min_lr": "1e-4"},
+    "cosine_restarts": {"num_cycles": 2, "peak_multiplier": 0.5, "rewarmup": 1, "floor_ratio": 0.1},
+    "phases": {"phases": "hold 25% | decay cosine every 2 to 0.1"},
+}
+pytestmark = pytest.mark.filterwarnings("ignore:cosine_cyclic:UserWarning")
+
+
+class Recorder(TrainerCallback):
+    """Takes the learning rate of every group just before it is used."""
+
+    def __init__(self) -> None:
+        self.used: list[list[float]] = []
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        self.used.append([group["lr"] for group in optimizer.param_groups])
+
+
+class Endless(IterableDataset):
+    """Rows without end, so that nobody can tell how many steps an epoch has."""
+
+    def __iter__(self):
+        return iter(lambda: {"input_ids": torch.arange(6, 16), "labels": torch.arange(6, 16)}, None)
+
+
+def train(
+    model_path: Path,
+    folder: Path,
+    *,
+    data: object = None,
+    rows: int = 64,
+    two_groups: bool = False,
+    resume: str | None = None,
+    recorder: Recorder | None = None,
+    from_command_line: bool = False,
+    **given,
+):
+    """Train a tiny Llama; the trainer and what was recorded."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(model_path)
+    tokens = torch.randint(6, 16, (rows, 12), generator=torch.Generator().manual_seed(0))
+    data = data or [{"input_ids": row, "labels": row} for row in tokens]
+    arguments = {
+        **{"output_dir": str(folder), "use_cpu": True, "report_to": "none", "logging_steps": 1},
+        **{"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "per_device_train_batch_size": 4},
+        **{"save_strategy": "no", **given},
+    }
+    if from_command_line:
+        flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+        (args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(flags)
+    else:
+        args = TrainingArguments(**arguments)
+    optimizer = None
+    if two_groups:
+        names = dict(model.named_parameters())
+        head = [p for name, p in names.items() if "norm" in name]
+        body = [p for name, p in names.items() if "norm" not in name]
+        optimizer = torch.optim.AdamW([{"params": body, "lr": PEAK}, {"params": head, "lr": PEAK / 100}])
+    recorder = recorder or Recorder()
+    trainer = Trainer(model, args, train_dataset=data, optimizers=(optimizer, None), callbacks=[recorder])
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer, np.array(recorder.used)
+
+
+def logged(trainer: Trainer, key: str) -> list[float]:
+    return [row[key] for row in trainer.state.log_history if key in row]
+
+
+def warmup_for(name: str) -> int:
+    """The Trainer's warmup, where the schedule has none of its own."""
+    return 0 if "warmup" in SCHEDULES[name] else WARMUP
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_step_uses_the_planned_learning_rate_in_each_group(model_path, tmp_path, name):
+    given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": SCHEDULES[name], "warmup_steps": warmup_for(name)}
+    trainer, used = train(model_path, tmp_path, two_groups=True, **given)
+    schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=warmup_for(name), **SCHEDULES[name])
+    peaks = [group["initial_lr"] for group in trainer.optimizer.param_groups]
+    assert set(peaks) == {PEAK, PEAK / 100}
+    np.testing.assert_array_equal(used.T, [schedule.curve(peak=peak) for peak in peaks])
+    assert used.max() > 0
+    if name != "lars_warmup":  # which scales each layer's rate once its gradient is there
+        np.testing.assert_allclose(logged(trainer, "learning_rate"), schedule.curve(peak=PEAK), rtol=1e-12)
+
+
+def test_gradient_accumulation_changes_no_learning_rate(model_path, tmp_path):
+    _, used = train(model_path, tmp_path, lr_scheduler_type="cosine_floor", gradient_accumulation_steps=3)
+    schedule = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP)
+    np.testing.assert_array_equal(used[:, 0], schedule.curve(peak=PEAK))
+
+
+TEXT = "warmup 25% cosine | hold | decay 25% 1-sqrt to 0.1"
+LIST = [{"warmup": "25%", "shape": "cosine"}, "hold", {"decay": "25%", "shape": "1-sqrt", "to": 0.1}]
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "from_command_line"),
+    [
+        ({"phases": TEXT}, False),
+        ({"phases": LIST}, False),
+        (json.dumps({"phases": TEXT}), False),
+        (json.dumps({"phases": TEXT}), True),
+        (json.dumps({"phases": LIST}), True),
+    ],
+    ids=["text", "list", "JSON", "text on a command line", "list on a command line"],
+)
+def test_phases_are_trained_as_they_are_written(model_path, tmp_path, kwargs, from_command_line):
+    given = {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": kwargs, "warmup_steps": 0}
+    trainer, used = train(model_path, tmp_path, from_command_line=from_command_line, **given)
+    schedule = hf_sched.Schedule.parse("warmup 3 cosine | hold 6 | decay 3 1-sqrt to 0.1")
+    np.testing.assert_array_equal(used[:, 0], schedule.curve(peak=PEAK))
+    np.testing.assert_allclose(logged(trainer, "learning_rate"), schedule.curve(peak=PEAK), rtol=1e-12)
+
+
+# Durations in epochs.
+
+PHASES_IN_EPOCHS = {
+    "lr_scheduler_type": "phases",
+    "lr_scheduler_kwargs": {"phases": "warmup 1ep | decay 1ep"},
+    "warmup_steps": 0,
+}
+
+
+def test_a_warmup_of_an_epoch_ends_with_the_first_epoch(model_path, tmp_path):
+    # 17 rows are 5 batches, the last one of a single row, and they are 3 optimizer steps, the last one of one batch.
+    run = {"rows": 17, "gradient_accumulation_steps": 2, "max_steps": -1, "num_train_epochs": 2}
+    trainer, used = train(model_path, tmp_path, **run, **PHASES_IN_EPOCHS)
+    assert trainer.state.global_step == 6
+    np.testing.assert_array_equal(used[:, 0], hf_sched.Schedule.parse("warmup 3 | decay 3").curve(peak=PEAK))
+    steps = dict(zip(logged(trainer, "epoch"), logged(trainer, "learning_rate"), strict=False))
+    assert steps[1.0] == max(steps.values()) == PEAK
+    # What this Trainer knew, others do not.
+    with pytest.raises(EpochsUnknown):
+        transformers.get_scheduler("phases", trainer.optimizer, 0, 6, PHASES_IN_EPOCHS["lr_scheduler_kwargs"])
+
+
+@pytest.mark.parametrize(
+    ("run", "name", "kwargs", "expected"),
+    [
+        ({"max_steps": 7}, "phases", {"phases": "warmup 1ep | decay"}, "warmup 3 | decay 4"),
+        ({"num_train_epochs": 2.5}, "phases", {"phases": "hold 1.5ep | decay every 0.5ep"}, "hold 5 | decay 3 every 2"),
+        ({"num_train_epochs": 3}, "wsd", {"decay": "1ep"}, "hold 6 | decay 3 1-sqrt"),
+        (
+            {"num_train_epochs": 3},
+            "multistep",
+            {"milestones": ["1ep", "2ep"]},
+            "hold 3 | hold 3 at 0.1 | hold 3 at 0.01",
+        ),
+        (
+            *({"num_train_epochs": 2}, "gradual_warmup"),
+            *(
+                {"warmup": "1ep", "after": "wsd", "after_kwargs": {"decay": "0.5ep"}},
+                "warmup 3 | hold 1 | decay 2 1-sqrt",
+            ),
+        ),
+    ],
+)
+def test_epochs_are_the_trainers(model_path, tmp_path, run, name, kwargs, expected):
+    run = {"rows": 17, "gradient_accumulation_steps": 2, "max_steps": -1, "warmup_steps": 0, **run}
+    _, used = train(model_path, tmp_path, lr_scheduler_type=name, lr_scheduler_kwargs=kwargs, **run)
+    np.testing.assert_allclose(used[:, 0], hf_sched.Schedule.parse(expected).curve(peak=PEAK), rtol=1e-12)
+
+
+def test_epochs_of_a_dataset_without_length_stop_before_the_first_step(model_path, tmp_path):
+    recorder = Recorder()
+    message = (
+        r"`duration` is in epochs \(1ep\), but nobody said how many steps an epoch has.* or write steps \(500\) or"
+    )
+    with pytest.raises(EpochsUnknown, match=message):
+        train(model_path, tmp_path, data=Endless(), recorder=recorder, **PHASES_IN_EPOCHS)
+    assert recorder.used == []
+
+
+def test_epochs_are_those_of_trls_trainer_too(model_path, tmp_path):
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    data = Dataset.from_dict({"input_ids": [[*range(6, 16)]] * 17})
+    args = SFTConfig(
+        **{"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": "none", "save_strategy": "no"},
+        **{"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_train_epochs": 2},
+        **{"learning_rate": PEAK, **PHASES_IN_EPOCHS},
+    )
+    recorder = Recorder()
+    SFTTrainer(str(model_path), args, train_dataset=data, callbacks=[recorder]).train()
+    curve = hf_sched.Schedule.parse("warmup 3 | decay 3").curve(peak=PEAK)
+    np.testing.assert_array_equal(np.array(recorder.used)[:, 0], curve)
+
+
+def test_a_floor_above_a_groups_peak_stops_before_the_first_step(model_path, tmp_path):
+    with pytest.raises(ValueError, match=r"parameter group 1: `min_lr` must be at most the peak .* 0\.0001"):
+        train(
+            model_path,
+            tmp_path,
+            two_groups=True,
+            lr_scheduler_type="cosine_floor",
+            lr_scheduler_kwargs={"min_lr": 5e-4},
+        )
+
+
+def test_a_warmup_as_a_share_and_a_run_in_epochs(model_path, tmp_path):
+    _, used = train(
+        model_path, tmp_path, max_steps=-1, num_train_epochs=2, warmup_steps=0.25, lr_scheduler_type="cosine_floor"
+    )
+    schedule = hf_sched.build("cosine_floor", num_training_steps=32, num_warmup_steps=8)
+    np.testing.assert_array_equal(used[:, 0], schedule.curve(peak=PEAK))
+
+
+@pytest.mark.parametrize("name", ["cosine_floor", "warmup_cosine", "cosine_restarts", "phases"])
+def test_a_resumed_run_is_the_run_never_interrupted(model_path, tmp_path, name):
+    given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": SCHEDULES[name]}
+    given |= {"save_strategy": "steps", "save_steps": 5}
+    whole, used = train(model_path, tmp_path / "whole", **given)
+    checkpoint = str(tmp_path / "whole" / "checkpoint-5")
+    resumed, used_after = train(model_path, tmp_path / "resumed", resume=checkpoint, **given)
+    np.testing.assert_array_equal(used_after, used[5:])
+    assert logged(resumed, "loss") == logged(whole, "loss")
+    assert logged(resumed, "learning_rate") == logged(whole, "learning_rate")

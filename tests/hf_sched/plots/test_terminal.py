@@ -1,0 +1,68 @@
+"""Curves in a terminal show what the curve is: read back from the braille, point by point."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from rich.text import Text
+
+import hf_sched
+from hf_sched.plots.terminal import draw
+
+HEIGHT = 12
+
+
+def points(drawn: str) -> npt.NDArray[np.bool_]:
+    """The points of the frame, of shape (4 rows a line, 2 columns a character), without the axis."""
+    lines = [Text.from_markup(line).plain for line in drawn.splitlines()[:HEIGHT]]
+    width = max(map(len, lines))
+    frame = [line.ljust(width)[line.index("┤") + 1 :] for line in lines]
+    cells = np.array([[ord(character) if character != " " else 0x2800 for character in line] for line in frame])
+    bits = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+    shown: npt.NDArray[np.bool_] = (cells[:, :, None, None] - 0x2800 & bits) > 0
+    return shown.transpose(0, 2, 1, 3).reshape(HEIGHT * 4, -1)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7, 100, 3001])
+@pytest.mark.parametrize("name", ["cosine_floor", "wsd", "cosine_restarts"])
+def test_every_step_is_on_the_line(name: str, steps: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few steps have no room for all cycles
+        curve = hf_sched.build(name, num_training_steps=steps).curve(peak=2e-5)
+    drawn = points(draw({name: curve}, width=70, height=HEIGHT))
+    columns = np.arange(steps) * drawn.shape[1] // steps
+    rows = np.rint((1 - curve / curve.max()) * (HEIGHT * 4 - 1)).astype(int)
+    assert drawn[rows, columns].all()
+    # and nothing else: a column holds the steps that fall on it and the way from the one before
+    for column in range(drawn.shape[1]):
+        first = max(column * steps // drawn.shape[1] - 1, 0)
+        last = max(column * steps // drawn.shape[1], ((column + 1) * steps - 1) // drawn.shape[1])
+        here = rows[first : last + 1]
+        assert set(np.flatnonzero(drawn[:, column])) <= set(range(here.min(), here.max() + 1))
+
+
+def test_the_axes_say_the_peak_and_the_last_step() -> None:
+    drawn = draw({"half": np.linspace(2e-5, 0, 51)}, width=60, height=HEIGHT)
+    lines = drawn.splitlines()
+    assert lines[0].startswith("2e-05 ┤") and lines[HEIGHT - 1].startswith("    0 ┤")
+    assert re.fullmatch(r" +0 +50", lines[HEIGHT + 1])
+    assert lines[HEIGHT + 2].strip() == "optimizer step"
+
+
+def test_several_curves_have_a_colour_and_a_label_each() -> None:
+    drawn = draw({"one [x]": np.full(10, 1.0), "two": np.full(5, 0.5)}, width=60, height=HEIGHT)
+    assert r"[blue]━━[/] one \[x]" in drawn and "[dark_orange]━━[/] two" in drawn
+    shown = points(drawn)
+    assert shown[0].all()  # the longer one goes on to the end
+    half = shown[HEIGHT * 2 - 2 : HEIGHT * 2 + 2].any(axis=0)
+    assert half[: shown.shape[1] // 2].all() and not half[shown.shape[1] // 2 + 1 :].any()
+
+
+@pytest.mark.parametrize("curves", [{}, {"none": []}])
+def test_nothing_to_draw_is_an_error(curves: dict[str, list[float]]) -> None:
+    with pytest.raises(ValueError, match="at least one curve"):
+        draw(curves)

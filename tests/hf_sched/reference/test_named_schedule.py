@@ -1,0 +1,78 @@
+"""What is asked for on a command line is read as it is meant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hf_sched
+from hf_sched.integrations import builtin_schedules as builtin
+from hf_sched.reference.named_schedule import Asked
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "arguments"),
+    [
+        ("wsd", "wsd", {}),
+        ("cosine_floor:floor_ratio=0.2", "cosine_floor", {"floor_ratio": 0.2}),
+        ("wsd:decay=30%,decay_shape=linear", "wsd", {"decay": "30%", "decay_shape": "linear"}),
+        ("multistep:milestones=[30, 60],gamma=0.5", "multistep", {"milestones": [30, 60], "gamma": 0.5}),
+        ('wsd:{"decay": 100, "floor_ratio": 0.1}', "wsd", {"decay": 100, "floor_ratio": 0.1}),
+        ("cosine_with_min_lr:min_lr=1e-6", "cosine_with_min_lr", {"min_lr": "1e-6"}),
+        ("warmup 5% | hold", "phases", {"phases": "warmup 5% | hold"}),
+        ("hold", "phases", {"phases": "hold"}),
+    ],
+)
+def test_names_arguments_and_phases(text: str, name: str, arguments: dict[str, Any]) -> None:
+    asked = Asked.read(text)
+    assert (asked.name, asked.arguments, asked.label) == (name, arguments, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cosin", "'cosin' is not the name of a schedule; did you mean 'cosine'"),
+        ("", "'' is not the name of a schedule"),
+        ("wsd:decay", "must be arguments .* received 'decay'"),
+        ("wsd:decay=", "must be arguments"),
+        ("wsd:{decay", "must be arguments"),
+        ("wsd:[1]", "must be arguments"),
+    ],
+)
+def test_what_cannot_be_read_is_answered(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Asked.read(text)
+
+
+def test_curves_are_those_of_the_schedules() -> None:
+    played = Asked.read("cosine_floor:floor_ratio=0.2").play(100, 10, 3e-4)
+    assert played is not None
+    schedule = hf_sched.build("cosine_floor", num_training_steps=100, num_warmup_steps=10, floor_ratio=0.2)
+    assert played.schedule == schedule
+    np.testing.assert_array_equal(played.curve, schedule.curve(peak=3e-4))
+
+    played = Asked.read("cosine_with_min_lr:min_lr=1e-5").play(100, 10, 3e-4)
+    assert played is not None and played.schedule is None
+    curve = builtin.curve("cosine_with_min_lr", num_training_steps=100, num_warmup_steps=10, peak=3e-4, min_lr=1e-5)
+    np.testing.assert_array_equal(played.curve, curve)
+
+    assert Asked.read("greedy").play(100, 10, 3e-4) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "needs_peak", "brings_warmup"),
+    [
+        ("wsd", False, False),
+        ("wsd:min_lr=1e-6", True, False),
+        ("phases:{phases: 'decay; min_lr 1e-6'}", True, False),
+        ("polynomial", True, False),
+        ("warmup 5% | hold", False, True),
+        ("warmup_cosine:warmup=10", False, True),
+        ("linear", False, False),
+    ],
+)
+def test_what_else_the_curve_needs(text: str, needs_peak: bool, brings_warmup: bool) -> None:
+    asked = Asked.read(text)
+    assert (asked.needs_peak, asked.brings_warmup) == (needs_peak, brings_warmup)

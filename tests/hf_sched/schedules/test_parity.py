@@ -1,0 +1,550 @@
+"""The catalogue against the curves of torch, transformers, optax and timm: equal to 1e-12 relative, in float64.
+
+These libraries count from another origin. With `ref(t)` a library's curve that starts at t = 0, is at its peak at t = w
+and ends at t = T, a run of N steps, W of them warmup, is
+
+    LR(k) = ref(k + 1) with w = W and T = N where there is a warmup,
+    LR(k) = ref(k) with w = 0 and T = N - 1 where there is none.
+
+Schedules that no library has are compared with their closed forms, written out with `math`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import types
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch.optim import lr_scheduler
+
+import hf_sched
+
+PEAK = 3e-4
+RATIO = 0.1
+FLOOR = RATIO * PEAK
+
+# Optimizer steps of the run, and of its warmup.
+COLD = [(100, 0), (1001, 0)]
+WARM = [(57, 30), (100, 20), (1000, 100)]
+SHORT = [(2, 0), (3, 0), (2, 1), (3, 1), (100, 1), (100, 99)]
+RUNS = COLD + WARM
+
+Curve = Callable[[list[int]], Any]
+"""The learning rates at some times `t`."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A schedule of ours, and a curve that it is to be."""
+
+    name: str
+    kwargs: Callable[[int], Mapping[str, object]]
+    reference: Callable[[int, int], Curve]
+    runs: list[tuple[int, int]]
+    stop: int | None
+
+
+CASES: list[Case] = []
+
+
+def is_compared(
+    name: str,
+    runs: list[tuple[int, int]] = RUNS,
+    stop: int | None = None,
+    of_warmup: Callable[[int], Mapping[str, object]] | None = None,
+    **kwargs: object,
+) -> Callable[[Callable[[int, int], Curve]], Callable[[int, int], Curve]]:
+    """Compare a schedule with the curve that a function of w and T makes.
+
+    Args:
+        name: The schedule.
+        runs: The runs it is compared on.
+        stop: Where the comparison ends, as in a slice of the steps.
+        of_warmup: The arguments of the schedule that depend on the length of the warmup.
+        **kwargs: Its other arguments.
+    """
+
+    def decorate(reference: Callable[[int, int], Curve]) -> Callable[[int, int], Curve]:
+        CASES.append(Case(name, lambda w: {**kwargs, **(of_warmup(w) if of_warmup else {})}, reference, runs, stop))
+        return reference
+
+    return decorate
+
+
+def assert_alike(ours: np.ndarray, theirs: object) -> None:
+    # Near a floor of 0 the libraries have an absolute error, that of 1 + cos(x) or 1 - t / T: hence the `atol`.
+    np.testing.assert_allclose(ours, np.asarray(theirs, dtype=np.float64), rtol=1e-12, atol=1e-15 * PEAK)
+
+
+def sgd(peak: float = PEAK) -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+
+
+def of_torch(make: Callable[[Any], Any], peak: float = PEAK) -> Curve:
+    """By the closed form: torch's `step` is recursive, and drifts."""
+    optimizer = sgd(peak)
+    scheduler = make(optimizer)
+
+    def at(t: int) -> float:
+        scheduler.last_epoch = t
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # get_lr wants to be called from `step`
+            return getattr(scheduler, "_get_closed_form_lr", scheduler.get_lr)()[0]
+
+    return lambda times: [at(t) for t in times]
+
+
+def of_transformers(make: Callable[..., Any], *args: object, **kwargs: object) -> Curve:
+    factor = make(sgd(), *args, **kwargs).lr_lambdas[0]
+    return lambda times: [PEAK * factor(t) for t in times]
+
+
+@cache
+def timm_schedulers() -> Any:
+    """`timm.scheduler`, without the rest of timm."""
+    try:
+        import timm_scheduler
+    except ModuleNotFoundError as error:
+        pytest.skip(f"needs {error.name}")
+    return timm_scheduler.load()
+
+
+def of_timm(name: str, w: int, **kwargs: object) -> Curve:
+    scheduler = getattr(timm_schedulers(), name)(sgd(), warmup_t=w, t_in_epochs=False, **kwargs)
+    return lambda times: [scheduler._get_lr(t)[0] for t in times]
+
+
+@cache
+def optax() -> types.ModuleType:
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    jax = pytest.importorskip("jax")
+    jax.config.update("jax_enable_x64", True)
+    return pytest.importorskip("optax")
+
+
+def of_optax(schedule: Callable[[Any], Any]) -> Curve:
+    import jax
+
+    # Always as many times: jax compiles again for every shape.
+    return lambda times: np.asarray(jax.vmap(schedule)(np.arange(1100)))[times]
+
+
+def optax_warmup(w: int, *schedules: Callable[[Any], Any], at: tuple[int, ...] = ()) -> Curve:
+    """Optax schedules one after another, behind a straight line to the peak; `at` are the times they meet."""
+    schedules = (optax().linear_schedule(0.0, PEAK, w), *schedules)[not w :]
+    return of_optax(optax().join_schedules(schedules, [*([w] if w else []), *at]))
+
+
+def after_a_warmup(w: int, curve: Curve) -> Curve:
+    """A curve that has no warmup of its own, behind a straight line from 0 to the peak."""
+    return lambda times: [PEAK * t / w if t < w else curve([t - w])[0] for t in times]
+
+
+def closed_form(formula: Callable[[int], float]) -> Curve:
+    return lambda times: [formula(t) for t in times]
+
+
+def shares(w: int, of_t: Callable[[float], float]) -> Curve:
+    """A closed form in shares of the peak, over the time since the peak."""
+    return after_a_warmup(w, closed_form(lambda t: PEAK * of_t(t)))
+
+
+# Cosines.
+
+
+@is_compared("cosine_floor", RUNS + SHORT, floor_ratio=RATIO)
+@is_compared("cosine_floor", min_lr=FLOOR)
+def torch_cosine_annealing(w, T):
+    return after_a_warmup(w, of_torch(lambda o: lr_scheduler.CosineAnnealingLR(o, T - w, FLOOR)))
+
+
+@is_compared("cosine_floor", RUNS + SHORT)
+@is_compared("warmup_cosine", RUNS + SHORT, floor_ratio=RATIO, of_warmup=lambda w: {} if w else {"warmup": 0})
+@is_compared("phases", phases="decay cosine; floor 0.1")
+def transformers_cosine_with_min_lr(w, T):
+    return of_transformers(transformers.get_cosine_with_min_lr_schedule_with_warmup, w, T, min_lr_rate=RATIO)
+
+
+@is_compared("cosine_floor", RUNS + SHORT, floor_ratio=0)
+def transformers_cosine(w, T):
+    return of_transformers(transformers.get_cosine_schedule_with_warmup, w, T)
+
+
+@is_compared("cosine_floor", COLD, floor_ratio=RATIO)
+def optax_cosine_decay(w, T):
+    return of_optax(optax().cosine_decay_schedule(PEAK, T, alpha=RATIO))
+
+
+@is_compared("warmup_cosine", WARM, warmup_start_ratio=0.25, min_lr=FLOOR)
+def optax_warmup_cosine_decay(w, T):
+    return of_optax(optax().warmup_cosine_decay_schedule(0.25 * PEAK, PEAK, w, T, end_value=FLOOR))
+
+
+@is_compared("cosine_floor", RUNS + SHORT, min_lr=FLOOR)
+def timm_cosine(w, T):
+    return of_timm("CosineLRScheduler", w, t_initial=T - w, lr_min=FLOOR, warmup_prefix=True)
+
+
+@is_compared("warmup_cosine", WARM, warmup_start_ratio=0.25)
+def timm_cosine_from_a_start(w, T):
+    return of_timm("CosineLRScheduler", w, t_initial=T - w, warmup_lr_init=0.25 * PEAK, warmup_prefix=True)
+
+
+@is_compared("warmup_cosine", [(57, 30), (100, 20)], warmup_start_ratio=0.25, floor_ratio=RATIO)
+def torch_sequential(w, T):
+    optimizer = sgd()
+    parts = [lr_scheduler.LinearLR(optimizer, 0.25, total_iters=w)]
+    parts.append(lr_scheduler.CosineAnnealingLR(optimizer, T - w, FLOOR))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scheduler = lr_scheduler.SequentialLR(optimizer, parts, [w])
+        rates = []
+        for _ in range(T + 1):
+            rates += scheduler.get_last_lr()
+            optimizer.step()
+            scheduler.step()
+    return lambda times: [rates[t] for t in times]
+
+
+@is_compared("warmup_cosine", WARM, warmup_shape="cosine", warmup_start_ratio=RATIO, floor_ratio=RATIO)
+def transformers_wsd_with_a_cosine_warmup(w, T):
+    # Its `min_lr_ratio` is where its warmup starts, too.
+    return of_transformers(
+        transformers.get_wsd_schedule,
+        w,
+        T - w,
+        num_stable_steps=0,
+        warmup_type="cosine",
+        decay_type="cosine",
+        min_lr_ratio=RATIO,
+    )
+
+
+@is_compared("warmup_cosine", WARM, warmup_shape="geometric", warmup_start_ratio=RATIO)
+def optax_exponential_warmup(w, T):
+    parts = [optax().exponential_decay(FLOOR, w, 1 / RATIO), optax().cosine_decay_schedule(PEAK, T - w)]
+    return of_optax(optax().join_schedules(parts, [w]))
+
+
+@is_compared("warmup_cosine", WARM, warmup_shape="sqrt", warmup_start_ratio=RATIO)
+def closed_form_of_a_sqrt_warmup(w, T):
+    rising = closed_form(lambda t: PEAK * (RATIO + (1 - RATIO) * math.sqrt(t / w)))
+    return lambda times: [(rising if t < w else transformers_cosine(w, T))([t])[0] for t in times]
+
+
+@is_compared("warmup_cosine", WARM, warmup_shape="exponential", warmup_start_ratio=RATIO)
+def closed_form_of_a_saturating_warmup(w, T):
+    rising = closed_form(lambda t: PEAK * (RATIO + (1 - RATIO) * (1 - 0.01 ** (t / w)) / (1 - 0.01)))
+    return lambda times: [(rising if t < w else transformers_cosine(w, T))([t])[0] for t in times]
+
+
+@is_compared("cosine_cyclic", [(101, 0), (101 + 3 * 200, 0), (140, 40), (1000, 100)], half_period=100)
+def torch_cosine_annealing_past_its_end(w, T):
+    return after_a_warmup(w, of_torch(lambda o: lr_scheduler.CosineAnnealingLR(o, 100)))
+
+
+@is_compared("cosine_cyclic", [(101 + 3 * 200, 0)], half_period=100, peak_multiplier=0.7, floor_ratio=RATIO)
+def torch_cosine_annealing_with_falling_crests(w, T):
+    # From one crest to the trough before and the one after it.
+    tops = [of_torch(lambda o: lr_scheduler.CosineAnnealingLR(o, 100, FLOOR), PEAK * 0.7**i) for i in range(4)]
+    return lambda times: [tops[(t + 99) // 200]([t])[0] for t in times]
+
+
+@is_compared("cosine_constant", RUNS[:-1], decay=10, constant_ratio=0.2, anneal=5, anneal_shape="cosine")
+def optax_cosine_constant_anneal(w, T):
+    o = optax()
+    parts = [o.cosine_decay_schedule(PEAK, D := 10 - (not w), alpha=0.2), o.constant_schedule(0.2 * PEAK)]
+    return optax_warmup(w, *parts, o.cosine_decay_schedule(0.2 * PEAK, 5), at=(w + D, T - 5))
+
+
+@is_compared("minimind", RUNS + SHORT)
+def closed_form_of_minimind(w, T):
+    # As in MiniMind's trainer/trainer_utils.py; a warmup is ours, and ends where it starts.
+    def formula(t):
+        if t < w:
+            return 1.1 * PEAK * t / w
+        return PEAK / 10 + 0.5 * PEAK * (1 + math.cos(math.pi * (t - w) / (T - w)))
+
+    return closed_form(formula)
+
+
+# Lines and powers.
+
+
+@is_compared("linear_with_warmup", RUNS + SHORT)
+@is_compared("lars_warmup", WARM, after="linear_with_warmup")  # the curve, where all trust ratios are 1
+@is_compared("gradual_warmup", WARM, after="linear_with_warmup")
+def transformers_linear(w, T):
+    return of_transformers(transformers.get_linear_schedule_with_warmup, w, T)
+
+
+@is_compared("linear_with_warmup", RUNS + SHORT, floor_ratio=RATIO)
+def torch_linear(w, T):
+    return after_a_warmup(w, of_torch(lambda o: lr_scheduler.LinearLR(o, 1.0, RATIO, total_iters=T - w)))
+
+
+@is_compared("linear_with_warmup", min_lr=FLOOR)
+def optax_linear(w, T):
+    return optax_warmup(w, optax().linear_schedule(PEAK, FLOOR, T - w))
+
+
+@is_compared("polynomial_floor", RUNS + SHORT, power=2.5, min_lr=FLOOR)
+def transformers_polynomial(w, T):
+    return of_transformers(transformers.get_polynomial_decay_schedule_with_warmup, w, T, lr_end=FLOOR, power=2.5)
+
+
+@is_compared("polynomial_floor", power=2.5, floor_ratio=RATIO)
+def optax_polynomial(w, T):
+    return optax_warmup(w, optax().polynomial_schedule(PEAK, FLOOR, 2.5, T - w))
+
+
+@is_compared("polynomial_floor", power=0.5)
+def torch_polynomial(w, T):
+    return after_a_warmup(w, of_torch(lambda o: lr_scheduler.PolynomialLR(o, T - w, 0.5)))
+
+
+@is_compared("polynomial_floor", power=3, min_lr=FLOOR)
+def timm_polynomial(w, T):
+    return of_timm("PolyLRScheduler", w, t_initial=T - w, power=3.0, lr_min=FLOOR, warmup_prefix=True)
+
+
+@is_compared("rex", RUNS + SHORT, floor_ratio=RATIO)
+def closed_form_of_rex(w, T):
+    def rex(z):
+        return RATIO + (1 - RATIO) * (1 - z) / (1 - z / 2)
+
+    return shares(w, lambda t: rex(t / (T - w)))
+
+
+# Exponentials and stairs.
+
+
+@is_compared("exponential", RUNS + SHORT, gamma=0.98)
+@is_compared("exponential", decay_rate=-math.log(0.98))
+def torch_exponential(w, T):
+    return after_a_warmup(w, of_torch(lambda o: lr_scheduler.ExponentialLR(o, 0.98)))
+
+
+@is_compared("exponential", WARM, gamma=0.98)
+def optax_warmup_exponential(w, T):
+    return of_optax(optax().warmup_exponential_decay_schedule(0.0, PEAK, w, 1, 0.98))
+
+
+@is_compared("exponential", RUNS + SHORT, floor_ratio=0.01)
+def optax_exponential(w, T):
+    return optax_warmup(w, optax().exponential_decay(PEAK, T - w, 0.01))
+
+
+@is_compared("exponential", gamma=0.98)
+def timm_step_at_every_step(w, T):
+    return of_timm("StepLRScheduler", w, decay_t=1, decay_rate=0.98)
+
+
+@is_compared("step", RUNS + SHORT, step_size=7, gamma=0.3)
+def torch_step(w, T):
+    return after_a_warmup(w, of_torch(lambda o: lr_scheduler.StepLR(o, 7, 0.3)))
+
+
+@is_compared("step", step_size=7, gamma=0.3)
+def timm_step(w, T):
+    return of_timm("StepLRScheduler", w, decay_t=7, decay_rate=0.3)
+
+
+@is_compared("step", step_size=7, gamma=0.3)
+def optax_staircase(w, T):
+    return optax_warmup(w, optax().exponential_decay(PEAK, 7, 0.3, staircase=True))
+
+
+def milestones(w):
+    """Milestones 5, 9 and 20 steps behind the peak: ours are counted from the run's first step."""
+    return {"milestones": [max(w - 1, 0) + m for m in (5, 9, 20)]}
+
+
+@is_compared("multistep", of_warmup=milestones, gamma=0.3)
+def torch_multistep(w, T):
+    return after_a_warmup(w, of_torch(lambda o: lr_scheduler.MultiStepLR(o, [5, 9, 20], 0.3)))
+
+
+@is_compared("multistep", of_warmup=milestones, gamma=0.3)
+def timm_multistep(w, T):
+    # timm applies a milestone one step early, on purpose (see its docstring).
+    return of_timm("MultiStepLRScheduler", w, decay_t=[6, 10, 21], decay_rate=0.3)
+
+
+@is_compared("multistep", of_warmup=milestones, gamma=0.3)
+def optax_piecewise_constant(w, T):
+    return optax_warmup(w, optax().piecewise_constant_schedule(PEAK, {5: 0.3, 9: 0.3, 20: 0.3}))
+
+
+# A peak that is held, left slowly, or climbed beyond.
+
+for shape in ("linear", "cosine", "1-sqrt"):
+
+    @is_compared("wsd", decay=20, decay_shape=shape)
+    def transformers_wsd(w, T, shape=shape):
+        return of_transformers(transformers.get_wsd_schedule, w, 20, num_training_steps=T, decay_type=shape)
+
+    @is_compared("wsd", COLD, decay=20, decay_shape=shape, floor_ratio=RATIO)
+    def transformers_wsd_with_a_floor(w, T, shape=shape):
+        # Where there is a warmup, its `min_lr_ratio` would raise that as well.
+        return of_transformers(
+            transformers.get_wsd_schedule, w, 20, num_training_steps=T, decay_type=shape, min_lr_ratio=RATIO
+        )
+
+
+for ours, theirs in (("linear", "linear"), ("cosine", "cosine"), ("1-sqrt", "1-sqrt"), ("exponential", "exp")):
+
+    @is_compared("wsd", decay=20, decay_shape=ours, min_lr=FLOOR)
+    def timm_wsd(w, T, theirs=theirs):
+        return of_timm(
+            "WSDLRScheduler", w, t_initial=T - w, decay_t=20, lr_min=FLOOR, decay_fn=theirs, decay_ratio=0.01
+        )
+
+
+@is_compared("wsd", decay=20, decay_shape="polynomial 2", floor_ratio=RATIO)
+@is_compared("phases", COLD, phases="hold | decay 20 polynomial 2", floor_ratio=RATIO)
+def optax_trapezoid(w, T):
+    parts = [optax().constant_schedule(PEAK), optax().polynomial_schedule(PEAK, FLOOR, 2, 20)]
+    return optax_warmup(w, *parts, at=(T - 20,))
+
+
+@is_compared("inverse_sqrt_cooldown", WARM, stop=-15, cooldown=15)  # by default the time scale is the warmup
+@is_compared("inverse_sqrt_cooldown", WARM, stop=-15, cooldown=15, of_warmup=lambda w: {"timescale": w})
+def transformers_inverse_sqrt(w, T):
+    return of_transformers(transformers.get_inverse_sqrt_schedule, w)
+
+
+@is_compared("inverse_sqrt_cooldown", stop=-15, timescale=12, cooldown=15)
+def transformers_inverse_sqrt_with_a_time_scale(w, T):
+    return of_transformers(transformers.get_inverse_sqrt_schedule, w, timescale=12)
+
+
+@is_compared("inverse_sqrt_cooldown", stop=-15, timescale=12, cooldown=15)
+def timm_rsqrt(w, T):
+    return of_timm("WSDLRScheduler", w, t_initial=T - w, decay_t=15, stable_fn="rsqrt", stable_timescale=12)
+
+
+@is_compared("inverse_sqrt_cooldown", timescale=12, cooldown=15, floor_ratio=0.01)
+def closed_form_with_the_cooldown(w, T):
+    def formula(t):
+        if t <= T - w - 15:
+            return math.sqrt(12 / (12 + t))
+        return 0.01 + (formula(T - w - 15) - 0.01) * (T - w - t) / 15
+
+    return shares(w, formula)
+
+
+@is_compared("one_cycle", WARM, start_ratio=0.04, final_ratio=4e-6)
+def torch_one_cycle(w, T):
+    # It divides by final_div_factor the start, not the peak, and ends each of its phases a step before it says.
+    return of_torch(
+        lambda o: lr_scheduler.OneCycleLR(o, PEAK, total_steps=T + 1, pct_start=(w + 1) / (T + 1), cycle_momentum=False)
+    )
+
+
+@is_compared("one_cycle", WARM, start_ratio=0.1, final_ratio=0.02)
+def optax_one_cycle(w, T):
+    # It truncates the steps of the climb, hence the half step.
+    return of_optax(optax().cosine_onecycle_schedule(T, PEAK, (w + 0.5) / T, div_factor=10, final_div_factor=5))
+
+
+@is_compared("gradual_warmup", WARM, multiplier=8, after="cosine_floor", floor_ratio=RATIO)
+@is_compared("gradual_warmup", WARM, multiplier=8, after="cosine_floor", after_kwargs={"min_lr": FLOOR})
+def optax_climb_beyond_the_peak(w, T):
+    parts = [optax().linear_schedule(PEAK, 8 * PEAK, w), optax().cosine_decay_schedule(8 * PEAK, T - w, RATIO / 8)]
+    return of_optax(optax().join_schedules(parts, [w]))
+
+
+@is_compared("gradual_warmup", WARM, multiplier=8)
+def closed_form_of_gradual_warmup(w, T):
+    return closed_form(lambda t: PEAK * (1 + (8 - 1) * min(t / w, 1)))
+
+
+EACH = [
+    pytest.param(case, *run, id=f"{case.name}-{case.reference.__name__}-{run[0]}-{run[1]}")
+    for case in CASES
+    for run in case.runs
+]
+
+
+@pytest.mark.parametrize(("case", "steps", "warmup"), EACH)
+def test_a_schedule_is_what_other_libraries_make_of_it(case, steps, warmup):
+    schedule = hf_sched.build(case.name, num_training_steps=steps, num_warmup_steps=warmup, **case.kwargs(warmup))
+    curve = case.reference(warmup, steps if warmup else steps - 1)
+    times = range(1, steps + 1) if warmup else range(steps)
+    assert_alike(schedule.curve(peak=PEAK)[: case.stop], curve(list(times[: case.stop])))
+
+
+def test_every_schedule_of_the_catalogue_is_compared_with_something():
+    ours = {
+        name
+        for name in hf_sched.available()
+        if hf_sched.registry.entry(name).build_phases.__module__ == "hf_sched.schedules.catalog"
+    }
+    assert {case.name for case in CASES} == ours - {"cosine_restarts"}  # which comes now
+
+
+def cycle_lengths(schedule: hf_sched.Schedule) -> list[int]:
+    """The steps of each restart cycle, a rewarmup counted in."""
+    starts = [segment.first for segment in schedule.segments if segment.kind in ("restart", "warmup")]
+    return [after - before for before, after in pairwise([0, *starts, schedule.num_training_steps])]
+
+
+@pytest.mark.parametrize("multiplier", [0.5, 1.0, 1.3, 2.0, 3.0])
+@pytest.mark.parametrize("num_cycles", [1, 2, 5])
+@pytest.mark.parametrize("steps", [301, 1000])
+def test_each_restart_cycle_is_torchs_cosine_annealing(steps, num_cycles, multiplier):
+    schedule = hf_sched.build(
+        "cosine_restarts",
+        num_training_steps=steps,
+        num_cycles=num_cycles,
+        cycle_multiplier=multiplier,
+        peak_multiplier=0.9,
+        floor_ratio=RATIO,
+    )
+    ours, lengths = schedule.curve(peak=PEAK), cycle_lengths(schedule)
+    assert len(lengths) == num_cycles
+    for i, n in enumerate(lengths):
+        theirs = of_torch(lambda o, n=n: lr_scheduler.CosineAnnealingLR(o, n - 1, FLOOR), PEAK * 0.9**i)
+        assert_alike(ours[sum(lengths[:i]) :][:n], theirs(list(range(n))))
+
+
+def test_restarts_with_a_warmup_in_each_cycle_are_optaxs_sgdr():
+    schedule = hf_sched.build(
+        "cosine_restarts",
+        num_training_steps=310,
+        num_warmup_steps=10,
+        num_cycles=3,
+        rewarmup=7,
+        peak_multiplier=0.8,
+        floor_ratio=RATIO,
+    )
+    lengths = cycle_lengths(schedule)[1:]  # the run's warmup is counted in
+    first, *others = [
+        {"init_value": FLOOR, "peak_value": PEAK * 0.8**i, "warmup_steps": 7, "decay_steps": n, "end_value": FLOOR}
+        for i, n in enumerate(lengths)
+    ]
+    first |= {"init_value": 0.0, "warmup_steps": 10}
+    theirs = of_optax(optax().sgdr_schedule([first, *others]))
+    assert_alike(schedule.curve(peak=PEAK), theirs(list(range(1, 311))))
+
+
+def test_timm_leaves_nothing_half_imported_behind():
+    timm_schedulers()
+    assert not [name for name in sys.modules if name.partition(".")[0] == "timm"]
+
+
+def test_optax_computes_in_float64():
+    # It does not by default, and could then be compared to seven digits only.
+    assert np.asarray(of_optax(optax().linear_schedule(0.0, 0.1, 3))([1])).dtype == np.float64

@@ -1,0 +1,475 @@
+"""The phase language: what is written is read, what is read is written, and an error points at the wrong word."""
+
+from __future__ import annotations
+
+import json
+import re
+import textwrap
+from fractions import Fraction
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import HfArgumentParser, TrainingArguments
+
+import hf_sched
+from hf_sched import GRAMMAR, Epochs, Level, Outline, Schedule, decay, hold, restart, warmup
+from hf_sched.schedules.phase_parser import PhasesReader, parse, write
+from hf_sched.schedules.phases import KINDS
+
+STEPS, PER_EPOCH = 1000, 150
+RUN = {"num_training_steps": STEPS, "steps_per_epoch": PER_EPOCH}
+# Text, and the same made by hand.
+TEXTS = {
+    "hold": Outline((hold(),)),
+    "decay": Outline((decay(),)),
+    "warmup 5% | hold | decay 20% 1-sqrt": Outline((warmup("5%"), hold(), decay("20%", "1-sqrt"))),
+    "warmup 50|decay 950 cosine;floor 0.1": Outline((warmup(50), decay(950, "cosine")), floor_ratio=0.1),
+    "warmup 0.05 sqrt from 0.1 to 0.5 | hold 1ep at 0.25 + 0.5 floor | decay linear; floor 0.2": Outline(
+        (warmup(0.05, "sqrt", start=0.1, to=0.5), hold("1ep", at=Level(0.25, 0.5)), decay()), floor_ratio=0.2
+    ),
+    "warmup .5ep cosine lars 1e-3 | decay rex from peak to 0.0; min_lr 1e-7": Outline(
+        (warmup("0.5ep", "cosine", lars=0.001), decay(shape="rex", start="peak", to=0)), min_lr=1e-7
+    ),
+    "warmup 5% exponential | decay 40% exponential 3 to 0.25 | decay polynomial 2": Outline(
+        (warmup("5%", "exponential"), decay("40%", "exponential 3", to=0.25), decay(shape="polynomial 2"))
+    ),
+    "warmup 10% geometric from 0.01 | decay geometric to 1e-3": Outline(
+        (warmup("10%", "geometric", start=0.01), decay(shape="geometric", to=0.001))
+    ),
+    "decay 300 inverse_sqrt 9 to 0.5 | restart 300 | restart 1-sqrt from 0.75 to 0.1": Outline(
+        (decay(300, "inverse_sqrt 9", to=0.5), restart(300), restart(None, "1-sqrt", start=0.75, to=0.1))
+    ),
+    "hold at 0.5 peak | restart 10% linear from 2 peak + floor to floor": Outline(
+        (hold(at=0.5), restart("10%", "linear", start=Level(2, 1)))
+    ),
+    "hold 20% | decay cosine every 5% to 0.5": Outline((hold("20%"), decay(shape="cosine", to=0.5, every="5%"))),
+    "decay every 30 from 1.0 + 1.0 floor; floor 0.5": Outline((decay(start=Level(1, 1), every=30),), floor_ratio=0.5),
+}
+every_text = pytest.mark.parametrize("text", TEXTS)
+
+
+@every_text
+def test_text_is_the_phases_it_spells(text):
+    assert parse(text) == TEXTS[text]
+    spaced = "\n\t".join(["", *text.replace("|", " | ").replace(";", " ; ").split(), ""])
+    assert parse(spaced) == TEXTS[text]
+
+
+def test_every_word_of_the_grammar_is_in_some_text():
+    words = " ".join(re.sub(r"([|;%]|(?<=\d)ep)", r" \1 ", text) for text in TEXTS).split()
+    assert set(re.findall(r'"([^"]+)"', GRAMMAR)) <= set(words)
+
+
+def test_every_option_that_the_grammar_gives_a_phase_is_in_some_text():
+    phases = [set(phase.split()) for text in TEXTS for phase in text.partition(";")[0].split("|")]
+    for kind, *options in (re.findall(r'"(\w+)"', line) for line in GRAMMAR.splitlines()[1:5]):
+        assert options, kind
+        for option in options:
+            assert any({kind, option} <= phase for phase in phases), (kind, option)
+
+
+# Texts as the grammar has them, drawn by it.
+numbers = st.one_of(st.integers(0, 10**6).map(str), st.floats(0, 1e6).map(repr), st.sampled_from([".5", "5.", "1E-3"]))
+positive = st.floats(1e-300, 1e300).map(repr)
+durations = st.one_of(
+    st.integers(1, 500).map(str),
+    st.floats(0.001, 0.999).map(repr),
+    st.floats(0.001, 100).map(lambda percent: f"{percent!r}%"),
+    st.floats(0.001, 100).map(lambda epochs: f"{epochs!r}ep"),
+)
+terms = st.one_of(numbers, st.tuples(st.one_of(st.just(""), numbers), st.sampled_from(["peak", "floor"])).map(" ".join))
+levels = st.lists(terms, min_size=1, max_size=3).map(" + ".join)
+with_number = st.tuples(st.sampled_from(["polynomial", "exponential", "inverse_sqrt"]), positive).map(" ".join)
+rising = st.sampled_from(["linear", "cosine", "sqrt", "exponential", "geometric"])
+falling = st.one_of(st.sampled_from(["linear", "cosine", "1-sqrt", "exponential", "geometric", "rex"]), with_number)
+
+
+@st.composite
+def drawn_phases(draw: st.DrawFn) -> str:
+    kind = draw(st.sampled_from(KINDS))
+    words = [kind, *draw(st.lists(durations, min_size=kind == "warmup", max_size=1))]
+    options = {"at": levels} if kind == "hold" else {"from": levels, "to": levels}
+    if kind != "hold":
+        words += draw(st.lists(rising if kind == "warmup" else falling, max_size=1))
+    options |= {"warmup": {"lars": positive}, "decay": {"every": durations}}.get(kind, {})
+    chosen = draw(st.lists(st.sampled_from(sorted(options)), unique=True))
+    return " ".join([*words, *(f"{option} {draw(options[option])}" for option in chosen)])
+
+
+floors = st.sampled_from([("", {}), ("; floor 0.5", {"floor_ratio": 0.5}), ("; min_lr 1e-5", {"min_lr": 1e-5})])
+
+
+@given(st.lists(drawn_phases(), min_size=1, max_size=4), floors)
+def test_whatever_the_grammar_allows_is_read(phases, floor):
+    outline = parse(" | ".join(phases) + floor[0])
+    assert [phase.kind for phase in outline.phases] == [phase.split()[0] for phase in phases]
+    assert outline == Outline(outline.phases, **floor[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("500", 500),
+        ("500.0", 500),
+        ("1", 1),
+        ("0.05", Fraction(1, 20)),
+        ("5%", Fraction(1, 20)),
+        ("12.5%", Fraction(1, 8)),
+        ("100%", Fraction(1)),
+        ("1ep", Epochs(Fraction(1))),
+        ("1.5ep", Epochs(Fraction(3, 2))),
+    ],
+)
+def test_a_duration_is_what_it_is_in_python(text, duration):
+    for kind in KINDS:
+        (phase,) = parse(f"{kind} {text}").phases
+        assert (type(phase.duration), phase.duration) == (type(duration), duration)
+    assert parse(f"decay every {text}").phases[0].every == duration
+
+
+def test_epochs_are_laid_on_the_run_that_has_them():
+    schedule = Schedule.parse("warmup 1ep | hold | decay 0.5ep", num_training_steps=100, steps_per_epoch=15)
+    assert str(schedule) == "warmup 15 | hold 77 | decay 8"
+
+
+# Written and read again.
+
+
+@every_text
+def test_a_schedule_reads_back_from_what_it_prints(text):
+    schedule = Schedule.parse(text, **RUN)
+    again = Schedule.parse(repr(schedule))
+    assert again == schedule
+    assert (repr(again), str(again), write(again)) == (repr(schedule),) * 3
+    assert again.curve(peak=1.0).tolist() == schedule.curve(peak=1.0).tolist()
+
+
+FEWEST_WORDS = {
+    "decay 100": [decay()],
+    "restart 100": [restart()],  # alone it is a first decay, but says what it is
+    "restart 100 linear": [restart(shape="linear")],
+    "warmup 5 | hold 75 | decay 20 1-sqrt; floor 0.1": [warmup(5), hold(), decay(20, "1-sqrt")],
+    "decay 100; min_lr 0.0": [warmup(0), hold("0%"), decay()],
+    "hold 50 at 0.5 | decay 50": [hold(50, at=0.5), decay(start=0.5)],
+    "hold 50 at 0.5 | hold 50": [hold(50, at=0.5), hold(50, at=0.5)],
+    "hold 100": [hold(at="peak")],
+    "decay 50 to 0.1 | warmup 10 to 0.5 | decay 40": [decay(50, to=0.1), warmup(10, to=0.5), decay()],
+    "decay 50 | warmup 10 from 0.5 | hold 40": [decay(50), warmup(10, start=0.5), hold()],
+    "warmup 5 | hold 95": [warmup(5, start=0), hold()],
+    "warmup 5 from floor to 1.0 + 1.0 floor | hold 95; floor 0.1": [
+        *(warmup(5, start="floor", to="peak + floor"), hold())
+    ],
+    "decay 80 every 25 | restart 20 from 0.5": [decay("80%", every="25%"), restart(start=0.5)],
+    "warmup 5 lars 0.001 | hold 95": [warmup(5, lars="1e-3"), hold()],
+    "warmup 5 exponential | decay 95 exponential 2.0": [warmup(5, "exponential"), decay(shape="exponential 2")],
+    "decay 100 polynomial 1e-07 to 1e-07": [decay(shape="polynomial 1e-7", to=1e-7)],
+    "decay 100 geometric; floor 1e-300": [decay(shape="geometric")],
+    "decay 30 geometric to 0.1 | decay 70 to 0.5 floor; min_lr 1e-05": [
+        *(decay(30, "geometric", to=0.1), decay(70, to="0.5 floor"))
+    ],
+}
+
+
+@pytest.mark.parametrize("text", FEWEST_WORDS)
+def test_a_schedule_is_written_in_the_fewest_words(text):
+    floor = re.findall("; (.*) (.*)", text.replace("; floor", "; floor_ratio"))
+    schedule = Schedule.lay(FEWEST_WORDS[text], num_training_steps=100, **dict(floor))
+    assert str(schedule) == text
+    assert Schedule.parse(text) == schedule
+
+
+@pytest.mark.parametrize("name", hf_sched.available())
+@pytest.mark.parametrize("warmup_steps", [0, 70])
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_every_schedule_of_the_catalogue_can_be_printed_and_read(name, warmup_steps):
+    function = hf_sched.registry.entry(name).build_phases
+    (example,) = re.findall(r"^ *Example: (\{.*\})$", function.__doc__, re.MULTILINE)
+    arguments = yaml.safe_load(example)
+    if warmup_steps:
+        arguments.pop("warmup", None)
+        if "phases" in arguments:
+            arguments["phases"] = "hold | decay 20%"
+    schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=warmup_steps, **arguments)
+    assert Schedule.parse(str(schedule)) == schedule
+
+
+def test_a_text_without_a_run_must_say_all_its_steps():
+    assert Schedule.parse("warmup 5 | decay 15").num_training_steps == 20
+    for text in ("warmup 5 | decay", "warmup 5% | decay 15", "warmup 1ep | decay 15"):
+        with pytest.raises(
+            ValueError, match=f"`num_training_steps` is needed .* in steps, received '{re.escape(text)}'"
+        ):
+            Schedule.parse(text)
+    with pytest.raises(ValueError, match=r"decay 15 = 20 steps, but the run has `num_training_steps` = 21"):
+        Schedule.parse("warmup 5 | decay 15", num_training_steps=21)
+
+
+# As a list.
+
+YAML = """
+    - warmup: 5%
+      shape: cosine
+      from: 0.1
+      to: peak
+      lars: 1e-3
+    - hold
+    - hold:
+      at: 1.0 + 0.5 floor
+    - decay: 1ep
+      shape: polynomial 2
+      from: 1.0 + 0.5 floor
+      to: floor
+      every: 5
+    - restart: 100
+      shape: 1-sqrt
+      from: 0.5
+      to:
+    """
+THE_SAME = (
+    "warmup 5% cosine from 0.1 to peak lars 1e-3 | hold | hold at 1.0 + 0.5 floor "
+    "| decay 1ep polynomial 2 from 1.0 + 0.5 floor to floor every 5 | restart 100 1-sqrt from 0.5"
+)
+
+
+def read(value: object) -> Outline:
+    return PhasesReader()("phases", value)
+
+
+def test_a_list_of_mappings_from_yaml_is_the_same_as_text():
+    value = yaml.safe_load(textwrap.dedent(YAML))
+    assert [type(item) for item in value] == [dict, str, dict, dict, dict]
+    assert read(value) == read(json.loads(json.dumps(value))) == read(tuple(value)) == parse(THE_SAME)
+
+
+def test_a_list_may_mix_texts_mappings_and_phases():
+    mixed = [warmup("5%"), "hold 10 at 0.5", {"decay": None, "to": 0.1}]
+    assert read(mixed) == parse("warmup 5% | hold 10 at 0.5 | decay to 0.1")
+    assert read(read(mixed)) == read(mixed)
+
+
+@pytest.mark.parametrize("options", [{}, {"shape": "cosine"}, {"to": 0.1}, {"every": 3}])
+def test_a_mapping_of_a_phase_takes_the_words_of_the_text(options):
+    words = " ".join(f"{value}" if key == "shape" else f"{key} {value}" for key, value in options.items())
+    assert read([{"decay": "5%", **options}]) == read([{**options, "decay": "5%"}]) == parse(f"decay 5% {words}")
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        ("dekay 5", r"'dekay' is no phase; did you mean 'decay'\?\n    dekay 5\n    \^\^\^\^\^$"),
+        ("decay 5 | hold", "must be a single phase, received 'decay 5 | hold'"),
+        ("decay 5; floor 0.1", "must be a single phase, received 'decay 5; floor 0.1'"),
+        ("", r"expected a phase \(warmup, hold, decay, restart\)"),
+        (5, "must be a phase, as text or as a mapping, received 5"),
+        (None, "must be a phase, as text or as a mapping, received None"),
+        (["decay", 5], "must be a phase, as text or as a mapping, received"),
+        ({}, "must be a mapping with exactly one of the keys warmup, hold, decay, restart, received {}"),
+        ({"shape": "cosine"}, "must be a mapping with exactly one of the keys .*received {'shape': 'cosine'}"),
+        ({"decay": 5, "hold": 5}, "must be a mapping with exactly one of the keys .*received"),
+        ({"decay": 5, "shap": "x"}, r"decay has no key 'shap' \(received 'x'\); did you mean 'shape'\?.* to, every"),
+        ({"hold": 5, "shape": "cosine"}, r"hold has no key 'shape' \(received 'cosine'\).* It takes at\."),
+        ({"decay": 5, 5: 5}, r"decay has no key 5 \(received 5\)"),
+        ({"decay": "soon"}, "`duration` must be a number of steps .*received 'soon'"),
+        ({"warmup": None}, "`duration` must be a number of steps .*received None"),
+        ({"decay": 5, "shape": "cosin"}, r"`shape` must be one of .*did you mean 'cosine'\?"),
+        ({"decay": 5, "every": 0}, "`every` must be .*above 0, received 0"),
+        ({"decay": 5, "from": -1}, "`from` must be a finite number, 0 or more, received -1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_item_of_a_list_is_named_by_its_place(item, message):
+    with pytest.raises(ValueError, match=rf"^`phases\[2\]`:? {message}"):
+        read(["warmup 5%", "hold", item])
+
+
+@pytest.mark.parametrize("value", [None, 5, [], (), {"decay": 5}, {"phases": "decay"}])
+def test_what_is_neither_text_nor_a_list_is_refused(value):
+    with pytest.raises(ValueError, match=r'^`phases` must be text \("warmup 5% .*"\) or a list of phases, received '):
+        read(value)
+
+
+@pytest.mark.parametrize("value", [None, 5, ["decay"], b"decay"])
+def test_what_is_parsed_must_be_text(value):
+    with pytest.raises(ValueError, match=r"^`phases` must be text in the phase language, received "):
+        parse(value)
+
+
+# Mistakes.
+
+
+def marked(error: Exception) -> tuple[str, str]:
+    """The words that an error points at, and what it says of them."""
+    message, shown, marks = str(error).rsplit("\n", 2)
+    assert re.fullmatch(r" {4,}\^+", marks), marks
+    return shown.ljust(len(marks))[marks.index("^") : len(marks)], message
+
+
+MISTAKES = [
+    # A phase.
+    ("warmpu 5% | decay", "warmpu", "'warmpu' is no phase; did you mean 'warmup'?"),
+    ("warmup 5% | hodl | decay 20%", "hodl", "'hodl' is no phase; did you mean 'hold'?"),
+    ("warmup 5% hold", "hold", "'hold' is no shape and no option of warmup"),
+    ("Decay", "Decay", "'Decay' is no phase; did you mean 'decay'?"),
+    ("5% warmup", "5%", "'5%' is no phase"),
+    ("cosine", "cosine", "'cosine' is no phase"),
+    # A shape.
+    ("warmup 5% | decay cosin to 0.1", "cosin", "'cosin' is no shape and no option of decay; did you mean 'cosine'?"),
+    ("warmup 5% 1-sqrt | decay", "1-sqrt", "`shape` must be one of linear, cosine, sqrt, exponential, geometric"),
+    ("decay polynomial to 0.1", "polynomial", "`shape` must be 'polynomial' and one number, its power"),
+    ("decay polynomial -2 to 0.1", "-2", "'polynomial' and its power, a number above 0, received"),
+    ("decay polynomial 2 3 to 0.1", "3", "'3' is no option of decay"),
+    ("hold 5 cosine", "cosine", "'cosine' is no option of hold"),
+    # An option.
+    ("decay cosine too 0.1", "too", "'too' is no option of decay; did you mean 'to'?"),
+    ("decay 5 evry 3", "evry", "did you mean 'every'?"),
+    ("restart 5 linear every 3", "every", "'every' is no option of restart"),
+    ("hold 5 to 0.5", "to", "'to' is no option of hold"),
+    ("decay 5 linear at 0.5", "at", "'at' is no option of decay"),
+    # A value that is missing.
+    ("warmup | hold", "warmup", "expected how long the warmup lasts (500, 5% or 1ep)"),
+    ("warmup cosine | hold", "warmup", "expected how long the warmup lasts"),
+    ("decay to | hold", "to", "expected a value behind 'to'"),
+    ("decay from to 0.5", "from", "expected a value behind 'from'"),
+    ("hold at", "at", "expected a value behind 'at'"),
+    # A value that is there twice.
+    ("decay from 0.1 to 0 from 0.2", "from", "'from' is there twice"),
+    ("decay to 0.1 to 0.1", "to", "'to' is there twice"),
+    ("hold 5 6", "6", "'6' is no option of hold"),
+    ("decay 5 6", "6", "'6' is no shape and no option of decay"),
+    # A wrong value.
+    ("warmup 5% | decay -5", "-5", "`duration` must be a number of steps (500), a share of the run"),
+    ("warmup 1.5 | decay", "1.5", "`duration` must be a number of steps"),
+    ("decay 101%", "101%", "`duration` must be a number of steps"),
+    ("decay 5 every 0", "0", "`every` must be a number of steps"),
+    ("warmup 5% lars 0 | hold", "0", "`lars` must be a finite number above 0, received '0'"),
+    ("decay to 1e999", "1e999", "`to` must be a share of the peak (0.1), 0 or more"),
+    ("warmup 5% from -1 | hold", "-1", "`from` must be a share of the peak (0.1), 0 or more"),
+    ("hold 5 at peek", "peek", "`at` must be"),
+    ("decay to 0.1 0.2", "0.1 0.2", "`to` must be a share of the peak (0.1), 0 or more"),
+    ("decay to 0.1 +", "0.1 +", "`to` must be a share of the peak (0.1), 0 or more"),
+    # Nothing.
+    ("", " ", "expected a phase (warmup, hold, decay, restart)"),
+    ("   ", "   ", "expected a phase"),
+    ("warmup 5% || decay", "|", "expected a phase"),
+    ("warmup 5% |  | decay", "  ", "expected a phase"),
+    ("warmup 5% | decay |", " ", "expected a phase"),
+    ("; floor 0.1", ";", "expected a phase"),
+    # The floor.
+    ("decay;", " ", "expected 'floor' or 'min_lr' behind ';'"),
+    ("decay; floor", "floor", "expected a number behind 'floor'"),
+    ("decay; flor 0.1", "flor", "'flor' is no floor; did you mean 'floor'?"),
+    ("decay; 0.1", "0.1", "'0.1' is no floor"),
+    ("decay; floor 2", "2", "`floor_ratio` must be a number from 0 to 1, received '2'"),
+    ("decay; min_lr -1e-5", "-1e-5", "`min_lr` must be a finite number, 0 or more, received '-1e-5'"),
+    ("decay; floor 10%", "10%", "`floor_ratio` must be a number from 0 to 1, received '10%'"),
+    ("decay; floor 0.1 extra", "extra", "expected"),
+    ("decay; floor 0.1 | hold", "|", "expected"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "word", "message"), MISTAKES)
+def test_an_error_points_at_the_wrong_word_and_at_nothing_else(text, word, message):
+    with pytest.raises(ValueError, match=r"^`curve`: ") as error:
+        parse(text, "curve")
+    words, says = marked(error.value)
+    assert words == word
+    assert message in says
+    assert str(error.value).split("\n")[-2] == f"    {text}"
+
+
+@pytest.mark.parametrize(("text", "word"), [("decay from 0.1 to 0 from 0.2", 20), ("hold | hold 5 6", 14)])
+def test_of_two_equal_words_the_wrong_one_is_marked(text, word):
+    with pytest.raises(ValueError) as error:
+        parse(text)
+    assert str(error.value).split("\n")[-1].index("^") == 4 + word
+
+
+def test_marks_stand_under_their_word_in_text_over_several_lines():
+    text = yaml.safe_load("text: |\n  warmup 5%\n  |\thold\n  | decay 20% cosin\n")["text"]
+    with pytest.raises(ValueError, match="did you mean 'cosine'") as error:
+        parse(text)
+    assert marked(error.value)[0] == "cosin"
+    assert str(error.value).count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"phases": "warmup 5% | decay cosin"},
+        {"phases": ["warmup 5%", "decay cosin"]},
+        {"phases": [{"warmup": "5%"}, {"decay": None, "shape": "cosin"}]},
+        json.dumps({"phases": "warmup 5% | decay cosin"}),
+        json.dumps({"phases": ["warmup 5%", "decay cosin"]}),
+    ],
+    ids=["text", "list", "mappings", "text as JSON", "list as JSON"],
+)
+def test_a_wrong_text_fails_with_the_training_arguments(kwargs, tmp_path):
+    given_arguments = {"output_dir": str(tmp_path), "lr_scheduler_type": "phases", "use_cpu": True}
+    with pytest.raises(ValueError, match=r"`phases(\[1\])?`: .*; did you mean 'cosine'\?"):
+        TrainingArguments(**given_arguments, lr_scheduler_kwargs=kwargs)
+    if isinstance(kwargs, str):
+        flags = [word for name, value in given_arguments.items() for word in (f"--{name}", str(value))]
+        with pytest.raises(ValueError, match="did you mean 'cosine'"):
+            HfArgumentParser(TrainingArguments).parse_args_into_dataclasses([*flags, "--lr_scheduler_kwargs", kwargs])
+
+
+@pytest.mark.parametrize(
+    ("given_arguments", "message"),
+    [
+        ({"max_steps": 10, "lr_scheduler_kwargs": {"phases": "warmup 5 | decay 6"}}, r"decay 6 = 11 steps, .* = 10"),
+        (
+            {"max_steps": 10, "warmup_steps": 2, "lr_scheduler_kwargs": {"phases": "warmup 5 | decay"}},
+            r"the warmup is given twice: give either phases's own",
+        ),
+        ({"lr_scheduler_kwargs": {"phases": "decay; floor 0.1", "phase": 1}}, "did you mean 'phases'"),
+        ({"lr_scheduler_kwargs": None}, "phases needs the argument `phases`"),
+    ],
+)
+def test_phases_that_cannot_fit_the_run_fail_with_the_training_arguments(given_arguments, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        TrainingArguments(str(tmp_path), lr_scheduler_type="phases", use_cpu=True, **given_arguments)
+
+
+def test_phases_in_epochs_wait_for_the_trainer(tmp_path):
+    kwargs = {"phases": "warmup 1ep | decay"}
+    for max_steps in (-1, 10):
+        args = TrainingArguments(
+            str(tmp_path), lr_scheduler_type="phases", use_cpu=True, max_steps=max_steps, lr_scheduler_kwargs=kwargs
+        )
+        assert args.lr_scheduler_kwargs == kwargs
+
+
+@pytest.mark.parametrize("floor", [{"floor_ratio": 0.1}, {"min_lr": 0.1}])
+def test_the_floor_may_stand_in_the_text_or_beside_it_but_not_both(floor):
+    (word,) = floor
+    text = f"decay; {'floor' if word == 'floor_ratio' else word} 0.1"
+    beside = hf_sched.build("phases", num_training_steps=10, phases="decay", **floor)
+    assert (
+        beside == hf_sched.build("phases", num_training_steps=10, phases=text) == Schedule.parse("decay 10" + text[5:])
+    )
+    with pytest.raises(ValueError, match=f"the floor is given twice: in `phases` and as `{word}`"):
+        hf_sched.build("phases", num_training_steps=10, phases=text, **floor)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["__import__('os').abort()", "2**3", "(5)", "1+1", "0x10", "lambda:5", "hf_sched", "{5}", "$HOME", "5;decay"],
+)
+@pytest.mark.parametrize("text", ["{}", "decay {}", "decay 5 {}", "decay to {}", "decay every {}", "decay; floor {}"])
+def test_nothing_is_evaluated(text, word):
+    with pytest.raises(ValueError, match=r"^`phases`: .*\n.*\n +\^+$"):
+        parse(text.format(word))
+
+
+WORDS = sorted({*re.findall(r'"([^"]+)"', GRAMMAR), *("5", "0.1", "-1", "5%", "1ep", "101%", "nan", "x")})
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(KINDS), st.lists(st.sampled_from([*WORDS, *["from", "to", "5"] * 5]), max_size=8))
+def test_any_words_are_read_or_are_an_error_with_a_mark(kind, words):
+    text = " ".join([kind, *words])
+    try:
+        parse(text)
+    except ValueError as error:
+        assert marked(error)[1].startswith("`phases`: ")

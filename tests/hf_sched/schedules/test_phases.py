@@ -1,0 +1,446 @@
+"""Phases: the words that schedules of one's own are written in, and how they are laid on a run."""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_sched import FLOOR, PEAK, Epochs, Level, Phase, Schedule, Segment, decay, hold, restart, warmup
+from hf_sched.schedules.validation import EpochsUnknown
+
+
+def lay(*phases: Phase, steps: int, **given: object) -> Schedule:
+    return Schedule.lay(phases, num_training_steps=steps, **given)
+
+
+def curve(*phases: Phase, steps: int, peak: float = 1.0, **given: object) -> np.ndarray:
+    return lay(*phases, steps=steps, **given).curve(peak=peak)
+
+
+def lengths(*phases: Phase, steps: int, **given: object) -> list[tuple[str, int]]:
+    return [(segment.kind, segment.steps) for segment in lay(*phases, steps=steps, **given).segments]
+
+
+def test_a_level_is_shares_of_peak_and_floor():
+    assert Level(0.5, 2.0).at(10.0, 3.0) == 11.0
+    assert (PEAK.at(10.0, 3.0), FLOOR.at(10.0, 3.0), Level().at(10.0, 3.0)) == (10.0, 3.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("peak", PEAK),
+        ("floor", FLOOR),
+        ("0.0", Level()),
+        ("0.5", Level(0.5)),
+        ("0.5 + 1.0 floor", Level(0.5, 1.0)),
+        ("1.0 + 1.0 floor", Level(1.0, 1.0)),
+        ("0.25 floor", Level(0.0, 0.25)),
+        ("1e-07 + 2.0 floor", Level(1e-7, 2.0)),
+    ],
+)
+def test_a_level_is_written_as_it_is_read(text, level):
+    assert str(level) == text
+    for phase in (warmup(5, start=text, to=text), decay(5, start=text, to=text), restart(5, start=text, to=text)):
+        assert (phase.start, phase.end) == (level, level)
+    assert (hold(5, at=text).start, hold(5, at=level).start) == (level, level)
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("1", PEAK),
+        (1, PEAK),
+        (" 0.5  peak ", Level(0.5)),
+        ("floor + peak", Level(1.0, 1.0)),
+        ("0.25 + 0.25 peak + 3 floor", Level(0.5, 3.0)),
+        (0, Level()),
+    ],
+)
+def test_a_level_may_be_spelt_in_other_ways(text, level):
+    assert decay(5, to=text).end == level
+
+
+def test_a_levels_numbers_may_come_as_text_like_all_others():
+    assert Level("0.5", "2").at(10.0, 3.0) == 11.0
+
+
+@pytest.mark.parametrize("level", [(-1.0, 0.0), (0.0, -1.0)])
+def test_a_level_is_never_negative(level):
+    # `Level` says that both factors are 0 or more; a negative one trains at a negative learning rate.
+    with pytest.raises(ValueError, match=r"0 or more, received -1\.0"):
+        Level(*level)
+
+
+def test_scaling_multiplies_the_peak_and_leaves_the_floor():
+    assert Level(0.5, 2.0).scaled(3.0) == Level(1.5, 2.0)
+    phase = decay("20%", "polynomial 2", start=Level(1.0, 1.0), to=0.1, every=3)
+    assert phase.scaled(2.0) == decay("20%", "polynomial 2", start=Level(2.0, 1.0), to=0.2, every=3)
+    assert warmup(5, lars=0.1).scaled(2.0) == warmup(5, to=2.0, lars=0.1)
+    assert hold(5).scaled(2.0) == hold(5)  # its level is that of the phase before it
+
+
+def test_warmup_hold_decay_is_its_closed_form():
+    ours = curve(warmup("10%"), hold(), decay("20%", "1-sqrt"), steps=100, peak=3e-4, floor_ratio=0.1)
+    rising = [(k + 1) / 10 for k in range(10)]
+    falling = [0.1 + 0.9 * (1 - math.sqrt((j + 1) / 20)) for j in range(20)]
+    np.testing.assert_allclose(ours, 3e-4 * np.array([*rising, *[1.0] * 70, *falling]), rtol=1e-12)
+
+
+def test_a_phase_goes_on_from_where_the_one_before_ended():
+    ours = curve(decay(5, to=0.5), hold(3), decay(4), steps=12)
+    np.testing.assert_allclose(ours, [1, 0.875, 0.75, 0.625, 0.5, 0.5, 0.5, 0.5, 0.375, 0.25, 0.125, 0], rtol=1e-12)
+
+
+def test_a_warmup_starts_from_0_or_where_the_phase_before_ended_or_where_it_is_told():
+    assert curve(warmup(4), hold(), steps=5).tolist() == [0.25, 0.5, 0.75, 1, 1]
+    assert curve(warmup(4, start=0.5), hold(), steps=5).tolist() == [0.625, 0.75, 0.875, 1, 1]
+    ours = curve(decay(3, to=0.2), warmup(4, to=0.6), decay(), steps=9)
+    np.testing.assert_allclose(ours, [1, 0.6, 0.2, 0.3, 0.4, 0.5, 0.6, 0.3, 0.0], rtol=1e-12)
+    assert curve(decay(3), warmup(4, start="floor"), hold(), steps=8, floor_ratio=0.5)[3:7].tolist() == [
+        *(0.625, 0.75, 0.875, 1)
+    ]
+
+
+def test_a_hold_may_jump_to_a_level_of_its_own():
+    ours = curve(hold(2), hold(2, at=0.25), hold(1), hold(1, at="floor"), decay(2), steps=8, floor_ratio=0.125)
+    assert ours.tolist() == [1, 1, 0.25, 0.25, 0.25, 0.125, 0.125, 0.125]
+
+
+def test_a_restart_trains_its_first_step_at_its_own_peak_and_its_last_at_the_floor():
+    ours = curve(decay(4), restart(5, start=0.5), restart(3, "linear", to=0.25), steps=12, floor_ratio=0.1)
+    assert (ours[3], ours[4], ours[8]) == (pytest.approx(0.1), 0.5, pytest.approx(0.1))
+    np.testing.assert_allclose(ours[4:9], 0.3 + 0.2 * np.cos(np.pi * np.arange(5) / 4), rtol=1e-12)
+    assert ours[9:].tolist() == [1.0, 0.625, 0.25]
+
+
+def test_a_single_step_that_starts_with_a_jump_keeps_its_start():
+    assert curve(decay(1), restart(1, start=0.5), steps=2).tolist() == [1.0, 0.5]
+    # But one that goes on from the step before it is a step on the way: its last.
+    assert curve(hold(1), decay(1), steps=2).tolist() == [1.0, 0.0]
+
+
+def test_a_first_decay_may_start_anywhere():
+    assert curve(decay(start=2, to=1), steps=3).tolist() == [2, 1.5, 1]
+    assert curve(decay(start="peak + floor"), steps=3, floor_ratio=0.5).tolist() == [1.5, 1, 0.5]
+
+
+def test_a_later_decay_starts_where_the_phase_before_ended_or_is_told_to_be_a_restart():
+    assert curve(hold(1, at=0.5), decay(start=0.5), steps=3).tolist() == [0.5, 0.25, 0]
+    message = r"phase 2 \(decay\): `start` must be where the phase before ended \(0\.5\), received peak; a restart may"
+    with pytest.raises(ValueError, match=message):
+        curve(hold(1, at=0.5), decay(start=1), steps=3)
+    assert curve(hold(1, at=0.5), restart(2, start=1), steps=3).tolist() == [0.5, 1, 0]
+
+
+def test_a_hold_at_the_start_is_at_the_peak():
+    assert curve(hold(), steps=3, peak=0.3).tolist() == [0.3, 0.3, 0.3]
+
+
+def test_a_phase_of_no_steps_leaves_no_trace():
+    assert curve(warmup(0), hold("0%"), decay(), steps=7).tolist() == curve(decay(), steps=7).tolist()
+
+
+NUMBERS = np.geomspace(0.01, 100, 300).tolist()
+FALLING = ["linear", "cosine", "1-sqrt", "rex", *(f"polynomial {n!r}" for n in NUMBERS[::50])]
+FALLING += [f"{shape} {number!r}" for shape in ("exponential", "inverse_sqrt") for number in NUMBERS]
+RISING = ["linear", "cosine", "sqrt", *(f"exponential {number!r}" for number in NUMBERS)]
+
+
+def test_every_fall_starts_and_ends_on_exactly_its_levels_and_stays_between():
+    for shape in FALLING:
+        for to in (0.0, 0.1):
+            ours = curve(decay(10, shape, to=to), hold(1), steps=11)
+            assert (ours[0], ours[9], ours[10]) == (1.0, to, to), shape
+            assert to <= ours.min() <= ours.max() <= 1.0
+    for ratio in np.geomspace(1e-6, 0.99, 50).tolist():
+        ours = curve(decay(10, "geometric", to=ratio), hold(1), steps=11)
+        assert (ours[0], ours[9], ours[10]) == (1.0, ratio, ratio)
+
+
+def test_every_warmup_ends_on_exactly_the_peak_and_stays_below():
+    for shape in RISING:
+        ours = curve(warmup(10, shape), hold(1), steps=11)
+        assert (ours[9], ours[10]) == (1.0, 1.0), shape
+        assert 0.0 < ours.min() <= ours.max() <= 1.0
+    for ratio in np.geomspace(1e-6, 0.99, 50).tolist():
+        assert curve(warmup(10, "geometric", start=ratio), hold(1), steps=11)[9] == 1.0
+
+
+# Stairs.
+
+
+def test_stairs_stand_still_and_fall_once_in_so_many_steps():
+    # As the first phase its first step is at the start; later phases have the step before for it.
+    assert curve(decay(every=2), steps=9).tolist() == [1, 1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0]
+    assert curve(hold(1), decay(every=2), steps=9).tolist() == [1, 1, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25, 0]
+    # A last stair may be cut off; it is the end level.
+    assert curve(decay(every=3), steps=8).tolist() == [1, 1, 1, 0.5, 0.5, 0.5, 0, 0]
+    assert curve(decay(every=1), steps=9).tolist() == curve(decay(), steps=9).tolist()
+
+
+@pytest.mark.parametrize("shape", ["linear", "cosine", "exponential 3", "polynomial 2"])
+def test_every_stair_is_at_the_curve_without_stairs(shape):
+    stairs, smooth = (curve(decay(101, shape, every=every), steps=101) for every in (10, 1))
+    np.testing.assert_allclose(stairs, np.repeat(smooth[::10], 10)[:101], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(("every", "as_steps"), [("10%", 10), ("0.5ep", 6), ("1%", 1), ("0.1%", 1)])
+def test_stairs_may_be_shares_and_epochs(every, as_steps):
+    ours = lay(decay(every=every), steps=101, steps_per_epoch=12)
+    assert ours == lay(decay(every=as_steps), steps=101)
+    assert ours.segments[0].every == as_steps
+
+
+def test_a_stair_must_fit_into_its_phase():
+    assert curve(hold(6), decay(5, every=5), steps=11).tolist() == [1] * 10 + [0]
+    with pytest.raises(
+        ValueError, match=r"phase 2 \(decay\): `every` must leave room for a stair in its 5 steps, .* 6"
+    ):
+        curve(hold(6), decay(5, every=6), steps=11)
+    # A first phase has a step less, since its first step does not fall.
+    with pytest.raises(ValueError, match=r"phase 1 \(decay\): `every` must leave room .* 5 steps, received 5 steps"):
+        curve(decay(every=5), steps=5)
+
+
+# Geometric.
+
+
+def test_geometric_has_a_constant_ratio_up_and_down():
+    up = curve(warmup(5, "geometric", start=1 / 32), hold(), steps=6)
+    np.testing.assert_allclose(up, [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 1], rtol=1e-12)
+    down = curve(decay(6, "geometric", to=1 / 32), steps=6)
+    np.testing.assert_allclose(down, [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32], rtol=1e-12)
+    to_the_floor = curve(hold(1), decay(5, "geometric"), steps=6, peak=3e-4, floor_ratio=1 / 32)
+    np.testing.assert_allclose(to_the_floor, 3e-4 * down, rtol=1e-12)
+    again = curve(decay(1), restart(3, "geometric", start=0.5, to=0.125), steps=4)
+    np.testing.assert_allclose(again[1:], [0.5, 0.25, 0.125], rtol=1e-12)
+
+
+def test_geometric_may_span_all_numbers():
+    ours = curve(decay(3, "geometric", start=1e200, to=1e-200), steps=3)
+    np.testing.assert_allclose(ours, [1e200, 1, 1e-200], rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("phases", "floor", "message"),
+    [
+        ([decay(shape="geometric")], {}, r"phase 1 \(decay\): .* above 0 that differ, received peak and floor .* 0\.0"),
+        ([decay(shape="geometric")], {"floor_ratio": 1}, r"phase 1 \(decay\): .* levels above 0 that differ"),
+        ([hold(2), decay(shape="geometric")], {"min_lr": 1e-5}, r"phase 2 .* levels in proportion .* `floor_ratio`"),
+        ([warmup(2, "geometric"), hold()], {}, r"phase 1 \(warmup\): .* above 0 .* received 0\.0 and peak .*`start`"),
+        ([warmup(2, "geometric", start=1), hold()], {}, r"phase 1 \(warmup\): .* that differ, received peak and peak"),
+    ],
+)
+def test_geometric_needs_levels_that_have_a_ratio(phases, floor, message):
+    with pytest.raises(ValueError, match=message):
+        curve(*phases, steps=5, **floor)
+
+
+def test_geometric_between_shares_of_the_peak_may_have_an_absolute_floor_elsewhere():
+    ours = curve(decay(3, "geometric", to=0.25), decay(), steps=5, min_lr=0.125)
+    assert ours.tolist() == pytest.approx([1, 0.5, 0.25, 0.1875, 0.125], rel=1e-12)
+
+
+# Directions.
+
+
+@pytest.mark.parametrize(
+    ("phases", "given", "message"),
+    [
+        (
+            [decay(to=1.5)],
+            {},
+            r"the decay of 5 steps from step \d on must fall, but would rise from 1\.0 to 1\.5 at a peak of 1\.0",
+        ),
+        ([hold(2), decay(to=2)], {}, r"the decay of 3 steps from step \d on must fall"),
+        (
+            [hold(2), restart(3, start=0.1)],
+            {"floor_ratio": 0.2},
+            r"the restart of .*must fall.* 0\.1 to 0\.2.*`floor_ratio` 0\.2",
+        ),
+        (
+            [warmup(2, start=0.5, to=0.1), hold()],
+            {},
+            r"the warmup of 2 steps from step \d on must rise, but would fall from 0\.5",
+        ),
+        (
+            [hold(1), warmup(2, to=0.5), hold()],
+            {},
+            r"the warmup of 2 steps from step \d on must rise, but would fall from 1\.0",
+        ),
+        (
+            [warmup(2, start="floor", to=0.1), hold()],
+            {"floor_ratio": 0.2},
+            r"the warmup of .*must rise.*`floor_ratio` 0\.2",
+        ),
+    ],
+)
+def test_what_goes_the_wrong_way_is_an_error_that_names_the_phase(phases, given, message):
+    with pytest.raises(ValueError, match=message):
+        lay(*phases, steps=5, **given)
+
+
+def test_with_an_absolute_floor_the_direction_depends_on_the_peak():
+    schedule = lay(hold(2), restart(3, start=0.1), steps=5, min_lr=0.2)
+    assert schedule.floor(4.0) == 0.2
+    with pytest.raises(ValueError, match=r"the restart of .*must fall.* 0\.1 to 0\.2 at a peak of 1\.0.*`min_lr` 0\.2"):
+        schedule.floor(1.0)
+
+
+def test_a_level_beyond_all_numbers_is_refused():
+    with pytest.raises(ValueError, match=r"the decay of .* leaves the range of numbers: inf"):
+        lay(decay(start=1e308), steps=5).floor(100.0)
+
+
+# Durations.
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (500, 500),
+        ("500", 500),
+        (500.0, 500),
+        (1, 1),
+        (0.05, Fraction(1, 20)),
+        ("5%", Fraction(1, 20)),
+        ("100%", Fraction(1)),
+        ("0.5ep", Epochs(Fraction(1, 2))),
+    ],
+)
+def test_a_duration_is_kept_as_steps_or_exactly(given, kept):
+    for phase in (warmup(given), hold(given), decay(given), restart(given)):
+        assert (type(phase.duration), phase.duration) == (type(kept), kept)
+    assert (type(decay(every=given).every), decay(every=given).every) == (type(kept), kept)
+
+
+def test_a_share_of_all_and_one_step_are_not_the_same():
+    assert curve(hold("100%"), steps=3).tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="hold 1 = 1 steps, but the run has `num_training_steps` = 3"):
+        curve(hold(1), steps=3)
+
+
+def test_phases_may_last_epochs():
+    phases = [warmup("1ep"), hold(), decay("0.5ep")]
+    assert lengths(*phases, steps=20, steps_per_epoch=7) == [("warmup", 7), ("hold", 9), ("decay", 4)]
+    with pytest.raises(EpochsUnknown, match=r"`duration` is in epochs \(1ep\)"):
+        lay(*phases, steps=20)
+    with pytest.raises(EpochsUnknown, match=r"`every` is in epochs \(2ep\)"):
+        lay(decay(every="2ep"), steps=20)
+
+
+@given(shares=st.lists(st.integers(1, 50), min_size=1, max_size=6), steps=st.integers(1, 500))
+def test_shares_fill_the_run_they_add_up_to(shares, steps):
+    # Rounded where phases meet, not each for itself, so that nothing is left over.
+    phases = [hold(Fraction(share, sum(shares)), at=1 / (i + 1)) for i, share in enumerate(shares)]
+    laid = lay(*phases, steps=steps).segments
+    assert sum(segment.steps for segment in laid) == steps
+    for segment in laid:
+        share = Fraction(shares[round(1 / segment.start.peak) - 1], sum(shares))
+        assert abs(segment.steps - share * steps) <= 1
+
+
+@pytest.mark.parametrize(
+    ("phases", "steps", "expected"),
+    [
+        # The last share of all is too small for a step; the longest phase gives it one.
+        ([warmup(3), hold(), decay("1%")], 10, [("warmup", 3), ("hold", 6), ("decay", 1)]),
+        ([decay("99%"), decay("1%")], 10, [("decay", 9), ("decay", 1)]),
+        # Where a step is all there is, nobody can give one.
+        ([hold(), decay("1%")], 1, [("hold", 1)]),
+        # What is not the end of the curve, or was asked to be nothing, gets none.
+        ([warmup("1%"), hold(), decay(2)], 10, [("hold", 8), ("decay", 2)]),
+        ([hold(), decay("0%")], 10, [("hold", 10)]),
+        ([hold(), decay(0)], 10, [("hold", 10)]),
+    ],
+)
+def test_a_last_share_that_rounds_to_no_step_gets_one(phases, steps, expected):
+    assert lengths(*phases, steps=steps) == expected
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ([], "the phases take nothing = 0 steps, but the run has `num_training_steps` = 10"),
+        (
+            [decay(4), hold(5)],
+            r"the phases take decay 4 \+ hold 5 = 9 steps, but the run has `num_training_steps` = 10",
+        ),
+        ([decay(4), hold(), decay("70%")], r"the phases take decay 4 \+ decay 7 = 11 steps, but"),
+        ([hold(), decay()], "only one phase may leave out its duration, received 2 that do"),
+        ([warmup(10)], "`warmup` must be shorter than the run of 10 steps, received 10 steps"),
+        (["hold"], "`phases` must be phases .* received 'hold'"),
+    ],
+)
+def test_phases_that_do_not_fit_the_run_are_refused(phases, message):
+    with pytest.raises(ValueError, match=message):
+        lay(*phases, steps=10)
+
+
+def test_what_a_phase_says_is_in_its_segment():
+    (segment,) = lay(decay("100%", "polynomial 2", to=0.1, every=3), steps=10).segments
+    shape = decay(1, "polynomial 2").shape
+    assert segment == Segment("decay", 0, 10, shape, PEAK, Level(0.1), jump=True, every=3)
+    rise, _ = lay(warmup(4, lars="0.01"), hold(), steps=10).segments
+    assert (rise.trust_coefficient, rise.jump, rise.rises) == (0.01, False, True)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: warmup("soon"), r"`duration` must be a number of steps \(500\), a share .* epochs .* received 'soon'"),
+        (lambda: warmup(None), "`duration` must be a number of steps .* received None"),
+        (lambda: hold(-1), "`duration` must be .* received -1"),
+        (lambda: decay(True), "`duration` must be .* received True"),
+        (lambda: decay(math.nan), "`duration` must be .* received nan"),
+        (lambda: decay(1.5), "`duration` must be .* received 1.5"),
+        (lambda: decay(5, every=0), "`every` must be a number of steps .* above 0, received 0"),
+        (lambda: decay(5, every=None), "`every` must be a number of steps .* above 0, received None"),
+        (lambda: warmup(5, "cosin"), r"`shape` must be one of linear, .*received 'cosin'; did you mean 'cosine'\?"),
+        (lambda: decay(5, "sqrt"), r"`shape` must be one of linear, cosine, 1-sqrt, .* received 'sqrt'"),
+        (lambda: restart(5, None), "`shape` must be one of .* received None"),
+        (lambda: warmup(5, start=-0.1), "`start` must be a finite number, 0 or more, received -0.1"),
+        (lambda: warmup(5, to=math.inf), "`to` must be a finite number, 0 or more, received inf"),
+        (lambda: warmup(5, lars=0), "`lars` must be a finite number above 0, received 0"),
+        (lambda: restart(5, start="high"), "`start` must be .* received 'high'"),
+        (lambda: restart(5, start=None), "`start` must be .* received None"),
+        (lambda: hold(5, at=[1]), r"`at` must be .* received \[1\]"),
+        (lambda: decay(5, to=-1), "`to` must be a finite number, 0 or more, received -1"),
+        (lambda: decay(5, to=True), "`to` must be a finite number, 0 or more, received True"),
+        (lambda: decay(5, to=""), "`to` must be a share of the peak .*, peak, floor, or a sum of them, received ''"),
+        (lambda: decay(5, to="0.1 0.2"), "`to` must be a share of the peak .*, received '0.1 0.2'"),
+        (lambda: decay(5, to="0.1 + "), "`to` must be a share of the peak .*, received '0.1 \\+ '"),
+        (lambda: decay(5, to="-0.1 floor"), "`to` must be a share of the peak .*0 or more, .* received '-0.1"),
+    ],
+)
+def test_a_wrong_word_is_named_with_what_to_write_instead(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("floor", "message"),
+    [
+        ({"floor_ratio": 2.0}, r"`floor_ratio` .*2\.0"),
+        ({"floor_ratio": "much"}, r"`floor_ratio` must be .*received 'much'"),
+        ({"min_lr": -1.0}, r"`min_lr` must be .*received -1\.0"),
+        ({"min_lr": "low"}, r"`min_lr` must be .*received 'low'"),
+    ],
+)
+def test_a_wrong_floor_is_refused_where_phases_are_laid_by_hand_too(floor, message):
+    # `Schedule.lay` is public: a `min_lr` of -1 there would train at negative learning rates.
+    with pytest.raises(ValueError, match=message):
+        curve(hold(2), decay(), steps=5, **floor)
+
+
+def test_a_phase_is_equal_to_one_of_the_same_words():
+    assert warmup("5%", "exponential") == warmup(0.05, f"exponential {math.log(100)!r}")
+    assert decay(5, to="floor") == decay(5.0)
+    assert re.match(r"Phase\(kind='restart', duration=5", repr(restart(5)))

@@ -1,0 +1,480 @@
+"""What holds for every schedule of the catalogue, with any arguments, by Hypothesis (the rules: hf_sched/schedule.py).
+
+Each property is tried on each schedule by itself, `EXAMPLES` times: some 8,400 cases in all. With
+`--hypothesis-show-statistics` it shows how many ran, and why others were refused. Arguments are drawn by the readers
+that a schedule's signature names, so that a new one is tested here at once, or fails for the want of values.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, event, given, settings
+from hypothesis import strategies as st
+
+import hf_sched
+from hf_sched import FLOOR, PEAK, Epochs, Level, Schedule
+from hf_sched.schedules import registry
+from hf_sched.schedules.phase_parser import PhasesReader
+from hf_sched.schedules.phases import LevelReader
+from hf_sched.schedules.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES, Shape, ShapeReader
+from hf_sched.schedules.validation import DurationReader, ListOf, MappingReader, Number, Whole, as_steps
+
+EXAMPLES = 60
+EXACT = 1e-12
+CATALOGUE = [
+    name
+    for name in hf_sched.available()
+    if registry.entry(name).build_phases.__module__ == "hf_sched.schedules.catalog"
+]
+NO_FLOOR = ("step", "multistep", "one_cycle")
+# Of arguments that exclude each other one is kept.
+EXCLUSIVE = [("num_cycles", "first_cycle"), ("gamma", "decay_rate", "floor_ratio"), ("floor_ratio", "min_lr")]
+
+pytestmark = pytest.mark.filterwarnings("ignore:cosine_(restarts|cyclic):UserWarning")
+every_schedule = pytest.mark.parametrize("name", CATALOGUE)
+often = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+
+# What arguments that are right one by one may be refused for together. All else that is refused is a fault.
+REFUSALS = re.compile(
+    "must (rise, but would fall|fall, but would rise)"  # a floor above a level
+    "|steps, but the run has `num_training_steps`"  # durations that do not fit
+    "|`warmup` must be shorter than the run"
+    "|`warmup` must have a step or more"
+    "|`num_cycles` must leave each cycle"
+    "|`first_cycle` must be"
+    "|`cycle_multiplier` .* shrinks the cycles"
+    "|`peak_multiplier` .* grows beyond all numbers"
+    "|leaves the range of numbers|`peak` must be a finite number"
+    "|`after` .*`milestones` must rise"
+    "|`half_period` must be 1 step or more"
+    "|`cooldown` must leave the warmup"
+    "|`timescale` must be 1 step or more"
+    "|'geometric' needs levels|`warmup_start_ratio` must be above 0 .* 'geometric'"
+)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What arguments have to fit into."""
+
+    steps: int
+    warmup: int
+    """The Trainer's warmup steps."""
+    peak: float
+    steps_per_epoch: float
+    in_steps: bool = False
+    """Whether all durations are to be whole numbers of steps."""
+    is_after: bool = False
+    """Whether the schedule comes after another one's warmup."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run(Frame):
+    """All that goes into a schedule."""
+
+    name: str
+    kwargs: dict[str, Any]
+
+    def build(self, **changed: object) -> Schedule:
+        return hf_sched.build(
+            self.name,
+            num_training_steps=self.steps,
+            num_warmup_steps=self.warmup,
+            steps_per_epoch=self.steps_per_epoch,
+            **self.kwargs | changed,
+        )
+
+    def floor(self) -> float:
+        """The floor that was asked for, or else the schedule's own."""
+        name, kwargs = self.name, self.kwargs
+        if kwargs.get("after"):
+            name, kwargs = kwargs["after"], {**kwargs.get("after_kwargs", {}), **kwargs}
+        if "phases" in kwargs:
+            kind, number = kwargs["phases"].partition("; ")[2].split()
+            kwargs = {"min_lr" if kind == "min_lr" else "floor_ratio": float(number)}
+        if "min_lr" in kwargs:
+            return kwargs["min_lr"]
+        default = 0.1 if name in ("cosine_floor", "minimind") else 0.0
+        return kwargs.get("floor_ratio", default) * self.peak
+
+    def warmup_steps(self, schedule: Schedule) -> int:
+        """The steps of the warmup, be it the Trainer's or the schedule's own."""
+        if self.name == "phases" and not self.warmup:
+            return schedule.segments[0].steps if schedule.segments[0].kind == "warmup" else 0
+        parameter = registry.entry(self.name).parameters.get("warmup")
+        own = self.kwargs.get("warmup", parameter.default) if parameter else 0
+        return self.warmup or as_steps(own, self.steps, self.steps_per_epoch)
+
+
+@st.composite
+def runs(draw: st.DrawFn, name: str, in_steps: bool = False) -> tuple[Run, Schedule]:
+    """A run of a schedule, with arguments of all kinds."""
+    steps = draw(st.integers(1, 90))
+    warmup = draw(st.just(0) | st.integers(0, steps - 1))
+    steps_per_epoch = draw(st.integers(1, 40) | st.floats(0.5, 40))
+    frame = Frame(steps, warmup, draw(st.floats(1e-8, 10)), steps_per_epoch, in_steps)
+    kwargs = draw(arguments(frame, name))
+    if "warmup" in kwargs or str(kwargs.get("phases")).startswith("warmup"):
+        frame = replace(frame, warmup=0)
+    run = Run(**vars(frame), name=name, kwargs=kwargs)
+    try:
+        schedule = run.build()
+        schedule.floor(run.peak)
+    except ValueError as error:
+        assert REFUSALS.search(str(error)), f"{run}: {error}"
+        event(f"refused: {REFUSALS.search(str(error))[0]}")  # type: ignore[index]
+        assume(False)
+    return run, schedule
+
+
+@st.composite
+def arguments(draw: st.DrawFn, frame: Frame, name: str) -> dict[str, Any]:
+    """Arguments of a schedule: those it needs, and any choice of the others."""
+    entry = registry.entry(name)
+    names = [argument for argument in entry.arguments if argument != "after_kwargs"]
+    needed = [argument for argument, p in entry.parameters.items() if p.default is inspect.Parameter.empty]
+    wanted = [argument for argument in names if argument in needed or draw(st.booleans())]
+    if name == "exponential":
+        wanted = ["gamma", "decay_rate", "floor_ratio"]
+    if name in (*NO_FLOOR, "phases"):  # the text of `phases` says it
+        wanted = [argument for argument in wanted if argument not in ("floor_ratio", "min_lr")]
+    if frame.is_after:  # the warmup is that of the schedule it comes after
+        wanted = [argument for argument in wanted if argument != "warmup"]
+    for group in EXCLUSIVE:
+        if both := [argument for argument in wanted if argument in group]:
+            kept = draw(st.sampled_from(both))
+            wanted = [argument for argument in wanted if argument not in group or argument == kept]
+    if "after" not in wanted:
+        floors = ("floor_ratio", "min_lr") if "after" in names else ()
+        return {argument: draw(values(frame, name, argument)) for argument in wanted if argument not in floors}
+    after = draw(st.sampled_from([other for other in CATALOGUE if other not in AFTER]))
+    inner = draw(arguments(replace(frame, is_after=True), after))
+    if {"floor_ratio", "min_lr"} & {*inner} or after in (*NO_FLOOR, "exponential", "phases"):
+        wanted = [argument for argument in wanted if argument not in ("floor_ratio", "min_lr")]
+    drawn = {argument: draw(values(frame, name, argument)) for argument in wanted if argument != "after"}
+    return drawn | {"after": after} | ({"after_kwargs": inner} if inner or draw(st.booleans()) else {})
+
+
+AFTER = [name for name in CATALOGUE if "after" in registry.entry(name).arguments]
+
+
+def values(frame: Frame, name: str, argument: str) -> st.SearchStrategy[Any]:
+    """Values of an argument, by the reader that its schedule reads it with."""
+    if argument == "min_lr":
+        return st.floats(0, frame.peak)
+    if argument == "milestones":
+        return milestones(frame)
+    reader: Any = registry.entry(name).reader(argument)
+    match reader:
+        case Number(low=low, high=high, above_low=shut_out):
+            usual = st.floats(max(low, 0.001), min(high, low + 4))
+            extreme = st.floats(max(low, 1e-290), min(high, 1e290))
+            return usual | extreme if shut_out else st.just(low) | usual | extreme
+        case Whole(low=low):
+            return st.integers(low, low + frame.steps // 3)
+        case DurationReader():
+            return durations(frame, int(reader.above_zero))
+        case ShapeReader():
+            return st.sampled_from(reader.names).flatmap(shapes)
+        case PhasesReader():
+            return phases(frame)
+    raise AssertionError(f"nobody said which values `{argument}` of {name} may have: add them here")
+
+
+def durations(frame: Frame, low: int) -> st.SearchStrategy[Any]:
+    steps = st.integers(low, max(frame.steps // 3, low)) | st.integers(low, frame.steps)
+    if frame.in_steps:
+        return steps
+    share = st.integers(low, 60).map(lambda n: n / 100) | st.floats(1e-9, 0.5)
+    epochs = st.integers(low, 20).map(lambda n: Fraction(n, 8))
+    return st.one_of(
+        steps,
+        steps.map(str),
+        share,
+        share.map(lambda share: f"{share * 100!r}%"),
+        share.map(Fraction),
+        epochs.map(lambda n: f"{float(n)}ep"),
+        epochs.map(Epochs),
+    )
+
+
+def milestones(frame: Frame) -> st.SearchStrategy[Any]:
+    if frame.warmup + 1 >= frame.steps:
+        return st.nothing()
+    steps = st.sets(st.integers(frame.warmup + 1, frame.steps - 1), min_size=1, max_size=5).map(sorted)
+    return steps if frame.in_steps else steps | steps.map(lambda at: [f"{100 * n / frame.steps!r}%" for n in at])
+
+
+def shapes(name: str) -> st.SearchStrategy[str]:
+    """A shape, and its number where it takes one."""
+    form = FORMS[name]
+    numbered = st.floats(0.01, 20).map(lambda number: f"{name} {number!r}")
+    if form.number is None:
+        return st.just(name)
+    return numbered if form.default is None else numbered | st.just(name)
+
+
+@st.composite
+def phases(draw: st.DrawFn, frame: Frame) -> str:
+    """Text in the phase language, whose phases rise and fall as they should."""
+    ratio = draw(st.sampled_from([0.0, 0.25]) | st.floats(0, 0.5))
+    in_proportion = draw(st.booleans())
+    pool = ["0.0", "floor", "peak", *draw(st.lists(levels(), max_size=5))]
+    height = {level: LevelReader()("level", level).at(1.0, ratio) for level in pool}
+    left = frame.steps - frame.warmup
+    laid: list[list[str]] = []
+    now = 1.0
+    while left and len(laid) < 6:
+        kinds = ["hold", "decay"]
+        if laid:
+            kinds += ["restart", "warmup"]
+        elif left > 1 and not frame.warmup and not frame.is_after:
+            kinds += ["warmup"]
+        kind = draw(st.sampled_from(kinds))
+        steps = draw(st.integers(1, left - (kind == "warmup" and not laid)))
+        if kind == "warmup" and not laid:
+            now = 0.0
+        words = [kind, str(steps)]
+        if kind == "restart" or (kind == "hold" and draw(st.booleans())):
+            level = draw(st.sampled_from(pool))
+            words.append(f"{'at' if kind == 'hold' else 'from'} {level}")
+            now = height[level]
+        if kind != "hold":
+            ends = [level for level in pool if (height[level] >= now if kind == "warmup" else height[level] <= now)]
+            to = draw(st.sampled_from(ends or [f"{2 * now!r}"]))
+            low, high = sorted([now, height.setdefault(to, 2 * now)])
+            names = [
+                name
+                for name in (WARMUP_SHAPES if kind == "warmup" else DECAY_SHAPES)
+                if name != "geometric" or (0 < low < high and in_proportion)
+            ]
+            words = [*words[:2], draw(st.sampled_from(names).flatmap(shapes)), *words[2:], f"to {to}"]
+            now = height[to]
+        if kind == "decay" and steps > 2 and draw(st.booleans()):
+            words.append(f"every {draw(st.integers(1, steps - 1))}")
+        if kind == "warmup" and draw(st.booleans()):
+            words.append(f"lars {draw(st.floats(1e-6, 1))!r}")
+        laid.append(words)
+        left -= steps
+    rest = [words for words in laid if words[0] != "warmup" and "every" not in " ".join(words)]
+    if left and not rest:
+        laid.append(["hold", str(left)])
+    elif left or (rest and draw(st.booleans())):
+        draw(st.sampled_from(rest))[1] = ""
+    floor = f"; floor {ratio!r}" if in_proportion else f"; min_lr {ratio * frame.peak!r}"
+    return " | ".join(" ".join(words) for words in laid) + floor
+
+
+def levels() -> st.SearchStrategy[str]:
+    share = st.sampled_from([0.25, 0.5, 1.5]) | st.floats(0, 2)
+    both = st.tuples(share, share).map(lambda both: f"{both[0]!r} peak + {both[1]!r} floor")
+    return share.map(repr) | share.map(lambda share: f"{share!r} floor") | both
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The levels of a schedule: of the warmup's last step (else the first), the last step, the lowest, the highest."""
+
+    start: Level = PEAK
+    end: Level = FLOOR
+    low: Level = FLOOR
+    top: Level = PEAK
+
+    def scaled(self, factor: float) -> Promise:
+        return Promise(*(level.scaled(factor) for level in (self.start, self.end, self.low, self.top)))
+
+
+def promise(
+    name: str, kwargs: Mapping[str, Any], schedule: Schedule, warmup: int, steps_per_epoch: float
+) -> Promise | None:
+    """What a schedule says that it does: from the peak to the floor, with these exceptions; None is for anything."""
+    falls = schedule.num_training_steps - max(warmup, 1)
+    if name == "phases":
+        return None
+    if name in AFTER:
+        after, inner = kwargs.get("after"), kwargs.get("after_kwargs", {})
+        rest = promise(after, inner, schedule, warmup, steps_per_epoch) if after else Promise(end=PEAK, low=PEAK)
+        return rest and rest.scaled(kwargs.get("multiplier", 1.0))
+    if name == "minimind":
+        return Promise(start=Level(1.0, 1.0), top=Level(1.0, 1.0))
+    if name in ("cosine_restarts", "cosine_cyclic"):
+        behind = [segment.kind for segment in schedule.segments if segment.first >= max(warmup, 1)]
+        crests = behind.count("restart") + behind.count("warmup")
+        return Promise(top=Level(max(1.0, kwargs.get("peak_multiplier", 1.0) ** crests)))
+    if name == "one_cycle":
+        last = Level(kwargs.get("final_ratio", 1e-4))
+    elif name == "multistep":
+        last = Level(kwargs.get("gamma", 0.1) ** len(kwargs["milestones"]))
+    elif name == "step":
+        size = max(as_steps(kwargs["step_size"], schedule.num_training_steps, steps_per_epoch), 1)
+        last = Level(kwargs.get("gamma", 0.1) ** (falls // size))
+    elif name == "exponential" and "floor_ratio" not in kwargs:
+        last = Level(kwargs["gamma"] ** falls if "gamma" in kwargs else math.exp(-kwargs["decay_rate"] * falls))
+    else:
+        return Promise()
+    return Promise(end=last, low=last)
+
+
+@every_schedule
+@often
+@given(st.data())
+def test_the_curve_begins_ends_and_stays_where_its_schedule_says(name, data):
+    run, schedule = data.draw(runs(name))
+    curve, floor, warmup = schedule.curve(peak=run.peak), run.floor(), run.warmup_steps(schedule)
+    assert schedule.floor(run.peak) == floor
+    assert curve.shape == (run.steps,)
+    assert curve.dtype == np.float64
+    assert np.isfinite(curve).all()
+    assert (curve >= 0).all()
+    for past in (0, 1, 1000, 10**9):
+        assert schedule.lr(run.steps + past, peak=run.peak) == curve[-1]
+    promised = promise(name, run.kwargs, schedule, warmup, run.steps_per_epoch)
+    if promised is None:
+        return
+    start, end, low, top = (
+        level.at(run.peak, floor) for level in (promised.start, promised.end, promised.low, promised.top)
+    )
+    assert curve[max(warmup - 1, 0)] == start
+    assert (curve[:warmup] > 0).all()
+    assert curve.max() <= top
+    if run.steps == 1:
+        assert curve[0] == start
+    elif promised.end == FLOOR:
+        assert curve[-1] == floor
+    else:
+        assert curve[-1] == pytest.approx(end, rel=EXACT, abs=0)
+    assert curve[warmup:].min(initial=np.inf) >= low * (1 - EXACT * (promised.low != FLOOR))
+
+
+def windows(steps: int) -> st.SearchStrategy[tuple[int, int]]:
+    """A stretch of steps, maybe beyond the end of the run."""
+    two = st.lists(st.integers(0, steps + 10), min_size=2, max_size=2, unique=True)
+    return two.map(lambda ends: (min(ends), max(ends)))
+
+
+@every_schedule
+@often
+@given(st.data())
+def test_every_way_to_ask_for_a_rate_gives_the_same_bits(name, data):
+    run, schedule = data.draw(runs(name))
+    curve = schedule.curve(peak=run.peak)
+    assert [schedule.lr(step, peak=run.peak) for step in reversed(range(run.steps))] == curve[::-1].tolist()
+    peaks = [run.peak]
+    if schedule.min_lr is None:  # with an absolute floor another peak may not do
+        peaks += data.draw(st.lists(st.floats(1e-8, 10), max_size=2))
+    floors = [schedule.floor(peak) for peak in peaks]
+    first, stop = data.draw(windows(run.steps))
+    rates = schedule.rates(first, stop, np.array(peaks), np.array(floors))
+    assert rates.tolist() == [[schedule.lr(step, peak=peak) for step in range(first, stop)] for peak in peaks]
+
+
+@every_schedule
+@often
+@given(st.data())
+def test_the_segments_fill_the_run_and_each_goes_straight_from_its_start_to_its_end(name, data):
+    run, schedule = data.draw(runs(name))
+    segments, curve, floor = schedule.segments, schedule.curve(peak=run.peak), schedule.floor(run.peak)
+    assert segments[0].first == 0
+    assert all(after.first == before.first + before.steps for before, after in pairwise(segments))
+    assert sum(segment.steps for segment in segments) == run.steps
+    assert all(segment.steps >= 1 for segment in segments)
+    assert all(after.start == before.end or after.kind in ("restart", "hold") for before, after in pairwise(segments))
+    for segment in segments:
+        start, end = segment.start.at(run.peak, floor), segment.end.at(run.peak, floor)
+        piece = curve[segment.first :][: segment.steps]
+        assert piece[-1] == (start if segment.jump and segment.steps == 1 else end)
+        assert piece[0] == start or not segment.jump
+        assert min(start, end) <= piece.min() <= piece.max() <= max(start, end)
+        slack = 1e-15 * max(start, end)
+        assert (np.diff(piece) * (1 if segment.kind == "warmup" else -1) >= -slack).all()
+
+
+@every_schedule
+@often
+@given(st.data())
+def test_a_schedule_is_its_text_and_its_copies(name, data):
+    run, schedule = data.draw(runs(name))
+    text = str(schedule)
+    assert Schedule.parse(text) == schedule
+    assert hf_sched.build("phases", phases=text, num_training_steps=run.steps) == schedule
+    assert Schedule.parse(text).curve(peak=run.peak).tolist() == schedule.curve(peak=run.peak).tolist()
+    assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == schedule
+    assert hash(copy.deepcopy(schedule)) == hash(schedule)
+    assert schedule == run.build()
+
+
+def in_epochs(name: str, kwargs: Mapping[str, Any], steps_per_epoch: float) -> dict[str, Any]:
+    """The same arguments, with all steps in epochs."""
+
+    def convert(argument: str, value: Any) -> Any:
+        reader: Any = None if argument in ("floor_ratio", "min_lr") else registry.entry(name).reader(argument)
+        match reader:
+            case DurationReader():
+                return Epochs(Fraction(value) / Fraction(steps_per_epoch))
+            case ListOf(reader=DurationReader()):
+                return [f"{step / steps_per_epoch!r}ep" for step in value]
+            case PhasesReader():
+                return re.sub(r"(?<=[a-z] )\d+(?= |$)", lambda steps: f"{int(steps[0]) / steps_per_epoch!r}ep", value)
+            case MappingReader():
+                return in_epochs(kwargs["after"], value, steps_per_epoch)
+        return value
+
+    return {argument: convert(argument, value) for argument, value in kwargs.items()}
+
+
+@every_schedule
+@often
+@given(st.data())
+def test_durations_in_epochs_are_those_in_steps(name, data):
+    run, schedule = data.draw(runs(name, in_steps=True))
+    assert run.build(**in_epochs(name, run.kwargs, run.steps_per_epoch)) == schedule
+
+
+@pytest.mark.parametrize("name", FORMS)
+@settings(max_examples=300, deadline=None)
+@given(number=st.floats(0.01, 20) | st.floats(1e-290, 1e290))
+def test_a_shape_is_on_its_levels_exactly_and_between_them_otherwise(name, number):
+    # The peak of a run, and that no learning rate is negative, hang on the last bit.
+    form = FORMS[name]
+    for rising in (rising for rising, height in ((True, form.rising), (False, form.falling)) if height):
+        heights = Shape(name, number).height(np.array([0.0, 1e-9, 0.3, 1.0]), rising=rising)
+        assert heights[0] == 0.0
+        assert heights[-1] == 1.0
+        assert (heights >= 0).all()
+        assert (heights <= 1).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"warmup 30000 {shape} from 0.1 | decay 10" for shape in ("sqrt", "cosine", "exponential", "geometric")),
+        *(f"hold 10 | decay 30000 {shape} to 0.1" for shape in ("linear", "cosine", "1-sqrt", "rex", "geometric")),
+        *(f"decay 30000 {shape} to 0.1" for shape in ("polynomial 1.7", "exponential 9", "inverse_sqrt 50")),
+        "decay 30000 exponential 9 to 0.1 every 7 | restart 10",
+    ],
+)
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_any_part_of_a_long_curve_has_the_same_bits(text, data):
+    # Long enough for several of the blocks that a curve is worked out in, and for the processor's wide instructions.
+    schedule = Schedule.parse(text)
+    first, stop = data.draw(windows(schedule.num_training_steps))
+    held = np.pad(schedule.curve(peak=0.3), (0, 10), mode="edge")
+    assert np.array_equal(schedule.rates(first, stop, np.array([0.3]), np.array([0.0]))[0], held[first:stop])
+    assert schedule.lr(first, peak=0.3) == held[first]
