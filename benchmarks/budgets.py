@@ -22,7 +22,7 @@ from learning import say, split_words
 from trials import Trial, Trials, recipe_words
 
 from hf_sched.plan.training_config import RunConfig
-from hf_sched.reference.named_schedule import Asked
+from hf_sched.reference.named_schedule import NamedSchedule
 
 SHARES = (Fraction(1, 4), Fraction(1, 2), Fraction(1))
 SHAPE = "1-sqrt"
@@ -92,7 +92,7 @@ def plan_trials(
     config = RunConfig.read(args.config)
     *smaller, whole = budgets
 
-    cosine, stable = Asked.read(COSINE), Asked.read(f"wsd:decay={whole.cooldown},decay_shape={SHAPE}")
+    cosine, stable = NamedSchedule.read(COSINE), NamedSchedule.read(f"wsd:decay={whole.cooldown},decay_shape={SHAPE}")
 
     def trial(way: str, budget: int, trained: int, seed: int, *more: str, after: Trial | None = None) -> Trial:
         schedule, peak = (cosine, args.cosine) if way == COSINE else (stable, args.wsd)

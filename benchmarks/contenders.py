@@ -1,6 +1,6 @@
 """The contenders: a linear warmup, then half a cosine to 0, as each library plays it on a torch optimizer.
 
-A library is imported when it is asked for, so that one that is not installed can be left out.
+A library is imported when it is requested, so that one that is not installed can be left out.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ SAME, FASTER = 0.99, 1.5
 
 
 def main() -> int:
-    """Measure what is asked for; the exit status is 1 if something of it failed."""
+    """Measure what is requested; the exit status is 1 if something of it failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=("speed", "learning"), default=["speed", "learning"])
     parser.add_argument("--sizes", nargs="+", choices=SHAPES, default=list(SHAPES))
@@ -59,7 +59,9 @@ def main() -> int:
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
     parser.add_argument("--sft_steps", type=int, default=400, help="(default: %(default)s)")
     parser.add_argument("--grpo_steps", type=int, default=200, help="(default: %(default)s)")
-    parser.add_argument("--problems", type=int, default=1319, help="held out, that are asked (default: %(default)s)")
+    parser.add_argument(
+        "--problems", type=int, default=1319, help="held out, that are requested (default: %(default)s)"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument(
         "--tiny", action="store_true", help="models and data small enough for a CPU; no figure to quote"

@@ -35,12 +35,17 @@ def read_problems(gsm8k: Path | None) -> list[dict[str, str]]:
 
 def _made_up(rng: random.Random) -> dict[str, str]:
     parts = [(rng.choice(("Ann", "Ben", "Eva", "Tom")), rng.randint(2, 60)) for _ in range(rng.randint(2, 8))]
-    asked = " ".join(f"On day {day} {who} buys {many} apples at the market." for day, (who, many) in enumerate(parts))
+    requested = " ".join(
+        f"On day {day} {who} buys {many} apples at the market." for day, (who, many) in enumerate(parts)
+    )
     worked, total = [], 0
     for who, many in parts:
         worked.append(f"With those of {who} there are {total} + {many} = {total + many} apples.")
         total += many
-    return {"question": f"{asked} How many apples are there in all?", "answer": "\n".join([*worked, f"#### {total}"])}
+    return {
+        "question": f"{requested} How many apples are there in all?",
+        "answer": "\n".join([*worked, f"#### {total}"]),
+    }
 
 
 def write_rows(problems: Iterable[dict[str, str]], folder: Path) -> None:

@@ -56,7 +56,7 @@ class Lesson:
     sft_steps: int
     grpo_steps: int
     problems: int
-    """Held out, that are asked."""
+    """Held out, that are requested."""
     tiny: bool = False
 
     def program(self, kind: str, schedule: str, model: Path, folder: Path) -> Program:
@@ -91,7 +91,7 @@ def measure_learning(lesson: Lesson, schedule: str, folder: Path) -> list[dict[s
 
 
 def _evaluate(lesson: Lesson, models: Sequence[Path], output: Path) -> list[dict[str, Any]]:
-    # One output for all schedules: what the model answered before any training is asked once.
+    # One output for all schedules: what the model answered before any training is requested once.
     flags = {
         "data": lesson.gsm8k,
         "metric": "accuracy",

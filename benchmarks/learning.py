@@ -23,11 +23,11 @@ from learning_report import write_report
 from trials import Trial, Trials, recipe_words
 
 from hf_sched.plan.training_config import RunConfig
-from hf_sched.reference.named_schedule import Asked
+from hf_sched.reference.named_schedule import NamedSchedule
 
 
 def main() -> int:
-    """Run what is asked for; the exit status is 1 if trainings are left to do."""
+    """Run what is requested; the exit status is 1 if trainings are left to do."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="a recipe's YAML file")
     parser.add_argument("--schedules", nargs="+", required=True, help="NAME, NAME:ARGUMENT=VALUE or phases")
@@ -84,7 +84,7 @@ def plan_trials(args: argparse.Namespace, recipe_flags: Sequence[str]) -> list[T
         ValueError: A schedule, or what is to be done with it, is wrong.
     """
     config = RunConfig.read(args.config)
-    schedules = [Asked.read(text) for text in dict.fromkeys(args.schedules)]
+    schedules = [NamedSchedule.read(text) for text in dict.fromkeys(args.schedules)]
     _check(args, config, schedules)
     return [
         Trial(
@@ -98,7 +98,7 @@ def plan_trials(args: argparse.Namespace, recipe_flags: Sequence[str]) -> list[T
     ]
 
 
-def _check(args: argparse.Namespace, config: RunConfig, schedules: Sequence[Asked]) -> None:
+def _check(args: argparse.Namespace, config: RunConfig, schedules: Sequence[NamedSchedule]) -> None:
     if config.kind not in ("sft", "grpo"):
         raise ValueError(
             f"`--config` must be a file for recipes/sft.py or recipes/grpo.py, received {str(args.config)!r}"

@@ -256,7 +256,7 @@ def versions() -> str:
 
 
 def main() -> None:
-    """Measure the workloads asked for and print the section."""
+    """Measure the workloads requested and print the section."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="6 or more for a 95%% interval (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), metavar="TRAINING")

@@ -30,7 +30,7 @@ PACKAGES = ("torch", "transformers", "trl", "accelerate", "deepspeed")
 
 
 def main() -> int:
-    """Run the cases asked for; the exit status is 1 if one of them does not hold."""
+    """Run the cases requested; the exit status is 1 if one of them does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="KIND", help=f"cases, or how they begin: {', '.join(CASES)}")
     parser.add_argument("--trials", type=int, default=6, help="kills of each kind (default: %(default)s)")

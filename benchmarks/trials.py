@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 from hf_sched.audit import audit
-from hf_sched.reference.named_schedule import Asked
+from hf_sched.reference.named_schedule import NamedSchedule
 
 ROOT = Path(__file__).parents[1]
 RESULT = "result.json"
@@ -176,7 +176,7 @@ class Trials:
 
 
 def recipe_words(
-    config: Path, kind: str, schedule: Asked, peak: float, seed: int, metric: str, flags: Sequence[str]
+    config: Path, kind: str, schedule: NamedSchedule, peak: float, seed: int, metric: str, flags: Sequence[str]
 ) -> tuple[str, ...]:
     """The recipe's command for a schedule, without `--output_dir`; `{seed}` in the flags becomes the seed."""
     given: dict[str, Any] = {

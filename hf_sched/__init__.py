@@ -11,7 +11,7 @@ from hf_sched.integrations import transformers as _transformers_hook
 from hf_sched.scheduler.anneal import anneal_from
 from hf_sched.schedules import catalog as _catalog  # noqa: F401  (registers the schedules)
 from hf_sched.schedules.phase_parser import GRAMMAR
-from hf_sched.schedules.phases import FLOOR, PEAK, Level, Outline, Phase, decay, hold, restart, warmup
+from hf_sched.schedules.phases import FLOOR, PEAK, Level, Phase, ScheduleSpec, decay, hold, restart, warmup
 from hf_sched.schedules.recommend import Recommendation, recommend
 from hf_sched.schedules.registry import available, build, register
 from hf_sched.schedules.schedule import Schedule, Segment
@@ -34,7 +34,7 @@ __all__ = [
     "LearningRateLog",
     "Level",
     "LiveControl",
-    "Outline",
+    "ScheduleSpec",
     "Period",
     "Phase",
     "Positive",

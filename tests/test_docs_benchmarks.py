@@ -31,7 +31,7 @@ def test_the_table_of_a_task_is_that_of_its_trainings(task: str, higher: bool):
     by_peak = learning_report.by_peak(values, higher)
     for lines in (table, by_peak):
         assert "\n".join(lines) in PAGE
-    assert max(one.deviation for one in outcomes) < 1e-18  # every training had the rates it was asked for
+    assert max(one.deviation for one in outcomes) < 1e-18  # every training had the rates it was requested
 
 
 def test_the_table_of_the_budgets_is_that_of_its_trainings():

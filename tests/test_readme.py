@@ -70,10 +70,12 @@ def test_its_table_names_schedules_that_there_are_once():
 def test_its_schedules_in_yaml_build():
     import hf_sched
 
-    schedules = [asked for asked in map(yaml.safe_load, blocks("yaml")) if "lr_scheduler_type" in asked]
+    schedules = [requested for requested in map(yaml.safe_load, blocks("yaml")) if "lr_scheduler_type" in requested]
     assert schedules
-    for asked in schedules:
-        hf_sched.build(asked["lr_scheduler_type"], num_training_steps=100, **asked.get("lr_scheduler_kwargs", {}))
+    for requested in schedules:
+        hf_sched.build(
+            requested["lr_scheduler_type"], num_training_steps=100, **requested.get("lr_scheduler_kwargs", {})
+        )
 
 
 def test_its_rewards_are_rewards(tmp_path, monkeypatch):
@@ -86,9 +88,9 @@ def test_its_rewards_are_rewards(tmp_path, monkeypatch):
     from hf_sched.finetune.rewards import load_rewards
 
     found = []
-    for asked in map(yaml.safe_load, blocks("yaml")):
-        if "reward_funcs" in asked:
-            rewards, weights = load_rewards(asked["reward_funcs"])
+    for requested in map(yaml.safe_load, blocks("yaml")):
+        if "reward_funcs" in requested:
+            rewards, weights = load_rewards(requested["reward_funcs"])
             found.append(([reward.__name__ for reward in rewards], weights))
     assert found == [
         (["accuracy", "answer_format"], [1, 0.2]),

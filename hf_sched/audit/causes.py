@@ -302,7 +302,7 @@ def _other_warmup(at: Departure) -> str | None:
     if at.few:
         return None
     for warmup in range(min(at.plan.total - 1, 1_000)):
-        plan = replace(at.plan, warmup=warmup, course=None)
+        plan = replace(at.plan, warmup=warmup, group_schedule=None)
         if warmup != at.plan.warmup and at.agrees(plan=plan):
             return f"another warmup: these are the rates with {warmup} steps of it, not {at.plan.warmup}"
     return None
@@ -312,7 +312,7 @@ def _other_schedule(at: Departure) -> str | None:
     if at.few:
         return None
     for name in (*registry.BUILTIN_NAMES, *registry.available()):
-        plan = replace(at.plan, name=name, arguments={}, course=None)
+        plan = replace(at.plan, name=name, arguments={}, group_schedule=None)
         if name != at.plan.name and at.agrees(plan=plan):
             return (
                 f"another schedule: these are the rates of {name!r}. It was passed to the Trainer (`optimizers=`), "

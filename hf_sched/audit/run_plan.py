@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched.audit.run_record import LEARNING_RATES, Inert, read_json, read_learning_rates, read_pickle
-from hf_sched.callbacks.cooldown import DONE
+from hf_sched._run_files import COOLDOWN_DONE, LEARNING_RATES, read_json, read_learning_rates
+from hf_sched.audit.run_record import Inert, read_pickle
 from hf_sched.integrations.builtin_schedules import BUILTIN, Run
 from hf_sched.plan.training_config import RunConfig
 from hf_sched.scheduler.checkpoint_state import read_state
-from hf_sched.scheduler.group_schedule import Cooldown, Course
-from hf_sched.scheduler.resume import Saved, resumed, take_on_resume
+from hf_sched.scheduler.group_schedule import Cooldown, GroupSchedule
+from hf_sched.scheduler.resume import Saved, resumed, split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
 
@@ -32,7 +32,7 @@ _FEW = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """What was asked for, from a step on."""
+    """What was requested, from a step on."""
 
     name: str
     """`lr_scheduler_type`."""
@@ -42,19 +42,19 @@ class Plan:
     warmup: int
     learning_rate: float
     known_from: str
-    course: Course | None = field(default=None, compare=False)
+    group_schedule: GroupSchedule | None = field(default=None, compare=False)
     """Of one of our schedules, if it was written down: with joints and epochs."""
     first: int = field(default=0, compare=False)
     """The optimizer step, from 0, from which on it is in force."""
     warmup_share: float | None = field(default=None, compare=False)
-    """If the warmup was asked for as a share of the run."""
+    """If the warmup was requested as a share of the run."""
     steps_per_epoch: float | None = field(default=None, compare=False)
     """Where known."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What may explain a deviation: `accumulation`, `deepspeed` (its scheduler), `scheduler` (the class in force)."""
 
     def same(self, other: Plan) -> bool:
-        """Whether the same was asked for, wherever it is known from."""
+        """Whether the same was requested, wherever it is known from."""
         return replace(self, known_from="") == replace(other, known_from="")
 
     def rates(self, steps: npt.ArrayLike, *, group: int = 0, peak: float | None = None) -> Array | None:
@@ -71,14 +71,14 @@ class Plan:
         Raises:
             ValueError: The schedule cannot be made.
         """
-        asked = np.asarray(steps, dtype=np.int64)
+        requested = np.asarray(steps, dtype=np.int64)
         peak = self.learning_rate if peak is None else peak
-        inside = np.maximum(asked, 0)
+        inside = np.maximum(requested, 0)
         rates: Array
-        if self.course is not None:
-            group = group if group < len(self.course.peaks) else 0
-            course, one = self.course, slice(group, group + 1)
-            rates = _pick(lambda first, stop: course.rates(first, stop, one)[0], inside)
+        if self.group_schedule is not None:
+            group = group if group < len(self.group_schedule.peaks) else 0
+            group_schedule, one = self.group_schedule, slice(group, group + 1)
+            rates = _pick(lambda first, stop: group_schedule.rates(first, stop, one)[0], inside)
         elif (schedule := self.schedule) is not None:
             curve, peaks, floors = schedule, np.array([peak]), np.array([schedule.floor(peak)])
             rates = _pick(lambda first, stop: curve.rates(first, stop, peaks, floors)[0], inside)
@@ -93,13 +93,13 @@ class Plan:
             if shares is None:
                 return None
             rates = shares * peak
-        return np.where(asked < 0, np.nan, rates)
+        return np.where(requested < 0, np.nan, rates)
 
     @cached_property
     def schedule(self) -> Schedule | None:
         """The curve, if it is one of ours."""
-        if self.course is not None:
-            return self.course.schedule
+        if self.group_schedule is not None:
+            return self.group_schedule.schedule
         if self.name not in registry.available():
             return None
         return registry.entry(self.name).build(self.total, self.warmup, dict(self.arguments), self.steps_per_epoch)
@@ -107,12 +107,12 @@ class Plan:
     @property
     def cooldown(self) -> Cooldown | None:
         """What the run was told while it ran."""
-        return self.course.cooldown if self.course else None
+        return self.group_schedule.cooldown if self.group_schedule else None
 
     def with_total(self, total: int) -> Plan:
-        """The same asked for in a run of another length."""
+        """The same requested in a run of another length."""
         warmup = self.warmup if self.warmup_share is None else math.ceil(total * self.warmup_share)
-        return replace(self, total=total, warmup=warmup, course=None)
+        return replace(self, total=total, warmup=warmup, group_schedule=None)
 
     def __str__(self) -> str:
         arguments = f" {dict(self.arguments)}" if self.arguments else ""
@@ -157,7 +157,7 @@ class Record:
         return [plan for plan in self.plans if plan.first <= step or plan is self.plans[0]][-1]
 
     def peak(self, series: Series, plan: Plan) -> float:
-        """What was asked for as the groups' peak: a resume with another `learning_rate` asks for another one."""
+        """What was requested as the groups' peak: a resume with another `learning_rate` asks for another one."""
         first = self.plans[0].learning_rate
         return series.peak * plan.learning_rate / first if first else series.peak
 
@@ -174,10 +174,10 @@ def read_run(folder: Path, config: Path | None = None) -> Record:
 
     Args:
         folder: The `output_dir` of a Trainer, finished or not, or one of its checkpoints.
-        config: The YAML file that it was started with, if that is to say what was asked for.
+        config: The YAML file that it was started with, if that is to say what was requested.
 
     Raises:
-        ValueError: It is no such folder, or nothing in it says what was asked for.
+        ValueError: It is no such folder, or nothing in it says what was requested.
     """
     states = _states(folder)
     if not states and not (folder / LEARNING_RATES).is_file():
@@ -220,9 +220,9 @@ def _from_log(
     steps_made = max(int(one.steps[-1]) + 1 for one in series)
     resumes = sorted({session["step"] for session in sessions if session["step"] and not session.get("told")})
     if first["step"]:
-        # The groups' peaks are the checkpoint's then; what was asked for is known of the first.
-        asked = [peak * (first["learning_rate"] / first["peaks"][0] or 1.0) for peak in first["peaks"]]
-        series = [replace(one, peak=asked[number]) for number, one in enumerate(series)]
+        # The groups' peaks are the checkpoint's then; what was requested is known of the first.
+        requested = [peak * (first["learning_rate"] / first["peaks"][0] or 1.0) for peak in first["peaks"]]
+        series = [replace(one, peak=requested[number]) for number, one in enumerate(series)]
     return Record(plans, series, LEARNING_RATES, steps_made, resumes, _elsewhere(first["step"]))
 
 
@@ -231,7 +231,7 @@ def _elsewhere(step: int) -> list[str]:
 
 
 def _plan_of_session(session: dict[str, Any]) -> Plan:
-    _, arguments = take_on_resume(session["lr_scheduler_kwargs"])
+    _, arguments = split_on_resume(session["lr_scheduler_kwargs"])
     return Plan(
         session["lr_scheduler_type"],
         arguments,
@@ -239,7 +239,7 @@ def _plan_of_session(session: dict[str, Any]) -> Plan:
         session["num_warmup_steps"],
         session["learning_rate"],
         LEARNING_RATES,
-        course=Course.from_state(session["course"]) if session.get("course") else None,
+        group_schedule=GroupSchedule.from_state(session["group_schedule"]) if session.get("group_schedule") else None,
         first=session["step"],
         facts={"scheduler": session.get("scheduler"), **session.get("facts", {})},
     )
@@ -257,7 +257,7 @@ def _plan(args: Mapping[str, Any], total: int, known_from: str) -> Plan:
     if isinstance(name, Inert):  # a member of transformers' enum
         (name,) = name.__dict__["made_of"]
     kwargs = args.get("lr_scheduler_kwargs")
-    _, arguments = take_on_resume(kwargs if isinstance(kwargs, dict) else None)
+    _, arguments = split_on_resume(kwargs if isinstance(kwargs, dict) else None)
     deepspeed = getattr(args.get("hf_deepspeed_config"), "config", None) or args.get("deepspeed")
     if isinstance(deepspeed, str) and Path(deepspeed).is_file():
         deepspeed = read_json(Path(deepspeed))
@@ -305,8 +305,8 @@ def _from_states(states: dict[Path, dict[str, Any]], folder: Path, config: Path 
     notes += _elsewhere(begun)
     steps, rates = steps[steps >= begun], rates[steps >= begun]
     peak = plans[0].learning_rate
-    if plans[0].course is not None:
-        peak = plans[0].course.peaks[0]
+    if plans[0].group_schedule is not None:
+        peak = plans[0].group_schedule.peaks[0]
     series = [Series("learning_rate", 0, peak, steps, rates, rates)]
     resumes = sorted({state["global_step"] for place, state in own.items() if place != folder})
     return Record(plans, series, "trainer_state.json", last["global_step"], resumes, notes)
@@ -328,42 +328,48 @@ def _plans(states: dict[Path, dict[str, Any]], folder: Path, notes: list[str]) -
         where = str((place / _ARGUMENTS).relative_to(folder))
         saved = read_state(read_pickle(place / "scheduler.pt")) if (place / "scheduler.pt").is_file() else None
         told = _told(saved, folder, state)
-        plan = _plan(vars(args), told.asked.num_training_steps if told else state["max_steps"], where)
+        plan = _plan(vars(args), told.requested.num_training_steps if told else state["max_steps"], where)
         if told is not None:
-            plan = replace(plan, total=state["max_steps"], course=told)
+            plan = replace(plan, total=state["max_steps"], group_schedule=told)
         if state.get("epoch"):
             plan = replace(plan, steps_per_epoch=round(state["global_step"] / state["epoch"]) or None)
         if before is None:
             plan = replace(plan, first=_branched_at(args, folder))
         kept = bool((getattr(args, "lr_scheduler_kwargs", None) or {}).get("on_resume"))
-        if saved is not None and saved.course is not None and (plan.name not in BUILTIN or kept):
-            plan = replace(plan, course=saved.course, known_from=where.replace(_ARGUMENTS, "scheduler.pt"))
+        if saved is not None and saved.group_schedule is not None and (plan.name not in BUILTIN or kept):
+            plan = replace(
+                plan, group_schedule=saved.group_schedule, known_from=where.replace(_ARGUMENTS, "scheduler.pt")
+            )
         if before is not None:
             plan = replace(plan, first=before[2])
-            if plan.course is None and plan.name in registry.available() and before[0].course is not None:
+            if (
+                plan.group_schedule is None
+                and plan.name in registry.available()
+                and before[0].group_schedule is not None
+            ):
                 plan = _after(before, plan, args)
-        if before is None or not plan.same(before[0]) or plan.course != before[0].course:
+        if before is None or not plan.same(before[0]) or plan.group_schedule != before[0].group_schedule:
             plans.append(plan)
         before = (plan, place, state["global_step"])
     if not plans:
         raise ValueError(
-            f"nothing in {str(folder)!r} says what was asked for (no {_ARGUMENTS}, no {LEARNING_RATES}): give the YAML "
+            f"nothing in {str(folder)!r} says what was requested (no {_ARGUMENTS}, no {LEARNING_RATES}): give the YAML "
             "file of the run with --config"
         )
-    if plans[0].course is not None and plans[0].course.joint is not None:
+    if plans[0].group_schedule is not None and plans[0].group_schedule.transition is not None:
         notes.append(
-            f"the run was resumed at step {plans[0].course.joint.step} under another plan, and no checkpoint from "
+            f"the run was resumed at step {plans[0].group_schedule.transition.step} under another plan, and no checkpoint from "
             "before is left: the steps up to there are judged by the new plan"
         )
     return plans
 
 
-def _told(saved: Saved | None, folder: Path, state: Mapping[str, Any]) -> Course | None:
-    """The course that a run was told to go on with, by a checkpoint; its end need not have one."""
-    if saved is None and (folder / DONE).is_file():
-        course = Course.from_state(read_json(folder / DONE)["course"])
-        return course if course.cooldown and course.cooldown.end == state["max_steps"] else None
-    return saved.course if saved and saved.course and saved.course.cooldown else None
+def _told(saved: Saved | None, folder: Path, state: Mapping[str, Any]) -> GroupSchedule | None:
+    """The group_schedule that a run was told to go on with, by a checkpoint; its end need not have one."""
+    if saved is None and (folder / COOLDOWN_DONE).is_file():
+        group_schedule = GroupSchedule.from_state(read_json(folder / COOLDOWN_DONE)["group_schedule"])
+        return group_schedule if group_schedule.cooldown and group_schedule.cooldown.end == state["max_steps"] else None
+    return saved.group_schedule if saved and saved.group_schedule and saved.group_schedule.cooldown else None
 
 
 def _branched_at(args: Any, folder: Path) -> int:
@@ -378,14 +384,14 @@ def _branched_at(args: Any, folder: Path) -> int:
 def _after(before: tuple[Plan, Path, int], plan: Plan, args: Any) -> Plan:
     """The plan of a run's end that no checkpoint holds: the last one's, or what a resume made of it."""
     last, place, _ = before
-    assert last.course is not None
+    assert last.group_schedule is not None
     if plan.same(last):
         return replace(last, first=plan.first)
-    on_resume, _ = take_on_resume(vars(args).get("lr_scheduler_kwargs"))
-    peaks = tuple(peak * plan.learning_rate / last.learning_rate for peak in last.course.peaks)
-    asked = Course(plan.schedule or last.course.schedule, peaks)
-    course = resumed(read_state(read_pickle(place / "scheduler.pt")), asked, plan.name, on_resume)
-    return replace(plan, course=course)
+    on_resume, _ = split_on_resume(vars(args).get("lr_scheduler_kwargs"))
+    peaks = tuple(peak * plan.learning_rate / last.learning_rate for peak in last.group_schedule.peaks)
+    requested = GroupSchedule(plan.schedule or last.group_schedule.schedule, peaks)
+    group_schedule = resumed(read_state(read_pickle(place / "scheduler.pt")), requested, plan.name, on_resume)
+    return replace(plan, group_schedule=group_schedule)
 
 
 def trusted(schedule: Schedule, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 - `learning_rates.jsonl`, by `hf_sched.LearningRateLog`: every step, and what was planned;
 - `trainer_state.json`, of the run and of its checkpoints: what was logged, and how long the run was to be;
-- `training_args.bin`, likewise: what was asked for;
+- `training_args.bin`, likewise: what was requested;
 - `scheduler.pt`, of the checkpoints: the curve and the peaks, where the schedule is one of ours.
 
 The last two are pickles. They are read by an unpickler that makes nothing but inert records of plain values, so that a
@@ -12,13 +12,10 @@ folder from anywhere can be read, and one of a library that is not installed her
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
-
-LEARNING_RATES = "learning_rates.jsonl"
 
 
 class Inert:
@@ -70,31 +67,3 @@ def read_pickle(path: Path) -> Any:
             return _Reader(io.BytesIO(archive.read(name))).load()
     except (zipfile.BadZipFile, pickle.UnpicklingError, ValueError, TypeError, EOFError, AttributeError) as error:
         raise ValueError(f"{path}: cannot be read as what torch.save writes: {error}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A mapping in a JSON file.
-
-    Raises:
-        ValueError: It is none.
-    """
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: is damaged: {error}") from None
-    if not isinstance(read, dict):
-        raise ValueError(f"{path}: must be a mapping, received {type(read).__name__}")
-    return read
-
-
-def read_learning_rates(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `learning_rates.jsonl`; one that was cut off when the process was killed is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and ("step" in row or "session" in row):
-            rows.append(row)
-    return rows

@@ -1,15 +1,14 @@
-"""A cooldown that a running run is told of: the request, the course that comes of it, and the files that they go by.
+"""A cooldown that a running run is told of: the request, the group_schedule that comes of it, and the files that they go by.
 
 In the run's `output_dir`, all JSON:
 
-- `_live_control.json`: where the run is, and on which course, as `hf_sched.LiveControl` says about each second (what
+- `_live_control.json`: where the run is, and on which group_schedule, as `hf_sched.LiveControl` says about each second (what
   begins with `_` the Trainer does not push to the hub: it names the machine);
 - `cooldown.json`: a request. The run takes it away and leaves `cooldown.done.json` or `cooldown.refused.json`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from bisect import bisect_right
@@ -19,17 +18,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hf_sched._run_files import COOLDOWN_REQUEST, COOLDOWN_STATUS, read_json, write_json
 from hf_sched.scheduler.anneal import decay_of
-from hf_sched.scheduler.group_schedule import Cooldown, Course
+from hf_sched.scheduler.group_schedule import Cooldown, GroupSchedule
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import Number, refuse
-
-STATUS, REQUEST, DONE, REFUSED = "_live_control.json", "cooldown.json", "cooldown.done.json", "cooldown.refused.json"
+from hf_sched.schedules.validation import ArgumentError, Number
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for."""
+    """What is requested."""
 
     duration: int | float | str = "20%"
     """In steps, or as a share of the run that the cooldown ends."""
@@ -48,7 +46,7 @@ class Request:
         """
         unknown = given.keys() - cls.__dataclass_fields__
         if unknown:
-            raise refuse(REQUEST, f"a mapping of {', '.join(cls.__dataclass_fields__)}", dict(given))
+            raise ArgumentError(COOLDOWN_REQUEST, f"a mapping of {', '.join(cls.__dataclass_fields__)}", dict(given))
         request = cls(**given)
         decay_of(request.duration, request.shape, 1)
         for name, reader in (("floor_ratio", Number(0, 1)), ("min_lr", Number(0))):
@@ -57,12 +55,14 @@ class Request:
         return request
 
 
-def cool(course: Course | None, request: Request, *, name: str, step: int, made: int, end: int) -> Course:
-    """The course of a run up to a step, and the cooldown from there on.
+def cool(
+    group_schedule: GroupSchedule | None, request: Request, *, name: str, step: int, made: int, end: int
+) -> GroupSchedule:
+    """The group_schedule of a run up to a step, and the cooldown from there on.
 
     Args:
-        course: What the run is on; None if that is no schedule of ours.
-        request: What is asked for.
+        group_schedule: What the run is on; None if that is no schedule of ours.
+        request: What is requested.
         name: Of the schedule.
         step: The schedule's step that comes next.
         made: The optimizer steps made; more than `step` if a gradient scaler skipped some.
@@ -71,20 +71,20 @@ def cool(course: Course | None, request: Request, *, name: str, step: int, made:
     Raises:
         ValueError: It cannot be; the message says why.
     """
-    if course is None:
+    if group_schedule is None:
         raise ValueError(
             f"the run's schedule, {name!r}, is none of hf_sched, so that its curve cannot be changed exactly. Train "
             "with `lr_scheduler_type: wsd`, or with `phases` (`warmup 3% | hold` is a constant rate). This run you can "
             "stop, and branch a cooldown off its last checkpoint: `hf_sched.anneal_from`"
         )
-    schedule = course.schedule
+    schedule = group_schedule.schedule
     number = bisect_right([segment.first for segment in schedule.segments], step) - 1
-    segment, joint = schedule.segments[number], course.joint
-    if joint is not None and (joint.how == "continue" or step < joint.step + joint.steps):
+    segment, transition = schedule.segments[number], group_schedule.transition
+    if transition is not None and (transition.how == "continue" or step < transition.step + transition.steps):
         raise ValueError(
-            f"the run was resumed at step {joint.step} with `on_resume: {joint.how}`, and is still at that"
+            f"the run was resumed at step {transition.step} with `on_resume: {transition.how}`, and is still at that"
         )
-    before, here = course.rates(max(step - 1, 0), step + 1)[:, [0, -1]].T.tolist()
+    before, here = group_schedule.rates(max(step - 1, 0), step + 1)[:, [0, -1]].T.tolist()
     if step < 1 or segment.kind != "hold" or before != here:
         until = segment.first + segment.steps
         raise ValueError(
@@ -108,23 +108,21 @@ def cool(course: Course | None, request: Request, *, name: str, step: int, made:
     prefix = str(Schedule(tuple(so_far), **floor))  # type: ignore[arg-type]
     phases, semicolon, behind = prefix.partition(";")
     cooled = Schedule.parse(f"{phases.strip()} | {phase}{semicolon}{behind}")
-    return Course(cooled, course.peaks, joint, Cooldown(made, steps, str(schedule)))
+    return GroupSchedule(cooled, group_schedule.peaks, transition, Cooldown(made, steps, str(schedule)))
 
 
 def ask(folder: Path, request: Request) -> dict[str, Any]:
     """Tell a running run to cool down; what will come of it, if it looks at its next log line.
 
     Raises:
-        ValueError: No run listens there, or it cannot cool down as asked.
+        ValueError: No run listens there, or it cannot cool down as requested.
     """
-    from hf_sched.audit.run_record import read_json  # its package loads much that this module does not need
-
-    if not (folder / STATUS).is_file():
+    if not (folder / COOLDOWN_STATUS).is_file():
         raise ValueError(
-            f"no run listens in {str(folder)!r}: it has no {STATUS}, which a recipe writes when training begins, and "
+            f"no run listens in {str(folder)!r}: it has no {COOLDOWN_STATUS}, which a recipe writes when training begins, and "
             "any other Trainer with `callbacks=[hf_sched.LiveControl()]`. Give the `output_dir` of a running run"
         )
-    status = read_json(folder / STATUS)
+    status = read_json(folder / COOLDOWN_STATUS)
     if status["ended"] or not _alive(status):
         state = "has ended" if status["ended"] else "was killed"
         raise ValueError(
@@ -137,34 +135,27 @@ def ask(folder: Path, request: Request) -> dict[str, Any]:
     made = (status["step"] // every + 1) * every
     if made >= status["end"]:
         raise ValueError(f"the run ends after step {status['end']}, and looks for no request before")
-    course = cool(
-        Course.from_state(status["course"]) if status["course"] else None,
+    group_schedule = cool(
+        GroupSchedule.from_state(status["group_schedule"]) if status["group_schedule"] else None,
         request,
         name=status["name"],
         step=made - status["skipped"],
         made=made,
         end=status["end"],
     )
-    write_json(folder / REQUEST, {name: value for name, value in asdict(request).items() if value is not None})
-    assert course.cooldown is not None
-    last = course.schedule.num_training_steps - 1
+    write_json(folder / COOLDOWN_REQUEST, {name: value for name, value in asdict(request).items() if value is not None})
+    assert group_schedule.cooldown is not None
+    last = group_schedule.schedule.num_training_steps - 1
     return {
         "run": str(folder),
         "step": made,
         "every": every,
-        "steps": course.cooldown.steps,
-        "end": course.cooldown.end,
+        "steps": group_schedule.cooldown.steps,
+        "end": group_schedule.cooldown.end,
         "planned_end": status["end"],
-        "schedule": str(course.schedule),
-        "rates": course.rates(last, last + 1)[:, 0].tolist(),
+        "schedule": str(group_schedule.schedule),
+        "rates": group_schedule.rates(last, last + 1)[:, 0].tolist(),
     }
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a file that whoever reads it finds whole."""
-    whole = path.with_suffix(f".{os.getpid()}.tmp")
-    whole.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(whole, path)
 
 
 def _alive(status: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A guard in the Trainer: a run with one of our names trains on the curve that was asked for, or stops and says why."""
+"""A guard in the Trainer: a run with one of our names trains on the curve that was requested, or stops and says why."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from transformers import TrainerCallback
 
-from hf_sched.integrations.deepspeed import refuse_scheduler_block
-from hf_sched.scheduler.group_schedule import Course
-from hf_sched.scheduler.resume import take_on_resume
+from hf_sched.integrations.deepspeed import check_no_scheduler_block
+from hf_sched.scheduler.group_schedule import GroupSchedule
+from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import EpochsUnknown
@@ -28,7 +28,7 @@ class LearningRateGuard(TrainerCallback):
     hf_sched adds it to every Trainer. It does nothing where `lr_scheduler_type` is not one of our names.
 
     Raises:
-        ValueError: Something else than the schedule asked for sets the learning rate, has changed it, or steps the
+        ValueError: Something else than the schedule requested sets the learning rate, has changed it, or steps the
             schedule more than once, or less; or processes have different ones.
     """
 
@@ -39,23 +39,25 @@ class LearningRateGuard(TrainerCallback):
         """Optimizer steps that the optimizer says it skipped, also those that the checkpoint tells of."""
         self._ahead: npt.NDArray[np.float64] | None = None
         """The rates of the steps from `_first` on, of `_course`, of shape (groups, steps)."""
-        self._course: Course | None = None
+        self._course: GroupSchedule | None = None
         self._first = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
-        """Check that the scheduler in force is the one asked for, here and on all processes."""
+        """Check that the scheduler in force is the one requested, here and on all processes."""
         self.scheduler = None
         found = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
         if state.global_step and hasattr(found, "set_rates"):  # DeepSpeed loads the optimizer after the schedule
             found.set_rates()
         planned = state.max_steps
-        if isinstance(found, ScheduleLR) and found.course.cooldown is not None:  # the checkpoint's run was told to
-            state.max_steps = min(planned, found.course.cooldown.end)
+        if (
+            isinstance(found, ScheduleLR) and found.group_schedule.cooldown is not None
+        ):  # the checkpoint's run was told to
+            state.max_steps = min(planned, found.group_schedule.cooldown.end)
         name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
         if name not in registry.available():
             return
         if not isinstance(found, ScheduleLR):
-            refuse_scheduler_block(args, name)
+            check_no_scheduler_block(args, name)
             raise ValueError(
                 f"`lr_scheduler_type` asks for {name!r}, but the learning rate is set by a {type(found).__name__}: it "
                 "was passed to the Trainer (`optimizers=`) or made by a subclass (`create_scheduler`). Leave that out, "
@@ -67,19 +69,19 @@ class LearningRateGuard(TrainerCallback):
                 "0: the checkpoint has no `scheduler.pt` or no `optimizer.pt` (`save_only_model: true` leaves them "
                 "out). Resume from a whole one, or start a new run from its weights, without `resume_from_checkpoint`"
             )
-        if found.asked.num_training_steps != planned:
+        if found.requested.num_training_steps != planned:
             raise ValueError(
-                f"the schedule {name!r} in force ends after {found.asked.num_training_steps} steps, but the run has "
+                f"the schedule {name!r} in force ends after {found.requested.num_training_steps} steps, but the run has "
                 f"{planned}: whoever made it (a subclass, or `optimizers=`) must give `num_training_steps` in "
                 "optimizer steps of the whole run"
             )
         with suppress(EpochsUnknown):
-            _, arguments = take_on_resume(args.lr_scheduler_kwargs)
-            asked = registry.entry(name).build(planned, args.get_warmup_steps(planned), arguments)
-            if asked != found.asked:
+            _, arguments = split_on_resume(args.lr_scheduler_kwargs)
+            requested = registry.entry(name).build(planned, args.get_warmup_steps(planned), arguments)
+            if requested != found.requested:
                 raise ValueError(
-                    f"`lr_scheduler_type` {name!r} asks for the curve\n    {asked}\nbut the scheduler in force plays\n"
-                    f"    {found.asked}\nIt was made by a subclass, or passed in as `optimizers=`: leave that out"
+                    f"`lr_scheduler_type` {name!r} asks for the curve\n    {requested}\nbut the scheduler in force plays\n"
+                    f"    {found.requested}\nIt was made by a subclass, or passed in as `optimizers=`: leave that out"
                 )
         _check_all_processes_agree(found)
         self.scheduler = found
@@ -128,10 +130,14 @@ class LearningRateGuard(TrainerCallback):
 
     def _planned(self, scheduler: ScheduleLR) -> list[float]:
         """The rate of each group at the schedule's step; worked out for many steps at once, since that is as quick."""
-        step, course = scheduler.last_epoch, scheduler.course
-        if self._ahead is None or course is not self._course or not 0 <= step - self._first < self._ahead.shape[1]:
-            self._course, self._first = course, step
-            self._ahead = course.rates(step, step + max(_LOOK_AHEAD // len(course.peaks), 1))
+        step, group_schedule = scheduler.last_epoch, scheduler.group_schedule
+        if (
+            self._ahead is None
+            or group_schedule is not self._course
+            or not 0 <= step - self._first < self._ahead.shape[1]
+        ):
+            self._course, self._first = group_schedule, step
+            self._ahead = group_schedule.rates(step, step + max(_LOOK_AHEAD // len(group_schedule.peaks), 1))
         rates: list[float] = self._ahead[:, step - self._first].tolist()
         return rates
 
@@ -144,7 +150,7 @@ class LearningRateGuard(TrainerCallback):
         # Those before a cooldown that the run was told of do not shorten that.
         if missed > 0 and scheduler.last_epoch < scheduler.schedule.num_training_steps:
             ended, wanted = (
-                scheduler.course.rates(k, k + 1)[0, 0] for k in (scheduler.last_epoch - 1, state.max_steps - 1)
+                scheduler.group_schedule.rates(k, k + 1)[0, 0] for k in (scheduler.last_epoch - 1, state.max_steps - 1)
             )
             warnings.warn(
                 f"a gradient scaler skipped {missed} of {state.max_steps} optimizer steps, so that the schedule "
@@ -157,7 +163,7 @@ class LearningRateGuard(TrainerCallback):
 def _check_all_processes_agree(scheduler: ScheduleLR) -> None:
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
-    mine = (scheduler.course, scheduler.last_epoch)
+    mine = (scheduler.group_schedule, scheduler.last_epoch)
     everybodys: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(everybodys, mine)
     others = [rank for rank, theirs in enumerate(everybodys) if theirs != everybodys[0]]

@@ -16,9 +16,9 @@ from typing import Any, TextIO
 from torch.optim import Optimizer
 from transformers import TrainerCallback
 
-from hf_sched.audit.run_record import LEARNING_RATES, read_learning_rates
+from hf_sched._run_files import LEARNING_RATES, read_learning_rates
 from hf_sched.scheduler.checkpoint_state import plain
-from hf_sched.scheduler.group_schedule import Course
+from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.schedule_lr import schedule_of
 from hf_sched.schedules import registry
 
@@ -50,7 +50,7 @@ class LearningRateLog(TrainerCallback):
         self._hook: Any = None
         self._file: TextIO | None = None
         self._early = False
-        self._course: Course | None = None
+        self._course: GroupSchedule | None = None
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
@@ -87,8 +87,8 @@ class LearningRateLog(TrainerCallback):
     ) -> None:
         """Write the step down; before it the new plan, where the run has just been told to cool down."""
         if self._file:
-            if (course := _course_of(lr_scheduler)) is not self._course:
-                self._course = course
+            if (group_schedule := _course_of(lr_scheduler)) is not self._course:
+                self._course = group_schedule
                 self._write({"session": {**self._session(args, state, optimizer, lr_scheduler), "told": True}})
             rates = [least if least == most else [least, most] for least, most in self._spans().values()]
             self._write({"step": state.global_step + 1, "rates": rates})
@@ -123,10 +123,10 @@ class LearningRateLog(TrainerCallback):
         """What this part of the run, up to its end or the next resume, is to train on."""
         scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
         name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
-        # Asked for by its name, or kept on a resume under a built-in one; else somebody has put it there.
-        asked = name in registry.available() or "on_resume" in (args.lr_scheduler_kwargs or {})
-        course = _course_of(lr_scheduler)
-        told = course if course and course.cooldown else None
+        # NamedSchedule for by its name, or kept on a resume under a built-in one; else somebody has put it there.
+        requested = name in registry.available() or "on_resume" in (args.lr_scheduler_kwargs or {})
+        group_schedule = _course_of(lr_scheduler)
+        told = group_schedule if group_schedule and group_schedule.cooldown else None
         return {
             "step": state.global_step,
             "kinds": self._kinds,
@@ -135,11 +135,11 @@ class LearningRateLog(TrainerCallback):
             "lr_scheduler_type": name,
             "lr_scheduler_kwargs": plain(args.lr_scheduler_kwargs or {}),
             "num_training_steps": state.max_steps,
-            "num_warmup_steps": args.get_warmup_steps(told.asked.num_training_steps if told else state.max_steps),
+            "num_warmup_steps": args.get_warmup_steps(told.requested.num_training_steps if told else state.max_steps),
             "scheduler": type(scheduler).__name__,
             "facts": _facts(args),
             # Of a schedule of ours all is known, resumes and epochs too.
-            "course": course.state() if course and asked else None,
+            "group_schedule": group_schedule.state() if group_schedule and requested else None,
         }
 
     def _write(self, row: dict[str, Any]) -> None:
@@ -164,9 +164,9 @@ def _facts(args: Any) -> dict[str, Any]:
     }
 
 
-def _course_of(lr_scheduler: Any) -> Course | None:
+def _course_of(lr_scheduler: Any) -> GroupSchedule | None:
     scheduler = schedule_of(lr_scheduler)
-    return scheduler.course if scheduler else None
+    return scheduler.group_schedule if scheduler else None
 
 
 def _peak(group: Mapping[str, Any]) -> float:

@@ -16,9 +16,16 @@ import torch.distributed as dist
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from hf_sched.audit.run_record import read_json
-from hf_sched.callbacks.cooldown import DONE, REFUSED, REQUEST, STATUS, Request, cool, write_json
-from hf_sched.scheduler.group_schedule import Course
+from hf_sched._run_files import (
+    COOLDOWN_DONE,
+    COOLDOWN_REJECTED,
+    COOLDOWN_REQUEST,
+    COOLDOWN_STATUS,
+    read_json,
+    write_json,
+)
+from hf_sched.callbacks.cooldown import Request, cool
+from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.schedule_lr import ScheduleLR, schedule_of
 
 # How often the run says where it is: a file written at each look would slow tiny steps down.
@@ -49,20 +56,22 @@ class LiveControl(TrainerCallback):
         """Listen; settle what was told to an earlier part of the run, or to another run here."""
         self._every = _steps_between_looks(args, state, train_dataloader)
         scheduler = schedule_of(lr_scheduler)
-        told = scheduler is not None and scheduler.course.cooldown is not None  # and the guard has seen to `max_steps`
-        self._share = state.max_steps / scheduler.asked.num_training_steps if scheduler and told else 1.0
+        told = (
+            scheduler is not None and scheduler.group_schedule.cooldown is not None
+        )  # and the guard has seen to `max_steps`
+        self._share = state.max_steps / scheduler.requested.num_training_steps if scheduler and told else 1.0
         if not state.is_world_process_zero:
             return
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if not state.global_step:
-            for left in (DONE, REFUSED):
+            for left in (COOLDOWN_DONE, COOLDOWN_REJECTED):
                 (folder / left).unlink(missing_ok=True)
-            if (folder / REQUEST).exists():
+            if (folder / COOLDOWN_REQUEST).exists():
                 _refuse(folder, state, "it was there before the run began")
-        elif (folder / DONE).is_file() and not told:
-            step = read_json(folder / DONE)["step"]
-            (folder / DONE).unlink()
+        elif (folder / COOLDOWN_DONE).is_file() and not told:
+            step = read_json(folder / COOLDOWN_DONE)["step"]
+            (folder / COOLDOWN_DONE).unlink()
             warnings.warn(
                 f"the run was told at step {step} to cool down, but its resume at step {state.global_step} knows "
                 "nothing of that, and it goes on as planned: `hf-sched cooldown` may tell it again",
@@ -85,32 +94,32 @@ class LiveControl(TrainerCallback):
         if not self._every or state.global_step % self._every or state.global_step >= state.max_steps:
             return
         scheduler = schedule_of(lr_scheduler)
-        course = self._look(args, state, scheduler) if state.is_world_process_zero else None
-        course = _of_first_process(course, args.device)
-        if course is not None:
-            assert scheduler is not None and course.cooldown is not None
-            scheduler.change_course(course)
-            self._share = course.cooldown.end / state.max_steps
-            state.max_steps = course.cooldown.end
-        if state.is_world_process_zero and (course is not None or time.monotonic() - self._said >= SECONDS):
+        group_schedule = self._look(args, state, scheduler) if state.is_world_process_zero else None
+        group_schedule = _of_first_process(group_schedule, args.device)
+        if group_schedule is not None:
+            assert scheduler is not None and group_schedule.cooldown is not None
+            scheduler.change_group_schedule(group_schedule)
+            self._share = group_schedule.cooldown.end / state.max_steps
+            state.max_steps = group_schedule.cooldown.end
+        if state.is_world_process_zero and (group_schedule is not None or time.monotonic() - self._said >= SECONDS):
             self._say_where(args, state, scheduler)
 
     def on_train_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Stop listening; a request to a run that was stopped waits for its resume."""
         if state.is_world_process_zero:
-            if state.global_step >= state.max_steps and (Path(args.output_dir) / REQUEST).exists():
+            if state.global_step >= state.max_steps and (Path(args.output_dir) / COOLDOWN_REQUEST).exists():
                 _refuse(Path(args.output_dir), state, "the run had ended")
             self._say_where(args, state, schedule_of(lr_scheduler), ended=True)
 
-    def _look(self, args: Any, state: Any, scheduler: ScheduleLR | None) -> Course | None:
-        """The course that a request asks for; None if there is none, or it cannot be."""
+    def _look(self, args: Any, state: Any, scheduler: ScheduleLR | None) -> GroupSchedule | None:
+        """The group_schedule that a request asks for; None if there is none, or it cannot be."""
         folder = Path(args.output_dir)
-        if not (folder / REQUEST).exists():
+        if not (folder / COOLDOWN_REQUEST).exists():
             return None
         try:
-            request = Request.read(read_json(folder / REQUEST))
-            course = cool(
-                scheduler.course if scheduler else None,
+            request = Request.read(read_json(folder / COOLDOWN_REQUEST))
+            group_schedule = cool(
+                scheduler.group_schedule if scheduler else None,
                 request,
                 name=_name(args),
                 step=scheduler.last_epoch if scheduler else 0,
@@ -120,11 +129,14 @@ class LiveControl(TrainerCallback):
         except (ValueError, OSError) as error:  # one that another user wrote may be closed to this one
             _refuse(folder, state, str(error))
             return None
-        assert course.cooldown is not None
-        write_json(folder / DONE, {**vars(request), "step": state.global_step, "course": course.state()})
-        (folder / REQUEST).unlink()
-        tqdm.write(f"step {state.global_step}: {course.cooldown}: {course.schedule}")
-        return course
+        assert group_schedule.cooldown is not None
+        write_json(
+            folder / COOLDOWN_DONE,
+            {**vars(request), "step": state.global_step, "group_schedule": group_schedule.state()},
+        )
+        (folder / COOLDOWN_REQUEST).unlink()
+        tqdm.write(f"step {state.global_step}: {group_schedule.cooldown}: {group_schedule.schedule}")
+        return group_schedule
 
     def _say_where(self, args: Any, state: Any, scheduler: ScheduleLR | None, ended: bool = False) -> None:
         """Tell `hf-sched cooldown` what it can check before it asks."""
@@ -135,24 +147,24 @@ class LiveControl(TrainerCallback):
             "every": self._every,
             "skipped": state.global_step - scheduler.last_epoch if scheduler else 0,
             "name": _name(args),
-            "course": scheduler.course.state() if scheduler else None,
+            "group_schedule": scheduler.group_schedule.state() if scheduler else None,
             "host": socket.gethostname(),
             "process": os.getpid(),
         }
         self._said = time.monotonic()
         with suppress(OSError):  # which is no reason to end a run
-            write_json(Path(args.output_dir) / STATUS, status)
+            write_json(Path(args.output_dir) / COOLDOWN_STATUS, status)
 
 
-def _of_first_process(course: Course | None, device: torch.device) -> Course | None:
+def _of_first_process(group_schedule: GroupSchedule | None, device: torch.device) -> GroupSchedule | None:
     """What the first process has; all of them have to ask at once."""
     if not (dist.is_available() and dist.is_initialized()):
-        return course
-    there = torch.tensor(float(course is not None), device=device)  # a quarter of the time that an object takes
+        return group_schedule
+    there = torch.tensor(float(group_schedule is not None), device=device)  # a quarter of the time that an object takes
     dist.broadcast(there, src=0)
     if not there.item():
         return None
-    found = [course]
+    found = [group_schedule]
     dist.broadcast_object_list(found, src=0)
     return found[0]
 
@@ -160,10 +172,10 @@ def _of_first_process(course: Course | None, device: torch.device) -> Course | N
 def _refuse(folder: Path, state: Any, why: str) -> None:
     request = None
     with suppress(OSError):  # which is no reason to end a run
-        request = (folder / REQUEST).read_text(encoding="utf-8", errors="replace")
+        request = (folder / COOLDOWN_REQUEST).read_text(encoding="utf-8", errors="replace")
     with suppress(OSError):
-        write_json(folder / REFUSED, {"request": request, "step": state.global_step, "why": why})
-        (folder / REQUEST).unlink()
+        write_json(folder / COOLDOWN_REJECTED, {"request": request, "step": state.global_step, "why": why})
+        (folder / COOLDOWN_REQUEST).unlink()
     warnings.warn(f"the run goes on as planned, it cannot cool down as told: {why}", UserWarning, stacklevel=2)
 
 

@@ -66,12 +66,12 @@ def check(
         ValueError: It is a configuration of another program, or a number given here is none.
     """
     from hf_sched.check import bounds, combinations, construct, deepspeed, grpo, keys, renamed, schedule, values
-    from hf_sched.check.foreign import refuse_foreign
+    from hf_sched.check.foreign import check_not_foreign
     from hf_sched.check.horizon import find_horizon
     from hf_sched.check.subject import Subject
     from hf_sched.plan.world_size import find_world_size
 
-    refuse_foreign(config.given, config.source)
+    check_not_foreign(config.given, config.source)
     for name, number in (("dataset_size", dataset_size), ("world_size", world_size)):
         if number is not None:
             Whole(1)(name, number)

@@ -17,7 +17,7 @@ from hf_sched.schedules.validation import did_you_mean
 
 _FROM_THE_TRAINER = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "verbose")
 _SOME_STEPS = 1000
-"""The length of a run where it is unknown: only whether the arguments are taken is asked then."""
+"""The length of a run where it is unknown: only whether the arguments are taken is requested then."""
 
 
 def check_builtin(

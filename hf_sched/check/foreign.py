@@ -26,7 +26,7 @@ _PROGRAMS: tuple[tuple[str, tuple[frozenset[str], ...], str], ...] = (
 )
 
 
-def refuse_foreign(given: Mapping[str, Any], source: str) -> None:
+def check_not_foreign(given: Mapping[str, Any], source: str) -> None:
     """Raise a ValueError for a configuration of a program whose keys are its own."""
     for program, signs, advice in _PROGRAMS:
         if any(sign <= given.keys() for sign in signs):

@@ -31,11 +31,11 @@ class Horizon:
 def find_horizon(subject: Subject, wrong: Collection[str]) -> Horizon:
     """From `max_steps`, or from the plan with the size of the data; `wrong` are the keys that are of no use."""
     total, source, per_epoch = _length(subject, wrong)
-    asked = max(subject.number("warmup_steps") or 0.0, 0.0)
-    share = 0 < asked < 1
+    requested = max(subject.number("warmup_steps") or 0.0, 0.0)
+    share = 0 < requested < 1
     if total is None:
-        return Horizon(None, 0 if share else int(asked), source)
-    return Horizon(total, math.ceil(total * asked) if share else int(asked), source, per_epoch)
+        return Horizon(None, 0 if share else int(requested), source)
+    return Horizon(total, math.ceil(total * requested) if share else int(requested), source, per_epoch)
 
 
 def _length(subject: Subject, wrong: Collection[str]) -> tuple[int | None, str, float | None]:

@@ -31,7 +31,7 @@ def check_schedule(subject: Subject, horizon: Horizon) -> Iterator[Finding]:
     arguments = dict(arguments)
     if "on_resume" in arguments:
         try:
-            OnResume.read(arguments.pop("on_resume"))
+            OnResume.parse(arguments.pop("on_resume"))
         except ValueError as error:
             yield _of(subject, "on_resume", error)
     # A warmup that does not fit is reported once, not again by each schedule.

@@ -24,7 +24,8 @@ def cooldown(run: Path, duration: str, shape: str, floor_ratio: float | None, mi
     RUN is its `output_dir`. It must be at a constant rate under a schedule of hf_sched (wsd, phases in a hold). From
     its next log line on the learning rate falls to the floor, and the run ends there, as one that is through.
     """
-    from hf_sched.callbacks.cooldown import REFUSED, Request, ask
+    from hf_sched._run_files import COOLDOWN_REJECTED
+    from hf_sched.callbacks.cooldown import Request, ask
 
     given = {"duration": duration, "shape": shape, "floor_ratio": floor_ratio, "min_lr": min_lr}
     told = ask(run, Request.read(given))
@@ -37,5 +38,5 @@ def cooldown(run: Path, duration: str, shape: str, floor_ratio: float | None, mi
         f"{run} is told. It looks after every {every}, next after step {told['step']} at the earliest. "
         f"From there it cools\ndown over {told['steps']} steps to a learning rate of {rates}, and ends after step "
         f"{told['end']}, not {told['planned_end']}:\n    {told['schedule']}\n"
-        f"Should it be unable to, it goes on as planned, and {REFUSED} there says why."
+        f"Should it be unable to, it goes on as planned, and {COOLDOWN_REJECTED} there says why."
     )

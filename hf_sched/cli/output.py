@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from hf_sched.schedules.validation import refuse
+from hf_sched.schedules.validation import ArgumentError
 
 
 def console() -> Console:
@@ -36,7 +36,7 @@ FORMATS = (".png", ".svg", ".pdf")
 def writing_a_picture(option: str, path: Path) -> Iterator[None]:
     """Answer what may go wrong with a picture: its format, a missing matplotlib, a folder that is not there."""
     if path.suffix.lower() not in FORMATS:
-        raise refuse(option, f"a file that ends in {', '.join(FORMATS)}", str(path))
+        raise ArgumentError(option, f"a file that ends in {', '.join(FORMATS)}", str(path))
     try:
         yield
     except ModuleNotFoundError as error:

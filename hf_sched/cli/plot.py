@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from hf_sched.cli.output import console, writing_a_picture
-from hf_sched.reference.named_schedule import Asked, Played
+from hf_sched.reference.named_schedule import LabeledCurve, NamedSchedule
 from hf_sched.schedules.validation import DurationReader, Number, as_steps
 
 STEPS = 1000
@@ -63,19 +63,21 @@ def _is_file(text: str) -> bool:
     return Path(text).suffix in (".yaml", ".yml", ".json") and "|" not in text
 
 
-def _play(text: str, steps: int | None, warmup: str, lr: float | None) -> Played:
-    asked = Asked.read(text)
-    if asked.needs_peak and lr is None:
+def _play(text: str, steps: int | None, warmup: str, lr: float | None) -> LabeledCurve:
+    requested = NamedSchedule.read(text)
+    if requested.needs_peak and lr is None:
         raise ValueError(f"the curve of {text!r} depends on the learning rate: give it by `--lr`")
     total = STEPS if steps is None else steps
     warmup_steps = as_steps(DurationReader()("--warmup", warmup), total, None, "--warmup")
-    played = asked.play(total, 0 if asked.brings_warmup else warmup_steps, 1.0 if lr is None else Number(0)("--lr", lr))
+    played = requested.play(
+        total, 0 if requested.brings_warmup else warmup_steps, 1.0 if lr is None else Number(0)("--lr", lr)
+    )
     if played is None:
-        raise ValueError(f"{asked.name} follows a metric: nobody knows its curve before the run")
+        raise ValueError(f"{requested.name} follows a metric: nobody knows its curve before the run")
     return played
 
 
-def _play_file(path: str, steps: int | None, dataset_size: int | None, world_size: int | None) -> Played:
+def _play_file(path: str, steps: int | None, dataset_size: int | None, world_size: int | None) -> LabeledCurve:
     from hf_sched.plan import plan
     from hf_sched.plan.training_config import RunConfig
 
@@ -85,10 +87,10 @@ def _play_file(path: str, steps: int | None, dataset_size: int | None, world_siz
     planned = plan(config, dataset_size=dataset_size, world_size=world_size)
     if planned.curve is None:
         raise ValueError(f"{path}: its schedule follows a metric: nobody knows its curve before the run")
-    return Played(Path(path).stem, planned.curve, planned.schedule)
+    return LabeledCurve(Path(path).stem, planned.curve, planned.schedule)
 
 
-def _with_labels(played: Sequence[Played]) -> Mapping[str, Any]:
+def _with_labels(played: Sequence[LabeledCurve]) -> Mapping[str, Any]:
     """The curves by their labels; a label that comes twice is numbered."""
     curves: dict[str, Any] = {}
     for one in played:

@@ -14,7 +14,7 @@ from hf_sched.cli.output import console, print_json
 from hf_sched.plots.terminal import draw
 from hf_sched.reference import examples
 from hf_sched.reference.description import Reference, describe
-from hf_sched.reference.named_schedule import Asked
+from hf_sched.reference.named_schedule import NamedSchedule
 
 
 @click.command(short_help="Show all there is to say of a schedule.")
@@ -27,14 +27,14 @@ def show(schedule: str, steps: int, warmup: int | None, json: bool) -> None:
 
     SCHEDULE is a name, also with arguments: cosine_floor, or cosine_floor:floor_ratio=0.2
     """
-    asked = Asked.read(schedule)
-    of = describe(asked.name)
+    requested = NamedSchedule.read(schedule)
+    of = describe(requested.name)
     if json:
         print_json(dataclasses.asdict(of))
         return
     out = console()
     out.print(f"[bold]{of.name}[/]  {escape(of.summary)}\n", soft_wrap=True)
-    _print_curve(out, asked, of, steps, warmup)
+    _print_curve(out, requested, of, steps, warmup)
     for title, text in (("Formula", of.formula), ("", of.text), ("Arguments", _arguments(of)), ("Source", of.source)):
         if text:
             _print_part(out, title, text)
@@ -43,11 +43,11 @@ def show(schedule: str, steps: int, warmup: int | None, json: bool) -> None:
         _print_part(out, "Coming from", _coming_from(of))
 
 
-def _print_curve(out: Console, asked: Asked, of: Reference, steps: int, warmup: int | None) -> None:
-    arguments = dict(asked.arguments) or examples.kwargs(of)
+def _print_curve(out: Console, requested: NamedSchedule, of: Reference, steps: int, warmup: int | None) -> None:
+    arguments = dict(requested.arguments) or examples.kwargs(of)
     if warmup is None:
         warmup = examples.trainers_warmup(of.name, arguments, steps)
-    played = dataclasses.replace(asked, arguments=arguments).play(steps, warmup, 1.0)
+    played = dataclasses.replace(requested, arguments=arguments).play(steps, warmup, 1.0)
     if played is None:
         out.print("It follows a metric: nobody knows its curve before the run.\n")
         return

@@ -32,7 +32,9 @@ def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[An
     parser.allow_abbrev = False  # `--learning_rat 1` is a slip, not a learning rate
     try:
         *parsed, unknown = parser.parse_args_and_config(args=args, return_remaining_strings=True)
-        refuse_unknown(unknown, [field.name for cls in dataclass_types for field in dataclasses.fields(cls)])
+        check_no_unknown_arguments(
+            unknown, [field.name for cls in dataclass_types for field in dataclasses.fields(cls)]
+        )
         for part in parsed:
             _check_whole_numbers(part)
             _check_paths(part)
@@ -64,7 +66,7 @@ def stop(error: Exception) -> NoReturn:
     raise SystemExit(2) from error
 
 
-def refuse_unknown(words: Sequence[str], known: Sequence[str]) -> None:
+def check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> None:
     """Raise a ValueError for keys and flags that nothing takes; `words` are what the parser left over."""
     flags = [word for word in words if word.startswith("--")]
     if not words:
@@ -99,9 +101,7 @@ def _check_paths(part: Any) -> None:
         ):
             raise ValueError(
                 f"`{name}` must be a hub name or a path that exists, received {value!r}"
-                + next(
-                    (f"; `{made}` makes it" for folder, made in _MADE_BY.items() if value.startswith(folder)), ""
-                )
+                + next((f"; `{made}` makes it" for folder, made in _MADE_BY.items() if value.startswith(folder)), "")
             )
 
 

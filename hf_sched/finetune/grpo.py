@@ -27,14 +27,14 @@ from trl import (
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
 from hf_sched.finetune.callbacks.peer_failure import bound_waiting
 from hf_sched.finetune.checkpoints.selection import BranchArguments, checkpoint_to_resume
-from hf_sched.finetune.checkpoints.sharding import refuse_other_sharding
+from hf_sched.finetune.checkpoints.sharding import check_sharding
 from hf_sched.finetune.config import parse, stop
 from hf_sched.finetune.data.load import PROBLEMS, ColumnArguments, columns_of, load_rows, to_problem
 from hf_sched.finetune.dry_run import PreviewArguments, preview
 from hf_sched.finetune.evaluation.before_after import EvaluationArguments, check_evaluation, evaluate_before_and_after
 from hf_sched.finetune.launch import check_launch, quiet_other_ranks
 from hf_sched.finetune.memory.check import check_memory
-from hf_sched.finetune.rewards import load_rewards, refuse_missing_columns
+from hf_sched.finetune.rewards import check_reward_columns, load_rewards
 from hf_sched.finetune.training import check_model, model_init_kwargs, train_and_save
 
 
@@ -64,7 +64,7 @@ def main() -> int:
         bound_waiting(training_args)
         quiet_other_ranks()
         checkpoint = checkpoint_to_resume(training_args, branch)
-        refuse_other_sharding(training_args, checkpoint)
+        check_sharding(training_args, checkpoint)
         rewards, training_args.reward_weights = load_rewards(script_args.reward_funcs, training_args.reward_weights)
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(
@@ -76,7 +76,7 @@ def main() -> int:
             forms=PROBLEMS,
             max_steps=training_args.max_steps,
         )
-        refuse_missing_columns(rewards, columns_of(train_rows))
+        check_reward_columns(rewards, columns_of(train_rows))
         check_evaluation(held_out, names)
         check_model(model_args)
         check_memory("grpo", training_args, model_args, train_rows, in_full=look.dry_run)

@@ -1,4 +1,4 @@
-"""What `accelerate launch` was asked for, held against what this process is: several ways to miss it are silent."""
+"""What `accelerate launch` was requested, held against what this process is: several ways to miss it are silent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TRUE = ("1", "true", "yes", "y", "on", "t")
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the launcher was asked for, as far as this process can tell."""
+    """What the launcher was requested, as far as this process can tell."""
 
     num_processes: int | None = None
     distributed_type: str | None = None
@@ -30,7 +30,7 @@ def check_launch(training_args: Any) -> None:
     """Refuse a launch that silently became something else; to be called before the model is loaded.
 
     Raises:
-        ValueError: FSDP or DeepSpeed was asked for and would not be used, the number of processes is not the one asked
+        ValueError: FSDP or DeepSpeed was requested and would not be used, the number of processes is not the one requested
             for, or several GPUs were left to `nn.DataParallel`.
     """
     launcher = _asked_of_launcher()
@@ -40,21 +40,21 @@ def check_launch(training_args: Any) -> None:
 
     if (asks_for_fsdp(training_args) or launcher.distributed_type == "FSDP") and not _gets_fsdp(state):
         raise ValueError(
-            f"FSDP was asked for, but nothing would be sharded: this is {found}. Accelerate shards on GPUs alone: with "
+            f"FSDP was requested, but nothing would be sharded: this is {found}. Accelerate shards on GPUs alone: with "
             "GPUs, write `use_cpu: false` in the recipe's YAML, leave `--cpu` away and start it by `accelerate launch "
             "--config_file accelerate_configs/fsdp2.yaml`; without, take accelerate_configs/cpu_2proc.yaml"
         )
     if _asks_for_deepspeed(training_args, launcher) and not _gets_deepspeed(training_args):
         raise ValueError(
-            f"DeepSpeed was asked for, but would not be used: this is {found}. Leave `--cpu` and ACCELERATE_USE_CPU "
+            f"DeepSpeed was requested, but would not be used: this is {found}. Leave `--cpu` and ACCELERATE_USE_CPU "
             "away and start it by `accelerate launch --config_file accelerate_configs/zero2.yaml` (or zero3.yaml)"
         )
     # The launcher of an outer level may be out of sight (torchrun, mpirun); WORLD_SIZE is what its processes are told.
-    asked = launcher.num_processes or int(os.environ.get("WORLD_SIZE") or training_args.world_size)
-    if asked != training_args.world_size:
+    requested = launcher.num_processes or int(os.environ.get("WORLD_SIZE") or training_args.world_size)
+    if requested != training_args.world_size:
         raise ValueError(
-            f"{asked} processes were asked for, but this training has {found}: "
-            + _how_to_get(asked, training_args, launcher)
+            f"{requested} processes were requested, but this training has {found}: "
+            + _how_to_get(requested, training_args, launcher)
         )
     if training_args.n_gpu > 1:
         raise ValueError(
@@ -92,7 +92,7 @@ def _gets_deepspeed(training_args: Any) -> bool:
     return training_args.deepspeed_plugin is not None and not _flag("ACCELERATE_USE_CPU")
 
 
-def _how_to_get(asked: int, training_args: Any, launcher: _Asked) -> str:
+def _how_to_get(requested: int, training_args: Any, launcher: _Asked) -> str:
     kind = training_args.distributed_state.distributed_type
     if "LOCAL_RANK" not in os.environ and launcher.distributed_type in ("NO", "MULTI_CPU"):
         return (
@@ -104,13 +104,13 @@ def _how_to_get(asked: int, training_args: Any, launcher: _Asked) -> str:
             "each would train alone and write over the others. Without a GPU, write `use_cpu: true` in the recipe's "
             "YAML (or `--use_cpu true` behind it)"
         )
-    return f"start it by `accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes {asked}`"
+    return f"start it by `accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes {requested}`"
 
 
 def _asked_of_launcher() -> _Asked:
     """Read the command line of the `accelerate launch` that started this process; nothing where that cannot be told.
 
-    A launch that starts one process where several were asked for leaves no number in the environment: there is no other
+    A launch that starts one process where several were requested leaves no number in the environment: there is no other
     place to learn of it.
     """
     try:

@@ -25,7 +25,7 @@ from trl import (
 import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
 from hf_sched.finetune.callbacks.peer_failure import bound_waiting
 from hf_sched.finetune.checkpoints.selection import BranchArguments, checkpoint_to_resume
-from hf_sched.finetune.checkpoints.sharding import refuse_other_sharding
+from hf_sched.finetune.checkpoints.sharding import check_sharding
 from hf_sched.finetune.config import parse, stop
 from hf_sched.finetune.data.load import DEMONSTRATIONS, ColumnArguments, load_rows, to_demonstration
 from hf_sched.finetune.dry_run import PreviewArguments, preview
@@ -52,7 +52,7 @@ def main() -> int:
         bound_waiting(training_args)
         quiet_other_ranks()
         checkpoint = checkpoint_to_resume(training_args, branch)
-        refuse_other_sharding(training_args, checkpoint)
+        check_sharding(training_args, checkpoint)
         evaluating = training_args.eval_strategy != "no"
         train_rows, eval_rows = load_rows(
             script_args,

@@ -1,4 +1,4 @@
-"""What every recipe does with its trainer: load the model as asked, train, save."""
+"""What every recipe does with its trainer: load the model as requested, train, save."""
 
 from __future__ import annotations
 

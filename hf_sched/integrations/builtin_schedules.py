@@ -26,7 +26,7 @@ class Run:
     """What a schedule is told of the run it plays in."""
 
     steps: FloatArray
-    """The optimizer steps asked for, counted from 0."""
+    """The optimizer steps requested, counted from 0."""
     warmup: int
     total: int
     peak: float

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def refuse_scheduler_block(args: Any, name: str) -> None:
+def check_no_scheduler_block(args: Any, name: str) -> None:
     """Refuse training arguments that ask for a schedule of ours where DeepSpeed's configuration has another.
 
     Raises:

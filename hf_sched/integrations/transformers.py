@@ -16,9 +16,9 @@ from functools import partial, wraps
 from types import ModuleType
 from typing import Any, Optional, Union
 
-from hf_sched.integrations.deepspeed import refuse_scheduler_block
+from hf_sched.integrations.deepspeed import check_no_scheduler_block
 from hf_sched.integrations.post_import import when_imported
-from hf_sched.scheduler.resume import take_on_resume
+from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.phases import Phase
 from hf_sched.schedules.validation import EpochsUnknown
@@ -157,7 +157,7 @@ def _watching_the_scheduler(create_scheduler: Any) -> Any:
         given = self.args.lr_scheduler_kwargs
         token = _steps_per_epoch.set(getattr(self, "_hf_sched_steps_per_epoch", None))
         ours = name in registry.available()
-        on_resume, others = take_on_resume(given) if not ours and isinstance(given, dict) else (None, given)
+        on_resume, others = split_on_resume(given) if not ours and isinstance(given, dict) else (None, given)
         try:
             self.args.lr_scheduler_kwargs = others  # transformers' own schedules know no `on_resume`
             scheduler = create_scheduler(self, num_training_steps, *args, **kwargs)
@@ -286,20 +286,20 @@ def _with_check(post_init: Any, whole_warmup: bool) -> Any:
         name = str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type))
         given = self.lr_scheduler_kwargs or {}
         if name not in registry.available():
-            take_on_resume(given if isinstance(given, dict) else None)  # which reads it
+            split_on_resume(given if isinstance(given, dict) else None)  # which reads it
             return
         if not isinstance(given, dict):
             raise ValueError(f"`lr_scheduler_kwargs` must be a mapping, or one in JSON, received {given!r}")
         entry = registry.entry(name)
         if given:
             self.lr_scheduler_kwargs = _plain(given)
-        _, given = take_on_resume(given)
+        _, given = split_on_resume(given)
         entry.read(given)
-        refuse_scheduler_block(self, name)
+        check_no_scheduler_block(self, name)
         if name == "lars_warmup":
-            from hf_sched.scheduler.lars import refuse_deepspeed  # imports torch, as TrainingArguments has
+            from hf_sched.scheduler.lars import check_no_deepspeed  # imports torch, as TrainingArguments has
 
-            refuse_deepspeed(bool(getattr(self, "deepspeed", None)))
+            check_no_deepspeed(bool(getattr(self, "deepspeed", None)))
         if self.max_steps > 0:
             with suppress(EpochsUnknown):  # known when the Trainer has its data
                 entry.build(self.max_steps, self.get_warmup_steps(self.max_steps), given)

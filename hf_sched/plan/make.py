@@ -23,10 +23,10 @@ from hf_sched.plan.run_events import Events, events
 from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.plan.training_config import RECIPE_KEYS, RunConfig
 from hf_sched.plan.world_size import LAUNCH_KEYS, WorldSize, find_world_size
-from hf_sched.scheduler.resume import take_on_resume
+from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import EpochsUnknown, Flag, Number, Whole, did_you_mean, refuse
+from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Flag, Number, Whole, did_you_mean
 
 Array = npt.NDArray[np.float64]
 
@@ -213,7 +213,7 @@ def _with_cooldown(config: RunConfig) -> tuple[RunConfig, int, list[str]]:
 
 
 def _refuse_renamed(config: RunConfig) -> None:
-    # A plan without the warmup that was asked for would be wrong without a word.
+    # A plan without the warmup that was requested would be wrong without a word.
     if config.given.get("warmup_ratio") and "warmup_ratio" not in config.fields:
         ratio = config.given["warmup_ratio"]
         raise ValueError(
@@ -254,14 +254,14 @@ def _of_accelerator(config: RunConfig) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError):
         read = None
     if not isinstance(read, Mapping):
-        raise refuse("accelerator_config", "a mapping, one in JSON, or a JSON file of one", given)
+        raise ArgumentError("accelerator_config", "a mapping, one in JSON, or a JSON file of one", given)
     return dict(read)
 
 
 def _length(config: RunConfig, batching: Batching, generations: Generations | None, samples: DatasetSize) -> RunLength:
     max_steps = config.read_value("max_steps", Whole(-1))
     if max_steps == 0:
-        raise refuse("max_steps", "1 or more, or -1 to go by `num_train_epochs`", 0)
+        raise ArgumentError("max_steps", "1 or more, or -1 to go by `num_train_epochs`", 0)
     epochs = config.read_value("num_train_epochs", Number(0, above_low=max_steps < 0))
     if samples.samples is None:
         if max_steps < 0:
@@ -294,7 +294,7 @@ def _schedule_of(config: RunConfig) -> tuple[str, dict[str, Any]]:
     name = str(getattr(value, "value", value))
     if name not in (*registry.available(), *registry.BUILTIN_NAMES):
         raise ValueError(f"`lr_scheduler_type`: {registry.unknown_name(name)}")
-    return name, take_on_resume(_kwargs(config))[1]
+    return name, split_on_resume(_kwargs(config))[1]
 
 
 def _kwargs(config: RunConfig) -> Mapping[str, Any]:
@@ -304,17 +304,17 @@ def _kwargs(config: RunConfig) -> Mapping[str, Any]:
     except json.JSONDecodeError:
         read = None
     if not isinstance(read, Mapping):
-        raise refuse("lr_scheduler_kwargs", "a mapping, or one in JSON", given)
+        raise ArgumentError("lr_scheduler_kwargs", "a mapping, or one in JSON", given)
     return read
 
 
 def _warmup_steps(config: RunConfig, num_training_steps: int) -> int:
     from transformers import TrainingArguments
 
-    asked = {"warmup_steps": config.read_value("warmup_steps", Number(0))}
+    requested = {"warmup_steps": config.read_value("warmup_steps", Number(0))}
     if "warmup_ratio" in config.fields:
-        asked["warmup_ratio"] = config.get("warmup_ratio", Number(0, 1)) or 0.0
-    return int(TrainingArguments.get_warmup_steps(SimpleNamespace(**asked), num_training_steps))
+        requested["warmup_ratio"] = config.get("warmup_ratio", Number(0, 1)) or 0.0
+    return int(TrainingArguments.get_warmup_steps(SimpleNamespace(**requested), num_training_steps))
 
 
 def _curve(

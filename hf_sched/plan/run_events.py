@@ -1,4 +1,4 @@
-"""After which optimizer steps the Trainer saves a checkpoint and evaluates: the callback that decides it is asked."""
+"""After which optimizer steps the Trainer saves a checkpoint and evaluates: the callback that decides it is requested."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_sched.schedules.validation import Reader, refuse
+from hf_sched.schedules.validation import ArgumentError, Reader
 
 # The arguments that each kind of trainer takes: where the class is, and what its scripts take beside it.
 TRAINING_ARGUMENTS = {
@@ -87,7 +87,7 @@ class RunConfig:
         """
         path = Path(path)
         if kind is not None and kind not in KINDS:
-            raise refuse("kind", f"one of {', '.join(KINDS)}", kind)
+            raise ArgumentError("kind", f"one of {', '.join(KINDS)}", kind)
         if not path.is_file():
             raise ValueError(f"there is no file {str(path)!r}: give a YAML or JSON file of training arguments")
         text = path.read_text(encoding="utf-8")

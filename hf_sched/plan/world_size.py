@@ -66,13 +66,13 @@ def _of_accelerate(words: list[str], config: RunConfig) -> WorldSize | None:
     flags.add_argument("--config_file", "--config-file", "--accelerate_config")
     flags.add_argument("--num_processes", "--num-processes")
     flags.add_argument("--multi_gpu", "--multi-gpu", action="store_true")
-    asked, _ = flags.parse_known_args(words)
+    requested, _ = flags.parse_known_args(words)
     # The command `trl` takes the launcher's arguments from its YAML file, too.
-    name = asked.config_file or config.given.get("accelerate_config")
-    number = asked.num_processes or config.given.get("num_processes")
+    name = requested.config_file or config.given.get("accelerate_config")
+    number = requested.num_processes or config.given.get("num_processes")
     path = _find(str(name), Path(config.source)) if name else None
     launch = _read(path, str(name)) if path else {}
-    if path and launch.get("distributed_type", "NO") in _ONE_PROCESS and not asked.multi_gpu:
+    if path and launch.get("distributed_type", "NO") in _ONE_PROCESS and not requested.multi_gpu:
         return WorldSize(1, f"{name} of the launch, which starts one")
     if number is not None:
         return WorldSize(Whole(1)("num_processes", number), "`num_processes` of the launch")
@@ -95,10 +95,10 @@ def _of_torchrun(words: list[str]) -> WorldSize | None:
     flags = ArgumentParser(add_help=False, allow_abbrev=False)
     flags.add_argument("--nproc_per_node", "--nproc-per-node", default="1")
     flags.add_argument("--nnodes", default="1")
-    asked, _ = flags.parse_known_args(words)
-    if not (asked.nproc_per_node.isdecimal() and asked.nnodes.isdecimal()):  # `gpu`, or from 1 to 4 nodes
+    requested, _ = flags.parse_known_args(words)
+    if not (requested.nproc_per_node.isdecimal() and requested.nnodes.isdecimal()):  # `gpu`, or from 1 to 4 nodes
         return None
-    return WorldSize(int(asked.nproc_per_node) * int(asked.nnodes), "torchrun of the launch")
+    return WorldSize(int(requested.nproc_per_node) * int(requested.nnodes), "torchrun of the launch")
 
 
 def _find(name: str, source: Path) -> Path | None:
@@ -114,9 +114,11 @@ def _find(name: str, source: Path) -> Path | None:
 
 
 def _refuse_other_parallelism(launch: dict[str, Any], name: str) -> None:
-    asked = launch.get("parallelism_config") or {}
+    requested = launch.get("parallelism_config") or {}
     shared = [
-        key for key, size in asked.items() if key.endswith(("tp_size", "cp_size", "sp_size")) and size not in (1, None)
+        key
+        for key, size in requested.items()
+        if key.endswith(("tp_size", "cp_size", "sp_size")) and size not in (1, None)
     ]
     if shared:
         raise ValueError(

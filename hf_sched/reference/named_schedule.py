@@ -26,7 +26,7 @@ _ABSOLUTE = re.compile(r"\b(min_lr|lr_end|max_lr)\b")
 
 
 @dataclass(frozen=True)
-class Asked:
+class NamedSchedule:
     """A schedule that somebody asks for, ours or transformers' own."""
 
     name: str
@@ -36,7 +36,7 @@ class Asked:
     """As it was written."""
 
     @classmethod
-    def read(cls, text: str) -> Asked:
+    def read(cls, text: str) -> NamedSchedule:
         """Read `NAME`, `NAME:ARGUMENT=VALUE,...`, `NAME:{JSON or YAML}` or a text in the phase language.
 
         Raises:
@@ -69,7 +69,7 @@ class Asked:
         """Whether its curve depends on the learning rate by more than a factor."""
         return bool(_ABSOLUTE.search(f"{dict(self.arguments)}")) or self.name == "polynomial"
 
-    def play(self, num_training_steps: int, num_warmup_steps: int, peak: float) -> Played | None:
+    def play(self, num_training_steps: int, num_warmup_steps: int, peak: float) -> LabeledCurve | None:
         """Its curve in a run, arguments as in `hf_sched.build`, `peak` the learning rate; None if it follows a metric.
 
         Raises:
@@ -77,7 +77,7 @@ class Asked:
         """
         if self.is_ours:
             schedule = registry.entry(self.name).build(num_training_steps, num_warmup_steps, dict(self.arguments))
-            return Played(self.label or self.name, schedule.curve(peak=peak), schedule)
+            return LabeledCurve(self.label or self.name, schedule.curve(peak=peak), schedule)
         curve = builtin.curve(
             self.name,
             num_training_steps=num_training_steps,
@@ -85,11 +85,11 @@ class Asked:
             peak=peak,
             **self.arguments,
         )
-        return None if curve is None else Played(self.label or self.name, curve, None)
+        return None if curve is None else LabeledCurve(self.label or self.name, curve, None)
 
 
 @dataclass(frozen=True)
-class Played:
+class LabeledCurve:
     """A curve, and what it is the curve of."""
 
     label: str

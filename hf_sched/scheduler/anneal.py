@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_sched.schedules.phases import Lasting
 from hf_sched.schedules.shapes import DECAY_SHAPES, Shape, ShapeReader
-from hf_sched.schedules.validation import DurationReader, Epochs, refuse, to_the_nearest
+from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, round_half_up
 
 
 def anneal_from(
@@ -51,17 +51,21 @@ def anneal_from(
     folder = Path(checkpoint)
     missing = [name for name in ("trainer_state.json", "scheduler.pt") if not (folder / name).is_file()]
     if missing:
-        raise refuse("checkpoint", f"a folder that the Trainer saved, with {' and '.join(missing)}", str(checkpoint))
+        raise ArgumentError(
+            "checkpoint", f"a folder that the Trainer saved, with {' and '.join(missing)}", str(checkpoint)
+        )
     saved = read_state(torch.load(folder / "scheduler.pt", weights_only=True))
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     step = int(state["global_step"])
     shares = {rate / peak for rate, peak in zip(saved.rates, saved.peaks, strict=True)}
-    if saved.course is None:  # it says no curve, but a constant one is at its peak and was there when it was logged
+    if (
+        saved.group_schedule is None
+    ):  # it says no curve, but a constant one is at its peak and was there when it was logged
         logged = [row["learning_rate"] for row in state.get("log_history", []) if "learning_rate" in row]
         constant = shares == {1.0} and set(logged[-2:]) <= {saved.rates[0]}
     else:
-        before, here = saved.course.rates(step - 1, step + 1)[0].tolist()
-        constant = len(shares) == 1 and before == here and step < saved.course.schedule.num_training_steps
+        before, here = saved.group_schedule.rates(step - 1, step + 1)[0].tolist()
+        constant = len(shares) == 1 and before == here and step < saved.group_schedule.schedule.num_training_steps
     if not constant:
         rates = ", ".join(f"{rate:g}" for rate in saved.rates)
         raise ValueError(
@@ -94,9 +98,11 @@ def decay_of(duration: Lasting, shape: str | Shape, step: int) -> tuple[int, str
     """
     lasting = DurationReader(above_zero=True)("duration", duration)
     if isinstance(lasting, Epochs):
-        raise refuse("duration", "a number of steps (200) or a share of the run that it ends (20%)", str(duration))
+        raise ArgumentError(
+            "duration", "a number of steps (200) or a share of the run that it ends (20%)", str(duration)
+        )
     if isinstance(lasting, Fraction) and lasting == 1:
-        raise refuse("duration", "less than the whole run", "100%")
+        raise ArgumentError("duration", "less than the whole run", "100%")
     # A share is of the run that it ends, so of more than `step`.
-    steps = max(to_the_nearest(lasting / (1 - lasting) * step), 1) if isinstance(lasting, Fraction) else lasting
+    steps = max(round_half_up(lasting / (1 - lasting) * step), 1) if isinstance(lasting, Fraction) else lasting
     return steps, f"decay {steps} {ShapeReader(DECAY_SHAPES)('shape', shape)}"

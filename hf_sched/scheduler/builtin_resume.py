@@ -1,7 +1,7 @@
 """Resuming one of our checkpoints under a schedule of transformers' own, which takes it for one of its own.
 
 transformers loads any state into any scheduler. Its own schedules write down no curve, so that what they would do
-next can be shown, and done, but no joint made: for that the new schedule must be one of ours.
+next can be shown, and done, but no transition made: for that the new schedule must be one of ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def watch_loading(scheduler: Any, name: str, on_resume: OnResume | None, num_tra
             cls.load_state_dict(self, state)
             return
         saved = read_state(state)
-        if on_resume is not None and on_resume.choice == "keep" and saved.course is not None:
+        if on_resume is not None and on_resume.choice == "keep" and saved.group_schedule is not None:
             _become_ours(scheduler, saved, on_resume, num_training_steps)
             scheduler.load_state_dict(state)
         elif on_resume is not None and on_resume.choice == "replace" and isinstance(scheduler, LambdaLR):
@@ -43,11 +43,11 @@ def watch_loading(scheduler: Any, name: str, on_resume: OnResume | None, num_tra
 
 def _become_ours(scheduler: LRScheduler, saved: Saved, on_resume: OnResume, num_training_steps: int) -> None:
     """Turn the scheduler itself into ours: others than the Trainer hold it too (DeepSpeed steps its own reference)."""
-    assert saved.course is not None
+    assert saved.group_schedule is not None
     optimizer = scheduler.optimizer
     scheduler.__class__ = ScheduleLR
     scheduler.__dict__.clear()
-    ScheduleLR.__init__(scheduler, optimizer, saved.course.schedule, name=saved.name, on_resume=on_resume)  # type: ignore[arg-type]
+    ScheduleLR.__init__(scheduler, optimizer, saved.group_schedule.schedule, name=saved.name, on_resume=on_resume)  # type: ignore[arg-type]
     scheduler.run_steps = num_training_steps  # type: ignore[attr-defined]
 
 
@@ -72,7 +72,7 @@ def _set_rates(scheduler: LambdaLR) -> None:
 
 def _report(saved: Saved, scheduler: LRScheduler, name: str, on_resume: OnResume | None) -> str:
     replaced = _rates_at(scheduler, saved.step)
-    curve = saved.course.schedule if saved.course else "?"
+    curve = saved.group_schedule.schedule if saved.group_schedule else "?"
     wanted = f" (`on_resume: {on_resume.choice}` needs a schedule of hf_sched)" if on_resume else ""
     return (
         f"the checkpoint, at step {saved.step}, was trained under {saved.name!r} of hf_sched ({curve}), but this run "

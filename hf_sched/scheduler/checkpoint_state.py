@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hf_sched.scheduler.group_schedule import Course
+from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.resume import Saved
 
 STATE_FORMAT = 2
@@ -32,9 +32,15 @@ def read_state(state: Mapping[str, Any]) -> Saved:
     if state.get("format") in (1, STATE_FORMAT) and "schedule" in state:
         if state["format"] == 1:
             state = {**state, "schedule": _from_format_1(state["schedule"])}
-        course = Course.from_state(dict(state))
+        group_schedule = GroupSchedule.from_state(dict(state))
         step = int(state["last_epoch"])
-        return Saved(state["name"], step, tuple(course.rates(step, step + 1)[:, 0].tolist()), course.peaks, course)
+        return Saved(
+            state["name"],
+            step,
+            tuple(group_schedule.rates(step, step + 1)[:, 0].tolist()),
+            group_schedule.peaks,
+            group_schedule,
+        )
     if "format" in state and "schedule" in state:
         raise ValueError(
             f"the checkpoint's scheduler state has the format {state['format']!r}, but this hf_sched reads 1 to "

@@ -1,8 +1,8 @@
 """What the parameter groups of a run train on: a schedule, their peaks, and where a resume has joined it.
 
-Mostly a course is just its schedule. A run that is resumed under another one may have to get from the learning rates it
-had to the new curve: that stretch is a `Joint`. One that was told to cool down while it ran is on the curve of that
-`Cooldown`, which is the one asked for up to there.
+Mostly a group_schedule is just its schedule. A run that is resumed under another one may have to get from the learning rates it
+had to the new curve: that stretch is a `ResumeTransition`. One that was told to cool down while it ran is on the curve of that
+`Cooldown`, which is the one requested up to there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Joint:
+class ResumeTransition:
     """How a resumed run gets from the learning rates it had to the schedule it was given."""
 
     how: Literal["continue", "rewarm"]
@@ -34,13 +34,13 @@ class Joint:
 
 @dataclass(frozen=True)
 class Cooldown:
-    """What a running run was told: to leave the schedule that was asked for, and end."""
+    """What a running run was told: to leave the schedule that was requested, and end."""
 
     step: int
     """The first optimizer step of the cooldown."""
     steps: int
-    asked: str
-    """The schedule that was asked for."""
+    requested: str
+    """The schedule that was requested."""
 
     @property
     def end(self) -> int:
@@ -52,13 +52,13 @@ class Cooldown:
 
 
 @dataclass(frozen=True)
-class Course:
+class GroupSchedule:
     """The learning rates of all parameter groups at every optimizer step.
 
     Args:
         schedule: The curve.
         peaks: Each group's peak learning rate.
-        joint: Where and how the curve was joined by a resume, if it was.
+        transition: Where and how the curve was joined by a resume, if it was.
         cooldown: What the run was told, if it was.
 
     Raises:
@@ -67,7 +67,7 @@ class Course:
 
     schedule: Schedule
     peaks: tuple[float, ...]
-    joint: Joint | None = None
+    transition: ResumeTransition | None = None
     cooldown: Cooldown | None = None
 
     def __post_init__(self) -> None:
@@ -78,39 +78,40 @@ class Course:
                 raise ValueError(f"parameter group {number}: {error}") from None
 
     @property
-    def asked(self) -> Schedule:
-        """The curve that was asked for."""
-        return Schedule.parse(self.cooldown.asked) if self.cooldown else self.schedule
+    def requested(self) -> Schedule:
+        """The curve that was requested."""
+        return Schedule.parse(self.cooldown.requested) if self.cooldown else self.schedule
 
     @property
     def alike(self) -> bool:
         """Whether all groups always have the same learning rate."""
-        return len(set(self.peaks)) == 1 and (self.joint is None or len(set(self.joint.rates)) == 1)
+        return len(set(self.peaks)) == 1 and (self.transition is None or len(set(self.transition.rates)) == 1)
 
     def rates(self, first: int, stop: int, groups: slice = slice(None)) -> Array:
         """The learning rates of steps `first` to `stop - 1`, float64 of shape (groups, stop - first)."""
         planned = self.schedule.rates(first, stop, self._peaks[groups], self._floors[groups])
-        if self.joint is None or stop <= self.joint.step:
+        if self.transition is None or stop <= self.transition.step:
             return planned
-        return self._joined(self.joint, planned, np.arange(first, stop, dtype=np.float64), groups)
+        return self._joined(self.transition, planned, np.arange(first, stop, dtype=np.float64), groups)
 
-    def _joined(self, joint: Joint, planned: Array, steps: Array, groups: slice) -> Array:
-        before = np.array(joint.rates)[groups, None]
-        if joint.how == "rewarm":
+    def _joined(self, transition: ResumeTransition, planned: Array, steps: Array, groups: slice) -> Array:
+        before = np.array(transition.rates)[groups, None]
+        if transition.how == "rewarm":
             # A straight blend: on the schedule with the last of its steps.
-            share = np.clip((steps - joint.step + 1) / joint.steps, 0.0, 1.0)
+            share = np.clip((steps - transition.step + 1) / transition.steps, 0.0, 1.0)
             blend = before + (planned - before) * share
-            return np.where((steps < joint.step) | (share == 1.0), planned, blend)
+            return np.where((steps < transition.step) | (share == 1.0), planned, blend)
         # The rest of the curve, stretched so that it starts from the rate there was and ends where it ends.
         here, end = (
             self.schedule.rates(step, step + 1, self._peaks[groups], self._floors[groups])
-            for step in (joint.step, self.schedule.num_training_steps - 1)
+            for step in (transition.step, self.schedule.num_training_steps - 1)
         )
-        left = np.clip((joint.step + joint.steps - 1 - steps) / max(joint.steps - 1, 1), 0.0, 1.0)
+        left = np.clip((transition.step + transition.steps - 1 - steps) / max(transition.steps - 1, 1), 0.0, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             # Where the curve stays level, nothing can be stretched: a straight line.
-            height = np.where(here > end, (planned - end) / (here - end), left)
-        return np.where(steps < joint.step, planned, end + (before - end) * np.clip(height, 0.0, 1.0))
+            share = np.clip(np.where(here > end, (planned - end) / (here - end), left), 0.0, 1.0)
+        # Weighted, not `end + (before - end) * share`: that would lose digits of a rate that is small beside the other.
+        return np.where(steps < transition.step, planned, before * share + end * (1.0 - share))
 
     @cached_property
     def _peaks(self) -> Array:
@@ -122,22 +123,22 @@ class Course:
 
     def state(self) -> dict[str, Any]:
         """Plain values that `from_state` reads."""
-        joint = self.joint and {**vars(self.joint), "rates": list(self.joint.rates)}
+        transition = self.transition and {**vars(self.transition), "rates": list(self.transition.rates)}
         return {
             "schedule": str(self.schedule),
             "num_training_steps": self.schedule.num_training_steps,
             "base_lrs": list(self.peaks),
-            "joint": joint,
+            "transition": transition,
             "cooldown": self.cooldown and vars(self.cooldown),
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Course:
-        """The course that `state` was taken of."""
-        joint, cooldown = state.get("joint"), state.get("cooldown")
+    def from_state(cls, state: dict[str, Any]) -> GroupSchedule:
+        """The group_schedule that `state` was taken of."""
+        transition, cooldown = state.get("transition"), state.get("cooldown")
         return cls(
             Schedule.parse(state["schedule"]),
             tuple(state["base_lrs"]),
-            Joint(**{**joint, "rates": tuple(joint["rates"])}) if joint else None,
+            ResumeTransition(**{**transition, "rates": tuple(transition["rates"])}) if transition else None,
             Cooldown(**cooldown) if cooldown else None,
         )

@@ -30,7 +30,7 @@ def prepare(optimizer: Optimizer, schedule: Schedule) -> TrustRatio | None:
     warmups = [segment for segment in schedule.segments if segment.trust_coefficient is not None]
     if not warmups:
         return None
-    refuse_deepspeed(_is_deepspeed(optimizer))
+    check_no_deepspeed(_is_deepspeed(optimizer))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if any(getattr(parameter, "_fsdp_flattened", False) for parameter in parameters):
         raise ValueError(
@@ -48,7 +48,7 @@ def prepare(optimizer: Optimizer, schedule: Schedule) -> TrustRatio | None:
     return TrustRatio(warmups)
 
 
-def refuse_deepspeed(deepspeed: bool = False) -> None:
+def check_no_deepspeed(deepspeed: bool = False) -> None:
     """Raise a ValueError if DeepSpeed is used, or `accelerate launch` was told to."""
     if deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
         raise ValueError(

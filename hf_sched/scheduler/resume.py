@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from hf_sched.scheduler.group_schedule import Course, Joint
+from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.schedule import Segment
-from hf_sched.schedules.validation import DurationReader, Epochs, as_steps, did_you_mean, epochs_as_steps, refuse
+from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, as_steps, did_you_mean, epochs_as_steps
 
 CHOICES = {
     "keep": "the checkpoint's curve and peaks go on",
@@ -33,12 +33,12 @@ class OnResume:
     """Of `rewarm`."""
 
     @classmethod
-    def read(cls, value: object) -> OnResume:
+    def parse(cls, value: object) -> OnResume:
         """From text: `keep`, `replace`, `continue`, `rewarm`, or `rewarm 50` (or another duration)."""
         choice, *duration = (value.split() if isinstance(value, str) else []) or [""]
         if choice not in CHOICES or len(duration) > (choice == "rewarm"):
             raise ValueError(
-                f"{refuse('on_resume', 'one of ' + ', '.join(CHOICES), value)}{did_you_mean(value, CHOICES)}"
+                f"{ArgumentError('on_resume', 'one of ' + ', '.join(CHOICES), value)}{did_you_mean(value, CHOICES)}"
             )
         if not duration:
             return cls(choice)
@@ -55,11 +55,11 @@ class OnResume:
         return OnResume(self.choice, epochs_as_steps("on_resume", self.duration, steps_per_epoch))
 
 
-def take_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, dict[str, Any]]:
+def split_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, dict[str, Any]]:
     """The choice in `lr_scheduler_kwargs`, and the other arguments, which are the schedule's."""
     others = dict(kwargs or {})
     choice = others.pop("on_resume", None)
-    return (None if choice is None else OnResume.read(choice)), others
+    return (None if choice is None else OnResume.parse(choice)), others
 
 
 @dataclass(frozen=True)
@@ -72,61 +72,70 @@ class Saved:
     rates: tuple[float, ...]
     """Each group's learning rate at that step."""
     peaks: tuple[float, ...]
-    course: Course | None
+    group_schedule: GroupSchedule | None
     """None: it was a schedule that writes down no curve, one of transformers' own."""
 
 
-def resumed(saved: Saved, asked: Course, name: str, on_resume: OnResume | None) -> Course:
-    """The course to go on with.
+def resumed(saved: Saved, requested: GroupSchedule, name: str, on_resume: OnResume | None) -> GroupSchedule:
+    """The group_schedule to go on with.
 
     Raises:
         ValueError: The schedule is another one, and nobody chose what to do; or what was chosen cannot be done.
     """
-    if saved.course is not None and (saved.course.asked, saved.course.peaks) == (asked.schedule, asked.peaks):
-        return saved.course  # with its joint or its cooldown, if it has one
+    if saved.group_schedule is not None and (saved.group_schedule.requested, saved.group_schedule.peaks) == (
+        requested.schedule,
+        requested.peaks,
+    ):
+        return saved.group_schedule  # with its transition or its cooldown, if it has one
     if on_resume is None:
-        raise ValueError(_report(saved, asked, name))
-    return _joined(saved, asked, on_resume)
+        raise ValueError(_report(saved, requested, name))
+    return _joined(saved, requested, on_resume)
 
 
-def check_groups(saved: Saved, asked: Course, name: str) -> None:
+def check_groups(saved: Saved, requested: GroupSchedule, name: str) -> None:
     """Refuse a checkpoint of another number of parameter groups: the optimizer cannot load its state at all.
 
     Raises:
         ValueError: It has; the message shows what changed.
     """
-    if len(saved.peaks) != len(asked.peaks):
+    if len(saved.peaks) != len(requested.peaks):
         raise ValueError(
-            f"{_other_groups(saved, asked)}, so that the optimizer cannot load the checkpoint's state, whatever "
-            f"`on_resume` says. What changed:\n{_table(_changes(saved, asked, name))}\nGroup the parameters as the "
+            f"{_other_groups(saved, requested)}, so that the optimizer cannot load the checkpoint's state, whatever "
+            f"`on_resume` says. What changed:\n{_table(_changes(saved, requested, name))}\nGroup the parameters as the "
             "checkpoint's run did (they come from `weight_decay`, the model, `optimizers=` or `create_optimizer`), or "
             "start a new run from its weights, without `resume_from_checkpoint`."
         )
 
 
-def _joined(saved: Saved, asked: Course, on_resume: OnResume) -> Course:
+def _joined(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> GroupSchedule:
     if on_resume.choice == "keep":
-        if saved.course is None:
+        if saved.group_schedule is None:
             raise _impossible("keep", f"the checkpoint does not hold the curve of {saved.name}")
-        if len(saved.peaks) != len(asked.peaks):
-            raise _impossible("keep", _other_groups(saved, asked))
-        return saved.course
+        if len(saved.peaks) != len(requested.peaks):
+            raise _impossible("keep", _other_groups(saved, requested))
+        return saved.group_schedule
     if on_resume.choice == "replace":
-        return asked
-    if len(saved.rates) != len(asked.peaks):
-        raise _impossible(on_resume.choice, _other_groups(saved, asked))
-    left = asked.schedule.num_training_steps - saved.step
+        return requested
+    if len(saved.rates) != len(requested.peaks):
+        raise _impossible(on_resume.choice, _other_groups(saved, requested))
+    left = requested.schedule.num_training_steps - saved.step
     if left < 1:
-        raise _impossible(on_resume.choice, f"the run has {asked.schedule.num_training_steps} steps, all of them done")
+        raise _impossible(
+            on_resume.choice, f"the run has {requested.schedule.num_training_steps} steps, all of them done"
+        )
     if on_resume.choice == "rewarm":
-        steps = max(as_steps(on_resume.duration, asked.schedule.num_training_steps, name="on_resume"), 1)
-        return Course(asked.schedule, asked.peaks, Joint("rewarm", saved.step, saved.rates, min(steps, left)))
-    rising = next((s for s in asked.schedule.segments if _rises_after(s, saved.step)), None)
+        steps = max(as_steps(on_resume.duration, requested.schedule.num_training_steps, name="on_resume"), 1)
+        return GroupSchedule(
+            requested.schedule, requested.peaks, ResumeTransition("rewarm", saved.step, saved.rates, min(steps, left))
+        )
+    rising = next((s for s in requested.schedule.segments if _rises_after(s, saved.step)), None)
     if rising is not None:
         raise _impossible(
             "continue", f"the new curve rises again in the {rising.kind} from step {max(rising.first, saved.step)} on"
         )
-    return Course(asked.schedule, asked.peaks, Joint("continue", saved.step, saved.rates, left))
+    return GroupSchedule(
+        requested.schedule, requested.peaks, ResumeTransition("continue", saved.step, saved.rates, left)
+    )
 
 
 def _rises_after(segment: Segment, step: int) -> bool:
@@ -137,42 +146,42 @@ def _rises_after(segment: Segment, step: int) -> bool:
     )
 
 
-def _other_groups(saved: Saved, asked: Course) -> str:
-    return f"the checkpoint has {len(saved.rates)} parameter group(s), this run {len(asked.peaks)}"
+def _other_groups(saved: Saved, requested: GroupSchedule) -> str:
+    return f"the checkpoint has {len(saved.rates)} parameter group(s), this run {len(requested.peaks)}"
 
 
 def _impossible(choice: str, why: str) -> ValueError:
     return ValueError(f"`on_resume: {choice}` cannot be: {why}. Choose another of {', '.join(CHOICES)}")
 
 
-def _report(saved: Saved, asked: Course, name: str) -> str:
+def _report(saved: Saved, requested: GroupSchedule, name: str) -> str:
     """What changed, and the next learning rate under each choice, as two small tables."""
     choices = []
     for choice, meaning in CHOICES.items():
         try:
-            course = _joined(saved, asked, OnResume(choice))
-            rate = _numbers(course.rates(saved.step, saved.step + 1)[:, 0].tolist())
-            steps = course.joint.steps if course.joint else 0
+            group_schedule = _joined(saved, requested, OnResume(choice))
+            rate = _numbers(group_schedule.rates(saved.step, saved.step + 1)[:, 0].tolist())
+            steps = group_schedule.transition.steps if group_schedule.transition else 0
             choices.append((choice, rate, meaning.format(steps=f"{steps} step{'s' * (steps != 1)}")))
         except ValueError as error:
             choices.append((choice, "-", str(error).split(" cannot be: ")[-1].split(". Choose")[0]))
     return (
         f"the checkpoint, at step {saved.step}, was trained under another schedule.\n"
-        f"{_table(_changes(saved, asked, name))}\n"
+        f"{_table(_changes(saved, requested, name))}\n"
         f"The learning rate of the next step, by what `on_resume` in `lr_scheduler_kwargs` says:\n{_table(choices)}\n"
         "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
     )
 
 
-def _changes(saved: Saved, asked: Course, name: str) -> list[tuple[str, str, str]]:
-    was = saved.course
+def _changes(saved: Saved, requested: GroupSchedule, name: str) -> list[tuple[str, str, str]]:
+    was = saved.group_schedule
     facts = [
         ("", "the checkpoint", "this run"),
         ("schedule", saved.name, name),
-        ("curve", str(was.schedule) if was else "not written down", str(asked.schedule)),
-        ("peak learning rate", _numbers(saved.peaks), _numbers(asked.peaks)),
-        ("parameter groups", str(len(saved.peaks)), str(len(asked.peaks))),
-        ("steps", str(was.schedule.num_training_steps) if was else "?", str(asked.schedule.num_training_steps)),
+        ("curve", str(was.schedule) if was else "not written down", str(requested.schedule)),
+        ("peak learning rate", _numbers(saved.peaks), _numbers(requested.peaks)),
+        ("parameter groups", str(len(saved.peaks)), str(len(requested.peaks))),
+        ("steps", str(was.schedule.num_training_steps) if was else "?", str(requested.schedule.num_training_steps)),
     ]
     return [fact for fact in facts if fact[1] != fact[2]]
 

@@ -15,9 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from hf_sched.scheduler import lars
 from hf_sched.scheduler.checkpoint_state import STATE_FORMAT, plain, read_state
-from hf_sched.scheduler.group_schedule import Course
+from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import rates_of, set_rate
-from hf_sched.scheduler.resume import OnResume, check_groups, resumed, take_on_resume
+from hf_sched.scheduler.resume import OnResume, check_groups, resumed, split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.registry import BUILTIN_NAMES
 from hf_sched.schedules.schedule import Schedule
@@ -57,10 +57,10 @@ class ScheduleLR(LRScheduler):
         on_resume: str | OnResume | None = None,
         last_epoch: int = -1,
     ) -> None:
-        self.asked = schedule
+        self.requested = schedule
         self.name = name
         self.arguments = dict(arguments or {})
-        self.on_resume = OnResume.read(on_resume) if isinstance(on_resume, str) else on_resume
+        self.on_resume = OnResume.parse(on_resume) if isinstance(on_resume, str) else on_resume
         trust = lars.prepare(optimizer, schedule)
         peaks = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
         self._peaks = tuple(peaks)  # as given: a resume may go on with the checkpoint's
@@ -71,7 +71,7 @@ class ScheduleLR(LRScheduler):
         self.run_steps = schedule.num_training_steps
         """Optimizer steps of the run; the curve of a checkpoint (`on_resume: keep`) may end before."""
         self._told: set[int] = set()
-        self._set_course(Course(schedule, self._peaks))
+        self._set_group_schedule(GroupSchedule(schedule, self._peaks))
         super().__init__(optimizer, last_epoch)
         self.base_lrs = [*peaks]  # plain numbers, where torch keeps tensors
         if trust:
@@ -79,19 +79,19 @@ class ScheduleLR(LRScheduler):
 
     @property
     def schedule(self) -> Schedule:
-        """The curve in force: the one asked for, unless a resume kept another, or the run was told to cool down."""
-        return self.course.schedule
+        """The curve in force: the one requested, unless a resume kept another, or the run was told to cool down."""
+        return self.group_schedule.schedule
 
-    def _set_course(self, course: Course) -> None:
-        self.course = course
+    def _set_group_schedule(self, group_schedule: GroupSchedule) -> None:
+        self.group_schedule = group_schedule
         """What the groups train on."""
-        self._alike = course.alike
-        if course.cooldown is not None:
-            self.run_steps = course.schedule.num_training_steps
+        self._alike = group_schedule.alike
+        if group_schedule.cooldown is not None:
+            self.run_steps = group_schedule.schedule.num_training_steps
 
-    def change_course(self, course: Course) -> None:
-        """Go on with another course, from the step that comes next; up to there it must be the same."""
-        self._set_course(course)
+    def change_group_schedule(self, group_schedule: GroupSchedule) -> None:
+        """Go on with another group_schedule, from the step that comes next; up to there it must be the same."""
+        self._set_group_schedule(group_schedule)
         self.last_epoch = self.last_epoch  # which forgets the rates worked out ahead
         self.set_rates()
 
@@ -116,7 +116,7 @@ class ScheduleLR(LRScheduler):
     def get_lr(self) -> list[float | Tensor]:
         """The learning rate of each parameter group at optimizer step `last_epoch`."""
         step = max(self.last_epoch, 0)
-        rates: list[float | Tensor] = self.course.rates(step, step + 1)[:, 0].tolist()
+        rates: list[float | Tensor] = self.group_schedule.rates(step, step + 1)[:, 0].tolist()
         return rates
 
     @property
@@ -160,7 +160,7 @@ class ScheduleLR(LRScheduler):
         stop = step + max(_LOOK_AHEAD // (1 if self._alike else self._size), 1)
         # The last optimizer step is followed by a call, too; those behind it are told of.
         stop = min([stop, *(end + 1 for end in ends if step <= end)])
-        rates = self.course.rates(step, stop, slice(0, 1) if self._alike else slice(None))
+        rates = self.group_schedule.rates(step, stop, slice(0, 1) if self._alike else slice(None))
         self._upcoming = (rates[0, ::-1] if self._alike else rates.T[::-1]).tolist()
         self._behind = stop
         return self._upcoming.pop()
@@ -184,7 +184,7 @@ class ScheduleLR(LRScheduler):
             "format": STATE_FORMAT,
             "name": self.name,
             "arguments": plain(self.arguments),
-            **self.course.state(),
+            **self.group_schedule.state(),
             "num_warmup_steps": first.steps if first.kind == "warmup" else 0,
             "last_epoch": self.last_epoch,
             "_step_count": self._step_count,
@@ -199,17 +199,19 @@ class ScheduleLR(LRScheduler):
                 does not say what to do. The message shows what changed and what the next learning rate would be.
         """
         saved = read_state(state_dict)
-        course = resumed(saved, Course(self.asked, self._peaks), self.name, self.on_resume)
+        group_schedule = resumed(saved, GroupSchedule(self.requested, self._peaks), self.name, self.on_resume)
         self.resumed = True
-        self._set_course(course)
-        self.base_lrs = [*course.peaks]
+        self._set_group_schedule(group_schedule)
+        self.base_lrs = [*group_schedule.peaks]
         self.last_epoch = saved.step
         self._step_count = state_dict.get("_step_count", saved.step + 1)
         self.set_rates()
 
     def set_rates(self) -> None:
         """Set the groups' rates and peaks again where the optimizer has just loaded a checkpoint's."""
-        for group, rate, peak in zip(self.optimizer.param_groups, self.get_lr(), self.course.peaks, strict=True):
+        for group, rate, peak in zip(
+            self.optimizer.param_groups, self.get_lr(), self.group_schedule.peaks, strict=True
+        ):
             set_rate(group, rate)
             set_rate(group, peak, "initial_lr")
 
@@ -222,7 +224,7 @@ class ScheduleLR(LRScheduler):
         file = Path(checkpoint, "scheduler.pt")
         if file.is_file():
             saved = read_state(torch.load(file, map_location="cpu", weights_only=True))
-            check_groups(saved, Course(self.asked, self._peaks), self.name)
+            check_groups(saved, GroupSchedule(self.requested, self._peaks), self.name)
 
 
 def _past_the_end(name: str, total: int) -> str:
@@ -294,7 +296,7 @@ def make_scheduler(
     last_epoch: int = -1,
 ) -> ScheduleLR:
     """One of our schedules on an optimizer; arguments as in `get_scheduler`."""
-    on_resume, others = take_on_resume(arguments)
+    on_resume, others = split_on_resume(arguments)
     schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, others, steps_per_epoch)
     on_resume = on_resume and on_resume.in_steps(steps_per_epoch)
     return ScheduleLR(optimizer, schedule, name=name, arguments=others, on_resume=on_resume, last_epoch=last_epoch)

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from hf_sched.schedules import phases, registry
 from hf_sched.schedules import restart_cycles as cycles
 from hf_sched.schedules.phase_parser import PhasesReader
-from hf_sched.schedules.phases import PEAK, Level, Outline, Phase
+from hf_sched.schedules.phases import PEAK, Level, Phase, ScheduleSpec
 from hf_sched.schedules.registry import has_floor, no_floor, register
 from hf_sched.schedules.shapes import DECAY_SHAPES, WARMUP_SHAPES, Shape, ShapeReader
 from hf_sched.schedules.validation import (
@@ -35,7 +35,7 @@ from hf_sched.schedules.validation import (
     Ratio,
     as_steps,
     did_you_mean,
-    shown,
+    format_value,
 )
 
 DEFAULT_CYCLES = 4
@@ -133,7 +133,7 @@ def cosine_restarts(
     if num_cycles is not None and first_cycle is not None:
         raise ValueError(
             f"the cycles are given twice: give either `num_cycles` or `first_cycle`, received {num_cycles!r} and "
-            f"{shown(first_cycle)}"
+            f"{format_value(first_cycle)}"
         )
     total = num_training_steps - num_warmup_steps
     climb = as_steps(rewarmup, num_training_steps)
@@ -310,7 +310,7 @@ def multistep(
         if not before < here < num_training_steps:
             raise ValueError(
                 f"`milestones` must rise, after the {num_warmup_steps} steps of warmup and before the end of the run "
-                f"({num_training_steps} steps), received {shown(milestones[i])} (step {here}) behind step {before}"
+                f"({num_training_steps} steps), received {format_value(milestones[i])} (step {here}) behind step {before}"
             )
     stops = [*at, num_training_steps]
     return [phases.hold(at[0] - num_warmup_steps)] + [
@@ -377,7 +377,7 @@ def inverse_sqrt_cooldown(
     scale = num_warmup_steps if timescale is None else as_steps(timescale, num_training_steps)
     if scale < 1:
         raise ValueError(
-            f"`timescale` must be 1 step or more, received {shown(timescale)}; it is the warmup's length where there "
+            f"`timescale` must be 1 step or more, received {format_value(timescale)}; it is the warmup's length where there "
             "is one"
         )
     last = max(as_steps(cooldown, num_training_steps), 1)
@@ -455,7 +455,7 @@ def gradual_warmup(
     after_kwargs: Keywords | None = None,
     floor_ratio: Ratio | None = None,
     min_lr: Rate | None = None,
-) -> Outline:
+) -> ScheduleSpec:
     """A warmup beyond the peak, then any other schedule from there.
 
     Formula: peak * (1 + (multiplier - 1) * (k + 1) / W) at step k of the W warmup steps (from 0 where multiplier is 1);
@@ -473,12 +473,12 @@ def gradual_warmup(
     rest = _after(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
     if not steps and multiplier > 1:
         raise ValueError(
-            f"`warmup` must have a step or more to reach `multiplier` {multiplier!r}, received {shown(warmup)}"
+            f"`warmup` must have a step or more to reach `multiplier` {multiplier!r}, received {format_value(warmup)}"
         )
     higher = [phase.scaled(multiplier) for phase in rest.phases]
     top = higher[0].start or PEAK.scaled(multiplier)
     rise = phases.warmup(steps, start=1.0 if multiplier > 1 else 0.0, to=top)
-    return Outline((rise, *higher), rest.floor_ratio, rest.min_lr)
+    return ScheduleSpec((rise, *higher), rest.floor_ratio, rest.min_lr)
 
 
 @register("lars_warmup")
@@ -492,7 +492,7 @@ def lars_warmup(
     after_kwargs: Keywords | None = None,
     floor_ratio: Ratio | None = None,
     min_lr: Rate | None = None,
-) -> Outline:
+) -> ScheduleSpec:
     """A warmup that scales each layer's learning rate by its trust ratio, then any other schedule.
 
     Formula: peak * p * (p + (1 - p) * r), p = (k + 1) / W at step k of the W warmup steps,
@@ -507,10 +507,12 @@ def lars_warmup(
     """
     steps = _warmup_steps(warmup, num_training_steps)
     if not steps:
-        raise ValueError(f"`warmup` must have a step or more for lars_warmup to act in, received {shown(warmup)}")
+        raise ValueError(
+            f"`warmup` must have a step or more for lars_warmup to act in, received {format_value(warmup)}"
+        )
     rest = _after(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
     rise = phases.warmup(steps, to=rest.phases[0].start or PEAK, lars=trust_coefficient)
-    return Outline((rise, *rest.phases), rest.floor_ratio, rest.min_lr)
+    return ScheduleSpec((rise, *rest.phases), rest.floor_ratio, rest.min_lr)
 
 
 @register("phases")
@@ -519,7 +521,7 @@ def spelt_out(
     phases: Annotated[Any, PhasesReader()],
     floor_ratio: Ratio | None = None,
     min_lr: Rate | None = None,
-) -> Outline:
+) -> ScheduleSpec:
     """Any curve, spelt out in the phase language.
 
     Formula: as written
@@ -539,7 +541,7 @@ def spelt_out(
         raise ValueError(f"the floor is given twice: in `phases` and as `{next(iter(given))}` ({given})")
     if not has_floor(phases.phases):
         raise no_floor("the curve of `phases`", next(iter(given)))
-    return Outline(phases.phases, **given)
+    return ScheduleSpec(phases.phases, **given)
 
 
 def _steps_from_the_peak(num_training_steps: int, num_warmup_steps: int) -> int:
@@ -551,7 +553,7 @@ def _warmup_steps(warmup: Any, num_training_steps: int) -> int:
     steps = as_steps(warmup, num_training_steps, name="warmup")
     if steps >= num_training_steps:
         raise ValueError(
-            f"`warmup` must be shorter than the run of {num_training_steps} steps, received {shown(warmup)} "
+            f"`warmup` must be shorter than the run of {num_training_steps} steps, received {format_value(warmup)} "
             f"({steps} steps)"
         )
     return steps
@@ -565,8 +567,8 @@ def _after(
     num_training_steps: int,
     num_warmup_steps: int,
     steps_per_epoch: float | None,
-) -> Outline:
-    """What comes behind a warmup: the outline of another schedule, without its warmup."""
+) -> ScheduleSpec:
+    """What comes behind a warmup: the spec of another schedule, without its warmup."""
     floors = {key: value for key, value in (("floor_ratio", floor_ratio), ("min_lr", min_lr)) if value is not None}
     given = dict(arguments or {})
     if name in ("gradual_warmup", "lars_warmup"):  # their warmup is what they are, and it would be dropped
@@ -581,18 +583,18 @@ def _after(
     if name is None:
         if given or floors:
             raise ValueError(f"`after` must name a schedule for the arguments {given | floors}, received None")
-        return Outline((phases.hold(),))
+        return ScheduleSpec((phases.hold(),))
     twice = [key for key in given if given[key] is not None and (key in floors or (floors and key in _FLOORS))]
     if twice:
         raise ValueError(f"the floor is given twice: in `after_kwargs` ({twice[0]}) and as {floors}")
     try:
-        outline = registry.entry(name).outline(num_training_steps, num_warmup_steps, given | floors, steps_per_epoch)
+        spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, given | floors, steps_per_epoch)
     except ValueError as error:
         raise type(error)(f"`after` ({name}): {error}") from None
-    rest = outline.phases[1:] if outline.phases[0].kind == "warmup" else outline.phases
+    rest = spec.phases[1:] if spec.phases[0].kind == "warmup" else spec.phases
     if not rest:
         raise ValueError(f"`after` ({name}) must have a phase after its warmup, received {given!r}")
-    return Outline(rest, outline.floor_ratio, outline.min_lr)
+    return ScheduleSpec(rest, spec.floor_ratio, spec.min_lr)
 
 
 def _filling_cycles(total: int, wanted: int | None, multiplier: float, climb: int) -> list[int]:

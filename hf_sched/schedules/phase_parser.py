@@ -17,9 +17,9 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from hf_sched.schedules import phases
-from hf_sched.schedules.phases import FLOOR, KINDS, PEAK, Level, Outline, Phase
+from hf_sched.schedules.phases import FLOOR, KINDS, PEAK, Level, Phase, ScheduleSpec
 from hf_sched.schedules.shapes import FORMS, Shape
-from hf_sched.schedules.validation import Epochs, Number, Reader, did_you_mean, refuse
+from hf_sched.schedules.validation import ArgumentError, Epochs, Number, Reader, did_you_mean
 
 if TYPE_CHECKING:
     from hf_sched.schedules.schedule import Schedule, Segment
@@ -49,7 +49,7 @@ _WORD = re.compile(r"\S+")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(%|ep)?", re.IGNORECASE)
 
 
-def parse(text: str, name: str = "phases") -> Outline:
+def parse(text: str, name: str = "phases") -> ScheduleSpec:
     """Read text in the phase language.
 
     Raises:
@@ -57,14 +57,14 @@ def parse(text: str, name: str = "phases") -> Outline:
             text.
     """
     if not isinstance(text, str):
-        raise refuse(name, "text in the phase language", text)
+        raise ArgumentError(name, "text in the phase language", text)
     source = _Source(text, name)
     body = text.partition(";")[0]
     laid, start = [], 0
     for chunk in body.split("|"):
         laid.append(_parse_phase(source, start, start + len(chunk)))
         start += len(chunk) + 1
-    return Outline(tuple(laid), **(_parse_floor(source, start) if start <= len(text) else {}))
+    return ScheduleSpec(tuple(laid), **(_parse_floor(source, start) if start <= len(text) else {}))
 
 
 def write(schedule: Schedule) -> str:
@@ -105,31 +105,31 @@ def _write_duration(duration: int | Fraction | Epochs) -> str:
 
 
 class PhasesReader(Reader):
-    """Text in the phase language, or a list of mappings, texts and phases, as an `Outline`."""
+    """Text in the phase language, or a list of mappings, texts and phases, as an `ScheduleSpec`."""
 
-    def __call__(self, name: str, value: object) -> Outline:
-        if isinstance(value, Outline):
+    def __call__(self, name: str, value: object) -> ScheduleSpec:
+        if isinstance(value, ScheduleSpec):
             return value
         if isinstance(value, str):
             return parse(value, name)
         if not isinstance(value, (list, tuple)) or not value:
-            raise refuse(name, 'text ("warmup 5% | hold | decay 20%") or a list of phases', value)
-        return Outline(tuple(_read_item(f"{name}[{i}]", item) for i, item in enumerate(value)))
+            raise ArgumentError(name, 'text ("warmup 5% | hold | decay 20%") or a list of phases', value)
+        return ScheduleSpec(tuple(_read_item(f"{name}[{i}]", item) for i, item in enumerate(value)))
 
 
 def _read_item(name: str, item: object) -> Phase:
     if isinstance(item, Phase):
         return item
     if isinstance(item, str):
-        outline = parse(item, name)
-        if len(outline.phases) != 1 or outline != Outline(outline.phases):
-            raise refuse(name, "a single phase", item)
-        return outline.phases[0]
+        spec = parse(item, name)
+        if len(spec.phases) != 1 or spec != ScheduleSpec(spec.phases):
+            raise ArgumentError(name, "a single phase", item)
+        return spec.phases[0]
     if not isinstance(item, Mapping):
-        raise refuse(name, "a phase, as text or as a mapping", item)
+        raise ArgumentError(name, "a phase, as text or as a mapping", item)
     kinds = [key for key in item if key in KINDS]
     if len(kinds) != 1:
-        raise refuse(name, f"a mapping with exactly one of the keys {', '.join(KINDS)}", dict(item))
+        raise ArgumentError(name, f"a mapping with exactly one of the keys {', '.join(KINDS)}", dict(item))
     kind = kinds[0]
     options = _OPTIONS[kind] if kind == "hold" else {"shape": "shape", **_OPTIONS[kind]}
     arguments: dict[str, Any] = {}

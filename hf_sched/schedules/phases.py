@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Literal, TypeAlias
 
 from hf_sched.schedules.shapes import DECAY_SHAPES, WARMUP_SHAPES, Shape, ShapeReader
-from hf_sched.schedules.validation import DurationReader, Epochs, Number, Reader, did_you_mean, refuse
+from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, Number, Reader, did_you_mean
 
 Kind = Literal["warmup", "hold", "decay", "restart"]
 KINDS: tuple[Kind, ...] = ("warmup", "hold", "decay", "restart")
@@ -74,7 +74,7 @@ class LevelReader(Reader):
             except ValueError:
                 known = did_you_mean(words[-1], factors) if words else "."
                 allowed = "a share of the peak (0.1), 0 or more, peak, floor, or a sum of them"
-                raise ValueError(f"{refuse(name, allowed, value)}{known}") from None
+                raise ValueError(f"{ArgumentError(name, allowed, value)}{known}") from None
         return Level(**factors)
 
 
@@ -107,7 +107,7 @@ class Phase:
 
 
 @dataclass(frozen=True)
-class Outline:
+class ScheduleSpec:
     """Phases and the floor they end on, not yet laid on a run; no floor is a floor of 0."""
 
     phases: tuple[Phase, ...]

@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from hf_sched.schedules import phases
-from hf_sched.schedules.phases import PEAK, Outline, Phase
+from hf_sched.schedules.phases import PEAK, Phase, ScheduleSpec
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import Epochs, Number, Reader, Whole, did_you_mean, epochs_as_steps, reader_of
 
-BuildPhases = Callable[..., Iterable[Phase] | Outline]
+BuildPhases = Callable[..., Iterable[Phase] | ScheduleSpec]
 F = TypeVar("F", bound=BuildPhases)
 
 # The names of transformers' own schedules. They are listed here so that a wrong name can be answered without importing
@@ -94,13 +94,13 @@ class Entry:
                 given[name] = parameter.default
         return {name: self.reader(name)(name, value) for name, value in given.items()}
 
-    def outline(
+    def spec(
         self,
         num_training_steps: int | None,
         num_warmup_steps: int,
         arguments: dict[str, Any],
         steps_per_epoch: float | None = None,
-    ) -> Outline:
+    ) -> ScheduleSpec:
         """The phases of a run, the Trainer's warmup in front, and their floor; arguments and errors as in `build`."""
         total = Whole(1)("num_training_steps", num_training_steps)
         warmup_steps = Whole()("num_warmup_steps", num_warmup_steps)
@@ -120,25 +120,25 @@ class Entry:
             if arguments.get("warmup") is not None:
                 raise _warmup_twice(f"`warmup` ({arguments['warmup']!r})", warmup_steps)
             given["warmup"] = warmup_steps
-        # A function's own default for one floor gives way to the other that was asked for.
+        # A function's own default for one floor gives way to the other that was requested.
         floors = {name: given[name] for name in _FLOORS if name in given and name in (floor_asked or _FLOORS)}
         wanted = inspect.signature(self.build_phases).parameters
         of_the_run = dict(zip(_OF_THE_RUN, (total, warmup_steps, steps_per_epoch), strict=True))
         passed = {name: value for name, value in (given | of_the_run).items() if name in wanted}
-        outline = self._read_returned(self.build_phases(**passed))
-        laid = list(outline.phases)
+        spec = self._read_returned(self.build_phases(**passed))
+        laid = list(spec.phases)
         if warmup_steps and not self.has_own_warmup:
             if laid and laid[0].kind == "warmup":
                 raise _warmup_twice(f"{self.name}'s own (its first phase)", warmup_steps)
             # A schedule that starts elsewhere than at the peak is warmed up to where it starts.
             laid.insert(0, phases.warmup(warmup_steps, to=(laid[0].start if laid else None) or PEAK))
-        if outline.floor_ratio is not None or outline.min_lr is not None:
+        if spec.floor_ratio is not None or spec.min_lr is not None:
             if floors and not self.has_own_floor:
                 raise ValueError(f"the floor is given twice: {self.name} sets its own, leave out {', '.join(floors)}")
-            return Outline(tuple(laid), outline.floor_ratio, outline.min_lr)
+            return ScheduleSpec(tuple(laid), spec.floor_ratio, spec.min_lr)
         if floors and not has_floor(laid) and not self.has_own_floor:
             raise no_floor(self.name, next(iter(floors)))
-        return Outline(tuple(laid), **(floors or {"floor_ratio": self.floor_ratio}))
+        return ScheduleSpec(tuple(laid), **(floors or {"floor_ratio": self.floor_ratio}))
 
     def build(
         self,
@@ -148,17 +148,17 @@ class Entry:
         steps_per_epoch: float | None = None,
     ) -> Schedule:
         """See `hf_sched.build`."""
-        outline = self.outline(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
-        return Schedule.lay(
-            outline.phases,
+        spec = self.spec(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
+        return Schedule.from_phases(
+            spec.phases,
             num_training_steps=Whole(1)("num_training_steps", num_training_steps),
-            floor_ratio=outline.floor_ratio or 0.0,
-            min_lr=outline.min_lr,
+            floor_ratio=spec.floor_ratio or 0.0,
+            min_lr=spec.min_lr,
             steps_per_epoch=steps_per_epoch,
         )
 
-    def _read_returned(self, returned: object) -> Outline:
-        if isinstance(returned, Outline):
+    def _read_returned(self, returned: object) -> ScheduleSpec:
+        if isinstance(returned, ScheduleSpec):
             return returned
         laid = tuple(returned) if isinstance(returned, Iterable) else (returned,)
         if not isinstance(returned, Iterable) or not all(isinstance(phase, Phase) for phase in laid):
@@ -166,7 +166,7 @@ class Entry:
                 f"the function of {self.name!r} must return phases (hf_sched.warmup, hold, ...) in a list, "
                 f"received {returned!r}"
             )
-        return Outline(laid)
+        return ScheduleSpec(laid)
 
     def reader(self, name: str) -> Callable[[str, Any], Any]:
         """What reads an argument: called with its name and a value, it gives the value in its one form or refuses."""

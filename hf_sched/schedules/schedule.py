@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from hf_sched.schedules.phases import PEAK, Kind, Level, Phase
 from hf_sched.schedules.shapes import Shape
-from hf_sched.schedules.validation import Epochs, Number, Whole, as_steps, epochs_as_steps, to_the_nearest
+from hf_sched.schedules.validation import Epochs, Number, Whole, as_steps, epochs_as_steps, round_half_up
 
 Array = npt.NDArray[np.float64]
 
@@ -85,7 +85,7 @@ class Schedule:
     is text in the phase language, which `Schedule.parse` reads back.
 
     Args:
-        segments: The curve, without a gap, from step 0 on. `Schedule.lay` makes them from phases.
+        segments: The curve, without a gap, from step 0 on. `Schedule.from_phases` makes them from phases.
         floor_ratio: The floor as a share of each group's peak, from 0 to 1.
         min_lr: The floor as a learning rate, the same in every group; instead of `floor_ratio`.
     """
@@ -105,7 +105,7 @@ class Schedule:
                 )
 
     @classmethod
-    def lay(
+    def from_phases(
         cls,
         phases: Iterable[Phase],
         *,
@@ -148,17 +148,17 @@ class Schedule:
         """
         from hf_sched.schedules.phase_parser import parse  # it stands above this module
 
-        outline = parse(text)
+        spec = parse(text)
         if num_training_steps is None:
-            steps = [phase.duration for phase in outline.phases]
+            steps = [phase.duration for phase in spec.phases]
             if not all(isinstance(n, int) for n in steps):
                 raise ValueError(f"`num_training_steps` is needed where not every phase is in steps, received {text!r}")
             num_training_steps = sum(n for n in steps if isinstance(n, int))
-        return cls.lay(
-            outline.phases,
+        return cls.from_phases(
+            spec.phases,
             num_training_steps=num_training_steps,
-            floor_ratio=outline.floor_ratio or 0.0,
-            min_lr=outline.min_lr,
+            floor_ratio=spec.floor_ratio or 0.0,
+            min_lr=spec.min_lr,
             steps_per_epoch=steps_per_epoch,
         )
 
@@ -362,7 +362,7 @@ def _round_where_they_meet(phases: list[Phase], total: int) -> list[int]:
         else:
             assert not isinstance(phase.duration, Epochs)  # they are steps by now
             whole += phase.duration or 0
-        end = whole + to_the_nearest(share * total)  # which may be more than there are
+        end = whole + round_half_up(share * total)  # which may be more than there are
         steps.append(end - done)
         done = end
     return steps

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched.schedules.validation import Number, Reader, did_you_mean, refuse
+from hf_sched.schedules.validation import ArgumentError, Number, Reader, did_you_mean
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -136,16 +136,16 @@ class ShapeReader(Reader):
         shape, *numbers = text.split() or [""]
         if shape not in self.names:
             raise ValueError(
-                f"{refuse(name, 'one of ' + ', '.join(self.names), value)}{did_you_mean(shape, self.names)}"
+                f"{ArgumentError(name, 'one of ' + ', '.join(self.names), value)}{did_you_mean(shape, self.names)}"
             )
         form = FORMS[shape]
         if form.number is None and numbers:
-            raise refuse(name, f"{shape!r} alone (it takes no number)", value)
+            raise ArgumentError(name, f"{shape!r} alone (it takes no number)", value)
         if form.number is not None and len(numbers) != 1 and (numbers or form.default is None):
-            raise refuse(name, f"{shape!r} and one number, its {form.number} ('{shape} 2')", value)
+            raise ArgumentError(name, f"{shape!r} and one number, its {form.number} ('{shape} 2')", value)
         if not numbers:
             return Shape(shape, form.default)
         try:
             return Shape(shape, Number(0, above_low=True)(name, numbers[0]))
         except ValueError:
-            raise refuse(name, f"{shape!r} and its {form.number}, a number above 0", value) from None
+            raise ArgumentError(name, f"{shape!r} and its {form.number}, a number above 0", value) from None

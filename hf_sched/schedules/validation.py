@@ -18,13 +18,41 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, TypeAlias
 
-
-def refuse(name: str, allowed: str, value: object) -> ValueError:
-    """The error for a value that an argument cannot have."""
-    return ValueError(f"`{name}` must be {allowed}, received {value!r}")
+_NOT_GIVEN = object()
 
 
-def shown(value: object) -> str:
+class ArgumentError(ValueError):
+    """A wrong argument: "`floor_ratio` must be a number from 0 to 1, received 2; ...".
+
+    Args:
+        name: The argument's name.
+        allowed: What it may be; completes the phrase "must be ...".
+        received: The value. Omit it if there is none to show.
+        hint: How to correct it, as a clause without a final period.
+        rule: Replaces "must be {allowed}" where another phrase fits better: "is given twice".
+    """
+
+    def __init__(
+        self, name: str, allowed: str = "", received: object = _NOT_GIVEN, hint: str = "", rule: str = ""
+    ) -> None:
+        super().__init__(name, allowed, received, hint, rule)  # all of them, so that the error can be pickled
+        self.name = name
+        self.allowed = allowed
+        self.received = received
+        self.hint = hint
+        self.rule = rule or f"must be {allowed}"
+
+    @property
+    def detail(self) -> str:
+        """The message without the argument's name, for a reader who sees the name already."""
+        received = "" if self.received is _NOT_GIVEN else f", received {self.received!r}"
+        return f"{self.rule}{received}{'; ' if self.hint else ''}{self.hint}"
+
+    def __str__(self) -> str:
+        return f"`{self.name}` {self.detail}"
+
+
+def format_value(value: object) -> str:
     """A value that was read, as messages show it: shares and epochs as text writes them."""
     if isinstance(value, (Fraction, Epochs)):
         return repr(f"{float(value * 100):g}%" if isinstance(value, Fraction) else str(value))
@@ -59,7 +87,7 @@ class Number(Reader):
         number = _as_float(value)
         below = number is not None and (number <= self.low if self.above_low else number < self.low)
         if number is None or below or number > self.high:
-            raise refuse(name, self._allowed(), value)
+            raise ArgumentError(name, self._allowed(), value)
         return number
 
     def _allowed(self) -> str:
@@ -87,9 +115,9 @@ class Whole(Reader):
             approximate = _as_float(value)
             number = int(approximate) if approximate is not None and approximate.is_integer() else None
         if number is None or number < self.low:
-            raise refuse(name, f"a whole number, {self.low} or more", value)
+            raise ArgumentError(name, f"a whole number, {self.low} or more", value)
         if number > self.high:
-            raise refuse(name, f"a whole number from {self.low} to {self.high}", value)
+            raise ArgumentError(name, f"a whole number from {self.low} to {self.high}", value)
         return number
 
 
@@ -125,19 +153,19 @@ class DurationReader(Reader):
             if text.endswith(unit):
                 number = _as_float(text.removesuffix(unit))
                 if number is None or not 0 <= number <= most or (self.above_zero and number == 0):
-                    raise refuse(name, allowed, value)
+                    raise ArgumentError(name, allowed, value)
                 exact = Fraction(repr(number))
                 return exact / 100 if unit == "%" else Epochs(exact)
         if isinstance(value, (Fraction, Epochs)):
             exact = value if isinstance(value, Fraction) else value.number
             if exact < 0 or (isinstance(value, Fraction) and exact > 1) or (self.above_zero and exact == 0):
-                raise refuse(name, allowed, value)
+                raise ArgumentError(name, allowed, value)
             return value
         number = _as_float(value)
         if number is None or not 0 <= number <= 2**53 or (number >= 1 and not number.is_integer()):
-            raise refuse(name, allowed, value)
+            raise ArgumentError(name, allowed, value)
         if number == 0 and self.above_zero:
-            raise refuse(name, allowed, value)
+            raise ArgumentError(name, allowed, value)
         return Fraction(repr(number)) if 0 < number < 1 else int(number)
 
 
@@ -150,7 +178,7 @@ class OneOf(Reader):
     def __call__(self, name: str, value: object) -> str:
         if not isinstance(value, str) or value not in self.words:
             raise ValueError(
-                f"{refuse(name, 'one of ' + ', '.join(self.words), value)}{did_you_mean(value, self.words)}"
+                f"{ArgumentError(name, 'one of ' + ', '.join(self.words), value)}{did_you_mean(value, self.words)}"
             )
         return value
 
@@ -161,7 +189,7 @@ class TextReader(Reader):
 
     def __call__(self, name: str, value: object) -> str:
         if not isinstance(value, str):
-            raise refuse(name, "text", value)
+            raise ArgumentError(name, "text", value)
         return value
 
 
@@ -171,7 +199,7 @@ class Flag(Reader):
 
     def __call__(self, name: str, value: object) -> bool:
         if not isinstance(value, bool):
-            raise refuse(name, "true or false", value)
+            raise ArgumentError(name, "true or false", value)
         return value
 
 
@@ -181,7 +209,7 @@ class MappingReader(Reader):
 
     def __call__(self, name: str, value: object) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise refuse(name, "a mapping of arguments by name", value)
+            raise ArgumentError(name, "a mapping of arguments by name", value)
         return dict(value)
 
 
@@ -193,7 +221,7 @@ class ListOf(Reader):
 
     def __call__(self, name: str, value: object) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)) or not value:
-            raise refuse(name, "a list of one or more", value)
+            raise ArgumentError(name, "a list of one or more", value)
         return tuple(self.reader(f"{name}[{i}]", item) for i, item in enumerate(value))
 
 
@@ -210,7 +238,7 @@ def as_steps(
     """
     duration = DurationReader()(name, duration)
     if isinstance(duration, Fraction):
-        return to_the_nearest(duration * num_training_steps)
+        return round_half_up(duration * num_training_steps)
     if isinstance(duration, Epochs):
         return epochs_as_steps(name, duration, steps_per_epoch)
     return duration
@@ -228,7 +256,7 @@ def epochs_as_steps(name: str, epochs: Epochs, steps_per_epoch: float | None) ->
             "it trains; elsewhere give `steps_per_epoch`, or write steps (500) or a share of the run (5%)"
         )
     steps = epochs.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
-    return max(to_the_nearest(steps), 1) if steps else 0
+    return max(round_half_up(steps), 1) if steps else 0
 
 
 _OF_TYPES: dict[object, Reader] = {float: Number(), int: Whole(), str: TextReader(), bool: Flag()}
@@ -245,7 +273,7 @@ def reader_of(hint: object) -> Reader | None:
     return None
 
 
-def to_the_nearest(number: Fraction) -> int:
+def round_half_up(number: Fraction) -> int:
     """Rounded, half a step upwards."""
     return math.floor(number + Fraction(1, 2))
 

@@ -92,7 +92,7 @@ def calls_of(model_path: Path, folder: Path, steps: int, logging: str, *callback
     counted: Counter[str] = Counter()
 
     def count(frame: FrameType, event: str, _: Any) -> None:
-        # `find_spec` is asked for whatever anybody imports.
+        # `find_spec` is requested whatever anybody imports.
         if event == "call" and frame.f_code.co_filename.startswith(HF_SCHED) and frame.f_code.co_name != "find_spec":
             counted[frame.f_code.co_name] += 1
 

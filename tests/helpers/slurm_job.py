@@ -65,7 +65,7 @@ HTTPServer(("", int(words[words.index("--port") + 1])), Health).serve_forever()
 
 
 class Job:
-    """A job of Slurm: what sbatch would have asked for, and a folder that looks like the repository."""
+    """A job of Slurm: what sbatch would have requested, and a folder that looks like the repository."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

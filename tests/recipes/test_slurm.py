@@ -170,7 +170,7 @@ def test_a_training_that_slurm_ends_keeps_its_server_until_it_is_through(stand_i
 STEPS = 12
 
 
-def asked(job: Job, task: Path, steps: int = STEPS) -> list[str]:
+def requested(job: Job, task: Path, steps: int = STEPS) -> list[str]:
     """What to train, on CPU; one process a node."""
     schedule = {"lr_scheduler_type": "cosine_floor", "warmup_steps": 2, "max_steps": steps}
     where = {"model_name_or_path": str(task / "model"), "dataset_name": str(task / "sft"), "output_dir": "run"}
@@ -185,7 +185,7 @@ def planned(steps: int = STEPS) -> np.ndarray:
 
 
 def test_two_nodes_train_together_on_the_planned_curve(job, task):
-    status, output = job.run(2, *asked(job, task))
+    status, output = job.run(2, *requested(job, task))
     assert status == 0, output[-6000:]
     run = Finished(job.folder / "run", status, output)
     assert run.args.world_size == 2
@@ -197,7 +197,7 @@ def test_two_nodes_train_together_on_the_planned_curve(job, task):
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_a_job_whose_time_is_up_is_requeued_and_goes_on_as_if_never_interrupted(job, task, nodes):
     steps = 40
-    words = [*asked(job, task, steps), "--lr_scheduler_kwargs", '{"floor_ratio": 0.1}']
+    words = [*requested(job, task, steps), "--lr_scheduler_kwargs", '{"floor_ratio": 0.1}']
     if nodes == 1:
         words[0] = "accelerate_configs/single_gpu.yaml"
     script = job.start(nodes, *words)

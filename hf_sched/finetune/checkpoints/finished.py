@@ -21,7 +21,7 @@ class StopIfFinished(TrainerCallback):
     """Raises NothingLeft where the training would begin, if all its steps are made."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look; which model is the best one, if that is asked for at the end, the Trainer has to say."""
+        """Look; which model is the best one, if that is requested at the end, the Trainer has to say."""
         if state.global_step >= state.max_steps and not args.load_best_model_at_end:
             raise NothingLeft(
                 f"all {state.max_steps} optimizer steps are made: nothing is left to train. To train on, raise "

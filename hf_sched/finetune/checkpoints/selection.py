@@ -72,7 +72,7 @@ def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
 
 
 def _same_everywhere(training_args: Any) -> str | None:
-    """What is asked for, if every process finds the same: nodes that share no disk may differ."""
+    """What is requested, if every process finds the same: nodes that share no disk may differ."""
     found, error = None, None
     try:
         found = _asked_for(training_args)

@@ -31,7 +31,7 @@ class Sharding:
         return f"{self.kind or 'one process or DDP'}{processes}"
 
 
-def refuse_other_sharding(training_args: Any, checkpoint: str | None) -> None:
+def check_sharding(training_args: Any, checkpoint: str | None) -> None:
     """Raise a ValueError for a checkpoint that this run cannot go on from as if it had never stopped."""
     if checkpoint is None or _is_universal(training_args):
         return
@@ -78,5 +78,5 @@ def _sharding_of_run(training_args: Any) -> Sharding:
 def _is_universal(training_args: Any) -> bool:
     """Whether DeepSpeed was told to read its own format for any number of processes."""
     config = getattr(training_args.deepspeed_plugin, "deepspeed_config", None) or {}
-    asked = config.get("checkpoint")
-    return isinstance(asked, Mapping) and bool(asked.get("load_universal"))
+    requested = config.get("checkpoint")
+    return isinstance(requested, Mapping) and bool(requested.get("load_universal"))

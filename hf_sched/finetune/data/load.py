@@ -12,7 +12,7 @@ import yaml
 from datasets import Dataset, IterableDataset, Value, load_dataset
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 
-from hf_sched.finetune.data.rows import refuse_bad_file, refuse_bad_row, refuse_bad_rows
+from hf_sched.finetune.data.rows import check_file, check_row, check_rows
 
 LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 FINAL_ANSWER = "Reason step by step, and give the final answer as a number after ####."
@@ -83,7 +83,7 @@ def load_splits(
                 loader, data_files={script_args.dataset_train_split: name}, streaming=script_args.dataset_streaming
             )
         except Exception as error:
-            refuse_bad_file(name, error)
+            check_file(name, error)
     try:
         if Path(name).is_file():
             raise FileNotFoundError(f"it is a file that ends in {Path(name).suffix or 'nothing'!r}")
@@ -191,12 +191,12 @@ def _check(rows: Dataset, forms: Sequence[Sequence[str]], source: str, file: str
         )
     if isinstance(rows, IterableDataset):
         return rows.map(_checked, with_indices=True, fn_kwargs={"columns": form, "source": source, "file": file})
-    refuse_bad_rows(rows, form, source, file)
+    check_rows(rows, form, source, file)
     return rows
 
 
 def _checked(row: Row, number: int, columns: Sequence[str], source: str, file: str | None) -> Row:
-    refuse_bad_row(row, number, columns, source, file)
+    check_row(row, number, columns, source, file)
     return row
 
 

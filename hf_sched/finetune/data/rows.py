@@ -14,7 +14,7 @@ from datasets import Dataset
 CHATS = ("messages", "prompt", "completion")  # chat messages, or, but for the first, text
 
 
-def refuse_bad_rows(rows: Dataset, columns: Sequence[str], source: str, file: str | None) -> None:
+def check_rows(rows: Dataset, columns: Sequence[str], source: str, file: str | None) -> None:
     """Raise a ValueError that names the first row where a column is not what it must be.
 
     Args:
@@ -26,21 +26,21 @@ def refuse_bad_rows(rows: Dataset, columns: Sequence[str], source: str, file: st
     number = 0
     for batch in rows.select_columns(list(columns)).iter(1000):  # several times as fast as row by row
         for values in zip(*(batch[column] for column in columns), strict=True):
-            refuse_bad_row(dict(zip(columns, values, strict=True)), number, columns, source, file)
+            check_row(dict(zip(columns, values, strict=True)), number, columns, source, file)
             number += 1
 
 
-def refuse_bad_row(
+def check_row(
     row: Mapping[str, Any], number: int, columns: Sequence[str], source: str, file: str | None = None
 ) -> None:
-    """As `refuse_bad_rows`, of one row, the first being 0."""
+    """As `check_rows`, of one row, the first being 0."""
     for column in columns:
         fault = _fault(column, row.get(column))
         if fault:
             raise ValueError(f"{_place(number, source, file)}: `{column}` {fault}: correct the row or leave it out")
 
 
-def refuse_bad_file(file: str, error: Exception) -> None:
+def check_file(file: str, error: Exception) -> None:
     """Raise a ValueError that says why a file could not be read, with its line where that can be told."""
     if Path(file).suffix == ".jsonl":
         _refuse_bad_lines(file)

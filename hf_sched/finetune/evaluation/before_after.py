@@ -66,36 +66,36 @@ class EvaluationArguments:
         self.evaluate_columns = names_of_columns(self.evaluate_columns, "evaluate_columns")
 
 
-def check_evaluation(asked: EvaluationArguments, names: ColumnArguments) -> None:
+def check_evaluation(requested: EvaluationArguments, names: ColumnArguments) -> None:
     """Raise a ValueError now for what would stop the evaluation once the training is done."""
-    if asked.evaluate_on is None:
+    if requested.evaluate_on is None:
         return
-    held_out = _held_out(asked, names)
+    held_out = _held_out(requested, names)
     try:
         held_out.reward(held_out.problems())
     except ValueError as error:
-        raise ValueError(_in_its_words(str(error), inherited=asked.evaluate_columns is None)) from None
+        raise ValueError(_in_its_words(str(error), inherited=requested.evaluate_columns is None)) from None
     Settings(
-        max_new_tokens=asked.evaluate_max_new_tokens,
-        samples=asked.evaluate_samples,
-        temperature=asked.evaluate_temperature,
-        engine=asked.evaluate_engine,
-        batch_size=asked.evaluate_batch_size,
+        max_new_tokens=requested.evaluate_max_new_tokens,
+        samples=requested.evaluate_samples,
+        temperature=requested.evaluate_temperature,
+        engine=requested.evaluate_engine,
+        batch_size=requested.evaluate_batch_size,
     )
 
 
 def evaluate_before_and_after(
-    asked: EvaluationArguments, names: ColumnArguments, training_args: Any, model_args: Any
+    requested: EvaluationArguments, names: ColumnArguments, training_args: Any, model_args: Any
 ) -> None:
     """Measure the model that the run began with and the one it saved, if asked to, once the trainer is gone.
 
     Raises:
         SystemExit: The evaluation failed; the model is saved, and the command that was printed can be given again.
     """
-    if asked.evaluate_on is None or training_args.process_index != 0:
+    if requested.evaluate_on is None or training_args.process_index != 0:
         return
     clear_device_cache(garbage_collection=True)
-    command = command_for(asked, names, training_args, model_args)
+    command = command_for(requested, names, training_args, model_args)
     print(f"evaluating before and after: {shlex.join(command)}", flush=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_A_LAUNCHER)}
     done = subprocess.run(command, env=environment, check=False)
@@ -103,16 +103,18 @@ def evaluate_before_and_after(
         raise SystemExit(f"the evaluation failed; the model is in {training_args.output_dir}")
 
 
-def command_for(asked: EvaluationArguments, names: ColumnArguments, training_args: Any, model_args: Any) -> list[str]:
+def command_for(
+    requested: EvaluationArguments, names: ColumnArguments, training_args: Any, model_args: Any
+) -> list[str]:
     """The evaluation as a command."""
-    held_out = asdict(_held_out(asked, names))
+    held_out = asdict(_held_out(requested, names))
     given = {
         **{key: json.dumps(value) if isinstance(value, Mapping) else value for key, value in held_out.items()},
-        "max_new_tokens": asked.evaluate_max_new_tokens,
-        "samples": asked.evaluate_samples,
-        "temperature": asked.evaluate_temperature,
-        "batch_size": asked.evaluate_batch_size,
-        "engine": asked.evaluate_engine,
+        "max_new_tokens": requested.evaluate_max_new_tokens,
+        "samples": requested.evaluate_samples,
+        "temperature": requested.evaluate_temperature,
+        "batch_size": requested.evaluate_batch_size,
+        "engine": requested.evaluate_engine,
         "dtype": _dtype(training_args, model_args),
         "device": "cpu" if training_args.use_cpu or not torch.cuda.is_available() else "cuda",
         "revision": model_args.model_revision,
@@ -135,17 +137,17 @@ def _in_its_words(told: str, inherited: bool) -> str:
     return told
 
 
-def _held_out(asked: EvaluationArguments, names: ColumnArguments) -> HeldOut:
-    assert asked.evaluate_on is not None
-    given = asked.evaluate_columns
+def _held_out(requested: EvaluationArguments, names: ColumnArguments) -> HeldOut:
+    assert requested.evaluate_on is not None
+    given = requested.evaluate_columns
     return HeldOut(
-        data=asked.evaluate_on,
-        data_config=asked.evaluate_config,
-        split=asked.evaluate_split,
+        data=requested.evaluate_on,
+        data_config=requested.evaluate_config,
+        split=requested.evaluate_split,
         columns=names_of_columns(names.columns if given is None else given, "columns"),
         instruction=names.instruction,
-        max_problems=asked.evaluate_max_problems,
-        metric=asked.evaluate_metric,
+        max_problems=requested.evaluate_max_problems,
+        metric=requested.evaluate_metric,
     )
 
 

@@ -51,7 +51,7 @@ from hf_sched.finetune.evaluation.generation import (
 )
 from hf_sched.finetune.evaluation.generation_cache import Completion, Journal, Place, identity
 from hf_sched.finetune.evaluation.metrics import Problem, Result, compare, describe, score_greedy, score_sampled
-from hf_sched.finetune.rewards import Reward, load_rewards, refuse_missing_columns
+from hf_sched.finetune.rewards import Reward, check_reward_columns, load_rewards
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class HeldOut:
             ValueError: There is none by that name, or it needs what the problems do not have.
         """
         metric = load_metric(self.metric)
-        refuse_missing_columns([metric], list(problems[0]))
+        check_reward_columns([metric], list(problems[0]))
         return metric
 
 

@@ -212,8 +212,8 @@ class VllmEngine:
             )
             for seed in seeds
         ]
-        asked = [{"prompt_token_ids": prompt} for prompt in prompts]
-        outputs = self.llm.generate(asked, settings, lora_request=self.adapter, use_tqdm=False)
+        requested = [{"prompt_token_ids": prompt} for prompt in prompts]
+        outputs = self.llm.generate(requested, settings, lora_request=self.adapter, use_tqdm=False)
         return [Completion(output.outputs[0].text, output.outputs[0].finish_reason == "stop") for output in outputs]
 
 

@@ -23,7 +23,7 @@ from accelerate.utils.modeling import convert_file_size_to_int
 from trl import ModelConfig
 
 from hf_sched.cli.output import console, print_json
-from hf_sched.finetune.config import refuse_unknown, stop
+from hf_sched.finetune.config import check_no_unknown_arguments, stop
 from hf_sched.finetune.memory import Settings, Spread, estimate
 from hf_sched.finetune.memory.alternatives import alternatives
 from hf_sched.finetune.memory.settings import read_settings
@@ -37,23 +37,23 @@ _RECIPES = ("sft", "grpo")
 
 def main() -> int:
     """Estimate as the command line says; the exit status: 1 where it does not fit."""
-    asked, flags = _parser().parse_known_args()
+    requested, flags = _parser().parse_known_args()
     try:
         settings = settings_of_file(
-            asked.config,
-            accelerate_config=asked.accelerate_config,
-            num_processes=asked.num_processes,
-            length=asked.length,
-            prompt=asked.prompt_length,
+            requested.config,
+            accelerate_config=requested.accelerate_config,
+            num_processes=requested.num_processes,
+            length=requested.length,
+            prompt=requested.prompt_length,
             flags=flags,
         )
-        device_bytes = _read_memory(asked.gpu_memory)
+        device_bytes = _read_memory(requested.gpu_memory)
         found = estimate(settings, device_bytes)
         fits = device_bytes is None or found.total <= CLOSE * device_bytes
         others = [] if fits or device_bytes is None else alternatives(settings, device_bytes)
     except (ValueError, OSError) as error:
         stop(error)
-    if asked.json:
+    if requested.json:
         print_json(as_dict(found, device_bytes, others))
     else:
         show_table(found, device_bytes, console())
@@ -116,7 +116,7 @@ def _read_flags(words: Sequence[str], config: RunConfig) -> dict[str, Any]:
     names = [word.removeprefix("--").replace("-", "_") for word in words[::2]]
     if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
         raise ValueError(f"flags must be pairs such as `--per_device_train_batch_size 4`, received {' '.join(words)!r}")
-    refuse_unknown([f"--{name}" for name in names if name not in config.fields], list(config.fields))
+    check_no_unknown_arguments([f"--{name}" for name in names if name not in config.fields], list(config.fields))
     return {name: yaml.safe_load(value) for name, value in zip(names, words[1::2], strict=True)}
 
 

@@ -201,7 +201,7 @@ def _passes(settings: Settings, model: _Model) -> dict[str, int]:
         return parts
     if settings.accumulation > 1:
         return {"gradients": model.trained_bytes, "activations": step.activations}
-    return {"gradients": step.gradients, "activations": step.joint - step.gradients}
+    return {"gradients": step.gradients, "activations": step.transition - step.gradients}
 
 
 def _reducing(settings: Settings, model: _Model) -> dict[str, int]:

@@ -18,10 +18,10 @@ class Window:
 
     activations: int = 0
     """Of all but the gradients that the optimizer will be given."""
-    joint: int = 0
+    transition: int = 0
     """With these gradients, as far as they had been made."""
     gradients: int = 0
-    """Those gradients, at the moment of `joint`."""
+    """Those gradients, at the moment of `transition`."""
 
 
 class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -65,8 +65,8 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         weakref.finalize(storage, self._free, key)
         window = self.window
         window.activations = max(window.activations, self.activations)
-        if self.all > window.joint:
-            window.joint, window.gradients = self.all, self.gradients
+        if self.all > window.transition:
+            window.transition, window.gradients = self.all, self.gradients
 
     def _free(self, key: int) -> None:
         self.all -= self._alive.pop(key)

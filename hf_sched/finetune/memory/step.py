@@ -36,10 +36,10 @@ class Step:
 
     activations: int
     """The most that is alive beside weights and the gradients that the optimizer will be given."""
-    joint: int
+    transition: int
     """The most with the gradients as they are made, where none is there when the step begins."""
     gradients: int
-    """Of `joint`."""
+    """Of `transition`."""
 
 
 @dataclass
@@ -69,12 +69,12 @@ def trace_step(settings: Settings) -> Step:
     for window, saved in ((forward, marks.forward), (early, marks.backward)):
         per_block = saved[SHORT - 2] - saved[SHORT - 3] if more else 0
         window.activations += more * per_block
-        window.joint += more * per_block
-    late.joint += more * block_gradients
+        window.transition += more * per_block
+    late.transition += more * block_gradients
     late.gradients += more * block_gradients
     windows = (forward, early, late)
-    highest = max(windows, key=lambda window: window.joint)
-    return Step(max(window.activations for window in windows), highest.joint, highest.gradients)
+    highest = max(windows, key=lambda window: window.transition)
+    return Step(max(window.activations for window in windows), highest.transition, highest.gradients)
 
 
 def run_step(

@@ -1,4 +1,4 @@
-"""Two or more runs side by side: what was asked for differently, and what came of it."""
+"""Two or more runs side by side: what was requested differently, and what came of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def describe_comparison(runs: Sequence[RunFolder], results: Mapping[str, Any]) -
     head = ("", *(text(run.name) for run in runs))
     arguments, versions = [run.comparable for run in runs], [_versions(run) for run in runs]
     # What one of them was given; of the others it is the default then.
-    asked = [name for run in runs for name in run.asked if name not in NOT_HOW]
+    requested = [name for run in runs for name in run.requested if name not in NOT_HOW]
     other = _differences(versions, [name for one in versions for name in one]) if all(versions) else []
     return [
         "## Side by side",
@@ -33,7 +33,7 @@ def describe_comparison(runs: Sequence[RunFolder], results: Mapping[str, Any]) -
         *_paired(runs, results),
         "### Arguments that differ",
         "",
-        *(table(head, _differences(arguments, asked)) or ["None that the folders tell of.", ""]),
+        *(table(head, _differences(arguments, requested)) or ["None that the folders tell of.", ""]),
         *(["### Versions that differ", "", *table(head, other)] if other else []),
     ]
 

@@ -1,7 +1,7 @@
 """What a run left in its folder, finished or not, by a recipe or by any Trainer, read without running what is in it.
 
 - `trainer_state.json`, or that of its last checkpoint: what was logged;
-- `training_args.bin`: what was asked for, as far as the Trainer's own arguments go;
+- `training_args.bin`: what was requested, as far as the Trainer's own arguments go;
 - `learning_rates.jsonl` (hf_sched.LearningRateLog): every step's learning rate and every resume;
 - `run.json` (provenance.py): all arguments, versions, git commit;
 - `evaluation.json` (evaluation.py).
@@ -23,8 +23,9 @@ import numpy.typing as npt
 import transformers
 import trl
 
+from hf_sched._run_files import LEARNING_RATES, read_json
 from hf_sched.audit import AuditReport, audit
-from hf_sched.audit.run_record import LEARNING_RATES, Inert, read_json, read_pickle
+from hf_sched.audit.run_record import Inert, read_pickle
 from hf_sched.finetune.provenance import RUN_FILE, hide, read_provenance
 
 Array = npt.NDArray[np.float64]
@@ -118,7 +119,7 @@ class RunFolder:
 
     @cached_property
     def audit(self) -> AuditReport | str:
-        """The learning rates that were asked for and those it trained with; or why that cannot be told."""
+        """The learning rates that were requested and those it trained with; or why that cannot be told."""
         try:
             return audit(self.folder)
         except (ValueError, KeyError) as error:
@@ -134,7 +135,7 @@ class RunFolder:
         return sorted(steps)
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def requested(self) -> dict[str, Any]:
         """The arguments it was given, or, where they were not written down, those of the Trainer that say something."""
         if self.sessions:
             return dict(self.sessions[-1].get("arguments") or {})

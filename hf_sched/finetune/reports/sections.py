@@ -129,13 +129,13 @@ def throughput(run: RunFolder) -> dict[str, str]:
 
 
 def describe_configuration(run: RunFolder) -> list[str]:
-    """What was asked for."""
-    if not run.asked:
-        return ["### Configuration", "", "Nothing in the folder says what was asked for.", ""]
+    """What was requested."""
+    if not run.requested:
+        return ["### Configuration", "", "Nothing in the folder says what was requested.", ""]
     known = (
         "As given." if run.sessions else "Of the Trainer's arguments (`training_args.bin`), those not at their default."
     )
-    rows = [(code(key), code(value)) for key, value in run.asked.items()]
+    rows = [(code(key), code(value)) for key, value in run.requested.items()]
     return ["### Configuration", "", known, "", *table(("argument", "value"), rows)]
 
 

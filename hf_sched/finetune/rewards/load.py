@@ -56,7 +56,7 @@ def load_rewards(
     return rewards, [_number(item, "weight", 1.0) for item in settings]
 
 
-def refuse_missing_columns(rewards: Sequence[Reward | str], columns: Sequence[str]) -> None:
+def check_reward_columns(rewards: Sequence[Reward | str], columns: Sequence[str]) -> None:
     """Raise a ValueError if the data lack a column that a reward of ours needs."""
     for reward in rewards:
         for column in (isinstance(reward, GuardedReward) and reward.columns) or ():

@@ -14,7 +14,7 @@ _told: list[str] = []
 def register() -> None:
     """Import hf_sched, which registers its schedules; where the host has changed too much, say so and go on.
 
-    In a script that imports hf_sched itself that is an error. Here nobody has asked this very process for a schedule.
+    In a script that imports hf_sched itself that is an error. Here nobody has requested this very process for a schedule.
     """
     from hf_sched.integrations import diffusers as diffusers_hook
     from hf_sched.integrations import transformers as transformers_hook

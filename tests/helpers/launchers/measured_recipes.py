@@ -80,9 +80,9 @@ def measure_in_a_fork(recipe: str, config: str) -> dict[str, int]:
 
 def main() -> None:
     """Measure the recipes named on the command line."""
-    out, asked = Path(sys.argv[1]), sys.argv[2:]
+    out, requested = Path(sys.argv[1]), sys.argv[2:]
     rank = os.environ.get("RANK", "0")
-    found = [measure_in_a_fork(*pair) for pair in zip(asked[::2], asked[1::2], strict=True)]
+    found = [measure_in_a_fork(*pair) for pair in zip(requested[::2], requested[1::2], strict=True)]
     (out if rank == "0" else out.with_suffix(f".{rank}.json")).write_text(json.dumps(found))
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tests.hf_sched.callbacks.test_guard import make, two_groups
-from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
 from transformers import Trainer, TrainerCallback
 
 import hf_sched
+from hf_sched._run_files import LEARNING_RATES
 from hf_sched.audit import audit
-from hf_sched.audit.run_record import LEARNING_RATES
 from hf_sched.schedules import registry
+from tests.hf_sched.callbacks.test_guard import make, two_groups
+from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
 
 COSINE = {"lr_scheduler_type": "cosine"}
 OURS = {"lr_scheduler_type": "cosine_floor"}
@@ -317,7 +317,7 @@ def test_a_deepspeed_scheduler_is_named(model_path, tmp_path):
 def test_the_configuration_file_may_say_what_was_planned(model_path, tmp_path):
     run(model_path, tmp_path)
     (tmp_path / "training_args.bin").unlink()
-    with pytest.raises(ValueError, match=r"says what was asked for .* give the YAML file of the run with --config"):
+    with pytest.raises(ValueError, match=r"says what was requested .* give the YAML file of the run with --config"):
         audit(tmp_path)
     text = f"lr_scheduler_type: cosine\nwarmup_steps: {WARMUP}\nlearning_rate: "
     (tmp_path / "right.yaml").write_text(text + f"{PEAK}\n")

@@ -11,12 +11,12 @@ import pytest
 import torch
 import torch.distributed
 import transformers
-from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP, Recorder
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 import hf_sched
 import hf_sched.scheduler.group_schedule
 from hf_sched.callbacks.guard import LearningRateGuard
+from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP, Recorder
 
 OURS = {"lr_scheduler_type": "cosine_floor"}
 CURVE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP).curve(peak=PEAK)
@@ -51,7 +51,7 @@ def refused(model_path, folder, message: str, steps: int = 0, **given) -> None:
     assert trainer.state.global_step == steps
 
 
-# Another scheduler than the one asked for.
+# Another scheduler than the one requested.
 
 
 def test_a_scheduler_passed_in_by_hand_is_refused(model_path, tmp_path):
@@ -266,9 +266,11 @@ def test_a_trainer_may_train_twice_stop_early_and_resume(model_path, tmp_path):
 @pytest.mark.parametrize(("others", "agree"), [("same", True), ("curve", False), ("step", False)])
 def test_processes_that_have_different_rates_stop(model_path, tmp_path, monkeypatch, others, agree):
     def gather(everybodys, mine):
-        course, step = mine
-        other = hf_sched.scheduler.group_schedule.Course(hf_sched.Schedule.parse(f"decay {STEPS}"), course.peaks)
-        everybodys[:] = [mine, {"same": mine, "curve": (other, step), "step": (course, step + 1)}[others]]
+        group_schedule, step = mine
+        other = hf_sched.scheduler.group_schedule.GroupSchedule(
+            hf_sched.Schedule.parse(f"decay {STEPS}"), group_schedule.peaks
+        )
+        everybodys[:] = [mine, {"same": mine, "curve": (other, step), "step": (group_schedule, step + 1)}[others]]
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)

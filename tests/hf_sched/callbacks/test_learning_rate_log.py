@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 import torch
 import transformers.integrations.integration_utils as integrations
-from tests.hf_sched.callbacks.test_guard import make, two_groups
-from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
 from transformers import Trainer, TrainerCallback
 
 import hf_sched
-from hf_sched.audit.run_record import LEARNING_RATES as FILE
-from hf_sched.audit.run_record import read_learning_rates as read_lines
+from tests.hf_sched.callbacks.test_guard import make, two_groups
+from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
 
 OURS = {"lr_scheduler_type": "cosine_floor"}
 CURVE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP).curve(peak=PEAK)
@@ -34,7 +32,7 @@ def logged(trainer, key):
 
 
 def in_file(folder):
-    return {row["step"]: row["rates"] for row in read_lines(folder / FILE) if "step" in row}
+    return {row["step"]: row["rates"] for row in read_learning_rates(folder / LEARNING_RATES) if "step" in row}
 
 
 def by_name(model):
@@ -158,22 +156,22 @@ def test_what_comes_after_the_step_is_not_logged(model_path, tmp_path):
 def test_the_file_has_every_step_and_says_what_was_planned(model_path, tmp_path):
     _, used = train(model_path, tmp_path, logging_steps=5, optimizers=two_groups)
     assert in_file(tmp_path) == dict(enumerate(used.tolist(), 1))
-    (session,) = [row["session"] for row in read_lines(tmp_path / FILE) if "session" in row]
+    (session,) = [row["session"] for row in read_learning_rates(tmp_path / LEARNING_RATES) if "session" in row]
     assert session["kinds"] == {"group_0": [0], "group_1": [1]}
     assert session["peaks"] == [PEAK, PEAK / 16]
     assert (session["step"], session["num_training_steps"], session["num_warmup_steps"]) == (0, STEPS, WARMUP)
-    assert session["course"]["schedule"].endswith("cosine; floor 0.1")
+    assert session["group_schedule"]["schedule"].endswith("cosine; floor 0.1")
 
 
 def test_a_resume_goes_on_in_it(model_path, tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 5}
     train(model_path, tmp_path, **saving)
-    with (tmp_path / FILE).open("a") as file:
+    with (tmp_path / LEARNING_RATES).open("a") as file:
         file.write('{"step": 13, "ra')  # cut off by a kill
     _, used = train(model_path, tmp_path, resume=str(tmp_path / "checkpoint-5"), **saving)
     assert len(used) == STEPS - 5
     assert in_file(tmp_path) == {step: [rate] for step, rate in enumerate(CURVE, 1)}
-    rows = read_lines(tmp_path / FILE)
+    rows = read_learning_rates(tmp_path / LEARNING_RATES)
     assert len(rows) == STEPS + 2
     assert [row["session"]["step"] for row in rows if "session" in row] == [0, 5]
 
@@ -182,7 +180,7 @@ def test_a_new_run_begins_it_anew(model_path, tmp_path):
     train(model_path, tmp_path)
     train(model_path, tmp_path, max_steps=6)
     assert list(in_file(tmp_path)) == [1, 2, 3, 4, 5, 6]
-    assert len(read_lines(tmp_path / FILE)) == 7
+    assert len(read_learning_rates(tmp_path / LEARNING_RATES)) == 7
 
 
 def test_a_run_that_stops_on_an_error_leaves_its_steps_and_the_next_one_is_not_disturbed(model_path, tmp_path):
@@ -197,16 +195,16 @@ def test_a_run_that_stops_on_an_error_leaves_its_steps_and_the_next_one_is_not_d
     assert list(in_file(tmp_path)) == [1, 2, 3, 4]
     trainer.remove_callback(Fail)
     trainer.train()
-    assert len(read_lines(tmp_path / FILE)) == STEPS + 1
+    assert len(read_learning_rates(tmp_path / LEARNING_RATES)) == STEPS + 1
 
 
 def test_without_the_file_there_is_none(model_path, tmp_path):
     trainer, _ = train(model_path, tmp_path, log=hf_sched.LearningRateLog(every_step=False))
-    assert not (tmp_path / FILE).exists()
+    assert not (tmp_path / LEARNING_RATES).exists()
     assert len(logged(trainer, "learning_rate/group_0")) == STEPS
 
 
 def test_every_line_is_json(model_path, tmp_path):
     train(model_path, tmp_path, optimizers=lambda model: two_groups(model, tensors=True))
-    rows = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / LEARNING_RATES).read_text().splitlines()]
     assert len(rows) == STEPS + 1

@@ -11,17 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.hf_sched.callbacks.test_guard import UNFUSED, make, two_groups
-from tests.hf_sched.integrations.test_trainer import PEAK
 from transformers import Trainer, TrainerCallback
 
 import hf_sched
+from hf_sched._run_files import (
+    COOLDOWN_DONE,
+    COOLDOWN_REJECTED,
+    COOLDOWN_REQUEST,
+    COOLDOWN_STATUS,
+    LEARNING_RATES,
+    read_learning_rates,
+    write_json,
+)
 from hf_sched.audit import audit
-from hf_sched.audit.run_record import LEARNING_RATES, read_learning_rates
 from hf_sched.callbacks import live_cooldown as live_control
-from hf_sched.callbacks.cooldown import DONE, REFUSED, REQUEST, STATUS, Request, ask, cool, write_json
-from hf_sched.scheduler.group_schedule import Course, Joint
+from hf_sched.callbacks.cooldown import Request, ask, cool
+from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.schedule import Schedule
+from tests.hf_sched.callbacks.test_guard import UNFUSED, make, two_groups
+from tests.hf_sched.integrations.test_trainer import PEAK
 
 WSD = {"lr_scheduler_type": "wsd", "lr_scheduler_kwargs": {"decay": 10}, "max_steps": 40, "warmup_steps": 5}
 SAVING = {"save_strategy": "steps", "save_steps": 4}
@@ -57,7 +65,7 @@ class Stop(TrainerCallback):
 
 def put(folder, request):
     """Ask without the checks of the command."""
-    write_json(folder / REQUEST, vars(request))
+    write_json(folder / COOLDOWN_REQUEST, vars(request))
 
 
 def run(model_path, folder, *callbacks, resume=None, live=True, log=True, **given):
@@ -130,7 +138,7 @@ def test_it_trains_on_the_curve_that_is_written_and_ends_there(model_path, tmp_p
     assert (trainer.state.global_step, trainer.state.max_steps) == (end, end)
     np.testing.assert_array_equal(used[:, 0], curve(text))
     assert (tmp_path / f"checkpoint-{end}").is_dir()
-    assert {path.name for path in tmp_path.glob("*.json")} == {DONE, STATUS, "trainer_state.json"}
+    assert {path.name for path in tmp_path.glob("*.json")} == {COOLDOWN_DONE, COOLDOWN_STATUS, "trainer_state.json"}
     report = right(tmp_path)
     told = f"told at step {end - Schedule.parse(text).segments[-1].steps} to cool down over"
     assert any(note.startswith(told) for note in report.notes)
@@ -196,8 +204,12 @@ def test_the_log_of_every_step_has_the_new_plan_before_the_first_step_on_it(mode
     assert (rows[told - 1]["step"], rows[told + 1]["step"]) == (15, 16)
     session = rows[told]["session"]
     assert (session["step"], session["num_training_steps"], session["told"]) == (15, 21, True)
-    assert session["course"]["schedule"] == COOLED
-    assert session["course"]["cooldown"] == {"step": 15, "steps": 6, "asked": "warmup 5 | hold 25 | decay 10 1-sqrt"}
+    assert session["group_schedule"]["schedule"] == COOLED
+    assert session["group_schedule"]["cooldown"] == {
+        "step": 15,
+        "steps": 6,
+        "requested": "warmup 5 | hold 25 | decay 10 1-sqrt",
+    }
 
 
 def test_it_is_as_good_as_a_run_that_was_planned_so(model_path, tmp_path):
@@ -275,7 +287,7 @@ def test_what_cannot_be_is_told_of_once_and_changes_nothing(model_path, tmp_path
     def both(folder, request):
         with pytest.raises(ValueError, match=f"(?s){why}"):
             ask(folder, request)
-        assert not (folder / REQUEST).exists()
+        assert not (folder / COOLDOWN_REQUEST).exists()
         refused.append(True)
         put(folder, request)
 
@@ -285,21 +297,21 @@ def test_what_cannot_be_is_told_of_once_and_changes_nothing(model_path, tmp_path
     if given is CONSTANT:
         planned = np.minimum(np.arange(40) / 5, 1) * PEAK
     else:
-        asked = {**WSD, **given}
+        requested = {**WSD, **given}
         planned = hf_sched.build(
-            asked["lr_scheduler_type"],
+            requested["lr_scheduler_type"],
             num_training_steps=40,
-            num_warmup_steps=asked["warmup_steps"],
-            **asked["lr_scheduler_kwargs"],
+            num_warmup_steps=requested["warmup_steps"],
+            **requested["lr_scheduler_kwargs"],
         ).curve(peak=PEAK)
         right(tmp_path)
     np.testing.assert_array_equal(used[:, 0], planned)
     assert trainer.state.max_steps == 40
-    said = json.loads((tmp_path / REFUSED).read_text())
+    said = json.loads((tmp_path / COOLDOWN_REJECTED).read_text())
     assert said["step"] == -(-at // 5) * 5
     assert json.loads(said["request"]) == vars(request_)
-    assert not (tmp_path / REQUEST).exists()
-    assert not (tmp_path / DONE).exists()
+    assert not (tmp_path / COOLDOWN_REQUEST).exists()
+    assert not (tmp_path / COOLDOWN_DONE).exists()
 
 
 def test_after_a_refusal_it_may_be_told_again(model_path, tmp_path):
@@ -320,14 +332,16 @@ def test_while_it_cools_down_it_cannot_be_told_again(model_path, tmp_path):
 )
 def test_a_request_that_is_none_is_refused(model_path, tmp_path, text):
     with pytest.warns(UserWarning, match="it cannot cool down as told"):
-        trainer, _ = run(model_path, tmp_path, Tell(what=lambda folder, _: (folder / REQUEST).write_text(text)))
+        trainer, _ = run(
+            model_path, tmp_path, Tell(what=lambda folder, _: (folder / COOLDOWN_REQUEST).write_text(text))
+        )
     assert trainer.state.global_step == 40
-    assert json.loads((tmp_path / REFUSED).read_text())["request"] == text
+    assert json.loads((tmp_path / COOLDOWN_REJECTED).read_text())["request"] == text
 
 
 def test_a_request_that_cannot_be_read_ends_no_run(model_path, tmp_path):
     with pytest.warns(UserWarning, match="it cannot cool down as told: .*Is a directory"):
-        trainer, _ = run(model_path, tmp_path, Tell(what=lambda folder, _: (folder / REQUEST).mkdir()))
+        trainer, _ = run(model_path, tmp_path, Tell(what=lambda folder, _: (folder / COOLDOWN_REQUEST).mkdir()))
     assert trainer.state.global_step == 40
     right(tmp_path)
 
@@ -367,7 +381,7 @@ def copy(told, tmp_path):
 def test_checkpoints_hold_plain_values(told):
     state = torch.load(told / "checkpoint-20" / "scheduler.pt", weights_only=True)
     assert state["schedule"] == COOLED
-    assert state["cooldown"] == {"step": 15, "steps": 6, "asked": "warmup 5 | hold 25 | decay 10 1-sqrt"}
+    assert state["cooldown"] == {"step": 15, "steps": 6, "requested": "warmup 5 | hold 25 | decay 10 1-sqrt"}
     assert torch.load(told / "checkpoint-12" / "scheduler.pt", weights_only=True)["cooldown"] is None
 
 
@@ -394,7 +408,7 @@ def test_a_checkpoint_of_before_goes_on_as_planned_says_so_and_may_be_told_again
     assert (trainer.state.global_step, trainer.state.max_steps) == (40, 40)
     np.testing.assert_array_equal(used[:, 0], PLANNED[12:])
     right(copy)
-    assert not (copy / DONE).exists()
+    assert not (copy / COOLDOWN_DONE).exists()
     _, used = run(model_path, copy, Tell(21, Request(3)), resume=copy / "checkpoint-20", **SAVING)
     np.testing.assert_array_equal(used[:, 0], curve("warmup 5 | hold 20 | decay 3 1-sqrt")[20:])
     right(copy)
@@ -429,13 +443,13 @@ def test_a_request_to_a_run_that_was_stopped_waits_for_its_resume(model_path, tm
             control.should_save |= state.global_step == 14
 
     run(model_path, tmp_path, Tell(), Save(), Stop(14), **SAVING)
-    assert (tmp_path / REQUEST).exists()
+    assert (tmp_path / COOLDOWN_REQUEST).exists()
     _, used = run(model_path, tmp_path, resume=tmp_path / "checkpoint-14", **SAVING)
     np.testing.assert_array_equal(used[:, 0], curve(COOLED)[14:])
     right(tmp_path)
 
 
-# The course that comes of it.
+# The group_schedule that comes of it.
 
 
 @pytest.mark.parametrize(
@@ -449,43 +463,46 @@ def test_a_request_to_a_run_that_was_stopped_waits_for_its_resume(model_path, tm
     ],
 )
 def test_up_to_the_step_it_is_the_same_course_and_on_the_floor_at_its_end(text):
-    planned = Course(Schedule.parse(text), (1e-2, 3e-3))
+    planned = GroupSchedule(Schedule.parse(text), (1e-2, 3e-3))
     end = planned.schedule.num_training_steps
     cooled = 0
     for step in range(end):
         try:
-            course = cool(planned, Request(3, "cosine"), name="x", step=step, made=step + 2, end=end + 2)
+            group_schedule = cool(planned, Request(3, "cosine"), name="x", step=step, made=step + 2, end=end + 2)
         except ValueError:
             continue
         cooled += 1
-        np.testing.assert_array_equal(course.rates(0, step), planned.rates(0, step))
-        assert course.schedule.num_training_steps == step + 3
-        assert (course.cooldown.step, course.cooldown.end) == (step + 2, step + 5)  # a scaler had skipped two
+        np.testing.assert_array_equal(group_schedule.rates(0, step), planned.rates(0, step))
+        assert group_schedule.schedule.num_training_steps == step + 3
+        assert (group_schedule.cooldown.step, group_schedule.cooldown.end) == (
+            step + 2,
+            step + 5,
+        )  # a scaler had skipped two
         before = planned.rates(step - 1, step)[:, 0]
         floors = [planned.schedule.floor(peak) for peak in planned.peaks]
-        rates = course.rates(step, step + 3)
+        rates = group_schedule.rates(step, step + 3)
         assert (rates[:, 0] < before).all()
         np.testing.assert_array_equal(rates[:, -1], floors)
-        assert Course.from_state(json.loads(json.dumps(course.state()))) == course
-        assert course.asked == planned.schedule
+        assert GroupSchedule.from_state(json.loads(json.dumps(group_schedule.state()))) == group_schedule
+        assert group_schedule.requested == planned.schedule
     holds = [one for one in planned.schedule.segments if one.kind == "hold"]
     assert cooled == sum(one.steps - (one.first == 0) - (one.first + one.steps > end - 2) * 2 for one in holds)
 
 
 def test_a_joint_must_be_passed():
     schedule = Schedule.parse("warmup 5 | hold 25 | decay 10")
-    rewarming = Course(schedule, (1e-2,), Joint("rewarm", 10, (5e-3,), 4))
+    rewarming = GroupSchedule(schedule, (1e-2,), ResumeTransition("rewarm", 10, (5e-3,), 4))
     for step in (11, 13):
         with pytest.raises(ValueError, match="was resumed at step 10 with `on_resume: rewarm`, and is still at that"):
             cool(rewarming, Request(3), name="wsd", step=step, made=step, end=40)
     cooled = cool(rewarming, Request(3), name="wsd", step=15, made=15, end=40)
     np.testing.assert_array_equal(cooled.rates(0, 15), rewarming.rates(0, 15))
-    continued = Course(schedule, (1e-2,), Joint("continue", 10, (5e-3,), 30))
+    continued = GroupSchedule(schedule, (1e-2,), ResumeTransition("continue", 10, (5e-3,), 30))
     with pytest.raises(ValueError, match="`on_resume: continue`, and is still at that"):
         cool(continued, Request(3), name="wsd", step=20, made=20, end=40)
 
 
 def test_files_are_written_whole(tmp_path):
-    write_json(tmp_path / REQUEST, {"duration": 6})
-    assert json.loads((tmp_path / REQUEST).read_text()) == {"duration": 6}
-    assert os.listdir(tmp_path) == [REQUEST]
+    write_json(tmp_path / COOLDOWN_REQUEST, {"duration": 6})
+    assert json.loads((tmp_path / COOLDOWN_REQUEST).read_text()) == {"duration": 6}
+    assert os.listdir(tmp_path) == [COOLDOWN_REQUEST]

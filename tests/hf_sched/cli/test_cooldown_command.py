@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+
+from hf_sched._run_files import COOLDOWN_REQUEST, COOLDOWN_STATUS
+from hf_sched.callbacks import live_cooldown as live_control
+from hf_sched.cli import app
 from tests.hf_sched.callbacks.test_live_cooldown import COOLED, WSD, Tell, curve
 from tests.hf_sched.callbacks.test_live_cooldown import run as train
-
-from hf_sched.callbacks import live_cooldown as live_control
-from hf_sched.callbacks.cooldown import REQUEST, STATUS
-from hf_sched.cli import app
 
 
 @pytest.fixture(autouse=True)
@@ -94,14 +94,14 @@ def test_a_run_that_has_ended_or_was_killed_is_not_asked(model_path: Path, tmp_p
     assert "has ended (seen last after step 40 of 40): resume it" in str(call(tmp_path).exception)
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
-    status = json.loads((tmp_path / STATUS).read_text()) | {"ended": False, "step": 15, "process": killed.pid}
-    (tmp_path / STATUS).write_text(json.dumps(status))
+    status = json.loads((tmp_path / COOLDOWN_STATUS).read_text()) | {"ended": False, "step": 15, "process": killed.pid}
+    (tmp_path / COOLDOWN_STATUS).write_text(json.dumps(status))
     assert "was killed (seen last after step 15 of 40): resume it" in str(call(tmp_path).exception)
-    assert not (tmp_path / REQUEST).exists()
+    assert not (tmp_path / COOLDOWN_REQUEST).exists()
     # Of a process on another machine nobody can tell.
-    (tmp_path / STATUS).write_text(json.dumps(status | {"host": "elsewhere"}))
+    (tmp_path / COOLDOWN_STATUS).write_text(json.dumps(status | {"host": "elsewhere"}))
     assert call(tmp_path).exit_code == 0
-    assert (tmp_path / REQUEST).exists()
+    assert (tmp_path / COOLDOWN_REQUEST).exists()
 
 
 def test_neither_torch_nor_transformers_is_loaded_and_an_error_is_a_line(tmp_path: Path) -> None:

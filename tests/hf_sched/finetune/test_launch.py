@@ -35,18 +35,18 @@ def test_every_key_of_a_launch_config_is_one_of_accelerates(path):
 
 @pytest.mark.skipif(
     Version(accelerate.__version__) < Version("1.13"),
-    reason="before 1.13 Accelerate makes one training of two processes of it, as asked for",
+    reason="before 1.13 Accelerate makes one training of two processes of it, as requested",
 )
 def test_two_trainings_of_one_process_are_no_training_of_two(run_recipe):
     refused = run_recipe("sft", TWO_PROCESSES, ok=False, use_cpu=None, **SHORT)
-    assert "2 processes were asked for, but this training has 1 process" in refused.output
+    assert "2 processes were requested, but this training has 1 process" in refused.output
     assert "write `use_cpu: true` in the recipe's YAML" in refused.output
 
 
 def test_a_file_that_starts_one_process_for_two_is_refused(run_recipe, tmp_path):
     launcher = with_changes(TWO_PROCESSES[0], tmp_path, distributed_type="MULTI_CPU", use_cpu=True)
     refused = run_recipe("sft", launcher, ok=False, **SHORT)
-    assert "2 processes were asked for, but this training has 1 process" in refused.output
+    assert "2 processes were requested, but this training has 1 process" in refused.output
     assert "`distributed_type: MULTI_GPU`" in refused.output
 
 
@@ -54,7 +54,7 @@ def test_a_file_that_starts_one_process_for_two_is_refused(run_recipe, tmp_path)
 def test_fsdp_that_would_be_plain_ddp_is_refused(run_recipe, tmp_path, recipe):
     launcher = with_changes("accelerate_configs/fsdp2.yaml", tmp_path, num_processes=2)
     refused = run_recipe(recipe, launcher, ok=False, **SHORT)
-    assert "FSDP was asked for, but nothing would be sharded" in refused.output
+    assert "FSDP was requested, but nothing would be sharded" in refused.output
     assert "Traceback" not in refused.output.split("error: FSDP")[0]
 
 

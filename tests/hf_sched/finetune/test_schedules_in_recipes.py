@@ -32,7 +32,7 @@ QUICK = {
 }
 
 
-def asked(name: str) -> dict[str, object]:
+def requested(name: str) -> dict[str, object]:
     return {
         "lr_scheduler_type": name,
         "lr_scheduler_kwargs": SCHEDULES[name],
@@ -42,7 +42,7 @@ def asked(name: str) -> dict[str, object]:
 
 
 def planned(recipe: str, name: str) -> np.ndarray:
-    warmup = asked(name)["warmup_steps"]
+    warmup = requested(name)["warmup_steps"]
     schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=warmup, **SCHEDULES[name])
     return schedule.curve(peak=PEAK[recipe])
 
@@ -57,9 +57,14 @@ def planned(recipe: str, name: str) -> np.ndarray:
 )
 def test_one_and_two_processes_train_on_the_planned_curve(run_recipe, recipe, name):
     # The same effective batch: 8 x 1 x 2 = 4 x 2 x 2.
-    one = run_recipe(recipe, name="one", gradient_accumulation_steps=2, **asked(name))
+    one = run_recipe(recipe, name="one", gradient_accumulation_steps=2, **requested(name))
     two = run_recipe(
-        recipe, TWO_PROCESSES, name="two", gradient_accumulation_steps=2, per_device_train_batch_size=4, **asked(name)
+        recipe,
+        TWO_PROCESSES,
+        name="two",
+        gradient_accumulation_steps=2,
+        per_device_train_batch_size=4,
+        **requested(name),
     )
     assert one.args.world_size == 1
     assert two.args.world_size == 2
@@ -81,7 +86,7 @@ def test_one_and_two_processes_train_on_the_planned_curve(run_recipe, recipe, na
 def test_a_sharded_run_trains_on_the_planned_curve(run_recipe, recipe, launcher):
     if launcher != FSDP2 and not shutil.which("c++"):
         pytest.skip("DeepSpeed compiles an operator when first used: install a C++ compiler to run this")
-    sharded = run_recipe(recipe, launcher, **asked("cosine_floor"))
+    sharded = run_recipe(recipe, launcher, **requested("cosine_floor"))
     assert sharded.args.world_size == 2
     np.testing.assert_allclose(sharded.logged("learning_rate"), planned(recipe, "cosine_floor"), rtol=1e-12)
     assert (sharded.folder / "model.safetensors").stat().st_size > 10_000
@@ -100,7 +105,7 @@ def test_a_sharded_run_trains_on_the_planned_curve(run_recipe, recipe, launcher)
 def test_a_resumed_run_goes_on_as_if_never_interrupted(run_recipe, recipe, launcher):
     if launcher == TWO_PROCESSES and Version(transformers.__version__) < Version("5.18"):
         pytest.skip("before 5.18 transformers cannot load an optimizer's state on two processes without a GPU (cpu:0)")
-    saving = {"save_strategy": "steps", "save_steps": 6, **asked("cosine_floor")}
+    saving = {"save_strategy": "steps", "save_steps": 6, **requested("cosine_floor")}
     if recipe == "grpo":  # an untrained model gives no right answer: rewards for those, and all losses, would be 0
         saving["reward_funcs"] = ["benchmarks.recipe_runs.share_of_digits"]
     whole = run_recipe(recipe, launcher, **saving)
@@ -115,7 +120,7 @@ def test_a_resumed_run_goes_on_as_if_never_interrupted(run_recipe, recipe, launc
 
 
 def test_a_resume_under_another_schedule_is_refused(run_recipe):
-    saving = {"save_strategy": "steps", "save_steps": 6, **asked("cosine_floor")}
+    saving = {"save_strategy": "steps", "save_steps": 6, **requested("cosine_floor")}
     whole = run_recipe("sft", **saving)
     changed = {**saving, "lr_scheduler_kwargs": {"floor_ratio": 0.2}}
     refused = run_recipe("sft", ok=False, output_dir=whole.folder, resume_from_checkpoint="true", **changed)
@@ -124,7 +129,7 @@ def test_a_resume_under_another_schedule_is_refused(run_recipe):
 
 def test_a_resume_on_other_processes_that_make_fewer_steps_is_refused(run_recipe):
     # An epoch of 400 rows: 50 steps of 8 on one process, 25 of 2 x 8 on two.
-    run = {**asked("cosine_floor"), "num_train_epochs": 1, "save_strategy": "steps", "save_steps": 6}
+    run = {**requested("cosine_floor"), "num_train_epochs": 1, "save_strategy": "steps", "save_steps": 6}
     whole = run_recipe("sft", **{**run, "max_steps": -1})
     checkpoint = str(whole.folder / "checkpoint-6")
     refused = run_recipe(
@@ -134,7 +139,7 @@ def test_a_resume_on_other_processes_that_make_fewer_steps_is_refused(run_recipe
 
 
 def test_lora_trains_an_adapter_on_the_planned_curve(run_recipe):
-    lora = run_recipe("sft", use_peft=True, lora_r=4, lora_target_modules="all-linear", **asked("cosine_floor"))
+    lora = run_recipe("sft", use_peft=True, lora_r=4, lora_target_modules="all-linear", **requested("cosine_floor"))
     np.testing.assert_allclose(lora.logged("learning_rate"), planned("sft", "cosine_floor"), rtol=1e-12)
     assert (lora.folder / "adapter_model.safetensors").is_file()
 
@@ -167,7 +172,7 @@ def test_trust_ratios_are_refused_under_deepspeed_before_a_model_is_loaded(run_r
 
 
 def test_a_cooldown_branches_off_a_checkpoint(run_recipe):
-    asked_for = {**asked("cosine_floor"), "lr_scheduler_type": "wsd", "lr_scheduler_kwargs": None}
+    asked_for = {**requested("cosine_floor"), "lr_scheduler_type": "wsd", "lr_scheduler_kwargs": None}
     parent = run_recipe("sft", name="parent", save_strategy="steps", save_steps=6, **asked_for)
     branch = {"anneal_from": str(parent.folder / "checkpoint-6"), "anneal_duration": "4", "anneal_shape": "linear"}
     rates = run_recipe("sft", name="cooled", **asked_for, **branch).logged("learning_rate")

@@ -51,8 +51,8 @@ def on_one(workshop: Workshop, recipe: str, processes: str) -> Path:
 def start(workshop: Workshop, recipe: str, processes: str, name: str, **given: object) -> list[Run]:
     """Start on both hosts, which share a disk; their logs are beside each other."""
     shared = workshop.folder / f"{recipe}-{name}" / "run"
-    asked = {"save_steps": SAVE_STEPS, "output_dir": str(shared), **given}
-    folders = [{"folder": folder, **asked} for folder in (shared, shared.with_name("second"))]
+    requested = {"save_steps": SAVE_STEPS, "output_dir": str(shared), **given}
+    folders = [{"folder": folder, **requested} for folder in (shared, shared.with_name("second"))]
     return start_on_both(workshop, recipe, WATCHED[processes], folders)
 
 

@@ -1,4 +1,4 @@
-"""What is asked for on a command line is read as it is meant."""
+"""What is requested on a command line is read as it is meant."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import hf_sched
 from hf_sched.integrations import builtin_schedules as builtin
-from hf_sched.reference.named_schedule import Asked
+from hf_sched.reference.named_schedule import NamedSchedule
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,8 @@ from hf_sched.reference.named_schedule import Asked
     ],
 )
 def test_names_arguments_and_phases(text: str, name: str, arguments: dict[str, Any]) -> None:
-    asked = Asked.read(text)
-    assert (asked.name, asked.arguments, asked.label) == (name, arguments, text)
+    requested = NamedSchedule.read(text)
+    assert (requested.name, requested.arguments, requested.label) == (name, arguments, text)
 
 
 @pytest.mark.parametrize(
@@ -43,22 +43,22 @@ def test_names_arguments_and_phases(text: str, name: str, arguments: dict[str, A
 )
 def test_what_cannot_be_read_is_answered(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Asked.read(text)
+        NamedSchedule.read(text)
 
 
 def test_curves_are_those_of_the_schedules() -> None:
-    played = Asked.read("cosine_floor:floor_ratio=0.2").play(100, 10, 3e-4)
+    played = NamedSchedule.read("cosine_floor:floor_ratio=0.2").play(100, 10, 3e-4)
     assert played is not None
     schedule = hf_sched.build("cosine_floor", num_training_steps=100, num_warmup_steps=10, floor_ratio=0.2)
     assert played.schedule == schedule
     np.testing.assert_array_equal(played.curve, schedule.curve(peak=3e-4))
 
-    played = Asked.read("cosine_with_min_lr:min_lr=1e-5").play(100, 10, 3e-4)
+    played = NamedSchedule.read("cosine_with_min_lr:min_lr=1e-5").play(100, 10, 3e-4)
     assert played is not None and played.schedule is None
     curve = builtin.curve("cosine_with_min_lr", num_training_steps=100, num_warmup_steps=10, peak=3e-4, min_lr=1e-5)
     np.testing.assert_array_equal(played.curve, curve)
 
-    assert Asked.read("greedy").play(100, 10, 3e-4) is None
+    assert NamedSchedule.read("greedy").play(100, 10, 3e-4) is None
 
 
 @pytest.mark.parametrize(
@@ -74,5 +74,5 @@ def test_curves_are_those_of_the_schedules() -> None:
     ],
 )
 def test_what_else_the_curve_needs(text: str, needs_peak: bool, brings_warmup: bool) -> None:
-    asked = Asked.read(text)
-    assert (asked.needs_peak, asked.brings_warmup) == (needs_peak, brings_warmup)
+    requested = NamedSchedule.read(text)
+    assert (requested.needs_peak, requested.brings_warmup) == (needs_peak, brings_warmup)

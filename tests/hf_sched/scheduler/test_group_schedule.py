@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_sched import Schedule
-from hf_sched.scheduler.group_schedule import Course, Joint
+from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 
 FALLING = (
     "decay {n}",
@@ -35,8 +35,8 @@ def schedules(draw) -> Schedule:
 
 
 @st.composite
-def joined(draw, how: str) -> Course:
-    """A course that a resume has joined, after the warmup."""
+def joined(draw, how: str) -> GroupSchedule:
+    """A group_schedule that a resume has joined, after the warmup."""
     schedule = draw(schedules())
     total = schedule.num_training_steps
     warmup = schedule.segments[0].steps if schedule.segments[0].kind == "warmup" else 0
@@ -45,36 +45,40 @@ def joined(draw, how: str) -> Course:
     rates = st.lists(st.floats(0, 2), min_size=groups, max_size=groups)
     peaks = tuple(draw(st.lists(st.floats(0.01, 1), min_size=groups, max_size=groups)))
     steps = total - step if how == "continue" else draw(st.integers(1, total - step))
-    return Course(schedule, peaks, Joint(how, step, tuple(draw(rates)), steps))
+    return GroupSchedule(schedule, peaks, ResumeTransition(how, step, tuple(draw(rates)), steps))
 
 
-def whole(course: Course, past: int = 5) -> np.ndarray:
-    return course.rates(0, course.schedule.num_training_steps + past)
+def whole(group_schedule: GroupSchedule, past: int = 5) -> np.ndarray:
+    return group_schedule.rates(0, group_schedule.schedule.num_training_steps + past)
 
 
-def planned(course: Course, past: int = 5) -> np.ndarray:
-    return whole(Course(course.schedule, course.peaks), past)
+def planned(group_schedule: GroupSchedule, past: int = 5) -> np.ndarray:
+    return whole(GroupSchedule(group_schedule.schedule, group_schedule.peaks), past)
 
 
 @settings(max_examples=300, deadline=None)
 @given(joined("continue"))
-def test_continue_goes_from_the_rate_there_was_to_the_end_of_the_new_curve_and_never_outside(course):
-    joint, total, rates = course.joint, course.schedule.num_training_steps, whole(course)
-    before, end = np.array(joint.rates), planned(course)[:, total - 1]
+def test_continue_goes_from_the_rate_there_was_to_the_end_of_the_new_curve_and_never_outside(group_schedule):
+    transition, total, rates = (
+        group_schedule.transition,
+        group_schedule.schedule.num_training_steps,
+        whole(group_schedule),
+    )
+    before, end = np.array(transition.rates), planned(group_schedule)[:, total - 1]
     np.testing.assert_array_equal(rates[:, total - 1 :], np.repeat(end[:, None], 6, axis=1))
-    if joint.steps > 1:  # the last step of the run belongs to the end
-        np.testing.assert_allclose(rates[:, joint.step], before, rtol=1e-14, atol=1e-17)
-    after, slack = rates[:, joint.step :], 4 * np.spacing(np.maximum(before, end))[:, None]
+    if transition.steps > 1:  # the last step of the run belongs to the end
+        np.testing.assert_allclose(rates[:, transition.step], before, rtol=1e-14, atol=1e-17)
+    after, slack = rates[:, transition.step :], 4 * np.spacing(np.maximum(before, end))[:, None]
     assert (after >= np.minimum(before, end)[:, None] - slack).all()
     assert (after <= np.maximum(before, end)[:, None] + slack).all()
 
 
 @settings(max_examples=300, deadline=None)
 @given(joined("continue"))
-def test_continue_keeps_the_form_of_the_new_curve(course):
-    joint, total = course.joint, course.schedule.num_training_steps
-    rates, new = whole(course)[:, joint.step : total], planned(course)[:, joint.step : total]
-    for before, played, curve in zip(joint.rates, rates, new, strict=True):
+def test_continue_keeps_the_form_of_the_new_curve(group_schedule):
+    transition, total = group_schedule.transition, group_schedule.schedule.num_training_steps
+    rates, new = whole(group_schedule)[:, transition.step : total], planned(group_schedule)[:, transition.step : total]
+    for before, played, curve in zip(transition.rates, rates, new, strict=True):
         end, reach = curve[-1], curve[0] - curve[-1]
         share = (curve - end) / reach if reach > 0 else np.linspace(1, 0, len(curve))  # level: a straight line
         if len(curve) > 1:
@@ -84,52 +88,58 @@ def test_continue_keeps_the_form_of_the_new_curve(course):
 def test_continue_of_a_run_that_changes_nothing_is_the_run():
     schedule = Schedule.parse("warmup 4 | decay 16 cosine; floor 0.1")
     rate = schedule.lr(9, peak=0.3)
-    course = Course(schedule, (0.3,), Joint("continue", 9, (rate,), 11))
-    np.testing.assert_allclose(whole(course)[0, :20], schedule.curve(peak=0.3), rtol=1e-15)
+    group_schedule = GroupSchedule(schedule, (0.3,), ResumeTransition("continue", 9, (rate,), 11))
+    np.testing.assert_allclose(whole(group_schedule)[0, :20], schedule.curve(peak=0.3), rtol=1e-15)
 
 
 def test_continue_onto_a_level_is_a_straight_line():
-    course = Course(Schedule.parse("hold 20"), (0.1,), Joint("continue", 15, (0.5,), 5))
-    np.testing.assert_allclose(whole(course)[0, 15:], [0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], rtol=1e-14)
+    group_schedule = GroupSchedule(Schedule.parse("hold 20"), (0.1,), ResumeTransition("continue", 15, (0.5,), 5))
+    np.testing.assert_allclose(
+        whole(group_schedule)[0, 15:], [0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], rtol=1e-14
+    )
 
 
 @settings(max_examples=300, deadline=None)
 @given(joined("rewarm"))
-def test_rewarm_is_on_the_curve_with_its_last_step_and_stays_on_it_bit_for_bit(course):
-    joint, rates, new = course.joint, whole(course), planned(course)
-    last = joint.step + joint.steps - 1
+def test_rewarm_is_on_the_curve_with_its_last_step_and_stays_on_it_bit_for_bit(group_schedule):
+    transition, rates, new = group_schedule.transition, whole(group_schedule), planned(group_schedule)
+    last = transition.step + transition.steps - 1
     np.testing.assert_array_equal(rates[:, last:], new[:, last:])
-    np.testing.assert_array_equal(rates[:, : joint.step], new[:, : joint.step])
-    before = np.array(joint.rates)[:, None]
-    share = np.arange(1, joint.steps) / joint.steps
-    stretch = slice(joint.step, last)
+    np.testing.assert_array_equal(rates[:, : transition.step], new[:, : transition.step])
+    before = np.array(transition.rates)[:, None]
+    share = np.arange(1, transition.steps) / transition.steps
+    stretch = slice(transition.step, last)
     np.testing.assert_allclose(rates[:, stretch], before * (1 - share) + new[:, stretch] * share, rtol=1e-9, atol=1e-12)
 
 
 def test_rewarm_is_a_straight_blend():
-    course = Course(Schedule.parse("hold 20"), (1.0,), Joint("rewarm", 10, (0.5,), 5))
-    np.testing.assert_allclose(whole(course)[0, 9:16], [1.0, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0], rtol=1e-14)
+    group_schedule = GroupSchedule(Schedule.parse("hold 20"), (1.0,), ResumeTransition("rewarm", 10, (0.5,), 5))
+    np.testing.assert_allclose(whole(group_schedule)[0, 9:16], [1.0, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0], rtol=1e-14)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(joined("continue"), joined("rewarm")), st.data())
-def test_any_window_and_any_group_is_the_whole_bit_for_bit(course, data):
-    all_rates = whole(course, past=10)
+def test_any_window_and_any_group_is_the_whole_bit_for_bit(group_schedule, data):
+    all_rates = whole(group_schedule, past=10)
     first = data.draw(st.integers(0, all_rates.shape[1] - 1))
     stop = data.draw(st.integers(first + 1, all_rates.shape[1]))
-    np.testing.assert_array_equal(course.rates(first, stop), all_rates[:, first:stop])
-    np.testing.assert_array_equal(course.rates(first, stop, slice(0, 1)), all_rates[:1, first:stop])
+    np.testing.assert_array_equal(group_schedule.rates(first, stop), all_rates[:, first:stop])
+    np.testing.assert_array_equal(group_schedule.rates(first, stop, slice(0, 1)), all_rates[:1, first:stop])
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.one_of(joined("continue"), joined("rewarm"), schedules().map(lambda schedule: Course(schedule, (0.3, 0.1)))))
-def test_a_state_comes_back_through_a_file(course):
+@given(
+    st.one_of(
+        joined("continue"), joined("rewarm"), schedules().map(lambda schedule: GroupSchedule(schedule, (0.3, 0.1)))
+    )
+)
+def test_a_state_comes_back_through_a_file(group_schedule):
     buffer = io.BytesIO()
-    torch.save(course.state(), buffer)
+    torch.save(group_schedule.state(), buffer)
     buffer.seek(0)
-    again = Course.from_state(torch.load(buffer, weights_only=True))
-    assert again == course
-    np.testing.assert_array_equal(whole(again), whole(course))
+    again = GroupSchedule.from_state(torch.load(buffer, weights_only=True))
+    assert again == group_schedule
+    np.testing.assert_array_equal(whole(again), whole(group_schedule))
 
 
 @pytest.mark.parametrize(
@@ -142,11 +152,11 @@ def test_a_state_comes_back_through_a_file(course):
     ],
 )
 def test_groups_are_alike_only_if_they_are_at_every_step(peaks, rates, alike):
-    course = Course(Schedule.parse("decay 20"), peaks, rates and Joint("rewarm", 3, rates, 5))
-    assert course.alike is alike
-    assert (whole(course)[0] == whole(course)[1]).all() == alike
+    group_schedule = GroupSchedule(Schedule.parse("decay 20"), peaks, rates and ResumeTransition("rewarm", 3, rates, 5))
+    assert group_schedule.alike is alike
+    assert (whole(group_schedule)[0] == whole(group_schedule)[1]).all() == alike
 
 
 def test_a_floor_above_a_peak_names_the_group():
     with pytest.raises(ValueError, match=r"parameter group 1: `min_lr` must be at most the peak learning rate 0\.01"):
-        Course(Schedule.parse("decay 20; min_lr 0.1"), (1.0, 0.01))
+        GroupSchedule(Schedule.parse("decay 20; min_lr 0.1"), (1.0, 0.01))

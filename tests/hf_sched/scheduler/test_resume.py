@@ -16,21 +16,21 @@ from hypothesis import strategies as st
 
 import hf_sched
 from hf_sched import Schedule, ScheduleLR
-from hf_sched.scheduler.group_schedule import Course, Joint
-from hf_sched.scheduler.resume import CHOICES, OnResume, Saved, resumed, take_on_resume
+from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
+from hf_sched.scheduler.resume import CHOICES, OnResume, Saved, resumed, split_on_resume
 from hf_sched.schedules.validation import Epochs, EpochsUnknown
 
 OLD = Schedule.parse("warmup 4 | decay 16 cosine; floor 0.1")
 
 
 def saved_of(schedule: str | Schedule, step: int, *peaks: float) -> Saved:
-    course = Course(Schedule.parse(schedule) if isinstance(schedule, str) else schedule, peaks)
-    return Saved("old", step, tuple(course.rates(step, step + 1)[:, 0].tolist()), peaks, course)
+    group_schedule = GroupSchedule(Schedule.parse(schedule) if isinstance(schedule, str) else schedule, peaks)
+    return Saved("old", step, tuple(group_schedule.rates(step, step + 1)[:, 0].tolist()), peaks, group_schedule)
 
 
-def choose(saved: Saved, schedule: str, *peaks: float, on_resume: str | None = None) -> Course:
-    choice = on_resume and OnResume.read(on_resume)
-    return resumed(saved, Course(Schedule.parse(schedule), peaks or saved.peaks), "new", choice)
+def choose(saved: Saved, schedule: str, *peaks: float, on_resume: str | None = None) -> GroupSchedule:
+    choice = on_resume and OnResume.parse(on_resume)
+    return resumed(saved, GroupSchedule(Schedule.parse(schedule), peaks or saved.peaks), "new", choice)
 
 
 def optimizer_of(*rates: float | torch.Tensor) -> torch.optim.Optimizer:
@@ -85,8 +85,8 @@ class Run:
     ],
 )
 def test_a_choice_is_read(text, read):
-    assert OnResume.read(text) == read
-    assert take_on_resume({"floor_ratio": 0.2, "on_resume": text}) == (read, {"floor_ratio": 0.2})
+    assert OnResume.parse(text) == read
+    assert split_on_resume({"floor_ratio": 0.2, "on_resume": text}) == (read, {"floor_ratio": 0.2})
 
 
 @pytest.mark.parametrize(
@@ -104,18 +104,18 @@ def test_what_is_no_choice_is_refused(value, message):
     with pytest.raises(
         ValueError, match=re.escape("`on_resume` must be one of keep, replace, continue, rewarm, " + message)
     ):
-        OnResume.read(value)
+        OnResume.parse(value)
 
 
 @pytest.mark.parametrize("duration", ["0", "-5", "1.5", "soon", "200%"])
 def test_a_rewarm_of_no_duration_is_refused(duration):
     with pytest.raises(ValueError, match=rf"`on_resume` must be a number of steps .*, above 0, received '{duration}'"):
-        OnResume.read(f"rewarm {duration}")
+        OnResume.parse(f"rewarm {duration}")
 
 
 def test_no_choice_leaves_the_arguments_alone():
-    assert take_on_resume(None) == (None, {})
-    assert take_on_resume({"num_cycles": 2}) == (None, {"num_cycles": 2})
+    assert split_on_resume(None) == (None, {})
+    assert split_on_resume({"num_cycles": 2}) == (None, {"num_cycles": 2})
 
 
 @pytest.mark.parametrize("name", hf_sched.available())
@@ -174,14 +174,14 @@ def test_what_the_table_promises_is_what_the_choice_does(schedule, step, peaks):
     for choice in CHOICES:
         cells = re.search(rf"^  {choice} +(-|[\d.e, -]*\d)  +(.*)$", str(refused.value), re.MULTILINE)
         try:
-            course = choose(saved, schedule, *peaks, on_resume=choice)
+            group_schedule = choose(saved, schedule, *peaks, on_resume=choice)
         except ValueError as error:
             assert cells[1] == "-"
             assert cells[2] in str(error)
         else:
             shown = [float(number) for number in cells[1].split(", ")]
             np.testing.assert_allclose(
-                course.rates(step, step + 1)[:, 0], shown * (len(peaks) // len(shown)), rtol=1e-5
+                group_schedule.rates(step, step + 1)[:, 0], shown * (len(peaks) // len(shown)), rtol=1e-5
             )
 
 
@@ -190,24 +190,24 @@ def test_what_the_table_promises_is_what_the_choice_does(schedule, step, peaks):
 
 def test_keep_goes_on_with_the_checkpoints_curve_and_peaks():
     saved = saved_of(OLD, 9, 1.0)
-    assert choose(saved, "hold 40", 0.5, on_resume="keep") is saved.course
+    assert choose(saved, "hold 40", 0.5, on_resume="keep") is saved.group_schedule
 
 
 def test_replace_is_the_new_curve():
-    course = choose(saved_of(OLD, 9, 1.0), "hold 40", 0.5, on_resume="replace")
-    assert course == Course(Schedule.parse("hold 40"), (0.5,))
+    group_schedule = choose(saved_of(OLD, 9, 1.0), "hold 40", 0.5, on_resume="replace")
+    assert group_schedule == GroupSchedule(Schedule.parse("hold 40"), (0.5,))
 
 
 def test_continue_and_rewarm_join_at_the_present_rate():
     saved = saved_of(OLD, 9, 1.0)
-    for on_resume, joint in {
-        "continue": Joint("continue", 9, saved.rates, 31),
-        "rewarm": Joint("rewarm", 9, saved.rates, 1),  # 2% of 40
-        "rewarm 10": Joint("rewarm", 9, saved.rates, 10),
-        "rewarm 50%": Joint("rewarm", 9, saved.rates, 20),
-        "rewarm 99": Joint("rewarm", 9, saved.rates, 31),  # as many as are left
+    for on_resume, transition in {
+        "continue": ResumeTransition("continue", 9, saved.rates, 31),
+        "rewarm": ResumeTransition("rewarm", 9, saved.rates, 1),  # 2% of 40
+        "rewarm 10": ResumeTransition("rewarm", 9, saved.rates, 10),
+        "rewarm 50%": ResumeTransition("rewarm", 9, saved.rates, 20),
+        "rewarm 99": ResumeTransition("rewarm", 9, saved.rates, 31),  # as many as are left
     }.items():
-        assert choose(saved, "hold 40", 0.5, on_resume=on_resume).joint == joint
+        assert choose(saved, "hold 40", 0.5, on_resume=on_resume).transition == transition
 
 
 UNKNOWN = Saved("a schedule that is not of hf_sched", 9, (0.7,), (1.0,), None)
@@ -247,13 +247,13 @@ def test_what_cannot_be_is_refused_and_says_why(saved, schedule, peaks, choice, 
 
 @pytest.mark.parametrize("schedule", ["warmup 10 | decay 30", "decay 9 | restart 31", "hold 10 | decay 30"])
 def test_a_rise_that_is_over_does_not_stand_in_the_way_of_continue(schedule):
-    assert choose(saved_of(OLD, 9, 1.0), schedule, on_resume="continue").joint.steps == 31
+    assert choose(saved_of(OLD, 9, 1.0), schedule, on_resume="continue").transition.steps == 31
 
 
 @pytest.mark.parametrize("on_resume", [None, *CHOICES])
 def test_where_nothing_changed_any_choice_goes_on(on_resume):
     saved = saved_of(OLD, 9, 1.0, 0.1)
-    assert choose(saved, str(OLD), on_resume=on_resume) is saved.course
+    assert choose(saved, str(OLD), on_resume=on_resume) is saved.group_schedule
 
 
 # States: of other schedulers, of before, of joined runs.
@@ -294,18 +294,18 @@ def test_a_state_of_format_1_may_be_joined():
 @pytest.mark.parametrize("asked_again", [True, False], ids=["same arguments", "without the choice"])
 def test_a_joined_run_goes_on_bit_for_bit(change, on_resume, asked_again):
     peaks = (0.5, 0.05) if change == "learning rate" else (1.0, 0.1)
-    asked = str(OLD) if change == "learning rate" else "warmup 4 | hold 10 | decay 16 cosine; floor 0.2"
+    requested = str(OLD) if change == "learning rate" else "warmup 4 | hold 10 | decay 16 cosine; floor 0.2"
     first = Run(str(OLD), 1.0, 0.1)
     first.play(9)
-    second = Run(asked, *peaks, on_resume=on_resume, state=first.state)
+    second = Run(requested, *peaks, on_resume=on_resume, state=first.state)
     second.play(3)
     state = second.state
     rest = second.play(20)
     if on_resume == "keep" and not asked_again:
         with pytest.raises(ValueError, match="trained under another schedule"):
-            Run(asked, *peaks, state=state)
+            Run(requested, *peaks, state=state)
     else:
-        again = Run(asked, *peaks, on_resume=on_resume if asked_again else None, state=state)
+        again = Run(requested, *peaks, on_resume=on_resume if asked_again else None, state=state)
         np.testing.assert_array_equal(again.play(20), rest)
 
 
@@ -321,7 +321,7 @@ def test_changes_follow_one_another(choices, steps):
     run.play(4)
     peaks = (1.0, 0.1)
     for number, (choice, count) in enumerate(zip(choices, steps, strict=False), 1):
-        expected = run.scheduler.course.rates(run.scheduler.last_epoch, run.scheduler.last_epoch + 1)[:, 0]
+        expected = run.scheduler.group_schedule.rates(run.scheduler.last_epoch, run.scheduler.last_epoch + 1)[:, 0]
         run.play(count)
         state, here = run.state, np.array([group["lr"] for group in run.optimizer.param_groups])
         peaks = tuple(peak / 2 for peak in peaks)
@@ -329,11 +329,15 @@ def test_changes_follow_one_another(choices, steps):
         first = np.array([group["lr"] for group in run.optimizer.param_groups])
         if choice in ("keep", "continue"):
             np.testing.assert_allclose(first, here, rtol=1e-14)
-        elif choice == "replace" or run.scheduler.course.joint.steps == 1:
-            np.testing.assert_array_equal(first, [run.scheduler.asked.lr(state["last_epoch"], peak=p) for p in peaks])
+        elif choice == "replace" or run.scheduler.group_schedule.transition.steps == 1:
+            np.testing.assert_array_equal(
+                first, [run.scheduler.requested.lr(state["last_epoch"], peak=p) for p in peaks]
+            )
         else:  # on its way
-            new = np.array([run.scheduler.asked.lr(state["last_epoch"], peak=peak) for peak in peaks])
-            np.testing.assert_allclose(first, here + (new - here) / run.scheduler.course.joint.steps, rtol=1e-14)
+            new = np.array([run.scheduler.requested.lr(state["last_epoch"], peak=peak) for peak in peaks])
+            np.testing.assert_allclose(
+                first, here + (new - here) / run.scheduler.group_schedule.transition.steps, rtol=1e-14
+            )
         assert np.isfinite(expected).all()
 
 

@@ -8,10 +8,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP, Recorder, logged, train
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import hf_sched
+from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP, Recorder, logged, train
 
 AT = 6  # the step of the checkpoint
 OURS, BUILTIN = {"lr_scheduler_type": "cosine_floor"}, {"lr_scheduler_type": "cosine"}

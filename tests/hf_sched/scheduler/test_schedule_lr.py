@@ -219,7 +219,7 @@ def test_a_state_is_plain_and_names_the_curve(rate):
     assert saved(state) == state
     assert (state["name"], state["last_epoch"], state["num_training_steps"]) == ("cosine_floor", 3, 20)
     assert (state["format"], state["schedule"]) == (2, "warmup 4 | decay 16 cosine; floor 0.1")
-    assert (state["num_warmup_steps"], state["arguments"], state["joint"]) == (4, {}, None)
+    assert (state["num_warmup_steps"], state["arguments"], state["transition"]) == (4, {}, None)
     assert Schedule.parse(state["schedule"]) == scheduler.schedule
 
 
@@ -267,15 +267,15 @@ FORMAT_1 = {
         )
         for shape in ("linear", "cosine", "sqrt", "exponential", "geometric")
     },
-    "hold 5, jump | decay 5 1-sqrt peak -> 0.5 | hold 5 | decay 5 linear 0.5 -> floor; floor 0.0 * peak": Schedule.lay(
+    "hold 5, jump | decay 5 1-sqrt peak -> 0.5 | hold 5 | decay 5 linear 0.5 -> floor; floor 0.0 * peak": Schedule.from_phases(
         [hold(5), decay(5, "1-sqrt", to=0.5), hold(5), decay(5)], num_training_steps=20
     ),
-    "hold 20, jump; floor 0.0 * peak": Schedule.lay([hold()], num_training_steps=20),
+    "hold 20, jump; floor 0.0 * peak": Schedule.from_phases([hold()], num_training_steps=20),
     "warmup 4 linear 0.0 -> peak | decay 8 linear peak -> 0.5 + 1.0 floor | decay 8 linear 0.5 + 1.0 floor -> floor; "
-    "floor 0.1 * peak": Schedule.lay(
+    "floor 0.1 * peak": Schedule.from_phases(
         [warmup(4), decay(8, to=Level(0.5, 1.0)), decay()], num_training_steps=20, floor_ratio=0.1
     ),
-    "hold 10, jump | decay 10 linear peak -> 0.0 + 2.0 floor; floor 0.1 * peak": Schedule.lay(
+    "hold 10, jump | decay 10 linear peak -> 0.0 + 2.0 floor; floor 0.1 * peak": Schedule.from_phases(
         [hold(10), decay(10, to=Level(0.0, 2.0))], num_training_steps=20, floor_ratio=0.1
     ),
 }
@@ -320,7 +320,7 @@ def test_a_checkpoint_of_format_1_goes_on(text):
 )
 @pytest.mark.parametrize("text", FORMAT_1)
 def test_a_checkpoint_of_format_1_of_another_curve_is_refused(text, phases):
-    other = Schedule.lay(phases, num_training_steps=20, floor_ratio=0.1)
+    other = Schedule.from_phases(phases, num_training_steps=20, floor_ratio=0.1)
     with pytest.raises(ValueError, match=r"\n  curve  .*  warmup 4 "):
         hf_sched.ScheduleLR(make_optimizer(1.0), other, name="theirs").load_state_dict(state_of_format_1(text, 1.0))
 
@@ -336,7 +336,7 @@ def test_a_checkpoint_of_format_1_of_another_curve_is_refused(text, phases):
     ],
 )
 def test_what_there_was_not_in_format_1_is_no_curve_of_such_a_checkpoint(text, phases):
-    schedule = Schedule.lay(phases, num_training_steps=20)
+    schedule = Schedule.from_phases(phases, num_training_steps=20)
     scheduler = hf_sched.ScheduleLR(make_optimizer(1.0), schedule, name="theirs")
     with pytest.raises(ValueError, match=r"\n  curve  "):
         scheduler.load_state_dict(state_of_format_1(f"{text}; floor 0.0 * peak", 1.0))

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import hf_sched
-from hf_sched import Epochs, Outline, Schedule
+from hf_sched import Epochs, Schedule, ScheduleSpec
 from hf_sched.schedules import registry
 from hf_sched.schedules.phase_parser import PhasesReader, parse
 from hf_sched.schedules.phases import KINDS
@@ -469,9 +469,9 @@ def test_a_common_mistake_is_answered_in_these_words(name, arguments, message):
 
 
 def read(text: str) -> None:
-    """Parse a text: it is an outline, or an error that shows it with a mark below."""
+    """Parse a text: it is an spec, or an error that shows it with a mark below."""
     try:
-        outline = parse(text)
+        spec = parse(text)
     except ValueError as error:
         event("refused")
         message, shown, marks = str(error).rsplit("\n", 2)
@@ -480,8 +480,8 @@ def read(text: str) -> None:
         assert re.fullmatch(r" {4,}\^+", marks)
         assert len(marks) <= len(shown) + 1  # one behind the text, where something is missing
         return
-    event("an outline")
-    assert isinstance(outline, Outline)
+    event("an spec")
+    assert isinstance(spec, ScheduleSpec)
     try:
         check(Schedule.parse(text, num_training_steps=STEPS, steps_per_epoch=7))
     except ValueError as error:
@@ -527,13 +527,13 @@ def test_a_text_with_slips_is_an_outline_or_an_error_with_a_mark(text, data):
 )
 def test_any_list_is_an_outline_or_an_error_that_names_the_item(items):
     try:
-        outline = PhasesReader()("phases", items)
+        spec = PhasesReader()("phases", items)
     except ValueError as error:
         event("refused")
         assert re.match(r"`phases\[\d\]`", str(error))
     else:
-        event("an outline")
-        assert len(outline.phases) == len(items)
+        event("an spec")
+        assert len(spec.phases) == len(items)
 
 
 @pytest.mark.parametrize("name", ["gradual_warmup", "lars_warmup"])

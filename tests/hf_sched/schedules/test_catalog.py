@@ -267,7 +267,7 @@ def test_milestones_in_epochs_of_unknown_length_are_named():
 @pytest.mark.parametrize("decay", ["0.1%", 0.001, "0.01ep", 1])
 @pytest.mark.parametrize("warmup", [0, 10, 60])
 def test_a_cooldown_too_short_for_a_step_still_gets_one_from_the_peak_that_is_held(warmup, decay):
-    # The run is to end on the floor, and the warmup is as long as it was asked for.
+    # The run is to end on the floor, and the warmup is as long as it was requested.
     schedule = build("wsd", warmup, decay=decay, steps_per_epoch=20)
     assert [(segment.kind, segment.steps) for segment in schedule.segments[-2:]] == [
         ("hold", 99 - warmup),

@@ -18,12 +18,12 @@ import pytest
 import torch
 import transformers
 import yaml
-from tests.hf_sched.schedules.test_parity import of_optax, optax, timm_schedulers
 from torch.optim import lr_scheduler
 
 import hf_sched
 from hf_sched.reference import description as reference
 from hf_sched.schedules import registry
+from tests.hf_sched.schedules.test_parity import of_optax, optax, timm_schedulers
 
 PEAK, STEPS, WARMUP = 3e-4, 901, 61
 

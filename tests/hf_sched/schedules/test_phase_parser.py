@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from transformers import HfArgumentParser, TrainingArguments
 
 import hf_sched
-from hf_sched import GRAMMAR, Epochs, Level, Outline, Schedule, decay, hold, restart, warmup
+from hf_sched import GRAMMAR, Epochs, Level, Schedule, ScheduleSpec, decay, hold, restart, warmup
 from hf_sched.schedules.phase_parser import PhasesReader, parse, write
 from hf_sched.schedules.phases import KINDS
 
@@ -22,30 +22,32 @@ STEPS, PER_EPOCH = 1000, 150
 RUN = {"num_training_steps": STEPS, "steps_per_epoch": PER_EPOCH}
 # Text, and the same made by hand.
 TEXTS = {
-    "hold": Outline((hold(),)),
-    "decay": Outline((decay(),)),
-    "warmup 5% | hold | decay 20% 1-sqrt": Outline((warmup("5%"), hold(), decay("20%", "1-sqrt"))),
-    "warmup 50|decay 950 cosine;floor 0.1": Outline((warmup(50), decay(950, "cosine")), floor_ratio=0.1),
-    "warmup 0.05 sqrt from 0.1 to 0.5 | hold 1ep at 0.25 + 0.5 floor | decay linear; floor 0.2": Outline(
+    "hold": ScheduleSpec((hold(),)),
+    "decay": ScheduleSpec((decay(),)),
+    "warmup 5% | hold | decay 20% 1-sqrt": ScheduleSpec((warmup("5%"), hold(), decay("20%", "1-sqrt"))),
+    "warmup 50|decay 950 cosine;floor 0.1": ScheduleSpec((warmup(50), decay(950, "cosine")), floor_ratio=0.1),
+    "warmup 0.05 sqrt from 0.1 to 0.5 | hold 1ep at 0.25 + 0.5 floor | decay linear; floor 0.2": ScheduleSpec(
         (warmup(0.05, "sqrt", start=0.1, to=0.5), hold("1ep", at=Level(0.25, 0.5)), decay()), floor_ratio=0.2
     ),
-    "warmup .5ep cosine lars 1e-3 | decay rex from peak to 0.0; min_lr 1e-7": Outline(
+    "warmup .5ep cosine lars 1e-3 | decay rex from peak to 0.0; min_lr 1e-7": ScheduleSpec(
         (warmup("0.5ep", "cosine", lars=0.001), decay(shape="rex", start="peak", to=0)), min_lr=1e-7
     ),
-    "warmup 5% exponential | decay 40% exponential 3 to 0.25 | decay polynomial 2": Outline(
+    "warmup 5% exponential | decay 40% exponential 3 to 0.25 | decay polynomial 2": ScheduleSpec(
         (warmup("5%", "exponential"), decay("40%", "exponential 3", to=0.25), decay(shape="polynomial 2"))
     ),
-    "warmup 10% geometric from 0.01 | decay geometric to 1e-3": Outline(
+    "warmup 10% geometric from 0.01 | decay geometric to 1e-3": ScheduleSpec(
         (warmup("10%", "geometric", start=0.01), decay(shape="geometric", to=0.001))
     ),
-    "decay 300 inverse_sqrt 9 to 0.5 | restart 300 | restart 1-sqrt from 0.75 to 0.1": Outline(
+    "decay 300 inverse_sqrt 9 to 0.5 | restart 300 | restart 1-sqrt from 0.75 to 0.1": ScheduleSpec(
         (decay(300, "inverse_sqrt 9", to=0.5), restart(300), restart(None, "1-sqrt", start=0.75, to=0.1))
     ),
-    "hold at 0.5 peak | restart 10% linear from 2 peak + floor to floor": Outline(
+    "hold at 0.5 peak | restart 10% linear from 2 peak + floor to floor": ScheduleSpec(
         (hold(at=0.5), restart("10%", "linear", start=Level(2, 1)))
     ),
-    "hold 20% | decay cosine every 5% to 0.5": Outline((hold("20%"), decay(shape="cosine", to=0.5, every="5%"))),
-    "decay every 30 from 1.0 + 1.0 floor; floor 0.5": Outline((decay(start=Level(1, 1), every=30),), floor_ratio=0.5),
+    "hold 20% | decay cosine every 5% to 0.5": ScheduleSpec((hold("20%"), decay(shape="cosine", to=0.5, every="5%"))),
+    "decay every 30 from 1.0 + 1.0 floor; floor 0.5": ScheduleSpec(
+        (decay(start=Level(1, 1), every=30),), floor_ratio=0.5
+    ),
 }
 every_text = pytest.mark.parametrize("text", TEXTS)
 
@@ -103,9 +105,9 @@ floors = st.sampled_from([("", {}), ("; floor 0.5", {"floor_ratio": 0.5}), ("; m
 
 @given(st.lists(drawn_phases(), min_size=1, max_size=4), floors)
 def test_whatever_the_grammar_allows_is_read(phases, floor):
-    outline = parse(" | ".join(phases) + floor[0])
-    assert [phase.kind for phase in outline.phases] == [phase.split()[0] for phase in phases]
-    assert outline == Outline(outline.phases, **floor[1])
+    spec = parse(" | ".join(phases) + floor[0])
+    assert [phase.kind for phase in spec.phases] == [phase.split()[0] for phase in phases]
+    assert spec == ScheduleSpec(spec.phases, **floor[1])
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,7 @@ FEWEST_WORDS = {
 @pytest.mark.parametrize("text", FEWEST_WORDS)
 def test_a_schedule_is_written_in_the_fewest_words(text):
     floor = re.findall("; (.*) (.*)", text.replace("; floor", "; floor_ratio"))
-    schedule = Schedule.lay(FEWEST_WORDS[text], num_training_steps=100, **dict(floor))
+    schedule = Schedule.from_phases(FEWEST_WORDS[text], num_training_steps=100, **dict(floor))
     assert str(schedule) == text
     assert Schedule.parse(text) == schedule
 
@@ -233,7 +235,7 @@ THE_SAME = (
 )
 
 
-def read(value: object) -> Outline:
+def read(value: object) -> ScheduleSpec:
     return PhasesReader()("phases", value)
 
 

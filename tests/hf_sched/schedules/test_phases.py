@@ -15,16 +15,16 @@ from hf_sched import FLOOR, PEAK, Epochs, Level, Phase, Schedule, Segment, decay
 from hf_sched.schedules.validation import EpochsUnknown
 
 
-def lay(*phases: Phase, steps: int, **given: object) -> Schedule:
-    return Schedule.lay(phases, num_training_steps=steps, **given)
+def from_phases(*phases: Phase, steps: int, **given: object) -> Schedule:
+    return Schedule.from_phases(phases, num_training_steps=steps, **given)
 
 
 def curve(*phases: Phase, steps: int, peak: float = 1.0, **given: object) -> np.ndarray:
-    return lay(*phases, steps=steps, **given).curve(peak=peak)
+    return from_phases(*phases, steps=steps, **given).curve(peak=peak)
 
 
 def lengths(*phases: Phase, steps: int, **given: object) -> list[tuple[str, int]]:
-    return [(segment.kind, segment.steps) for segment in lay(*phases, steps=steps, **given).segments]
+    return [(segment.kind, segment.steps) for segment in from_phases(*phases, steps=steps, **given).segments]
 
 
 def test_a_level_is_shares_of_peak_and_floor():
@@ -193,8 +193,8 @@ def test_every_stair_is_at_the_curve_without_stairs(shape):
 
 @pytest.mark.parametrize(("every", "as_steps"), [("10%", 10), ("0.5ep", 6), ("1%", 1), ("0.1%", 1)])
 def test_stairs_may_be_shares_and_epochs(every, as_steps):
-    ours = lay(decay(every=every), steps=101, steps_per_epoch=12)
-    assert ours == lay(decay(every=as_steps), steps=101)
+    ours = from_phases(decay(every=every), steps=101, steps_per_epoch=12)
+    assert ours == from_phases(decay(every=as_steps), steps=101)
     assert ours.segments[0].every == as_steps
 
 
@@ -284,11 +284,11 @@ def test_geometric_between_shares_of_the_peak_may_have_an_absolute_floor_elsewhe
 )
 def test_what_goes_the_wrong_way_is_an_error_that_names_the_phase(phases, given, message):
     with pytest.raises(ValueError, match=message):
-        lay(*phases, steps=5, **given)
+        from_phases(*phases, steps=5, **given)
 
 
 def test_with_an_absolute_floor_the_direction_depends_on_the_peak():
-    schedule = lay(hold(2), restart(3, start=0.1), steps=5, min_lr=0.2)
+    schedule = from_phases(hold(2), restart(3, start=0.1), steps=5, min_lr=0.2)
     assert schedule.floor(4.0) == 0.2
     with pytest.raises(ValueError, match=r"the restart of .*must fall.* 0\.1 to 0\.2 at a peak of 1\.0.*`min_lr` 0\.2"):
         schedule.floor(1.0)
@@ -296,7 +296,7 @@ def test_with_an_absolute_floor_the_direction_depends_on_the_peak():
 
 def test_a_level_beyond_all_numbers_is_refused():
     with pytest.raises(ValueError, match=r"the decay of .* leaves the range of numbers: inf"):
-        lay(decay(start=1e308), steps=5).floor(100.0)
+        from_phases(decay(start=1e308), steps=5).floor(100.0)
 
 
 # Durations.
@@ -331,16 +331,16 @@ def test_phases_may_last_epochs():
     phases = [warmup("1ep"), hold(), decay("0.5ep")]
     assert lengths(*phases, steps=20, steps_per_epoch=7) == [("warmup", 7), ("hold", 9), ("decay", 4)]
     with pytest.raises(EpochsUnknown, match=r"`duration` is in epochs \(1ep\)"):
-        lay(*phases, steps=20)
+        from_phases(*phases, steps=20)
     with pytest.raises(EpochsUnknown, match=r"`every` is in epochs \(2ep\)"):
-        lay(decay(every="2ep"), steps=20)
+        from_phases(decay(every="2ep"), steps=20)
 
 
 @given(shares=st.lists(st.integers(1, 50), min_size=1, max_size=6), steps=st.integers(1, 500))
 def test_shares_fill_the_run_they_add_up_to(shares, steps):
     # Rounded where phases meet, not each for itself, so that nothing is left over.
     phases = [hold(Fraction(share, sum(shares)), at=1 / (i + 1)) for i, share in enumerate(shares)]
-    laid = lay(*phases, steps=steps).segments
+    laid = from_phases(*phases, steps=steps).segments
     assert sum(segment.steps for segment in laid) == steps
     for segment in laid:
         share = Fraction(shares[round(1 / segment.start.peak) - 1], sum(shares))
@@ -381,14 +381,14 @@ def test_a_last_share_that_rounds_to_no_step_gets_one(phases, steps, expected):
 )
 def test_phases_that_do_not_fit_the_run_are_refused(phases, message):
     with pytest.raises(ValueError, match=message):
-        lay(*phases, steps=10)
+        from_phases(*phases, steps=10)
 
 
 def test_what_a_phase_says_is_in_its_segment():
-    (segment,) = lay(decay("100%", "polynomial 2", to=0.1, every=3), steps=10).segments
+    (segment,) = from_phases(decay("100%", "polynomial 2", to=0.1, every=3), steps=10).segments
     shape = decay(1, "polynomial 2").shape
     assert segment == Segment("decay", 0, 10, shape, PEAK, Level(0.1), jump=True, every=3)
-    rise, _ = lay(warmup(4, lars="0.01"), hold(), steps=10).segments
+    rise, _ = from_phases(warmup(4, lars="0.01"), hold(), steps=10).segments
     assert (rise.trust_coefficient, rise.jump, rise.rises) == (0.01, False, True)
 
 
@@ -435,7 +435,7 @@ def test_a_wrong_word_is_named_with_what_to_write_instead(make, message):
     ],
 )
 def test_a_wrong_floor_is_refused_where_phases_are_laid_by_hand_too(floor, message):
-    # `Schedule.lay` is public: a `min_lr` of -1 there would train at negative learning rates.
+    # `Schedule.from_phases` is public: a `min_lr` of -1 there would train at negative learning rates.
     with pytest.raises(ValueError, match=message):
         curve(hold(2), decay(), steps=5, **floor)
 

@@ -101,7 +101,7 @@ class Run(Frame):
         )
 
     def floor(self) -> float:
-        """The floor that was asked for, or else the schedule's own."""
+        """The floor that was requested, or else the schedule's own."""
         name, kwargs = self.name, self.kwargs
         if kwargs.get("after"):
             name, kwargs = kwargs["after"], {**kwargs.get("after_kwargs", {}), **kwargs}

@@ -14,7 +14,7 @@ from packaging.version import Version
 from transformers import SchedulerType, TrainingArguments
 
 import hf_sched
-from hf_sched import Outline
+from hf_sched import ScheduleSpec
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import EpochsUnknown
 
@@ -238,7 +238,7 @@ def test_of_the_floors_a_function_takes_only_those_are_there(clean_registry):
 def test_a_function_may_return_an_outline_with_its_floor(clean_registry):
     @hf_sched.register("outlined", floor_ratio=0.5)
     def outlined(*, low: hf_sched.Ratio | None = None):
-        return Outline((hf_sched.decay(),), floor_ratio=low)
+        return ScheduleSpec((hf_sched.decay(),), floor_ratio=low)
 
     assert hf_sched.build("outlined", num_training_steps=5, low=0.25).floor_ratio == 0.25
     assert hf_sched.build("outlined", num_training_steps=5).floor_ratio == 0.5

@@ -74,7 +74,9 @@ def test_a_share_of_the_run_is_rounded_to_the_nearest_step():
 
 def test_shares_that_fill_the_run_fill_it_exactly():
     for steps in range(3, 200):
-        schedule = hf_sched.Schedule.lay([hf_sched.hold("50%"), hf_sched.decay("50%")], num_training_steps=steps)
+        schedule = hf_sched.Schedule.from_phases(
+            [hf_sched.hold("50%"), hf_sched.decay("50%")], num_training_steps=steps
+        )
         assert schedule.num_training_steps == steps
 
 
@@ -90,12 +92,12 @@ def test_shares_that_fill_the_run_fill_it_exactly():
 )
 def test_phases_that_do_not_fit_are_errors(phases, message):
     with pytest.raises(ValueError, match=message):
-        hf_sched.Schedule.lay(phases, num_training_steps=10)
+        hf_sched.Schedule.from_phases(phases, num_training_steps=10)
 
 
 def test_what_is_no_phase_is_refused():
     with pytest.raises(ValueError, match=r"`phases` must be phases .* received 'decay'"):
-        hf_sched.Schedule.lay(["decay"], num_training_steps=5)
+        hf_sched.Schedule.from_phases(["decay"], num_training_steps=5)
 
 
 def test_a_peak_beyond_all_numbers_is_refused():
@@ -114,7 +116,7 @@ def test_equal_curves_are_equal_schedules_and_print_alike():
 
 
 def test_a_schedule_prints_in_the_phase_language_and_is_read_back():
-    schedule = hf_sched.Schedule.lay(
+    schedule = hf_sched.Schedule.from_phases(
         [
             hf_sched.warmup(10, "sqrt", start=0.1),
             hf_sched.hold(20),

@@ -47,8 +47,10 @@ class ModelTrainer(Trainer):
 
     def __init__(self, model_path: Path, folder: Path, *callbacks: TrainerCallback, **given: Any) -> None:
         tokens = torch.randint(6, 16, (16, 12), generator=torch.Generator().manual_seed(0))
-        asked = {"max_steps": 8, "save_steps": 2, "logging_steps": 1, **given}
-        args = TrainingArguments(str(folder), use_cpu=True, report_to="none", per_device_train_batch_size=4, **asked)
+        requested = {"max_steps": 8, "save_steps": 2, "logging_steps": 1, **given}
+        args = TrainingArguments(
+            str(folder), use_cpu=True, report_to="none", per_device_train_batch_size=4, **requested
+        )
         model = AutoModelForCausalLM.from_pretrained(model_path)
         rows = [{"input_ids": row, "labels": row} for row in tokens]
         super().__init__(model, args, train_dataset=rows, callbacks=list(callbacks))
@@ -128,8 +130,8 @@ def test_steps_that_a_gradient_scaler_skips_do_not_stop_the_run(model_path, tmp_
 
 @pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
 def test_where_it_skips_every_step_the_run_is_stopped(model_path, tmp_path, capsys, optim):
-    asked = {"max_grad_norm": 0, "disable_tqdm": True, "max_steps": 40, "optim": optim}
-    trainer = Scaled(model_path, tmp_path, *(Spoil(at=step) for step in range(3, 40)), init_scale=1.0, **asked)
+    requested = {"max_grad_norm": 0, "disable_tqdm": True, "max_steps": 40, "optim": optim}
+    trainer = Scaled(model_path, tmp_path, *(Spoil(at=step) for step in range(3, 40)), init_scale=1.0, **requested)
     assert trainer.run() == 1
     assert f"{SKIPS_IN_A_ROW} optimizer steps in a row had infinite gradients" in capsys.readouterr().err
     assert trainer.state.global_step == 2 + SKIPS_IN_A_ROW

@@ -39,7 +39,7 @@ def length_penalty(completions: Any, **kwargs: Any) -> list[float]:
 
 def grpo(model_path: Path, folder: Path, rewards: Any, **given: Any) -> GRPOTrainer:
     """A run as the recipe makes it, of short completions."""
-    asked = {"max_steps": STEPS, "max_completion_length": 6, "learning_rate": 1e-4, **given}
+    requested = {"max_steps": STEPS, "max_completion_length": 6, "learning_rate": 1e-4, **given}
     args = GRPOConfig(
         str(folder),
         use_cpu=True,
@@ -51,7 +51,7 @@ def grpo(model_path: Path, folder: Path, rewards: Any, **given: Any) -> GRPOTrai
         per_device_train_batch_size=16,
         num_generations=4,
         seed=0,
-        **asked,
+        **requested,
     )
     trainer = GRPOTrainer(str(model_path), reward_funcs=rewards, args=args, train_dataset=PROMPTS)
     train_and_save(trainer, checkpoint=None, dataset_name=None)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import hf_sched
+from hf_sched._run_files import LEARNING_RATES, read_learning_rates
 from hf_sched.audit import audit
-from hf_sched.audit.run_record import LEARNING_RATES, read_learning_rates
 from tests.helpers.recipes import GRPO, ONE_PROCESS, SFT, TWO_PROCESSES, ZERO2
 
 STEPS = 6

@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hf_sched._run_files import COOLDOWN_STATUS, LEARNING_RATES, read_learning_rates
 from hf_sched.audit import audit
-from hf_sched.audit.run_record import LEARNING_RATES, read_learning_rates
-from hf_sched.callbacks.cooldown import STATUS
 from hf_sched.finetune.reports.pictures import pictures_of_run
 from hf_sched.finetune.reports.report import write_report
 from hf_sched.finetune.reports.run_folder import RunFolder
@@ -50,7 +49,7 @@ class Teller(threading.Thread):
         words = ["cooldown", str(self.folder), "--duration", "7", "--shape", "linear", "--floor-ratio", "0.1", "--json"]
         until = time.monotonic() + 200
         while time.monotonic() < until:
-            if (self.folder / STATUS).is_file():
+            if (self.folder / COOLDOWN_STATUS).is_file():
                 command = [sys.executable, "-m", "hf_sched", *words]
                 done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
                 self.said = done.stdout or done.stderr

@@ -16,10 +16,10 @@ import torch
 import transformers
 from packaging.version import Version
 from safetensors.torch import load_file
-from tests.hf_sched.finetune.callbacks.test_divergence import ModelTrainer, steps_of
 from transformers import TrainerCallback
 
 from tests.helpers.recipes import FSDP2, TWO_PROCESSES, ZERO2, ZERO3
+from tests.hf_sched.finetune.callbacks.test_divergence import ModelTrainer, steps_of
 
 pytestmark = pytest.mark.skipif(
     Version(transformers.__version__) < Version("5"), reason="transformers 4 has no enable_jit_checkpoint"

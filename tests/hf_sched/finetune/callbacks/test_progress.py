@@ -24,9 +24,9 @@ def train(model_path: Path, folder: Path, file: io.StringIO, *callbacks: Trainer
     """20 steps, with progress written to a file."""
     tokens = torch.randint(6, 16, (16, 12), generator=torch.Generator().manual_seed(0))
     rows = [{"input_ids": row, "labels": row} for row in tokens]
-    asked = {"max_steps": 20, "logging_steps": 1, "save_strategy": "no", "disable_tqdm": False, **given}
+    requested = {"max_steps": 20, "logging_steps": 1, "save_strategy": "no", "disable_tqdm": False, **given}
     args = TrainingArguments(
-        str(folder), use_cpu=True, report_to="none", per_device_train_batch_size=4, learning_rate=1e-3, **asked
+        str(folder), use_cpu=True, report_to="none", per_device_train_batch_size=4, learning_rate=1e-3, **requested
     )
     trainer = Trainer(AutoModelForCausalLM.from_pretrained(model_path), args, train_dataset=rows, eval_dataset=rows[:8])
     show_progress(trainer)

@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+
 from tests.hf_sched.finetune.callbacks.test_divergence import ModelTrainer, steps_of
 
 # Within an epoch: at the end of one the Trainer stops by itself.

@@ -14,7 +14,7 @@ import torch
 from recipe_runs import STEPS, Run, RunFailed, Workshop
 from safetensors.torch import load_file
 
-from hf_sched.finetune.checkpoints.sharding import Sharding, refuse_other_sharding, sharding_of_checkpoint
+from hf_sched.finetune.checkpoints.sharding import Sharding, check_sharding, sharding_of_checkpoint
 from hf_sched.finetune.merge import check_adapter, merge
 from tests.helpers.seen_by_ranks import LORA, WATCHED, logits_of, planned, seen
 
@@ -39,8 +39,8 @@ class Runs:
 
     def start(self, recipe: str, where: str, name: str, kind: str = "full", **given: object) -> Run:
         folder = self.workshop.folder / f"{recipe}-{where}-{kind}-{name}" / "run"
-        asked = {"save_steps": SAVES_AT, **(LORA if kind == "lora" else {}), **given}
-        return self.workshop.start(recipe, WATCHED[where], folder, **asked)
+        requested = {"save_steps": SAVES_AT, **(LORA if kind == "lora" else {}), **given}
+        return self.workshop.start(recipe, WATCHED[where], folder, **requested)
 
     def whole(self, recipe: str, where: str, kind: str = "full") -> Run:
         """One that nothing interrupts."""
@@ -215,11 +215,11 @@ def test_who_wrote_a_checkpoint_is_told_by_its_files(tmp_path, name):
 def test_only_a_run_that_is_sharded_alike_goes_on_from_a_checkpoint(tmp_path, files, fits, others):
     folder = str(checkpoint(tmp_path, *files))
     for args in fits:
-        refuse_other_sharding(args, folder)
-        refuse_other_sharding(args, None)
+        check_sharding(args, folder)
+        check_sharding(args, None)
     for args in others:
         with pytest.raises(ValueError, match=r"was written under .*, and cannot be resumed under"):
-            refuse_other_sharding(args, folder)
+            check_sharding(args, folder)
 
 
 def test_the_message_names_the_launch_and_for_an_adapter_its_merge(tmp_path):
@@ -227,6 +227,6 @@ def test_the_message_names_the_launch_and_for_an_adapter_its_merge(tmp_path):
     (lora / "adapter_config.json").write_text(json.dumps({}))
     launch = r"`--config_file accelerate_configs/zero3.yaml --num_processes 2`"
     with pytest.raises(ValueError, match=rf"{launch}.*`model_name_or_path: {full}`"):
-        refuse_other_sharding(arguments(), str(full))
+        check_sharding(arguments(), str(full))
     with pytest.raises(ValueError, match=rf"hf_sched.finetune.merge --adapter {lora} --output FOLDER"):
-        refuse_other_sharding(arguments(), str(lora))
+        check_sharding(arguments(), str(lora))

@@ -28,8 +28,8 @@ def load(path: Path | str, kind: str = "sft", **given: Any) -> Any:
     streaming = given.pop("streaming", False)
     forms = DEMONSTRATIONS if kind == "sft" else PROBLEMS
     convert = to_demonstration if kind == "sft" else to_problem
-    asked = ScriptArguments(dataset_name=str(path), dataset_streaming=streaming)
-    rows, _ = load_rows(asked, DatasetMixtureConfig(), convert, evaluating=False, forms=forms, **given)
+    requested = ScriptArguments(dataset_name=str(path), dataset_streaming=streaming)
+    rows, _ = load_rows(requested, DatasetMixtureConfig(), convert, evaluating=False, forms=forms, **given)
     return rows
 
 

@@ -183,8 +183,8 @@ def test_problems_of_ones_own_columns_are_asked_without_the_instruction_of_gsm8k
     file.write_text(file.read_text(encoding="utf-8").replace("Birnen?,\n", "Birnen?,"), encoding="utf-8")
     bare = HeldOut(str(file), columns=columns, instruction="", max_problems=1).problems()
     assert bare == [{"prompt": [{"role": "user", "content": 'Wie viele Äpfel, "rote"?'}], "answer": "3"}]
-    asked = HeldOut(str(file), columns=columns).problems()
-    assert asked[1]["prompt"][0]["content"].startswith("Und Birnen?\nReason step by step") and len(asked) == 2
+    requested = HeldOut(str(file), columns=columns).problems()
+    assert requested[1]["prompt"][0]["content"].startswith("Und Birnen?\nReason step by step") and len(requested) == 2
     with pytest.raises(ValueError, match="has the columns problem, solution; the recipe takes `prompt`, or `question`"):
         HeldOut(str(file)).problems()
     with pytest.raises(ValueError, match="needs a column `answer`"):
@@ -195,16 +195,16 @@ def test_problems_of_ones_own_columns_are_asked_without_the_instruction_of_gsm8k
 def test_the_evaluation_of_a_run_takes_the_columns_of_its_data_unless_told_otherwise(task, tmp_path):
     (tmp_path / "test.csv").write_text("prompt,answer\nsort 21,12\n")
     named = ColumnArguments(columns={"question": "problem", "answer": "solution"}, instruction="")
-    asked = EvaluationArguments(evaluate_on=str(tmp_path / "test.csv"))
+    requested = EvaluationArguments(evaluate_on=str(tmp_path / "test.csv"))
     with pytest.raises(ValueError, match=r"`evaluate_on`: .*question: problem.*`evaluate_columns` says otherwise"):
-        check_evaluation(asked, named)
+        check_evaluation(requested, named)
     with pytest.raises(ValueError, match=r"^`evaluate_columns` says prompt: q"):
-        check_evaluation(dataclasses.replace(asked, evaluate_columns={"prompt": "q"}), named)
-    asked = EvaluationArguments(evaluate_on=str(tmp_path / "test.csv"), evaluate_columns="{}")
-    check_evaluation(asked, named)
+        check_evaluation(dataclasses.replace(requested, evaluate_columns={"prompt": "q"}), named)
+    requested = EvaluationArguments(evaluate_on=str(tmp_path / "test.csv"), evaluate_columns="{}")
+    check_evaluation(requested, named)
     args = argparse.Namespace(use_cpu=True, bf16=False, fp16=False, trust_remote_code=False, output_dir=str(tmp_path))
     model = argparse.Namespace(model_name_or_path="m", model_revision="main", dtype=None)
-    words = command_for(asked, named, args, model)
+    words = command_for(requested, named, args, model)
     assert words[words.index("--columns") + 1] == "{}" and words[words.index("--instruction") + 1] == ""
 
 

@@ -112,11 +112,11 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine_and_prompts, m
     engine, prompts = engine_and_prompts
     seeds = list(range(len(prompts)))
     expected = engine.complete(prompts, seeds, SAMPLED)
-    generate, asked = engine.model.generate, []
+    generate, requested = engine.model.generate, []
 
     def within_three_rows(**given):
-        asked.append(len(given["input_ids"]))
-        if asked[-1] > 3:
+        requested.append(len(given["input_ids"]))
+        if requested[-1] > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return generate(**given)
 
@@ -124,7 +124,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine_and_prompts, m
     with pytest.warns(UserWarning, match="7 prompts at once do not fit into memory: going on with 3"):
         assert engine.complete(prompts, seeds, SAMPLED) == expected
     assert engine.complete(prompts, seeds, SAMPLED) == expected
-    assert asked == [7, 3, 3, 1, 3, 3, 1], "once is enough to learn it"
+    assert requested == [7, 3, 3, 1, 3, 3, 1], "once is enough to learn it"
 
     monkeypatch.setattr(engine.model, "generate", lambda **given: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -130,8 +130,8 @@ def test_a_pass_on_fake_tensors_keeps_what_a_real_one_keeps(qwen, case):
     real_windows = step._run(real(settings), settings)[:3]
     found = step.trace_step(settings)
     assert found.activations == max(window.activations for window in real_windows)
-    highest = max(real_windows, key=lambda window: window.joint)
-    assert (found.joint, found.gradients) == (highest.joint, highest.gradients)
+    highest = max(real_windows, key=lambda window: window.transition)
+    assert (found.transition, found.gradients) == (highest.transition, highest.gradients)
 
 
 @pytest.mark.parametrize("case", CASES[:6], ids=str)

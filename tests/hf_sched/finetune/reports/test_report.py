@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, Trainin
 import hf_sched
 import hf_sched.finetune.grpo as grpo_recipe
 import hf_sched.finetune.sft as sft_recipe
+from hf_sched._run_files import LEARNING_RATES
 from hf_sched.audit import AuditReport
-from hf_sched.audit.run_record import LEARNING_RATES
 from hf_sched.finetune.evaluation.statistics import wilson
 from hf_sched.finetune.reports.compare import _loaded, _outcomes
 from hf_sched.finetune.reports.markdown import code, text
@@ -221,7 +221,7 @@ def test_a_run_of_any_trainer_is_told_of(model_path: Path, tmp_path: Path, monke
     assert "planned | linear, 4 steps" in written and "| `max_steps` | `4` |" in written
     assert "`adam_beta1`" not in written  # as it is by default
     assert TOKEN not in written
-    # Nothing says what was planned, or asked for.
+    # Nothing says what was planned, or requested.
     (tmp_path / "plain/checkpoint-4/training_args.bin").unlink()
     report(monkeypatch, "--runs", tmp_path / "plain")
     written = (tmp_path / "plain" / "report.md").read_text()

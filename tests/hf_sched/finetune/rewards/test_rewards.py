@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_sched.finetune.rewards import OWN, load_rewards, refuse_missing_columns
+from hf_sched.finetune.rewards import OWN, check_reward_columns, load_rewards
 from hf_sched.finetune.rewards.accuracy import accuracy, exact_answer, final_answer, final_number
 from hf_sched.finetune.rewards.format import FORMATS, answer_format, tag_count
 
@@ -192,8 +192,8 @@ def test_what_does_not_fit_is_refused(named: Any, words: str):
 
 def test_a_missing_column_is_told_before_the_training():
     with pytest.raises(ValueError, match="'final_number' needs a column `answer` in the data, which have prompt, gold"):
-        refuse_missing_columns(load("tag_count", "final_number"), ["prompt", "gold"])
-    refuse_missing_columns(load("tag_count"), ["prompt"])
+        check_reward_columns(load("tag_count", "final_number"), ["prompt", "gold"])
+    check_reward_columns(load("tag_count"), ["prompt"])
 
 
 @pytest.fixture

@@ -1,0 +1,62 @@
+"""Names and formats of the files that a run keeps in its `output_dir`, and how to write them atomically.
+
+Several layers read these files, so their formats live here. This module imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+LEARNING_RATES = "learning_rates.jsonl"
+"""Written by `LearningRateLog`: the actual and the planned learning rate of each step."""
+RUN = "run.json"
+"""Written by the recipes: arguments, versions, and one entry for each start or resume."""
+# Files of the live cooldown. The Trainer does not push files that begin with `_` to the hub; the status names a machine.
+COOLDOWN_STATUS = "_live_control.json"
+COOLDOWN_REQUEST = "cooldown.json"
+COOLDOWN_DONE = "cooldown.done.json"
+COOLDOWN_REJECTED = "cooldown.refused.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a crash in between, finds either the old or the new content."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object; see `write_text`."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: The file is damaged or does not hold a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, received a {type(value).__name__}")
+    return value
+
+
+def read_learning_rates(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a `learning_rates.jsonl`. A last line that a killed process left incomplete is skipped."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and ("step" in row or "session" in row):
+            rows.append(row)
+    return rows

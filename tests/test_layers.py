@@ -1,0 +1,60 @@
+"""Imports between the layers of hf_sched point one way, function-level imports included."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "hf_sched"
+# From the bottom up. A module may import from its own layer and from those before it.
+LAYERS = (
+    ("_version", "_run_files"),
+    ("schedules",),
+    ("scheduler",),
+    ("integrations", "callbacks"),
+    ("plan", "reference", "plots"),
+    ("check", "audit"),
+    ("finetune",),
+    ("cli",),
+)
+# Packages of one layer that must not know each other.
+SEPARATE = {("reference", "plan"), ("plots", "plan"), ("plots", "reference"), ("check", "audit"), ("audit", "check")}
+RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The parts of hf_sched that a file imports, at module level or in a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "hf_sched" and len(parts) > 1 and parts[1] in RANK:
+                found.add(parts[1])
+    return found
+
+
+def test_every_part_has_a_layer():
+    parts = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert parts - {"__init__", "__main__"} == set(RANK)
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for part in sorted(imported_parts(path)) if own in RANK else ():
+            if RANK[part] > RANK[own] or (own, part) in SEPARATE:
+                wrong.append(f"{path.relative_to(ROOT)} imports {part}")
+    assert not wrong
+
+
+def test_recipes_use_public_names_only():
+    for path in [*(ROOT / "recipes").glob("*.py")]:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path
+        assert imported_parts(path) <= {"finetune"}
