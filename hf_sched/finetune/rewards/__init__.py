@@ -11,7 +11,17 @@ A name is one of `OWN`, one of `trl.rewards`, a dotted path to a function of one
 reward is imported only where it is named; each is logged under its name.
 """
 
+from hf_sched.finetune.rewards.answers import accuracy, exact_answer, final_number
 from hf_sched.finetune.rewards.load import OWN, check_reward_columns, load_rewards
 from hf_sched.finetune.rewards.safe_reward import Reward, text_of
 
-__all__ = ["OWN", "Reward", "load_rewards", "check_reward_columns", "text_of"]
+__all__ = [
+    "OWN",
+    "Reward",
+    "accuracy",
+    "check_reward_columns",
+    "exact_answer",
+    "final_number",
+    "load_rewards",
+    "text_of",
+]

@@ -16,11 +16,11 @@ from hf_sched.finetune.rewards.safe_reward import GuardedReward, Reward
 
 # Functions of one completion and, behind it, of the columns of its row; what is keyword-only are parameters.
 OWN = {
-    "exact_answer": "rewards.answers",
-    "final_number": "rewards.answers",
-    "accuracy": "rewards.answers",
-    "answer_format": "rewards.formats",
-    "tag_count": "rewards.formats",
+    "exact_answer": "hf_sched.finetune.rewards.answers",
+    "final_number": "hf_sched.finetune.rewards.answers",
+    "accuracy": "hf_sched.finetune.rewards.answers",
+    "answer_format": "hf_sched.finetune.rewards.formats",
+    "tag_count": "hf_sched.finetune.rewards.formats",
 }
 TIME_LIMIT = 5.0  # seconds for a completion
 _NOT_PARAMETERS = ("name", "as", "weight", "time_limit")

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_sched.finetune.rewards import OWN, check_reward_columns, load_rewards
-from hf_sched.finetune.rewards.accuracy import accuracy, exact_answer, final_answer, final_number
-from hf_sched.finetune.rewards.format import FORMATS, answer_format, tag_count
+from hf_sched.finetune.rewards.answers import accuracy, exact_answer, final_answer, final_number
+from hf_sched.finetune.rewards.formats import FORMATS, answer_format, tag_count
 
 RECIPES = Path(__file__).parents[4] / "recipes"
 
@@ -234,10 +234,10 @@ def test_a_reward_that_fails_on_everything_is_the_fault(strange: str):
 
 def test_only_what_is_named_is_imported():
     code = (
-        f"import sys; sys.path.insert(0, {str(RECIPES)!r})\n"
-        "from rewards import load_rewards\n"
+        "import sys\n"
+        "from hf_sched.finetune.rewards import load_rewards\n"
         "load_rewards(['final_number'])\n"
-        "print([name for name in ('math_verify', 'sympy', 'trl', 'torch', 'rewards.formats') if name in sys.modules])"
+        "print([name for name in ('math_verify', 'sympy', 'trl', 'torch', 'hf_sched.finetune.rewards.formats') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
