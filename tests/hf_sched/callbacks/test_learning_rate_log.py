@@ -12,6 +12,7 @@ import transformers.integrations.integration_utils as integrations
 from transformers import Trainer, TrainerCallback
 
 import hf_sched
+from hf_sched._run_files import LEARNING_RATES, read_learning_rates
 from tests.hf_sched.callbacks.test_guard import make, two_groups
 from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
 
