@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import budgets_report
-import learning_report
 import pytest
-from paired_seeds import compare
+
+from benchmarks.learning import budgets_report
+from benchmarks.learning import report as learning_report
+from benchmarks.learning.comparison import compare
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "benchmarks.md").read_text(encoding="utf-8")

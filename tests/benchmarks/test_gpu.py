@@ -10,16 +10,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+from benchmarks.common.programs import Observed
+from benchmarks.common.scripts import BARE, RECIPE
+from benchmarks.gpu import inputs, matrix_rate
+from benchmarks.gpu import run as gpu
+from benchmarks.gpu.matrix_rate import ModelCost
+from benchmarks.gpu.speed import DEFAULTS, LADDERS, Case, Speed, sequences_of
 
-import gpu  # noqa: E402
-import gpu_inputs  # noqa: E402
-import matrix_rate  # noqa: E402
-from bare_trl import BARE, RECIPE  # noqa: E402
-from child import Observed  # noqa: E402
-from gpu_speed import DEFAULTS, LADDERS, Case, Speed, sequences_of  # noqa: E402
-from matrix_rate import ModelCost  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(("size", "parameters"), [("0.5b", 494_032_768), ("1.5b", 1_543_714_304)])
@@ -29,8 +27,8 @@ def test_the_shapes_are_those_of_qwen(size, parameters):
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
-        **gpu_inputs.SHAPES[size],
-        vocab_size=gpu_inputs.VOCABULARY,
+        **inputs.SHAPES[size],
+        vocab_size=inputs.VOCABULARY,
         num_key_value_heads=2,
         tie_word_embeddings=True,
     )
@@ -45,7 +43,7 @@ def test_what_a_token_costs_is_what_torch_counts(tmp_path):
     from torch.utils.flop_counter import FlopCounterMode
     from transformers import AutoModelForCausalLM
 
-    gpu_inputs.make_model("0.5b", tmp_path, gpu_inputs.read_problems(None)[:50], tiny=True, tokenizer=None)
+    inputs.make_model("0.5b", tmp_path, inputs.read_problems(None)[:50], tiny=True, tokenizer=None)
     model = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
     cost = ModelCost.of(model.config, model.num_parameters())
     length = 64
@@ -67,12 +65,12 @@ def test_the_matrix_rate_is_measured():
 def test_rows_are_made_for_trls_script_and_the_tokenizer_is_whole(tmp_path):
     from transformers import AutoTokenizer
 
-    problems = gpu_inputs.read_problems(None)[:50]
-    gpu_inputs.write_rows(problems, tmp_path / "rows")
+    problems = inputs.read_problems(None)[:50]
+    inputs.write_rows(problems, tmp_path / "rows")
     row = json.loads((tmp_path / "rows" / "sft" / "train.jsonl").read_text().splitlines()[0])
     assert row["completion"][0]["content"] == problems[0]["answer"]
     assert json.loads((tmp_path / "rows" / "grpo" / "train.jsonl").read_text().splitlines()[0])["answer"].isdigit()
-    gpu_inputs.make_model("0.5b", tmp_path / "model", problems, tiny=True, tokenizer=None)
+    inputs.make_model("0.5b", tmp_path / "model", problems, tiny=True, tokenizer=None)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     text = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -81,7 +79,7 @@ def test_rows_are_made_for_trls_script_and_the_tokenizer_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("kind", LADDERS)
-@pytest.mark.parametrize("size", gpu_inputs.SHAPES)
+@pytest.mark.parametrize("size", inputs.SHAPES)
 def test_the_shipped_config_is_measured_at_its_own_batch(size, kind):
     case = Case(size, kind, Path("model"), Path("rows"), "cuda", steps=5)
     given = case.shipped()
@@ -199,12 +197,12 @@ def test_every_setting_that_a_cpu_knows_is_measured(kind, tmp_path):
 
 @pytest.mark.slow
 def test_a_model_learns_under_each_schedule_and_is_asked_before_and_after(tmp_path):
-    problems = gpu_inputs.read_problems(None)
+    problems = inputs.read_problems(None)
     folder = tmp_path / "gsm8k"
     folder.mkdir()
     for split, rows in (("train", problems[:100]), ("test", problems[100:110])):
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    gpu_inputs.make_model("0.5b", tmp_path / "model", problems, tiny=True, tokenizer=None)
+    inputs.make_model("0.5b", tmp_path / "model", problems, tiny=True, tokenizer=None)
     given = ["--smollm2", str(tmp_path / "model"), "--gsm8k", str(folder), "--problems", "10"]
     steps = ["--sft_steps", "3", "--grpo_steps", "2", "--schedules", "linear", "wsd"]
     found = run(tmp_path, "--only", "learning", *given, *steps)["learning"]
@@ -215,7 +213,16 @@ def test_a_model_learns_under_each_schedule_and_is_asked_before_and_after(tmp_pa
 
 
 def run(folder, *words):
-    command = [sys.executable, "benchmarks/gpu.py", "--device", "cpu", "--tiny", "--output", str(folder / "output")]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu.run",
+        "--device",
+        "cpu",
+        "--tiny",
+        "--output",
+        str(folder / "output"),
+    ]
     done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     greeting = r"(?m)^\[[-\d]+ [:,\d]+\] \[\w+\] \[real_accelerator\.py:.*\n"  # DeepSpeed's

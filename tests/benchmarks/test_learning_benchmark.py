@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from text_task import read_text
 
+from benchmarks.learning.text_task import read_text
 from hf_sched.finetune.demo.sorting_task import save_data, save_model
 
 ROOT = Path(__file__).parents[2]
@@ -40,13 +40,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(script: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, f"benchmarks/{script}", *map(str, words)]
+    command = [sys.executable, "-m", f"benchmarks.learning.{script}", *map(str, words)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
 
 
 def learn(config: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
     words = ["--config", config, "--output", output, "--schedules", *SCHEDULES, "--jobs", "2", *more]
-    return run("learning.py", *words, "--", "--model_name_or_path", config.parent / "model-{seed}")
+    return run("run", *words, "--", "--model_name_or_path", config.parent / "model-{seed}")
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -85,9 +85,7 @@ def test_every_training_is_run_once_and_told(config, tmp_path):
     assert f"{config.parent}/model-1" in str(args)
 
     # Other settings in the same folder would mix what does not belong together.
-    third = run(
-        "learning.py", "--config", config, "--output", tmp_path, "--schedules", "linear", "--learning_rates", "1e-3"
-    )
+    third = run("run", "--config", config, "--output", tmp_path, "--schedules", "linear", "--learning_rates", "1e-3")
     assert third.returncode == 2 and "`--output` must be a new folder" in third.stderr
 
 
@@ -101,7 +99,7 @@ def test_every_training_is_run_once_and_told(config, tmp_path):
     ],
 )
 def test_mistakes_are_said_before_anything_is_trained(config, tmp_path, words, message):
-    done = run("learning.py", "--config", config, "--output", tmp_path, "--learning_rates", "1e-3", *words)
+    done = run("run", "--config", config, "--output", tmp_path, "--learning_rates", "1e-3", *words)
     assert done.returncode == 2 and message in done.stderr
     assert not (tmp_path / "runs").exists()
 
@@ -109,7 +107,7 @@ def test_mistakes_are_said_before_anything_is_trained(config, tmp_path, words, m
 @pytest.mark.slow
 def test_budgets_branch_off_the_long_run_at_its_rate(config, tmp_path):
     words = ["--config", config, "--output", tmp_path, "--steps", "80", "--cooldown", "1/5", "--jobs", "2"]
-    done = run("budgets.py", *words, "--cosine", "1e-3", "--wsd", "2e-3", "--seeds", "0")
+    done = run("budgets", *words, "--cosine", "1e-3", "--wsd", "2e-3", "--seeds", "0")
     assert done.returncode == 0, done.stdout + done.stderr
     rates = {steps: rates_of(tmp_path / f"runs/wsd-{steps}/seed-0") for steps in (20, 40, 80)}
     assert rates[80][:64] == [2e-3] * 64 and rates[80][-1] < rates[80][64]
@@ -124,7 +122,7 @@ def test_budgets_branch_off_the_long_run_at_its_rate(config, tmp_path):
 
 def test_steps_that_do_not_divide_are_refused(config, tmp_path):
     words = ["--config", config, "--output", tmp_path, "--steps", "90", "--cooldown", "1/5"]
-    done = run("budgets.py", *words, "--cosine", "1e-3", "--wsd", "2e-3")
+    done = run("budgets", *words, "--cosine", "1e-3", "--wsd", "2e-3")
     assert done.returncode == 2 and "`--steps` must be a multiple of 20, received 90" in done.stderr
 
 

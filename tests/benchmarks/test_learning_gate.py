@@ -21,7 +21,7 @@ import hf_sched
 
 ROOT = Path(__file__).parents[2]
 HF_SCHED = str(ROOT / "hf_sched")
-CONFIGS = ROOT / "benchmarks" / "configs"
+CONFIGS = ROOT / "benchmarks" / "learning" / "configs"
 # Three seeds ended at 0.356 to 0.396. Half the peak makes it 0.54 and twice the peak 0.46, as a mean of three.
 SFT_LOSS = 0.45
 # Of right answers, sampled: 0.20 when this was written; at twice the peak the share fell to below 0.05 in all seeds.

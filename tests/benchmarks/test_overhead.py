@@ -10,15 +10,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import overhead  # noqa: E402
-from bare_trl import BARE, RECIPE  # noqa: E402
-from child import Observed, Program, run_alone, run_in_turns  # noqa: E402
-from overhead import ALL_ON  # noqa: E402
-from ratios import Estimate  # noqa: E402
-from recipe_runs import RunFailed  # noqa: E402
+from benchmarks.common.intervals import Estimate
+from benchmarks.common.programs import Observed, Program, run_alone, run_in_turns
+from benchmarks.common.recipe_runs import RunFailed
+from benchmarks.common.scripts import BARE, RECIPE
+from benchmarks.overhead import run as overhead
+from benchmarks.overhead.run import ALL_ON
 
 STEPS = 6
 TINY = overhead.Workload("sft", layers=1, width=16, batch=4, steps=STEPS, about="as small as can be")
@@ -34,7 +31,6 @@ class Slow(TrainerCallback):
             pass
 
 DEFAULT_CALLBACKS.append(Slow)
-sys.path.insert(0, "recipes")
 runpy.run_path("recipes/sft.py", run_name="__main__")
 """
 

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from paired_seeds import best_peak, compare, holm, mean_interval, paired_t, tuned
 from scipy import stats
+
+from benchmarks.learning.comparison import best_peak, compare, holm, mean_interval, paired_t, tuned
 
 SEEDS = range(5)
 

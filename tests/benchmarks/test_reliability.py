@@ -9,19 +9,18 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+from benchmarks.reliability import cases
+from benchmarks.reliability import run as reliability
+from benchmarks.reliability.cases import Row, deviation
+from benchmarks.reliability.two_hosts import CannotRun
 
-import reliability  # noqa: E402
-import reliability_cases  # noqa: E402
-from reliability_cases import Row, deviation  # noqa: E402
-from two_hosts import CannotRun  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_a_training_is_killed_and_resumed(tmp_path):
     output = tmp_path / "page.md"
-    command = [sys.executable, "benchmarks/reliability.py", "--only", "kill-sft-1", "--trials", "1"]
+    command = [sys.executable, "-m", "benchmarks.reliability.run", "--only", "kill-sft-1", "--trials", "1"]
     done = subprocess.run(
         [*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
@@ -87,4 +86,4 @@ def test_a_half_written_checkpoint_is_known_by_its_files(tmp_path, harm):
         (other / "optimizer.pt").write_bytes(b"123")
     elif harm == "state cut off":
         (other / "trainer_state.json").write_text('{"step_time": 0.')
-    assert reliability_cases.torn(other, tmp_path / "sound") == (harm is not None)
+    assert cases.torn(other, tmp_path / "sound") == (harm is not None)

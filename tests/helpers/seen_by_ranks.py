@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from recipe_runs import LAUNCHES, PEAK, SCHEDULE, STEPS, WARMUP_STEPS, Launch
 from transformers import AutoModelForCausalLM
 
 import hf_sched
+from benchmarks.common.recipe_runs import LAUNCHES, PEAK, SCHEDULE, STEPS, WARMUP_STEPS, Launch
 
 OBSERVER = "tests/helpers/launchers/observed_recipe.py"
 WATCHED: dict[str, Launch] = {

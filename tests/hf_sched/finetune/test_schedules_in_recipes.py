@@ -107,7 +107,7 @@ def test_a_resumed_run_goes_on_as_if_never_interrupted(run_recipe, recipe, launc
         pytest.skip("before 5.18 transformers cannot load an optimizer's state on two processes without a GPU (cpu:0)")
     saving = {"save_strategy": "steps", "save_steps": 6, **requested("cosine_floor")}
     if recipe == "grpo":  # an untrained model gives no right answer: rewards for those, and all losses, would be 0
-        saving["reward_funcs"] = ["benchmarks.recipe_runs.share_of_digits"]
+        saving["reward_funcs"] = ["benchmarks.common.recipe_runs.share_of_digits"]
     whole = run_recipe(recipe, launcher, **saving)
     assert (whole.folder / "checkpoint-6").is_dir()
     assert np.count_nonzero(whole.logged("loss")) == STEPS

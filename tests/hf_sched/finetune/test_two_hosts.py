@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recipe_runs import STEPS, Run, RunFailed, Workshop
-from two_hosts import CannotRun, cut, finish_both, network, start_on_both
 
+from benchmarks.common.recipe_runs import STEPS, Run, RunFailed, Workshop
+from benchmarks.reliability.two_hosts import CannotRun, cut, finish_both, network, start_on_both
 from tests.helpers.seen_by_ranks import WATCHED, planned, seen
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -118,7 +118,7 @@ def test_without_the_argument_the_signal_is_left_alone(model_path, tmp_path):
 )
 def test_one_process_is_told_and_all_go_on_exactly(run_recipe, tmp_path, recipe, launcher):
     # An untrained model gives no right answer: under `exact_answer` all losses would be 0, and agree for that reason.
-    rewards = {"reward_funcs": ["benchmarks.recipe_runs.share_of_digits"]} if recipe == "grpo" else {}
+    rewards = {"reward_funcs": ["benchmarks.common.recipe_runs.share_of_digits"]} if recipe == "grpo" else {}
     given = {**SAVING, **rewards, "save_strategy": "steps", "max_steps": 8, "lr_scheduler_type": "warmup_cosine"}
     told = [*launcher, "tests/helpers/launchers/told_to_end.py", "5"]
     stopped = run_recipe(recipe, told, name="stopped", ok=False, **given)

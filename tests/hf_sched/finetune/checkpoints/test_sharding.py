@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from recipe_runs import STEPS, Run, RunFailed, Workshop
 from safetensors.torch import load_file
 
+from benchmarks.common.recipe_runs import STEPS, Run, RunFailed, Workshop
 from hf_sched.finetune.checkpoints.sharding import Sharding, check_sharding, sharding_of_checkpoint
 from hf_sched.finetune.merge import check_adapter, merge
 from tests.helpers.seen_by_ranks import LORA, WATCHED, logits_of, planned, seen

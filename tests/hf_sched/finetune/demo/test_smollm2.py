@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from recipe_runs import LAUNCHES, Run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.common.recipe_runs import LAUNCHES, Run
 from hf_sched.audit import audit
 from hf_sched.finetune.data.load import to_demonstration
 from hf_sched.finetune.demo.smollm2 import save_model

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from recipe_runs import LAUNCHES, Run, free_port
 
+from benchmarks.common.recipe_runs import LAUNCHES, Run, free_port
 from hf_sched.finetune import grpo, sft
 from hf_sched.finetune.checkpoints.selection import BranchArguments
 from hf_sched.finetune.data.load import ColumnArguments

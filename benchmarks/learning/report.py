@@ -12,10 +12,10 @@ from datetime import date
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from paired_seeds import LEVEL, Compared, Estimate, Values, best_peak, compare, mean_interval, tuned
-from trials import Outcome
 
 import hf_sched
+from benchmarks.learning.comparison import LEVEL, Compared, Estimate, Values, best_peak, compare, mean_interval, tuned
+from benchmarks.learning.trials import Outcome
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate")
 

@@ -1,7 +1,7 @@
 """What a recipe costs beside the bare TRL script at the same settings and seed: a step, the whole process, memory.
 
-    python benchmarks/overhead.py --rounds 9 --output docs/benchmarks          # three hours on one core
-    python benchmarks/overhead.py --only sft-real                              # one workload; the others stay
+    python -m benchmarks.overhead.run --rounds 9 --output docs/benchmarks          # three hours on one core
+    python -m benchmarks.overhead.run --only sft-real                              # one workload; the others stay
 
 Three programs train the same model on the same data: `python -m trl.scripts.sft` (or grpo); our recipe, which adds its
 progress, learning-rate log, live control, stop at divergence, advice, preview and run.json; and our recipe with
@@ -35,11 +35,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from bare_trl import BARE, RECIPE, training
-from child import WARM_UP, Observed, Program, run_alone, run_in_turns
-from measure import table_head, table_row
-from ratios import Estimate
-from recipe_runs import ROOT, RunFailed
+from benchmarks.common.intervals import Estimate
+from benchmarks.common.programs import WARM_UP, Observed, Program, run_alone, run_in_turns
+from benchmarks.common.recipe_runs import ROOT, RunFailed
+from benchmarks.common.reporting import table_head, table_row
+from benchmarks.common.scripts import BARE, RECIPE, training
 
 ALL_ON = "recipe, everything on"
 BOUNDS = {RECIPE: 1.01, ALL_ON: 1.02}
@@ -75,7 +75,7 @@ OWN: dict[str, dict[str, Any]] = {
     "grpo": {
         "num_generations": 8,
         "max_completion_length": 10,
-        "reward_funcs": ["benchmarks.recipe_runs.share_of_digits"],
+        "reward_funcs": ["benchmarks.common.recipe_runs.share_of_digits"],
     },
 }
 

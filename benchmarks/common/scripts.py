@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from child import Program
+
+from benchmarks.common.programs import Program
 
 BARE, RECIPE = "TRL's script", "recipe"
 SCRIPTS = {BARE: ("-m", "trl.scripts.{kind}"), RECIPE: ("recipes/{kind}.py",)}

@@ -1,7 +1,7 @@
 """What the recipes reach on a GPU: tokens a second, memory, the share of the card's matrix rate; and what is learned.
 
-    python benchmarks/gpu.py --gsm8k FOLDER --smollm2 runs/smollm2/model --output FOLDER     # hours; --only cuts it
-    python benchmarks/gpu.py --device cpu --tiny --output FOLDER                             # shows that it runs
+    python -m benchmarks.gpu.run --gsm8k FOLDER --smollm2 runs/smollm2/model --output FOLDER     # hours; --only cuts it
+    python -m benchmarks.gpu.run --device cpu --tiny --output FOLDER                             # shows that it runs
 
 Speed: SFT and GRPO of models in the shapes of Qwen2.5-0.5B and 1.5B, with the configs that are shipped for them, on one
 GPU. Beside them runs TRL's own script at the same settings (wanted: never slower than 0.99 times); and from TRL's
@@ -30,15 +30,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bare_trl import BARE, RECIPE
-from gpu_inputs import SHAPES, make_model, read_problems, write_rows
-from gpu_learning import SCHEDULES, Lesson, measure_learning
-from gpu_speed import DEFAULTS, LADDERS, Case, measure_speed, ratios
-from matrix_rate import ModelCost, measure_matrix_rate, published_rate
-from measure import table_head, table_row
-from ratios import Estimate
-from recipe_runs import RunFailed
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from benchmarks.common.intervals import Estimate
+from benchmarks.common.recipe_runs import RunFailed
+from benchmarks.common.reporting import table_head, table_row
+from benchmarks.common.scripts import BARE, RECIPE
+from benchmarks.gpu.inputs import SHAPES, make_model, read_problems, write_rows
+from benchmarks.gpu.learning import SCHEDULES, Lesson, measure_learning
+from benchmarks.gpu.matrix_rate import ModelCost, measure_matrix_rate, published_rate
+from benchmarks.gpu.speed import DEFAULTS, LADDERS, Case, measure_speed, ratios
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "liger-kernel", "flash-attn", "vllm")
 SAME, FASTER = 0.99, 1.5

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bare_trl import RECIPE, training
-from child import Program, run_alone
-from recipe_runs import ROOT, RunFailed
+from benchmarks.common.programs import Program, run_alone
+from benchmarks.common.recipe_runs import ROOT, RunFailed
+from benchmarks.common.scripts import RECIPE, training
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "constant": {},

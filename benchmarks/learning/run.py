@@ -1,6 +1,6 @@
 """Does the schedule pay? A recipe trained under several schedules, each at several peaks, over several seeds.
 
-    python benchmarks/learning.py --config benchmarks/configs/sft.yaml --output runs/learning/sft \\
+    python -m benchmarks.learning.run --config benchmarks/learning/configs/sft.yaml --output runs/learning/sft \\
         --schedules linear cosine cosine_floor:floor_ratio=0.1 "warmup 5% | hold | decay 20% 1-sqrt" \\
         --learning_rates 1e-3 2e-3 4e-3 --seeds 0 1 2 3 4 --metric eval_loss --budget_minutes 60 \\
         -- --model_name_or_path runs/learning/task-{seed}/model
@@ -19,9 +19,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from learning_report import write_report
-from trials import Trial, Trials, recipe_words
-
+from benchmarks.learning.report import write_report
+from benchmarks.learning.trials import Trial, Trials, recipe_words
 from hf_sched.plan.training_config import RunConfig
 from hf_sched.reference.named_schedule import NamedSchedule
 

@@ -21,7 +21,7 @@ from typing import Any
 from hf_sched.audit import audit
 from hf_sched.reference.named_schedule import NamedSchedule
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULT = "result.json"
 # Imported once, by the process that the trainings are forked from.
 _SHARED = ["sft", "grpo", "matplotlib.figure", "scipy.stats"]

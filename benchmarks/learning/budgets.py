@@ -1,6 +1,6 @@
 """Many budgets for the price of one: a `wsd` run with a cooldown for each budget, against a cosine run for each.
 
-    python benchmarks/budgets.py --config benchmarks/configs/text.yaml --output runs/learning/budgets \\
+    python -m benchmarks.learning.budgets --config benchmarks/learning/configs/text.yaml --output runs/learning/budgets \\
         --steps 400 --cosine 2e-3 --wsd 2e-3 --seeds 0 1 2 3 4 -- --model_name_or_path runs/learning/text/model-{seed}
 
 The long run holds its peak and ends in a cooldown; the models of the smaller budgets branch off its checkpoints
@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from budgets_report import COSINE, WSD, write_report
-from learning import say, split_words
-from trials import Trial, Trials, recipe_words
-
+from benchmarks.learning.budgets_report import COSINE, WSD, write_report
+from benchmarks.learning.run import say, split_words
+from benchmarks.learning.trials import Trial, Trials, recipe_words
 from hf_sched.plan.training_config import RunConfig
 from hf_sched.reference.named_schedule import NamedSchedule
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from learning_report import footer, format_estimate, write_csv
-from paired_seeds import LEVEL, holm, mean_interval, paired_t
-from trials import Outcome
+from benchmarks.learning.comparison import LEVEL, holm, mean_interval, paired_t
+from benchmarks.learning.report import footer, format_estimate, write_csv
+from benchmarks.learning.trials import Outcome
 
 COSINE, WSD = "cosine", "wsd"
 MORE = ("budget", "trained")

@@ -1,6 +1,6 @@
 """A small language model to train from nothing on real text: tokenizer, models with random weights, text in pieces.
 
-    python benchmarks/text_task.py --text data/gsm8k --output runs/learning/text --seeds 0 1 2 3 4
+    python -m benchmarks.learning.text_task --text data/gsm8k --output runs/learning/text --seeds 0 1 2 3 4
 
 The text is a file, or a folder with GSM8K's train.jsonl and test.jsonl, whose questions and answers are taken. Writes
 data/train.jsonl and data/test.jsonl (`text`) and a model for each seed, model-0 and so on: a Llama with a byte-level

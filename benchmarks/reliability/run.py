@@ -1,8 +1,8 @@
 """Trainings that are killed, resumed and spread: do they keep to the planned learning rates, and to the same losses?
 
-    python benchmarks/reliability.py                                   # half an hour on two cores
-    python benchmarks/reliability.py --only kill-sft-1 --trials 3      # one case; the other rows stay as they were
-    python benchmarks/reliability.py --missing                         # what has no row yet, after a stop
+    python -m benchmarks.reliability.run                                   # half an hour on two cores
+    python -m benchmarks.reliability.run --only kill-sft-1 --trials 3      # one case; the other rows stay as they were
+    python -m benchmarks.reliability.run --missing                         # what has no row yet, after a stop
 
 Runs the recipes with a tiny model and writes the table to docs/reliability.md, its rows to a JSON file beside it.
 """
@@ -21,9 +21,18 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from recipe_runs import ACCUMULATION, ROOT, SAVE_STEPS, SEQUENCES, STEPS, WARMUP_STEPS, RunFailed, Workshop
-from reliability_cases import BOUND, CASES, Row, Settings
-from two_hosts import CannotRun
+from benchmarks.common.recipe_runs import (
+    ACCUMULATION,
+    ROOT,
+    SAVE_STEPS,
+    SEQUENCES,
+    STEPS,
+    WARMUP_STEPS,
+    RunFailed,
+    Workshop,
+)
+from benchmarks.reliability.cases import BOUND, CASES, Row, Settings
+from benchmarks.reliability.two_hosts import CannotRun
 
 NOTHING = "-"
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "deepspeed")
@@ -135,7 +144,7 @@ def _measured(results: dict[str, Any]) -> list[str]:
     lines = [f"Measured on {day} with {versions}: {', '.join(keys)}." for (day, versions), keys in groups.items()]
     minutes = sum(result["seconds"] for result in results.values()) / 60
     return [
-        "`python benchmarks/reliability.py` runs all of it and writes this page; `--only KIND` one case.",
+        "`python -m benchmarks.reliability.run` runs all of it and writes this page; `--only KIND` one case.",
         "",
         *lines,
         "",

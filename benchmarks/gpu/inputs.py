@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 from hf_sched.finetune.data.load import to_demonstration, to_problem  # noqa: E402
 from hf_sched.finetune.demo.sorting_task import TEMPLATE  # noqa: E402
 

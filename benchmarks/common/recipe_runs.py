@@ -18,7 +18,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import yaml
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STEPS, SAVE_STEPS = 16, 2
 SEQUENCES = 16  # of an optimizer step, however many processes share them
 ACCUMULATION = 2
@@ -47,7 +47,7 @@ OWN: dict[str, dict[str, Any]] = {
     "grpo": {
         "num_generations": 4,
         "max_completion_length": 10,
-        "reward_funcs": ["benchmarks.recipe_runs.share_of_digits"],
+        "reward_funcs": ["benchmarks.common.recipe_runs.share_of_digits"],
     },
 }
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from bare_trl import BARE, RECIPE, training
-from child import WARM_UP, Observed, Program, run_alone
-from recipe_runs import ROOT, RunFailed
+
+from benchmarks.common.programs import WARM_UP, Observed, Program, run_alone
+from benchmarks.common.recipe_runs import ROOT, RunFailed
+from benchmarks.common.scripts import BARE, RECIPE, training
 
 # What a config says of the run, not of how fast it goes; and the generation by vLLM, which is a rung of its own.
 _LEFT_OUT = {
@@ -21,7 +22,7 @@ _LEFT_OUT = {
     *("use_vllm", "vllm_mode", "vllm_gpu_memory_utilization", "save_steps", "save_total_limit"),
 }
 # TRL's script knows neither our rewards nor our schedules.
-REWARD = "benchmarks.recipe_runs.share_of_digits"
+REWARD = "benchmarks.common.recipe_runs.share_of_digits"
 _FIXED: dict[str, Any] = {
     "lr_scheduler_type": "constant",
     "logging_steps": 1,

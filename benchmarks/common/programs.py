@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from recipe_runs import ROOT, RunFailed
+from benchmarks.common.recipe_runs import ROOT, RunFailed
 
 PATIENCE = 1800  # seconds, that a mark or the end may be away
 WARM_UP = 2
@@ -90,7 +90,7 @@ class Child:
         self._log = program.folder.parent / f"{program.folder.name}.log"
         self._turns, theirs = socket.socketpair()
         self._turns.settimeout(PATIENCE)
-        command = [sys.executable, str(ROOT / "benchmarks" / "observed.py"), "--record", str(self._record)]
+        command = [sys.executable, "-m", "benchmarks.common.observed", "--record", str(self._record)]
         command += ["--core", str(core)] if core is not None else []
         command += ["--turns", str(theirs.fileno())] if in_turns else []
         with self._log.open("wb") as log, theirs:

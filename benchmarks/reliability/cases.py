@@ -14,11 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import recipe_runs
-from recipe_runs import LAUNCHES, PEAK, SAVE_STEPS, SCHEDULE, STEPS, WARMUP_STEPS, Run, RunFailed, Workshop
-from two_hosts import HOSTS, finish_both, network, start_on_both
-
 import hf_sched
+from benchmarks.common import recipe_runs
+from benchmarks.common.recipe_runs import (
+    LAUNCHES,
+    PEAK,
+    SAVE_STEPS,
+    SCHEDULE,
+    STEPS,
+    WARMUP_STEPS,
+    Run,
+    RunFailed,
+    Workshop,
+)
+from benchmarks.reliability.two_hosts import HOSTS, finish_both, network, start_on_both
 
 # Sums of the same numbers in another order.
 BOUND = 1e-5

@@ -1,0 +1,1 @@
+"""Measurements of hf_sched: one folder per question, each with the command `python -m benchmarks.FOLDER.run`."""

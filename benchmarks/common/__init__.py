@@ -1,0 +1,1 @@
+"""Code that several benchmarks share: runs of the recipes, measured programs, intervals and tables."""

@@ -1,0 +1,1 @@
+"""How fast do the recipes train on a GPU, and what do they learn?"""

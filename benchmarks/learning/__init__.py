@@ -1,0 +1,1 @@
+"""Which schedule gives the best model?"""

@@ -1,0 +1,1 @@
+"""What do the recipes cost compared with TRL's own scripts?"""

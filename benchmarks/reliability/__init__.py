@@ -1,0 +1,1 @@
+"""Do interrupted and distributed runs train exactly as planned?"""
