@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hf_sched._run_files import COOLDOWN_DONE, LEARNING_RATES, read_json, read_learning_rates
 from hf_sched.audit.run_record import Inert, read_pickle
-from hf_sched.integrations.builtin_schedules import BUILTIN, Run
+from hf_sched.integrations.builtin_schedules import BUILTIN, multiplier, parameters
 from hf_sched.plan.training_config import RunConfig
 from hf_sched.scheduler.checkpoint_state import read_state
 from hf_sched.scheduler.group_schedule import Cooldown, GroupSchedule
@@ -87,12 +87,17 @@ class Plan:
                 raise ValueError(
                     f"{registry.unknown_name(self.name)} If it is your own, audit in Python, where it is registered"
                 )
-            builtin = BUILTIN[self.name]
-            run = Run(inside.astype(np.float64), self.warmup, self.total, self.learning_rate)
-            shares = builtin.play(run, **({} if builtin.arguments_ignored else builtin.read(self.arguments)))
-            if shares is None:
+            arguments = self.arguments if parameters(self.name) else {}  # transformers ignores them then
+            multiply = multiplier(
+                self.name,
+                num_training_steps=self.total,
+                num_warmup_steps=self.warmup,
+                peak=self.learning_rate,
+                **arguments,
+            )
+            if multiply is None:
                 return None
-            rates = shares * peak
+            rates = np.array([peak * multiply(step) for step in inside.ravel().tolist()]).reshape(inside.shape)
         return np.where(requested < 0, np.nan, rates)
 
     @cached_property

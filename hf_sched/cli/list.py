@@ -6,7 +6,7 @@ import click
 
 from hf_sched.cli.output import console, print_json
 from hf_sched.integrations.builtin_schedules import BUILTIN
-from hf_sched.reference.description import describe
+from hf_sched.reference.description import summary
 from hf_sched.schedules import registry
 
 
@@ -14,7 +14,7 @@ from hf_sched.schedules import registry
 @click.option("--json", is_flag=True, help="Write a JSON list, for machines.")
 def list_schedules(json: bool) -> None:
     """List all schedules, a line each: ours, your own, and transformers' own."""
-    rows = [(name, _whose(name), describe(name).summary) for name in (*registry.available(), *BUILTIN)]
+    rows = [(name, _whose(name), summary(name)) for name in (*registry.available(), *BUILTIN)]
     if json:
         print_json([dict(zip(("name", "from", "summary"), row, strict=True)) for row in rows])
         return

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hf_sched.integrations import builtin_schedules
 from hf_sched.integrations.builtin_schedules import BUILTIN
 from hf_sched.schedules import registry
 from hf_sched.schedules.phase_parser import PhasesReader
@@ -87,20 +88,18 @@ def describe(name: str) -> Reference:
         ValueError: Nothing is registered under the name.
     """
     if name in BUILTIN:
-        function: Callable[..., Any] = BUILTIN[name].play
-        arguments = tuple(
-            _describe_argument(parameter, BUILTIN[name].reader(parameter.name))
-            for parameter in BUILTIN[name].parameters.values()
-        )
+        docstring, readers = BUILTIN[name], builtin_schedules.readers(name)
+        parameters = builtin_schedules.parameters(name)
+        arguments = tuple(_describe_argument(parameter, readers[key]) for key, parameter in parameters.items())
     else:
         entry = registry.entry(name)
-        function = entry.build_phases
+        docstring = inspect.getdoc(entry.build_phases) or ""
         arguments = tuple(_describe_entrys(entry, argument) for argument in entry.arguments)
-    fields, coming_from, text = _read(inspect.getdoc(function) or "")
-    summary, _, text = text.partition("\n\n")
+    fields, coming_from, text = _read(docstring)
+    first, _, text = text.partition("\n\n")
     return Reference(
         name=name,
-        summary=" ".join(summary.split()),
+        summary=" ".join(first.split()),
         formula=fields.get("Formula", ""),
         text=text,
         source=" ".join(fields.get("Source", "").split()),
@@ -108,6 +107,12 @@ def describe(name: str) -> Reference:
         coming_from=coming_from,
         arguments=arguments,
     )
+
+
+def summary(name: str) -> str:
+    """The first paragraph of a schedule's description; unlike `describe` it never imports transformers."""
+    docstring = BUILTIN.get(name) or inspect.getdoc(registry.entry(name).build_phases) or ""
+    return " ".join(_read(docstring)[2].partition("\n\n")[0].split())
 
 
 def in_words(reader: Callable[[str, Any], Any], number: str = "a number") -> str:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from hf_sched.integrations.builtin_schedules import BUILTIN
+from hf_sched.integrations.builtin_schedules import has_warmup
 from hf_sched.reference.description import Reference
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
@@ -31,7 +31,7 @@ def trainers_warmup(name: str, arguments: Mapping[str, Any], steps: int = STEPS)
             alone = registry.entry(name).build(steps, 0, dict(arguments))
         takes_one = alone.segments[0].kind != "warmup"
     else:
-        takes_one = BUILTIN[name].has_warmup
+        takes_one = has_warmup(name)
     return steps * WARMUP // STEPS if takes_one else 0
 
 

@@ -1,4 +1,4 @@
-"""What we show of transformers' own schedules is what transformers plays."""
+"""Descriptions, arguments and curves of transformers' own schedules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from transformers.trainer_utils import SchedulerType
 
 from hf_sched.integrations import builtin_schedules as builtin
 from hf_sched.integrations.builtin_schedules import BUILTIN
+from hf_sched.schedules.registry import BUILTIN_NAMES
+from hf_sched.schedules.validation import ArgumentError
 
 PEAK = 3e-4
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
@@ -34,7 +36,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
 CASES = [(name, arguments) for name, several in ARGUMENTS.items() for arguments in several]
 
 
-def played(name: str, total: int, warmup: int, arguments: dict[str, Any]) -> list[float]:
+def rates_of_scheduler(name: str, total: int, warmup: int, arguments: dict[str, Any]) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
     scheduler = transformers.get_scheduler(name, optimizer, warmup, total, arguments)
     rates = []
@@ -47,47 +49,57 @@ def played(name: str, total: int, warmup: int, arguments: dict[str, Any]) -> lis
 
 @pytest.mark.parametrize(("name", "arguments"), CASES, ids=str)
 @pytest.mark.parametrize(("total", "warmup"), [(20, 0), (20, 1), (20, 7), (1, 0), (5, 9)], ids=str)
-def test_curves_are_those_that_transformers_plays(
+def test_curve_equals_the_rates_of_transformers_scheduler(
     name: str, arguments: dict[str, Any], total: int, warmup: int
 ) -> None:
     curve = builtin.curve(name, num_training_steps=total, num_warmup_steps=warmup, peak=PEAK, **arguments)
     assert curve is not None
-    np.testing.assert_allclose(curve, played(name, total, warmup, arguments), rtol=1e-12, atol=1e-20)
+    np.testing.assert_array_equal(curve, rates_of_scheduler(name, total, warmup, arguments))
 
 
-def test_every_built_in_schedule_is_here() -> None:
-    theirs = {member.value for member in SchedulerType} & set(BUILTIN)
-    assert theirs == set(BUILTIN)
-    assert set(ARGUMENTS) | {"reduce_lr_on_plateau", "greedy"} == set(BUILTIN)
+def test_every_built_in_schedule_is_described_and_tested() -> None:
+    assert tuple(BUILTIN) == BUILTIN_NAMES
+    assert {*ARGUMENTS, "reduce_lr_on_plateau", "greedy"} == set(BUILTIN_NAMES)
+
+
+@pytest.mark.parametrize("name", BUILTIN_NAMES)
+def test_arguments_have_readers_that_accept_the_defaults(name: str) -> None:
+    if name not in {member.value for member in SchedulerType}:
+        pytest.skip("this transformers does not have it")
+    readers = builtin.readers(name)
+    for key, parameter in builtin.parameters(name).items():
+        if parameter.default not in (parameter.empty, None):
+            assert readers[key](key, parameter.default) == parameter.default
+    assert builtin.has_warmup(name) == (name not in ("constant", "reduce_lr_on_plateau", "greedy"))
 
 
 @pytest.mark.parametrize("name", ["reduce_lr_on_plateau", "greedy"])
-def test_what_follows_a_metric_has_no_curve_and_the_arguments_of_its_class(name: str) -> None:
-    import inspect
+def test_schedule_that_follows_a_metric_has_arguments_but_no_curve(name: str) -> None:
+    assert {"factor", "patience", "cooldown"} <= set(builtin.parameters(name))
+    assert builtin.curve(name, num_training_steps=10, patience=3) is None
 
-    cls = torch.optim.lr_scheduler.ReduceLROnPlateau if name != "greedy" else transformers.optimization.GreedyLR
-    theirs = {
-        name: parameter.default
-        for name, parameter in inspect.signature(cls.__init__).parameters.items()
-        if name not in ("self", "optimizer")
-    }
-    assert {name: parameter.default for name, parameter in BUILTIN[name].parameters.items()} == theirs
-    assert builtin.curve(name, num_training_steps=10) is None
+
+def test_numbers_may_arrive_as_text() -> None:
+    curve = builtin.curve("cosine_with_min_lr", num_training_steps=9, peak=PEAK, min_lr="1e-5")
+    np.testing.assert_array_equal(
+        curve, builtin.curve("cosine_with_min_lr", num_training_steps=9, peak=PEAK, min_lr=1e-5)
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("cosin", {}, r"'cosin' is no schedule of transformers; did you mean 'cosine'\?"),
-        ("cosine", {"num_cycle": 2}, r"cosine has no argument `num_cycle` .*did you mean 'num_cycles'\?"),
-        ("constant", {"floor_ratio": 0.1}, r"constant has no argument `floor_ratio` .* It takes none\."),
-        ("warmup_stable_decay", {}, "needs the argument `num_decay_steps`"),
-        ("cosine_with_min_lr", {}, "give either `min_lr` or `min_lr_rate`"),
-        ("cosine_with_min_lr", {"min_lr": 1e-5, "min_lr_rate": 0.1}, "give either `min_lr` or `min_lr_rate`"),
-        ("polynomial", {"lr_end": 1}, "`lr_end` must be less than the learning rate"),
-        ("warmup_stable_decay", {"num_decay_steps": 1, "decay_type": "sqrt"}, "`decay_type` must be one of"),
+        ("cosin", {}, r"is not a schedule of transformers, received 'cosin'; did you mean 'cosine'\?"),
+        ("cosine", {"num_cycle": 2}, r"`num_cycle` is not an argument of cosine.*did you mean 'num_cycles'\?"),
+        ("constant", {"floor_ratio": 0.1}, "`floor_ratio` is not an argument of constant.* it takes no arguments"),
+        ("warmup_stable_decay", {}, "`num_decay_steps` is required by warmup_stable_decay"),
+        ("cosine_with_min_lr", {}, "`lr_scheduler_kwargs` is rejected by .*One of min_lr or min_lr_rate"),
+        ("cosine_with_min_lr", {"min_lr": 1e-5, "min_lr_rate": 0.1}, "Only one of min_lr or min_lr_rate"),
+        ("polynomial", {"lr_end": 1}, "must be smaller than initial lr"),
+        ("polynomial", {"lr_end": "low"}, "`lr_end` must be a finite number, received 'low'"),
+        ("warmup_stable_decay", {"num_decay_steps": 1, "decay_type": "sqrt"}, "Unknown decay type"),
     ],
 )
-def test_wrong_arguments_are_answered(name: str, arguments: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_wrong_arguments_are_rejected(name: str, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
         builtin.curve(name, num_training_steps=10, **arguments)
