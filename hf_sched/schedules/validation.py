@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, TypeAlias
 
-_NOT_GIVEN = object()
+_NOT_GIVEN = ...  # a singleton, so that an unpickled error still has no value
 
 
 class ArgumentError(ValueError):

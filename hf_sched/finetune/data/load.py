@@ -1,4 +1,4 @@
-"""The data of a recipe: from the hub, a folder or a file, in the form that its trainer takes."""
+"""Loads a dataset from the hub, a folder or a file, renames its columns, checks its rows and converts them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ import yaml
 from datasets import Dataset, IterableDataset, Value, load_dataset
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 
-from hf_sched.finetune.data.rows import check_file, check_row, check_rows
+from hf_sched.finetune.data.rows import check_row, check_rows, unreadable_file
+from hf_sched.schedules.validation import ArgumentError
 
 LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 FINAL_ANSWER = "Reason step by step, and give the final answer as a number after ####."
 
-# What rows may be made of; the last is what a question of one's own is most likely to be.
+# The row forms of each trainer, by their columns; the first form whose columns are all there is used. Rows of a form
+# with a `question` are converted: by `to_demonstration` (SFT), `to_problem` (GRPO) or `to_preference` (DPO).
 DEMONSTRATIONS = (("messages",), ("prompt", "completion"), ("text",), ("question", "answer"))
 PROBLEMS = (("prompt",), ("question", "answer"))
+PREFERENCES = (("prompt", "chosen", "rejected"), ("question", "chosen", "rejected"), ("chosen", "rejected"))
 
 Row = dict[str, Any]
 
 
 @dataclass
 class ColumnArguments:
-    """What columns are called, and what is asked with a question."""
+    """Arguments for data with other column names or another instruction."""
 
     columns: dict[str, str] | str | None = field(
-        default=None, metadata={"help": "The recipe's names of columns, and yours: {question: problem, answer: label}."}
+        default=None, metadata={"help": "The recipe's column names and yours: {question: problem, answer: label}."}
     )
 
     instruction: str = field(
         default=FINAL_ANSWER,
-        metadata={"help": 'Put below each `question`, not below a `prompt`; "" for nothing. By default for GSM8K.'},
+        metadata={"help": 'Appended to each `question`, but not to a `prompt`; "" for none. The default suits GSM8K.'},
     )
 
     def __post_init__(self) -> None:
@@ -42,80 +45,47 @@ class ColumnArguments:
 
 
 def names_of_columns(given: dict[str, str] | str | None, argument: str) -> dict[str, str] | None:
-    """A mapping of the recipe's names to the data's, given as one or as YAML.
+    """Read a mapping from the recipe's column names to those of the data, given as a dict or as YAML.
 
     Raises:
-        ValueError: It is none.
+        ArgumentError: It is not such a mapping.
     """
     names = yaml.safe_load(given) if isinstance(given, str) else given
     if names is not None and (not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values())):
-        raise ValueError(
-            f"`{argument}` must give each of the recipe's names yours, for example "
-            f"{{question: problem, answer: label}}, received {given!r}"
-        )
+        allowed = "a mapping from the recipe's column names to yours, such as {question: problem, answer: label}"
+        raise ArgumentError(argument, allowed, given)
     return names
 
 
 def load_splits(
     script_args: ScriptArguments, mixture: DatasetMixtureConfig, argument: str = "dataset_name"
 ) -> Mapping[str, Dataset]:
-    """The splits by name, of `dataset_name` (hub name, folder, or JSON, JSONL, CSV, Parquet file) or of `datasets`.
+    """Load the splits, by name, of `dataset_name` (hub name, folder or file) or of the mixture `datasets`.
 
-    `argument` is what the user calls the first.
+    `argument` is the user's name for `dataset_name` in error messages.
 
     Raises:
-        ValueError: Neither or both are given, or there is no such file.
+        ArgumentError: Neither or both are given, or the dataset cannot be loaded.
     """
     name = script_args.dataset_name
     if bool(name) == bool(mixture.datasets):
-        raise ValueError(
-            f"give either `dataset_name` or `datasets`, received dataset_name={name!r} and {len(mixture.datasets)} "
-            "`datasets`"
-        )
+        raise ArgumentError(argument, rule="or `datasets` must be given, and not both", received=name)
     if not name:
         return get_dataset(mixture)
-    loader = LOADERS.get(Path(name).suffix)
-    if loader:
-        if not Path(name).is_file():
-            raise ValueError(f"`{argument}` must be a hub name, a folder or a file, but there is no file {name!r}")
+    loader, is_file = LOADERS.get(Path(name).suffix), Path(name).is_file()
+    allowed = f"a hub name, a folder, or a file that ends in {', '.join(LOADERS)}"
+    streaming = script_args.dataset_streaming
+    if loader and is_file:
         try:
-            return load_dataset(
-                loader, data_files={script_args.dataset_train_split: name}, streaming=script_args.dataset_streaming
-            )
+            return load_dataset(loader, data_files={script_args.dataset_train_split: name}, streaming=streaming)
         except Exception as error:
-            check_file(name, error)
+            raise unreadable_file(name, argument, error) from error
+    if loader or is_file:
+        raise ArgumentError(argument, allowed, name, hint="there is no such file" if loader else "")
     try:
-        if Path(name).is_file():
-            raise FileNotFoundError(f"it is a file that ends in {Path(name).suffix or 'nothing'!r}")
-        return load_dataset(name, name=script_args.dataset_config, streaming=script_args.dataset_streaming)
-    except OSError as error:  # there is none on the hub, or no way to it, or the folder is empty
-        kinds = ", ".join(LOADERS)
-        raise ValueError(
-            f"`{argument}` must be a hub name, a folder, or a file that ends in {kinds}, received {name!r}: {error}"
-        ) from error
-
-
-def split(
-    splits: Mapping[str, Dataset],
-    name: str,
-    argument: str,
-    convert: Callable[[Row], Row] | None = None,
-    columns: Mapping[str, str] | None = None,
-) -> Dataset:
-    """One of the splits, its columns renamed; rows of question and answer become, by `convert`, what the trainer takes.
-
-    Raises:
-        ValueError: There is no such split, `argument` being what chose its name, or it lacks a column.
-    """
-    if name not in splits:
-        raise ValueError(f"`{argument}` must be one of {', '.join(splits)}, received {name!r}")
-    rows = _rename(splits[name], columns or {})
-    found = columns_of(rows)
-    if convert and "prompt" not in found and {"question", "answer"} <= set(found):
-        if rows.features and rows.features["answer"].dtype != "string":
-            rows = rows.cast_column("answer", Value("string"))  # `map` would make numbers of answers again
-        return rows.map(convert, remove_columns=found)
-    return rows
+        return load_dataset(name, name=script_args.dataset_config, streaming=streaming)
+    except OSError as error:  # not on the hub, the hub is unreachable, or the folder is empty
+        raise ArgumentError(argument, allowed, name, hint=str(error)) from error
 
 
 def load_rows(
@@ -124,40 +94,40 @@ def load_rows(
     convert: Callable[[Row], Row],
     *,
     evaluating: bool,
+    forms: Sequence[Sequence[str]],
     columns: Mapping[str, str] | None = None,
-    forms: Sequence[Sequence[str]] = (),
     max_steps: int = -1,
 ) -> tuple[Dataset, Dataset | None]:
-    """The rows to train on and, where a run evaluates, those to evaluate on, in the form that the trainer takes.
+    """Load the training rows and, if the run evaluates, the evaluation rows, checked and converted.
 
     Args:
-        script_args: Where they are.
-        mixture: Where they are, if in several places.
-        convert: What turns a question and its answer into that form.
-        evaluating: Whether a run evaluates.
-        columns: The recipe's names of columns, and what they are called in the data.
-        forms: The columns, by the recipe's names, of which one set must be there; each row is checked for them.
-        max_steps: The length of the run, which streamed data need to be given.
+        script_args: The dataset and its splits.
+        mixture: Several datasets instead.
+        convert: Converts a row with a `question` to the trainer's form.
+        evaluating: Whether the run evaluates.
+        forms: The row forms the trainer takes, as sets of columns: `DEMONSTRATIONS`, `PROBLEMS` or `PREFERENCES`.
+        columns: The recipe's column names and those of the data.
+        max_steps: The length of the run, required for streamed data.
 
     Raises:
-        ValueError: There are no such data, or a row is not what it must be.
+        ArgumentError: The data cannot be loaded, lack columns, or a row is unusable.
     """
     if script_args.dataset_streaming and max_steps <= 0:
-        raise ValueError("`dataset_streaming` needs `max_steps`: how many rows there are is known only at the end")
+        rule = "needs `max_steps`, because the number of rows is not known in advance"
+        raise ArgumentError("dataset_streaming", rule=rule)
     splits = dict(load_splits(script_args, mixture))
-    wanted = {"dataset_train_split": script_args.dataset_train_split}
-    if evaluating:
-        wanted["dataset_test_split"] = script_args.dataset_test_split
-        if _file(script_args) and wanted["dataset_test_split"] not in splits:
-            raise ValueError(
-                f"`eval_strategy` needs rows to evaluate on, but {script_args.dataset_name!r} is one file: give as "
-                '`dataset_name` a folder that holds train and test files, or write `eval_strategy: "no"`'
-            )
-    loaded = [
-        checked_split(script_args, splits, name, argument, convert, columns=columns, forms=forms)
-        for argument, name in wanted.items()
-    ]
-    return loaded[0], loaded[1] if evaluating else None
+    train, test = script_args.dataset_train_split, script_args.dataset_test_split
+    if evaluating and _file(script_args) and test not in splits:
+        raise ArgumentError(
+            "eval_strategy",
+            rule=f"needs evaluation rows, but {script_args.dataset_name!r} is a single file",
+            hint="set `dataset_name` to a folder with train and test files, or write `eval_strategy: 'no'`",
+        )
+    how: dict[str, Any] = {"columns": columns, "forms": forms}
+    train_rows = checked_split(script_args, splits, train, "dataset_train_split", convert, **how)
+    if not evaluating:
+        return train_rows, None
+    return train_rows, checked_split(script_args, splits, test, "dataset_test_split", convert, **how)
 
 
 def checked_split(
@@ -167,32 +137,45 @@ def checked_split(
     argument: str,
     convert: Callable[[Row], Row],
     *,
-    columns: Mapping[str, str] | None,
     forms: Sequence[Sequence[str]],
+    columns: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """As `split`, each row checked for one of `forms`, as `load_rows` says."""
-    renamed = split(splits, name, argument, columns=columns)
-    checked = _check(renamed, forms, f"{script_args.dataset_name or 'the data'} ({name})", _file(script_args))
-    return split({name: checked}, name, argument, convert)
+    """Select a split, rename its columns, check every row, and convert rows with a `question`.
 
+    Streamed rows are checked and converted as they are read. `argument` is the user's name for `name`.
 
-def _check(rows: Dataset, forms: Sequence[Sequence[str]], source: str, file: str | None) -> Dataset:
+    Raises:
+        ArgumentError: The split does not exist, lacks columns, or has an unusable row.
+    """
+    if name not in splits:
+        raise ArgumentError(argument, f"one of {', '.join(splits)}", name)
+    rows = _rename(splits[name], columns or {})
     found = columns_of(rows)
     form = next((form for form in forms if set(form) <= set(found)), None)
+    source = f"{script_args.dataset_name or 'the data'} ({name})"
     if form is None:
-        if not forms or "input_ids" in found:
+        if "input_ids" in found:
             return rows
-        takes = ", or ".join(dict.fromkeys(" and ".join(f"`{name}`" for name in form) for form in forms))
-        likely = found if len(found) == len(forms[-1]) else ["..."] * len(forms[-1])
-        example = ", ".join(f"{name}: {given}" for name, given in zip(forms[-1], likely, strict=True))
-        raise ValueError(
-            f"{source} has the columns {', '.join(found)}; the recipe takes {takes}. Say which is which: `columns: "
-            f"{{{example}}}`"
-        )
+        raise _missing_columns(source, found, forms)
+    place = {"columns": form, "source": source, "file": _file(script_args)}
     if isinstance(rows, IterableDataset):
-        return rows.map(_checked, with_indices=True, fn_kwargs={"columns": form, "source": source, "file": file})
-    check_rows(rows, form, source, file)
-    return rows
+        rows = rows.map(_checked, with_indices=True, fn_kwargs=place)
+    else:
+        check_rows(rows, **place)
+    if "question" not in form:
+        return rows
+    if "answer" in form and rows.features and rows.features["answer"].dtype != "string":
+        rows = rows.cast_column("answer", Value("string"))  # otherwise `map` turns answers back into numbers
+    return rows.map(convert, remove_columns=found)
+
+
+def _missing_columns(source: str, found: Sequence[str], forms: Sequence[Sequence[str]]) -> ArgumentError:
+    takes = ", or ".join(dict.fromkeys(" and ".join(f"`{name}`" for name in form) for form in forms))
+    form = next((form for form in forms if "question" in form), forms[-1])
+    likely = found if len(found) == len(form) else ["..."] * len(form)
+    example = ", ".join(f"{name}: {given}" for name, given in zip(form, likely, strict=True))
+    rule = f"must map your columns: {source} has the columns {', '.join(found)}, but the recipe takes {takes}"
+    return ArgumentError("columns", rule=rule, hint=f"write `columns: {{{example}}}`")
 
 
 def _checked(row: Row, number: int, columns: Sequence[str], source: str, file: str | None) -> Row:
@@ -204,9 +187,10 @@ def _rename(rows: Dataset, columns: Mapping[str, str]) -> Dataset:
     found = columns_of(rows)
     for name, given in columns.items():
         if given not in found:
-            turned = f": write it the other way round, {given}: {name}" if name in found else ""
-            raise ValueError(
-                f"`columns` says {name}: {given}, but the data have the columns {', '.join(found)}{turned}"
+            raise ArgumentError(
+                "columns",
+                rule=f"has {name}: {given}, but the data have the columns {', '.join(found)}",
+                hint=f"write it the other way round, {given}: {name}" if name in found else "",
             )
     moved = {given: name for name, given in columns.items() if given != name}
     covered = [name for name in moved.values() if name in found and name not in moved]
@@ -215,7 +199,7 @@ def _rename(rows: Dataset, columns: Mapping[str, str]) -> Dataset:
 
 
 def columns_of(rows: Dataset) -> list[str]:
-    """The names of the columns, which a streamed file gives only when it is read."""
+    """Return the column names; those of a streamed file are only known once a row is read."""
     return list(rows.column_names or next(iter(rows), {}))
 
 
@@ -225,16 +209,36 @@ def _file(script_args: ScriptArguments) -> str | None:
 
 
 def to_demonstration(row: Row, instruction: str = FINAL_ANSWER) -> Row:
-    """A question and its worked answer, as a chat to imitate; GSM8K's calculator marks `<<...>>` are left out."""
-    worked = re.sub(r"<<[^>]*>>", "", str(row["answer"]))
-    return {"prompt": _ask(row["question"], instruction), "completion": [{"role": "assistant", "content": worked}]}
+    """Convert a question and its worked answer to a chat to imitate, without GSM8K's calculator marks `<<...>>`.
+
+    >>> to_demonstration({"question": "2 + 2?", "answer": "<<2+2=4>>4"}, instruction="")["completion"]
+    [{'role': 'assistant', 'content': '4'}]
+    """
+    return {"prompt": _user(row, instruction), "completion": _assistant(re.sub(r"<<[^>]*>>", "", str(row["answer"])))}
 
 
 def to_problem(row: Row, instruction: str = FINAL_ANSWER) -> Row:
-    """A question and its final answer, what stands after `####`, as a prompt for GRPO and evaluation."""
-    final = str(row["answer"]).rpartition("####")[2].strip()
-    return {"prompt": _ask(row["question"], instruction), "answer": final}
+    """Convert a question and its answer to a prompt and the final answer (after `####`), for GRPO and evaluation.
+
+    >>> to_problem({"question": "2 + 2?", "answer": "It is 4. #### 4"})["answer"]
+    '4'
+    """
+    return {"prompt": _user(row, instruction), "answer": str(row["answer"]).rpartition("####")[2].strip()}
 
 
-def _ask(question: str, instruction: str) -> list[dict[str, str]]:
+def to_preference(row: Row, instruction: str = FINAL_ANSWER) -> Row:
+    """Convert a question with a chosen and a rejected answer to chats, for DPO.
+
+    >>> to_preference({"question": "2 + 2?", "chosen": "4", "rejected": "5"})["rejected"]
+    [{'role': 'assistant', 'content': '5'}]
+    """
+    return {"prompt": _user(row, instruction), **{name: _assistant(row[name]) for name in ("chosen", "rejected")}}
+
+
+def _user(row: Row, instruction: str) -> list[dict[str, str]]:
+    question = row["question"]
     return [{"role": "user", "content": f"{question}\n{instruction}" if instruction else question}]
+
+
+def _assistant(answer: str | list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer

@@ -1,0 +1,215 @@
+"""Datasets load from folders and files, columns are mapped, bad rows are named by line, and rows are converted."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from trl import DatasetMixtureConfig, ScriptArguments
+
+from hf_sched.finetune.data import to_demonstration, to_preference, to_problem
+from hf_sched.finetune.data.load import (
+    DEMONSTRATIONS,
+    PREFERENCES,
+    PROBLEMS,
+    ColumnArguments,
+    columns_of,
+    load_rows,
+    load_splits,
+)
+from hf_sched.finetune.data.rows import RowError
+from hf_sched.schedules.validation import ArgumentError
+
+KINDS = {
+    "sft": (DEMONSTRATIONS, to_demonstration),
+    "grpo": (PROBLEMS, to_problem),
+    "dpo": (PREFERENCES, to_preference),
+}
+OWN = [{"id": number, "problem": f"What is {number} + 1?", "label": number + 1} for number in range(4)]
+COLUMNS = {"question": "problem", "answer": "label"}
+GOOD = {"question": "How many?", "answer": "72"}
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def load(
+    path: Path | str, kind: str = "sft", *, evaluating: bool = False, streaming: bool = False, **given: Any
+) -> Any:
+    forms, convert = KINDS[kind]
+    requested = ScriptArguments(dataset_name=str(path), dataset_streaming=streaming)
+    rows, _ = load_rows(requested, DatasetMixtureConfig(), convert, evaluating=evaluating, forms=forms, **given)
+    return rows
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    match path.suffix:
+        case ".csv":
+            pd.DataFrame(rows).to_csv(path, index=False)
+        case ".parquet":
+            pd.DataFrame(rows).to_parquet(path)
+        case ".json":
+            path.write_text(json.dumps(rows))
+        case _:
+            path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def test_rows_are_converted_for_each_trainer():
+    row = {"question": "How many?", "answer": "2 * 36 = <<2*36=72>>72\n#### 72"}
+    demonstration, problem = to_demonstration(row), to_problem(row)
+    assert demonstration["completion"] == [{"role": "assistant", "content": "2 * 36 = 72\n#### 72"}]
+    assert problem["answer"] == "72"
+    assert problem["prompt"] == demonstration["prompt"]
+    assert "How many?" in problem["prompt"][0]["content"]
+    chat = [{"role": "assistant", "content": "#### 1"}]
+    pair = to_preference({"question": "How many?", "chosen": "#### 72", "rejected": chat})
+    assert pair == {"prompt": problem["prompt"], "chosen": [{**chat[0], "content": "#### 72"}], "rejected": chat}
+
+
+def test_folder_gives_train_and_test_splits(tmp_path):
+    write(tmp_path / "train.jsonl", [GOOD] * 3)
+    write(tmp_path / "test.jsonl", [GOOD])
+    splits = load_splits(ScriptArguments(dataset_name=str(tmp_path)), DatasetMixtureConfig())
+    assert {name: part.num_rows for name, part in splits.items()} == {"train": 3, "test": 1}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_columns_are_mapped_in_every_format(tmp_path, suffix, streaming):
+    path = write(tmp_path / f"own{suffix}", OWN)
+    for kind, answer in (("sft", "completion"), ("grpo", "answer")):
+        rows = load(path, kind, columns=COLUMNS, streaming=streaming, max_steps=5)
+        assert sorted(columns_of(rows)) == sorted(["prompt", answer])
+        third = list(rows)[2]
+        assert third["prompt"][0]["content"].startswith("What is 2 + 1?")
+        assert third[answer] == ("3" if kind == "grpo" else [{"role": "assistant", "content": "3"}])
+
+
+def test_columns_are_renamed_over_others_or_swapped(tmp_path):
+    rows = [{"prompt": "old", "text": "new", "completion": "yes"}]
+    assert list(load(write(tmp_path / "a.jsonl", rows), columns={"prompt": "text"})) == [
+        {"prompt": "new", "completion": "yes"}
+    ]
+    swapped = load(write(tmp_path / "b.jsonl", rows), columns={"prompt": "completion", "completion": "prompt"})
+    assert (swapped[0]["prompt"], swapped[0]["completion"]) == ("yes", "old")
+
+
+def test_complete_rows_are_not_converted(tmp_path):
+    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    assert load(write(tmp_path / "a.jsonl", [{"talk": chat}]), columns={"messages": "talk"})[0] == {"messages": chat}
+    for name, row in (
+        ("b", {"prompt": "p", "chosen": "c", "rejected": "r"}),
+        ("c", {"chosen": chat, "rejected": chat}),
+    ):
+        assert load(write(tmp_path / f"{name}.jsonl", [row]), "dpo")[0] == row
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([GOOD, "", {"question": "Why?"}], r"own\.jsonl, line 3: `answer` is missing; correct or remove the row$"),
+        ([GOOD, {"question": None, "answer": "7"}], r"own\.jsonl, line 2: `question` is missing"),
+        ([GOOD, {"question": "  ", "answer": "7"}], r"own\.jsonl, line 2: `question` is empty"),
+        ([{"question": 7, "answer": 7}], r"own\.jsonl, line 1: `question` must be text, received '7'"),
+        ([GOOD, {**GOOD, "answer": {"a": 7}}], r"own\.jsonl, line 2: `answer` must be text, received"),
+        ([CHAT, {"messages": []}], r"own\.jsonl, line 2: `messages` is empty"),
+        ([CHAT, {"messages": [{"role": "user"}]}], r"own\.jsonl, line 2: `messages` must be chat messages"),
+        ([{"messages": "hi"}], r"own\.jsonl, line 1: `messages` must be chat messages, received 'hi'"),
+        (
+            [GOOD, '{"question": "Why?", "ans'],
+            r"`dataset_name` must hold one JSON.*own\.jsonl, line 2, column 26",
+        ),
+        ([GOOD, '"text"'], r"`dataset_name` must hold one JSON object per line: .*, line 2, received '\"text\"'"),
+    ],
+)
+def test_bad_line_is_named(tmp_path, rows, message):
+    with pytest.raises(ArgumentError, match=message):
+        load(write(tmp_path / "own.jsonl", rows))
+
+
+def test_bad_row_is_named_in_other_formats(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text('question,answer\n"How\nmany?",3\n\nWhy?,\n')
+    with pytest.raises(RowError, match=r"own\.csv, line 5: `answer` is missing"):
+        load(path)
+    path.write_text("question,answer\n,3\n")
+    with pytest.raises(RowError, match=r"own\.csv, line 2: `question` is missing") as caught:
+        load(path)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    with pytest.raises(RowError, match=r"own\.parquet \(train\), row 2: `answer` is missing"):
+        load(write(tmp_path / "own.parquet", [GOOD, {"question": "Why?", "answer": None}]))
+
+
+def test_streamed_rows_are_checked_as_they_are_read(tmp_path):
+    path = write(tmp_path / "own.jsonl", [GOOD, GOOD, {"question": "Why?", "answer": ""}])
+    with pytest.raises(ArgumentError, match="`dataset_streaming` needs `max_steps`"):
+        load(path, streaming=True)
+    rows = iter(load(path, streaming=True, max_steps=3))
+    next(rows), next(rows)
+    with pytest.raises(RowError, match=r"own\.jsonl, line 3: `answer` is empty"):
+        next(rows)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (None, r"has the columns id, problem, label, but the recipe takes .*; write `columns: {question: \.\.\., ans"),
+        ({"answer": "lable"}, r"`columns` has answer: lable, but the data have the columns id, problem, label$"),
+        ({"label": "answer"}, r"`columns` has .*; write it the other way round, answer: label$"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(tmp_path, columns, message):
+    with pytest.raises(ArgumentError, match=message):
+        load(write(tmp_path / "own.jsonl", OWN), columns=columns)
+
+
+def test_wrong_data_arguments_are_named(tmp_path):
+    with pytest.raises(ArgumentError, match=r"write `columns: {question: a, answer: b}`"):
+        load(write(tmp_path / "two.jsonl", [{"a": "x", "b": "y"}]))
+    with pytest.raises(ArgumentError, match="`columns` must be a mapping from the recipe's column names to yours"):
+        ColumnArguments(columns=["question"])  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"`dataset_name` must be .*, received 'nothing\.jsonl'; there is no"):
+        load("nothing.jsonl")
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "rows.txt", ["a"])
+    for name in ("data/mine.cvs", tmp_path / "empty", tmp_path / "rows.txt"):
+        with pytest.raises(ArgumentError, match=r"a hub name, a folder, or a file that ends in \.jsonl, .*, received"):
+            load(name)
+    with pytest.raises(ArgumentError, match="`dataset_name` or `datasets` must be given"):
+        load_splits(ScriptArguments(), DatasetMixtureConfig())
+    path = write(tmp_path / "train.jsonl", [GOOD])
+    with pytest.raises(ArgumentError, match=r"`eval_strategy` needs evaluation rows, but .*train\.jsonl' is a single"):
+        load(path, evaluating=True)
+    (folder := tmp_path / "folder").mkdir()
+    write(folder / "train.jsonl", [GOOD])
+    with pytest.raises(ArgumentError, match="`dataset_test_split` must be one of train, received 'test'"):
+        load(folder, evaluating=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "streaming"), [("sft", True), ("grpo", False)])
+def test_recipe_trains_on_a_csv_file_with_other_columns(run_recipe, tmp_path, recipe, streaming):
+    given = {"dataset_name": str(write(tmp_path / "own.csv", OWN * 8)), "columns": COLUMNS, "max_steps": 3}
+    run = run_recipe(recipe, dataset_streaming=streaming, **given, **({"max_length": 128} if recipe == "sft" else {}))
+    assert len(run.logged("loss")) == 3
+
+
+def test_recipe_rejects_a_bad_row_before_it_looks_for_a_model(run_recipe, tmp_path):
+    path = write(tmp_path / "own.jsonl", [GOOD, {"question": "Why?", "answer": ""}])
+    run = run_recipe("sft", ok=False, dataset_name=str(path), model_name_or_path="nobody/no-such-model")
+    assert run.returncode == 2
+    assert f"{path}, line 2: `answer` is empty" in run.output
+    assert "Traceback" not in run.output
+
+
+def test_gsm8k_becomes_problems():
+    folder = os.environ.get("HF_SCHED_GSM8K")
+    if not folder or not (Path(folder) / "test.jsonl").is_file():
+        pytest.skip("set HF_SCHED_GSM8K to a folder with GSM8K's train.jsonl and test.jsonl")
+    problems = load(Path(folder) / "test.jsonl", "grpo")
+    assert problems.num_rows == 1319
+    assert all(problem["answer"].replace(",", "").lstrip("-").isdigit() for problem in problems)
