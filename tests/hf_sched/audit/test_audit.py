@@ -15,8 +15,7 @@ import hf_sched
 from hf_sched._run_files import LEARNING_RATES
 from hf_sched.audit import audit
 from hf_sched.schedules import registry
-from tests.hf_sched.callbacks.test_guard import make, two_groups
-from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
+from tests.helpers.trainer import PEAK, STEPS, WARMUP, make, two_groups
 
 COSINE = {"lr_scheduler_type": "cosine"}
 OURS = {"lr_scheduler_type": "cosine_floor"}

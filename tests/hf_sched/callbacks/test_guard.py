@@ -11,36 +11,14 @@ import pytest
 import torch
 import torch.distributed
 import transformers
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import hf_sched
 import hf_sched.scheduler.group_schedule
 from hf_sched.callbacks.guard import LearningRateGuard
-from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP, Recorder
+from tests.helpers.trainer import OURS, PEAK, STEPS, UNFUSED, WARMUP, make, two_groups
 
-OURS = {"lr_scheduler_type": "cosine_floor"}
 CURVE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP).curve(peak=PEAK)
-
-
-def make(model_path, folder, *, cls=Trainer, callbacks=(), optimizers=None, **given) -> tuple[Trainer, Recorder]:
-    """A tiny Trainer, and what it trained with; `optimizers` makes them of the model."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(model_path)
-    tokens = torch.randint(6, 16, (64, 12), generator=torch.Generator().manual_seed(0))
-    args = TrainingArguments(
-        **{"output_dir": str(folder), "use_cpu": True, "report_to": "none", "save_strategy": "no", "logging_steps": 1}
-        | {"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "per_device_train_batch_size": 4}
-        | given
-    )
-    recorder = Recorder()
-    trainer = cls(
-        model,
-        args,
-        train_dataset=[{"input_ids": row, "labels": row} for row in tokens],
-        optimizers=optimizers(model) if optimizers else (None, None),
-        callbacks=[recorder, *callbacks],
-    )
-    return trainer, recorder
 
 
 def refused(model_path, folder, message: str, steps: int = 0, **given) -> None:
@@ -132,10 +110,6 @@ def test_a_second_step_of_the_schedule_is_refused_at_once(model_path, tmp_path):
 # Steps that a gradient scaler skips.
 
 
-# A fused optimizer leaves the step out by itself, without a word to Accelerate.
-UNFUSED = {"optim": "adamw_torch", "max_grad_norm": 0.0}
-
-
 def train_with_scaler(model_path, folder, resume=None, **given):
     """Train with a real gradient scaler whose scale overflows at first, and again whenever it has grown.
 
@@ -212,14 +186,6 @@ def test_a_schedule_that_is_not_stepped_is_refused_at_once_and_not_taken_for_ski
 
 
 # No false alarm.
-
-
-def two_groups(model, tensors=False):
-    names = dict(model.named_parameters())
-    rates = [torch.tensor(rate) for rate in (PEAK, PEAK / 16)] if tensors else [PEAK, PEAK / 16]
-    parts = [[p for name, p in names.items() if ("norm" in name) == norm] for norm in (False, True)]
-    groups = [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True)]
-    return torch.optim.AdamW(groups, foreach=False), None
 
 
 @pytest.mark.parametrize(

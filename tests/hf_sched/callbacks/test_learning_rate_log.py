@@ -13,8 +13,7 @@ from transformers import Trainer, TrainerCallback
 
 import hf_sched
 from hf_sched._run_files import LEARNING_RATES, read_learning_rates
-from tests.hf_sched.callbacks.test_guard import make, two_groups
-from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
+from tests.helpers.trainer import PEAK, STEPS, WARMUP, make, two_groups
 
 OURS = {"lr_scheduler_type": "cosine_floor"}
 CURVE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP).curve(peak=PEAK)

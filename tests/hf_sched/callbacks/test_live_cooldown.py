@@ -28,8 +28,7 @@ from hf_sched.callbacks import live_cooldown as live_control
 from hf_sched.callbacks.cooldown import Request, ask, cool
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.schedule import Schedule
-from tests.hf_sched.callbacks.test_guard import UNFUSED, make, two_groups
-from tests.hf_sched.integrations.test_trainer import PEAK
+from tests.helpers.trainer import PEAK, UNFUSED, make, two_groups
 
 WSD = {"lr_scheduler_type": "wsd", "lr_scheduler_kwargs": {"decay": 10}, "max_steps": 40, "warmup_steps": 5}
 SAVING = {"save_strategy": "steps", "save_steps": 4}

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP
-from tests.hf_sched.scheduler.test_resume_in_trainer import builtin_cosine, cosine_floor
+from tests.helpers.trainer import PEAK, STEPS, WARMUP, builtin_cosine, cosine_floor
 
 ROOT = Path(__file__).parents[3]
 ZERO2 = {

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import transformers
 import yaml
-from torch.utils.data import IterableDataset
-from transformers import AutoModelForCausalLM, HfArgumentParser, Trainer, TrainerCallback, TrainingArguments
 
 import hf_sched
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import EpochsUnknown
+from tests.helpers.trainer import PEAK, STEPS, WARMUP, Endless, Recorder, logged, train, two_groups
 
-STEPS, WARMUP, PEAK = 12, 3, 1e-2
 # The example of each schedule, or more of what it takes.
 SCHEDULES = {
     name: yaml.safe_load(re.search(r"Example: (\{.*\})", registry.entry(name).build_phases.__doc__)[1])
@@ -31,66 +27,6 @@ SCHEDULES = {
 pytestmark = pytest.mark.filterwarnings("ignore:cosine_cyclic:UserWarning")
 
 
-class Recorder(TrainerCallback):
-    """Takes the learning rate of every group just before it is used."""
-
-    def __init__(self) -> None:
-        self.used: list[list[float]] = []
-
-    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
-        self.used.append([group["lr"] for group in optimizer.param_groups])
-
-
-class Endless(IterableDataset):
-    """Rows without end, so that nobody can tell how many steps an epoch has."""
-
-    def __iter__(self):
-        return iter(lambda: {"input_ids": torch.arange(6, 16), "labels": torch.arange(6, 16)}, None)
-
-
-def train(
-    model_path: Path,
-    folder: Path,
-    *,
-    data: object = None,
-    rows: int = 64,
-    two_groups: bool = False,
-    resume: str | None = None,
-    recorder: Recorder | None = None,
-    from_command_line: bool = False,
-    **given,
-):
-    """Train a tiny Llama; the trainer and what was recorded."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(model_path)
-    tokens = torch.randint(6, 16, (rows, 12), generator=torch.Generator().manual_seed(0))
-    data = data or [{"input_ids": row, "labels": row} for row in tokens]
-    arguments = {
-        **{"output_dir": str(folder), "use_cpu": True, "report_to": "none", "logging_steps": 1},
-        **{"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "per_device_train_batch_size": 4},
-        **{"save_strategy": "no", **given},
-    }
-    if from_command_line:
-        flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
-        (args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(flags)
-    else:
-        args = TrainingArguments(**arguments)
-    optimizer = None
-    if two_groups:
-        names = dict(model.named_parameters())
-        head = [p for name, p in names.items() if "norm" in name]
-        body = [p for name, p in names.items() if "norm" not in name]
-        optimizer = torch.optim.AdamW([{"params": body, "lr": PEAK}, {"params": head, "lr": PEAK / 100}])
-    recorder = recorder or Recorder()
-    trainer = Trainer(model, args, train_dataset=data, optimizers=(optimizer, None), callbacks=[recorder])
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer, np.array(recorder.used)
-
-
-def logged(trainer: Trainer, key: str) -> list[float]:
-    return [row[key] for row in trainer.state.log_history if key in row]
-
-
 def warmup_for(name: str) -> int:
     """The Trainer's warmup, where the schedule has none of its own."""
     return 0 if "warmup" in SCHEDULES[name] else WARMUP
@@ -99,10 +35,10 @@ def warmup_for(name: str) -> int:
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_step_uses_the_planned_learning_rate_in_each_group(model_path, tmp_path, name):
     given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": SCHEDULES[name], "warmup_steps": warmup_for(name)}
-    trainer, used = train(model_path, tmp_path, two_groups=True, **given)
+    trainer, used = train(model_path, tmp_path, optimizers=two_groups, **given)
     schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=warmup_for(name), **SCHEDULES[name])
     peaks = [group["initial_lr"] for group in trainer.optimizer.param_groups]
-    assert set(peaks) == {PEAK, PEAK / 100}
+    assert set(peaks) == {PEAK, PEAK / 16}
     np.testing.assert_array_equal(used.T, [schedule.curve(peak=peak) for peak in peaks])
     assert used.max() > 0
     if name != "lars_warmup":  # which scales each layer's rate once its gradient is there
@@ -214,13 +150,13 @@ def test_epochs_are_those_of_trls_trainer_too(model_path, tmp_path):
 
 
 def test_a_floor_above_a_groups_peak_stops_before_the_first_step(model_path, tmp_path):
-    with pytest.raises(ValueError, match=r"parameter group 1: `min_lr` must be at most the peak .* 0\.0001"):
+    with pytest.raises(ValueError, match=r"parameter group 1: `min_lr` must be at most the peak .* 0\.000625"):
         train(
             model_path,
             tmp_path,
-            two_groups=True,
+            optimizers=two_groups,
             lr_scheduler_type="cosine_floor",
-            lr_scheduler_kwargs={"min_lr": 5e-4},
+            lr_scheduler_kwargs={"min_lr": 1e-3},
         )
 
 

@@ -11,10 +11,20 @@ import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import hf_sched
-from tests.hf_sched.integrations.test_trainer import PEAK, STEPS, WARMUP, Recorder, logged, train
+from tests.helpers.trainer import (
+    BUILTIN,
+    OURS,
+    PEAK,
+    STEPS,
+    WARMUP,
+    Recorder,
+    builtin_cosine,
+    cosine_floor,
+    logged,
+    train,
+)
 
 AT = 6  # the step of the checkpoint
-OURS, BUILTIN = {"lr_scheduler_type": "cosine_floor"}, {"lr_scheduler_type": "cosine"}
 
 
 @pytest.fixture(scope="module")
@@ -28,22 +38,8 @@ def checkpoint(model_path, tmp_path_factory):
     return {name: str(folder / name / f"checkpoint-{AT}") for name in ("ours", "builtin", "weights")}
 
 
-# The curves by their formulas, written independently of hf_sched.
-
-
-def cosine_floor(k, steps=STEPS, warmup=WARMUP, peak=PEAK, floor=0.1):
-    if k < warmup:
-        return peak * (k + 1) / warmup
-    k = min(k, steps - 1)
-    return peak * (floor + (1 - floor) * (1 + np.cos(np.pi * (k - warmup + 1) / (steps - warmup))) / 2)
-
-
 def linear(k, steps=STEPS, warmup=WARMUP):
     return PEAK * (k + 1) / warmup if k < warmup else PEAK * (steps - 1 - k) / (steps - warmup)
-
-
-def builtin_cosine(k, steps=STEPS):
-    return PEAK * k / WARMUP if k < WARMUP else PEAK * (1 + np.cos(np.pi * (k - WARMUP) / (steps - WARMUP))) / 2
 
 
 CHANGES = {
