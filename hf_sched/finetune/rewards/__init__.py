@@ -1,4 +1,4 @@
-r"""Rewards for GRPO, by name in a recipe's YAML, with parameters and weights:
+r"""Rewards for GRPO, listed by name in a recipe's YAML, with parameters and weights:
 
     reward_funcs:
       - accuracy
@@ -7,16 +7,18 @@ r"""Rewards for GRPO, by name in a recipe's YAML, with parameters and weights:
         weight: 0.2
       - my_rewards.brevity
 
-A name is one of `OWN`, one of `trl.rewards`, a dotted path to a function of one's own, or the path of a reward model. A
-reward is imported only where it is named; each is logged under its name.
+A name is one of `REWARDS`, a name from `trl.rewards`, a dotted path to your own function, or the path of a reward model
+(any name with a slash). Only the named rewards are imported. Each is logged under its name.
+
+To add a reward to this package, write a function in `answers.py` or `formats.py` and list it in `load.REWARDS`.
 """
 
 from hf_sched.finetune.rewards.answers import accuracy, exact_answer, final_number
-from hf_sched.finetune.rewards.load import OWN, check_reward_columns, load_rewards
+from hf_sched.finetune.rewards.load import REWARDS, check_reward_columns, load_rewards
 from hf_sched.finetune.rewards.safe_reward import Reward, text_of
 
 __all__ = [
-    "OWN",
+    "REWARDS",
     "Reward",
     "accuracy",
     "check_reward_columns",

@@ -1,174 +1,161 @@
-"""From what a recipe's YAML names to the functions that TRL calls."""
+"""Loads the rewards named in a recipe's YAML as the functions that TRL calls."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from hf_sched.finetune.rewards.safe_reward import GuardedReward, Reward
+from hf_sched.finetune.rewards.safe_reward import Reward, SafeReward
+from hf_sched.schedules.validation import ArgumentError
 
-# Functions of one completion and, behind it, of the columns of its row; what is keyword-only are parameters.
-OWN = {
+# The rewards of this package and their modules. Each is a function of one completion and of columns of its row;
+# keyword-only arguments are the reward's parameters.
+REWARDS = {
     "exact_answer": "hf_sched.finetune.rewards.answers",
     "final_number": "hf_sched.finetune.rewards.answers",
     "accuracy": "hf_sched.finetune.rewards.answers",
     "answer_format": "hf_sched.finetune.rewards.formats",
     "tag_count": "hf_sched.finetune.rewards.formats",
 }
-TIME_LIMIT = 5.0  # seconds for a completion
+TIME_LIMIT = 5.0  # seconds per completion
 _NOT_PARAMETERS = ("name", "as", "weight", "time_limit")
 
 
 def load_rewards(
-    named: Sequence[Any] | str | None, given_weights: list[float] | None = None
+    named: Sequence[Any] | str | None, weights: list[float] | None = None, argument: str = "reward_funcs"
 ) -> tuple[list[Reward | str], list[float] | None]:
-    """The rewards that are named, in order, and their weights.
+    """Load rewards and their weights.
 
     Args:
-        named: Each a name, or a mapping (or one as text) of `name`, of the function's parameters and, where wanted,
-            `weight` (1 by default), `as` (what it is logged as) and `time_limit` (seconds for a completion).
-        given_weights: `reward_weights`, TRL's own way to give them.
+        named: Names, or mappings (as a dict or as YAML) with `name`, the function's parameters and optionally `weight`
+            (default 1), `as` (the name in logs) and `time_limit` (seconds per completion).
+        weights: TRL's `reward_weights`, instead of `weight` in the mappings.
+        argument: The user's name for `named` in error messages.
 
     Returns:
-        tuple: Functions as TRL calls them, paths of reward models as they are; and the weights, None where nobody gave
-        one.
+        Functions as TRL calls them and unchanged paths of reward models, in order; and the weights, None if no weight
+        is given.
 
     Raises:
-        ValueError: There is none by such a name, a parameter does not fit, or none is named at all.
+        ArgumentError: No reward is named, a name is unknown, or a parameter does not fit.
+
+    Example:
+        >>> rewards, weights = load_rewards(["accuracy", {"name": "answer_format", "format": "boxed", "weight": 0.2}])
+        >>> [reward.__name__ for reward in rewards], weights
+        (['accuracy', 'answer_format'], [1.0, 0.2])
     """
     if not named:
-        raise ValueError(f"`reward_funcs` must name at least one reward, for example [{', '.join(OWN)}]")
-    settings = [_settings(item) for item in ([named] if isinstance(named, (str, Mapping)) else named)]
+        raise ArgumentError(argument, f"at least one reward, such as {', '.join(REWARDS)}", named)
+    settings = [_settings(item, argument) for item in ([named] if isinstance(named, (str, Mapping)) else named)]
     rewards: list[Reward | str] = []
     for item in settings:
-        rewards.append(_load(item, taken=[_name(reward) for reward in rewards]))
+        rewards.append(_load(item, [_name(reward) for reward in rewards], argument))
     if not any("weight" in item for item in settings):
-        return rewards, given_weights
-    if given_weights is not None:
-        raise ValueError(f"give weights in `reward_funcs` or as `reward_weights`, not both: received {given_weights}")
-    return rewards, [_number(item, "weight", 1.0) for item in settings]
+        return rewards, weights
+    if weights is not None:
+        raise ArgumentError("reward_weights", f"omitted if `{argument}` holds weights", weights)
+    return rewards, [_number(item, "weight", 1.0, argument) for item in settings]
 
 
-def check_reward_columns(rewards: Sequence[Reward | str], columns: Sequence[str]) -> None:
-    """Raise a ValueError if the data lack a column that a reward of ours needs."""
+def check_reward_columns(
+    rewards: Sequence[Reward | str], columns: Sequence[str], argument: str = "reward_funcs"
+) -> None:
+    """Check that the data have the columns that the rewards of this package need.
+
+    Raises:
+        ArgumentError: A column is missing.
+    """
     for reward in rewards:
-        for column in (isinstance(reward, GuardedReward) and reward.columns) or ():
+        for column in (isinstance(reward, SafeReward) and reward.columns) or ():
             if column not in columns:
-                raise ValueError(
-                    f"the reward {_name(reward)!r} needs a column `{column}` in the data, which have "
-                    f"{', '.join(columns)}"
-                )
+                rule = f"has the reward {_name(reward)!r}, which needs a column `{column}`"
+                raise ArgumentError(argument, rule=rule, hint=f"the data have {', '.join(columns)}")
 
 
-def _settings(item: Any) -> dict[str, Any]:
-    if isinstance(item, str) and item.lstrip().startswith("{"):
-        item = yaml.safe_load(item)
+def _settings(item: Any, argument: str) -> dict[str, Any]:
     if isinstance(item, str):
-        return {"name": item}
+        item = yaml.safe_load(item) if item.lstrip().startswith("{") else {"name": item}
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
-        raise ValueError(f"`reward_funcs` must hold names, or mappings with a `name`, received {item!r}")
+        raise ArgumentError(argument, "names of rewards or mappings with a `name`", item)
     return dict(item)
 
 
-def _load(settings: dict[str, Any], taken: Sequence[str]) -> Reward | str:
+def _load(settings: dict[str, Any], taken: Sequence[str], argument: str) -> Reward | str:
     name = str(settings["name"])
     parameters = {key: value for key, value in settings.items() if key not in _NOT_PARAMETERS}
-    if "/" in name:  # a reward model: TRL loads it
-        if parameters:
-            raise ValueError(f"`reward_funcs`: the reward model {name!r} takes no {', '.join(parameters)}")
+    if "/" in name:  # TRL loads reward models
+        _check_parameters(name, parameters, (), argument)
         return name
-    found: Reward = _find(name)
+    found: Reward = _find(name, argument)
     logged = str(settings.get("as") or name.rpartition(".")[2])
-    number = sum(other == logged or other.startswith(f"{logged}_") for other in taken) + 1
-    logged = logged if logged not in taken else f"{logged}_{number}"
+    if logged in taken:
+        logged += f"_{sum(other == logged or other.startswith(f'{logged}_') for other in taken) + 1}"
     if inspect.iscoroutinefunction(found):
-        return found  # TRL awaits it, for all completions at once
-    limit = _number(settings, "time_limit", TIME_LIMIT)
-    if name in OWN:
-        columns, allowed = _signature(found)
-        _refuse_unknown(name, parameters, allowed)
-        return GuardedReward(logged, found, limit, parameters, columns)
-    if inspect.isclass(found) or _is_factory(found):
-        return GuardedReward(logged, _make(name, found, parameters), limit)
-    _refuse_unknown(name, parameters, _accepted(found))
-    return GuardedReward(logged, found, limit, parameters)
+        return found  # TRL awaits it for all completions at once
+    limit = _number(settings, "time_limit", TIME_LIMIT, argument)
+    signature = inspect.signature(found).parameters.values()
+    names = [one.name for one in signature]
+    if name in REWARDS:
+        keywords = [one.name for one in signature if one.kind is one.KEYWORD_ONLY]
+        _check_parameters(name, parameters, keywords, argument)
+        return SafeReward(logged, found, limit, parameters, columns=[one for one in names[1:] if one not in keywords])
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature)
+    # `trl.rewards.get_repetition_penalty_reward`, for example, makes a reward from parameters, as a class does.
+    is_factory = getattr(found, "__name__", "").startswith("get_") and "completions" not in names
+    if not takes_any or is_factory or inspect.isclass(found):
+        _check_parameters(name, parameters, names, argument)
+    if not is_factory and not inspect.isclass(found):
+        return SafeReward(logged, found, limit, parameters)
+    try:
+        return SafeReward(logged, found(**parameters), limit)
+    except (TypeError, ValueError) as error:
+        rule = f"gives {name!r} parameters that it rejects"
+        raise ArgumentError(argument, rule=rule, received=parameters, hint=str(error)) from None
 
 
 def _name(reward: Reward | str) -> str:
     return str(getattr(reward, "__name__", reward))
 
 
-def _find(name: str) -> Any:
-    if name in OWN:
-        return getattr(importlib.import_module(OWN[name]), name)
+def _find(name: str, argument: str) -> Any:
+    if name in REWARDS:
+        return getattr(importlib.import_module(REWARDS[name]), name)
     module_name, _, attribute = name.rpartition(".")
     candidates = [attribute]
     if not module_name:
         module_name = "trl.rewards"
         candidates = [attribute, f"{attribute}_reward", f"get_{attribute}", f"get_{attribute}_reward"]
     elif str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a file of the user's own, beside where the recipe was started
+        sys.path.insert(0, str(Path.cwd()))  # the user's file in the folder where the recipe was started
+    reason = f"{module_name} has no function {attribute}"
     try:
         module = importlib.import_module(module_name)
+        for candidate in candidates:
+            if callable(found := getattr(module, candidate, None)):
+                return found
     except ImportError as error:
-        raise _unknown(name, error) from None
-    for candidate in candidates:
-        found = getattr(module, candidate, None)
-        if callable(found):
-            return found
-    raise _unknown(name, f"{module_name} has no function {attribute}")
+        reason = str(error)
+    near = get_close_matches(name, REWARDS, n=1)
+    allowed = f"names of rewards ({', '.join(REWARDS)}), names from trl.rewards, or dotted paths to functions"
+    raise ArgumentError(argument, allowed, name, hint=f"did you mean {near[0]!r}?" if near else reason)
 
 
-def _unknown(name: str, why: object) -> ValueError:
-    near = get_close_matches(name, OWN, n=1)
-    return ValueError(
-        f"`reward_funcs` must be names of rewards ({', '.join(OWN)}), names from trl.rewards, or dotted paths to a "
-        f"function (my_rewards.my_function), received {name!r}{f' (did you mean {near[0]!r}?)' if near else ''}: {why}"
-    )
+def _check_parameters(name: str, parameters: dict[str, Any], allowed: Sequence[str], argument: str) -> None:
+    for parameter in parameters:
+        if parameter not in allowed:
+            rule = f"gives {name!r} the unknown parameter `{parameter}`"
+            raise ArgumentError(argument, rule=rule, hint=f"it takes {', '.join(allowed) or 'none'}")
 
 
-def _is_factory(found: Callable[..., Any]) -> bool:
-    """Whether it makes a reward from parameters, as `trl.rewards.get_repetition_penalty_reward` does."""
-    return getattr(found, "__name__", "").startswith("get_") and "completions" not in (_accepted(found) or ())
-
-
-def _make(name: str, factory: Any, parameters: dict[str, Any]) -> Any:
-    _refuse_unknown(name, parameters, list(inspect.signature(factory).parameters))
-    try:
-        return factory(**parameters)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`reward_funcs`: {name!r} cannot be made from {parameters}: {error}") from None
-
-
-def _signature(function: Callable[..., Any]) -> tuple[list[str], list[str]]:
-    """The columns that a function of ours takes behind the completion, and its parameters."""
-    _, *others = inspect.signature(function).parameters.values()
-    parameters = [one.name for one in others if one.kind is one.KEYWORD_ONLY]
-    return [one.name for one in others if one.name not in parameters], parameters
-
-
-def _accepted(function: Callable[..., Any]) -> list[str] | None:
-    """The names a function takes; None if it takes any."""
-    parameters = inspect.signature(function).parameters.values()
-    return None if any(one.kind is one.VAR_KEYWORD for one in parameters) else [one.name for one in parameters]
-
-
-def _refuse_unknown(name: str, parameters: dict[str, Any], allowed: Sequence[str] | None) -> None:
-    for parameter in parameters if allowed is not None else ():
-        if parameter not in (allowed or ()):
-            takes = f"it takes {', '.join(allowed)}" if allowed else "it takes none"
-            raise ValueError(f"`reward_funcs`: {name!r} has no parameter `{parameter}`; {takes}")
-
-
-def _number(settings: dict[str, Any], key: str, default: float) -> float:
+def _number(settings: dict[str, Any], key: str, default: float, argument: str) -> float:
     value = settings.get(key, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"`reward_funcs`: the `{key}` of {settings['name']!r} must be a number, received {value!r}")
+        raise ArgumentError(argument, rule=f"must give {settings['name']!r} a number as `{key}`", received=value)
     return float(value)

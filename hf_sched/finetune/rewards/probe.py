@@ -1,7 +1,8 @@
-"""Whether the rewards can tell a right answer from a wrong one, tried on a few rows before a run is spent on them."""
+"""Scores right, wrong and empty answers before a run, to see whether the rewards can tell them apart."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,30 +10,30 @@ from typing import Any
 
 from hf_sched.finetune.rewards.safe_reward import Reward
 
-# The ways in which a model may be meant to give its answer.
+# Ways in which a model may be meant to write its answer.
 RENDERINGS = ("{}", "The answer is {}.", "#### {}", r"\boxed{{{}}}", "<think>.</think>\n<answer>{}</answer>")
 GOLD = ("answer", "solution", "ground_truth", "target")
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a reward gave."""
+    """Scores of one reward."""
 
     name: str
     gold: float
-    """The most for the right answer, over `RENDERINGS`."""
+    """The highest score of the right answer, over `RENDERINGS`."""
     rendering: str
-    """The one that it gave the most for."""
+    """The rendering with the highest score."""
     wrong: float
-    """For a wrong answer written the same way."""
+    """The score of a wrong answer in the same rendering."""
     empty: float
-    """For nothing at all."""
+    """The score of an empty completion."""
     least: float
-    """The least of all, also for a text that repeats itself for very long."""
+    """The lowest score, including that of a very long repetitive text."""
 
     @property
     def is_penalty(self) -> bool:
-        """Whether it takes away and never gives."""
+        """Whether the reward is never positive and sometimes negative."""
         return self.gold <= 0 and self.least < 0
 
 
@@ -42,9 +43,12 @@ def probe(
     weights: Sequence[float] | None = None,
     tokenizer: Any = None,
 ) -> tuple[list[Probe], float] | None:
-    """What each reward gives to a right answer, a wrong one and none, and all together to the right one at best.
+    """Score a right, a wrong and an empty answer to the prompt of `row`.
 
-    Reward models, and rewards that TRL awaits, are left out. None if the row has no column with a right answer.
+    Reward models and async rewards are left out.
+
+    Returns:
+        A probe per reward and the highest weighted sum for the right answer; None if no column holds a right answer.
     """
     gold = next((str(row[name]) for name in GOLD if row.get(name) not in (None, "")), None)
     if gold is None:
@@ -54,18 +58,18 @@ def probe(
         right.append(row["completion"])
     wrong = [form.format(_another(gold)) for form in RENDERINGS]
     texts = [*right, *wrong, f"{gold} " * 10_000, ""]
-    called = [reward for reward in rewards if callable(reward)]
-    scores = [_score(reward, texts, row, tokenizer) for reward in called]
-    probes = []
-    for reward, score in zip(called, scores, strict=True):
+    factors = weights or [1.0] * len(rewards)
+    probes, totals = [], [0.0] * len(right)
+    for factor, reward in zip(factors, rewards, strict=True):
+        if not callable(reward) or inspect.iscoroutinefunction(reward):
+            continue
+        score = _score(reward, texts, row, tokenizer)
         best = max(range(len(right)), key=score.__getitem__)
         as_wrong = len(right) + min(best, len(wrong) - 1)
         shown = RENDERINGS[best].format("...") if best < len(RENDERINGS) else "the row's completion"
         probes.append(Probe(reward.__name__, score[best], shown, score[as_wrong], score[-1], min(score)))
-    factors = list(weights) if weights else [1.0] * len(rewards)
-    used = [factor for factor, reward in zip(factors, rewards, strict=True) if callable(reward)]
-    totals = [sum(f * score[place] for f, score in zip(used, scores, strict=True)) for place in range(len(right))]
-    return probes, max(totals, default=0.0)
+        totals = [total + factor * one for total, one in zip(totals, score, strict=False)]
+    return probes, max(totals)
 
 
 def _score(reward: Reward, texts: list[str], row: Mapping[str, Any], tokenizer: Any) -> list[float]:
@@ -78,6 +82,6 @@ def _score(reward: Reward, texts: list[str], row: Mapping[str, Any], tokenizer: 
 
 
 def _another(gold: str) -> str:
-    """A wrong answer of the same kind: the last number one higher, or a letter more."""
+    """Make a wrong answer of the same kind: increment the last number or append a letter."""
     changed = re.sub(r"(\d+)(?!.*\d)", lambda number: str(int(number[1]) + 1), gold, flags=re.DOTALL)
     return changed if changed != gold else f"{gold}x"

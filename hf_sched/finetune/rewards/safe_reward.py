@@ -1,28 +1,30 @@
-"""A guard around a reward: no completion, however strange, ends a run or holds it up."""
+"""Keeps a training run going when a reward fails on a completion or takes too long."""
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+logger = logging.getLogger(__name__)
+
 Completion = str | list[dict[str, Any]]
 Reward = Callable[..., Any]
-"""As TRL calls it: `(completions, **columns)`, each a list; it returns a list of numbers or None, or is a coroutine."""
+"""A reward as TRL calls it: a function `(completions, **columns) -> list[float | None]` of lists, possibly async."""
 
 
-class GuardedReward:
-    """A reward as TRL calls it; a completion that it fails on, or takes too long for, gets no verdict (None).
+class SafeReward:
+    """A reward as TRL calls it; returns None for a completion on which the function fails or exceeds its time limit.
 
     Args:
-        name: What it is logged as.
-        function: Either of a batch, as TRL's rewards: `(completions, **columns) -> list`; or of one completion.
-        time_limit: Seconds for a completion; 0 for none.
-        parameters: Further keyword arguments for each call.
-        columns: Where it is a function of one completion, the columns of the data that it takes; None for a batch.
+        name: The name in logs.
+        function: A function of a batch, `(completions, **columns) -> list`, or, with `columns`, of one completion.
+        time_limit: Seconds per completion; 0 for no limit.
+        parameters: Additional keyword arguments for each call.
+        columns: The columns of the data that a function of one completion takes; None for a function of a batch.
     """
 
     def __init__(
@@ -42,69 +44,64 @@ class GuardedReward:
         self._has_worked = False
 
     def __call__(self, completions: list[Completion], **columns: Any) -> list[float | None]:
-        """A number or None for each completion."""
+        """Score each completion.
+
+        Raises:
+            ValueError: The very first call fails on each of several completions: the reward itself is wrong.
+        """
         if self.columns is None:
-            # If this fails, one completion may be to blame: the others are to keep their reward.
+            # If the batch fails, one completion may be the cause: the others keep their reward in the loop below.
             with suppress(Exception), _time_limit(self.time_limit * max(len(completions), 1)):
-                return self._whole_batch(completions, columns)
+                return self._score_batch(completions, columns)
+        rewards: list[float | None] = []
         failures: list[Exception] = []
-        rewards = [self._one(number, each, completions, columns, failures) for number, each in enumerate(completions)]
+        for number, completion in enumerate(completions):
+            row = {name: _row_of(value, number, len(completions)) for name, value in columns.items()}
+            try:
+                with _time_limit(self.time_limit):
+                    rewards.append(self._score(completion, row))
+            except Exception as error:
+                rewards.append(None)
+                failures.append(error)
+                self._warn(error, completion)
         if len(failures) == len(completions) > 1 and not self._has_worked:
             how = f"the reward {self.__name__!r} failed on each of {len(completions)} completions"
             raise ValueError(f"{how}: {type(failures[0]).__name__}: {failures[0]}") from failures[0]
         self._has_worked = True
         return rewards
 
-    def _whole_batch(self, completions: list[Completion], columns: dict[str, Any]) -> list[float | None]:
-        given = self.function(completions=completions, **columns, **self.parameters)
-        if len(given) != len(completions):
-            raise ValueError(f"it gave {len(given)} rewards for {len(completions)} completions")
-        return [_number(reward) for reward in given]
+    def _score(self, completion: Completion, row: dict[str, Any]) -> float | None:
+        if self.columns is None:
+            return self._score_batch([completion], row)[0]
+        given = {name: row[name][0] for name in self.columns}
+        return _number(self.function(text_of(completion), **given, **self.parameters))
 
-    def _one(
-        self,
-        number: int,
-        completion: Completion,
-        completions: list[Completion],
-        columns: dict[str, Any],
-        failures: list[Exception],
-    ) -> float | None:
-        try:
-            with _time_limit(self.time_limit):
-                if self.columns is None:
-                    row = {name: _of_row(value, number, len(completions)) for name, value in columns.items()}
-                    return self._whole_batch([completion], row)[0]
-                row = {name: columns[name][number] for name in self.columns}
-                return _number(self.function(text_of(completion), **row, **self.parameters))
-        except Exception as error:
-            failures.append(error)
-            self._warn(error, completion)
-            return None
+    def _score_batch(self, completions: list[Completion], columns: dict[str, Any]) -> list[float | None]:
+        rewards = self.function(completions=completions, **columns, **self.parameters)
+        if len(rewards) != len(completions):
+            raise ValueError(f"it returned {len(rewards)} rewards for {len(completions)} completions")
+        return [_number(reward) for reward in rewards]
 
     def _warn(self, error: Exception, completion: Completion) -> None:
         kind = type(error).__name__
         if kind in self._warned:
             return
         self._warned.add(kind)
-        too_long = isinstance(error, TimeoutError)
-        what = f"took longer than {self.time_limit:g} s" if too_long else f"failed ({kind}: {error})"
-        warnings.warn(
-            f"the reward {self.__name__!r} {what} on the completion {text_of(completion)[:200]!r}; it counts as no "
-            "verdict, and further ones like it are not told of",
-            UserWarning,
-            stacklevel=2,
-        )
+        is_slow = isinstance(error, TimeoutError)
+        what = f"took longer than {self.time_limit:g} s" if is_slow else f"failed ({kind}: {error})"
+        message = "the reward %r %s on the completion %r, which gets no reward; this kind of failure is reported once"
+        logger.warning(message, self.__name__, what, text_of(completion)[:200])
 
 
 def text_of(completion: Completion) -> str:
-    """The text of a completion, which comes as text or as chat messages."""
+    """Return the text of a completion, given as text or as chat messages."""
     if isinstance(completion, str):
         return completion
     content = completion[-1].get("content") if completion else ""
     return content if isinstance(content, str) else ""
 
 
-def _of_row(value: Any, number: int, batch: int) -> Any:
+def _row_of(value: Any, number: int, batch: int) -> Any:
     return [value[number]] if isinstance(value, list) and len(value) == batch else value
 
 
@@ -114,8 +111,8 @@ def _number(reward: Any) -> float | None:
 
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    # A thread cannot be stopped from outside; a signal stops even a regular expression, but only in the main thread,
-    # where the Trainer calls its rewards. Elsewhere, and on Windows, there is no limit.
+    # A thread cannot be stopped from outside. A signal stops even a regular expression, but only in the main thread,
+    # where the Trainer calls its rewards. There is no limit in other threads and on Windows.
     if not seconds or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -123,10 +120,10 @@ def _time_limit(seconds: float) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, stop)
+    previous = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous)

@@ -1,8 +1,9 @@
-"""Rewards tell right answers from wrong ones, whatever a model writes, and never end or hold up a run."""
+"""Rewards tell right answers from wrong ones for any completion, and a failing reward never stops a run."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -11,15 +12,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_sched.finetune.rewards import OWN, check_reward_columns, load_rewards
+from hf_sched.finetune.rewards import REWARDS, check_reward_columns, load_rewards
 from hf_sched.finetune.rewards.answers import accuracy, exact_answer, final_answer, final_number
-from hf_sched.finetune.rewards.formats import FORMATS, answer_format, tag_count
-
-RECIPES = Path(__file__).parents[4] / "recipes"
+from hf_sched.finetune.rewards.formats import answer_format, tag_count
+from hf_sched.schedules.validation import ArgumentError
 
 
 def chat(text: str) -> list[dict[str, str]]:
@@ -28,10 +29,6 @@ def chat(text: str) -> list[dict[str, str]]:
 
 def load(*named: Any) -> list[Any]:
     return list(load_rewards(list(named))[0])
-
-
-def test_exact_answer_wants_the_whole_completion():
-    assert [exact_answer(c, "12359") for c in ["12359", " 12359\n", "12359!", "", "1235"]] == [1, 1, 0, 0, 0]
 
 
 ANSWERS = [
@@ -52,7 +49,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("completion", "right"), ANSWERS)
-def test_a_final_answer_is_the_marked_one_or_the_last(completion: str, right: bool):
+def test_last_marked_answer_or_last_number_is_compared(completion: str, right: bool):
     assert final_number(completion, "72") == float(right)
     assert accuracy(completion, "72") == float(right)
 
@@ -68,16 +65,17 @@ def test_a_final_answer_is_the_marked_one_or_the_last(completion: str, right: bo
         ("no mark", "no mark"),
     ],
 )
-def test_the_last_mark_holds_the_answer(text: str, answer: str):
+def test_final_answer_is_the_last_marked_one(text: str, answer: str):
     assert final_answer(text) == answer
 
 
-def test_final_number_knows_thousands_and_signs():
+def test_exact_answer_compares_all_and_final_number_thousands_and_signs():
+    assert [exact_answer(c, "12359") for c in ["12359", " 12359\n", "12359!", "", "1235"]] == [1, 1, 0, 0, 0]
     assert [final_number(*pair) for pair in [("#### 1,234", "1234"), ("#### -5", "-5"), ("#### 5", "-5")]] == [1, 1, 0]
 
 
 @pytest.mark.parametrize(
-    ("completion", "answer", "verdict"),
+    ("completion", "answer", "score"),
     [
         (r"\boxed{\frac{1}{2}}", "0.5", 1.0),
         ("#### 1/2", r"\frac{1}{2}", 1.0),
@@ -90,8 +88,8 @@ def test_final_number_knows_thousands_and_signs():
         ("#### 5", "", None),
     ],
 )
-def test_accuracy_compares_mathematics(completion: str, answer: str, verdict: float | None):
-    assert accuracy(completion, answer) == verdict
+def test_accuracy_compares_mathematically(completion: str, answer: str, score: float | None):
+    assert accuracy(completion, answer) == score
 
 
 @pytest.mark.parametrize(
@@ -104,12 +102,11 @@ def test_accuracy_compares_mathematics(completion: str, answer: str, verdict: fl
         (r"\d+", "33", "33!"),
     ],
 )
-def test_formats_are_told(name: str, completion: str, wrong: str):
+def test_answer_format_matches_named_formats_and_regular_expressions(name: str, completion: str, wrong: str):
     assert (answer_format(completion, format=name), answer_format(wrong, format=name)) == (1.0, 0.0)
-    assert name in FORMATS or name == r"\d+"
 
 
-def test_tags_count_where_they_stand_once():
+def test_tag_count_is_the_share_of_tags_that_occur_once():
     assert tag_count("<think>a</think><answer>b</answer>") == 1
     assert tag_count("<think>a<think></think>") == 0.25
     assert tag_count("[a]", tags=["[", "]"]) == 1
@@ -118,7 +115,7 @@ def test_tags_count_where_they_stand_once():
 @given(st.text(), st.text())
 @settings(deadline=None)
 def test_no_completion_breaks_a_reward(completion: str, answer: str):
-    for reward in load(*(name for name in OWN if name != "accuracy")):
+    for reward in load(*(name for name in REWARDS if name != "accuracy")):
         for form in (completion, chat(completion)):
             assert 0 <= reward(completions=[form], answer=[answer])[0] <= 1
 
@@ -130,7 +127,7 @@ def test_no_completion_breaks_accuracy(completion: str):
     assert reward(completions=[completion, rf"\boxed{{{completion}}}"], answer=["72", "72"])[0] in (0.0, 1.0, None)
 
 
-def test_rewards_are_found_in_trl_or_in_a_file_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_rewards_load_from_trl_and_from_the_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_rewards.py").write_text(
         "def mine(completions, scale=1.0, **kwargs):\n    return [scale for _ in completions]\n"
@@ -158,47 +155,53 @@ def test_rewards_are_found_in_trl_or_in_a_file_of_ones_own(tmp_path: Path, monke
     assert repeated(completions=["a", "b"], completion_ids=[[1, 2, 3], [5, 5, 5, 5]]) == [0.0, pytest.approx(-2 / 3)]
 
 
-def test_weights_may_be_given_as_trl_takes_them():
+def test_weights_are_given_in_one_place_only():
     assert load_rewards(["final_number"], [0.5])[1] == [0.5]
     assert load_rewards(["final_number"])[1] is None
-    with pytest.raises(ValueError, match="not both"):
+    with pytest.raises(ValueError, match="`reward_weights` must be omitted"):
         load_rewards([{"name": "final_number", "weight": 1}], [0.5])
 
 
 @pytest.mark.parametrize(
     ("named", "words"),
     [
-        (None, "`reward_funcs` must name at least one reward"),
-        ([], "`reward_funcs` must name at least one reward"),
-        (["exact_anser"], r"received 'exact_anser' \(did you mean 'exact_answer'\?\)"),
+        (None, "`reward_funcs` must be at least one reward"),
+        ([], "`reward_funcs` must be at least one reward"),
+        (["exact_anser"], r"received 'exact_anser'; did you mean 'exact_answer'\?"),
         (["no_module.here"], "received 'no_module.here'"),
-        ([3], "must hold names, or mappings with a `name`, received 3"),
-        ([{"weight": 3}], "must hold names, or mappings with a `name`"),
-        ([{"name": "tag_count", "tag": []}], "'tag_count' has no parameter `tag`; it takes tags"),
-        ([{"name": "final_number", "style": 1}], "'final_number' has no parameter `style`; it takes none"),
+        ([3], "must be names of rewards or mappings with a `name`, received 3"),
+        ([{"weight": 3}], "must be names of rewards or mappings with a `name`"),
+        ([{"name": "tag_count", "tag": []}], "gives 'tag_count' the unknown parameter `tag`; it takes tags"),
+        ([{"name": "final_number", "style": 1}], "'final_number' the unknown parameter `style`; it takes none"),
         (
             [{"name": "repetition_penalty", "max_penalty": 1}],
-            "'repetition_penalty' cannot be made .* should not be",
+            "'repetition_penalty' parameters that it rejects.* not be",
         ),
-        ([{"name": "repetition_penalty", "ngram": 1}], "has no parameter `ngram`; it takes ngram_size, max_penalty"),
-        ([{"name": "final_number", "weight": "high"}], "the `weight` of 'final_number' must be a number"),
-        ([{"name": "org/model", "x": 1}], "the reward model 'org/model' takes no x"),
+        ([{"name": "repetition_penalty", "ngram": 1}], "unknown parameter `ngram`; it takes ngram_size, max_penalty"),
+        (
+            [{"name": "final_number", "weight": "high"}],
+            "give 'final_number' a number as `weight`, received 'high'",
+        ),
+        ([{"name": "org/model", "x": 1}], "gives 'org/model' the unknown parameter `x`; it takes none"),
     ],
 )
-def test_what_does_not_fit_is_refused(named: Any, words: str):
-    with pytest.raises(ValueError, match=words):
+def test_wrong_rewards_are_rejected(named: Any, words: str):
+    with pytest.raises(ArgumentError, match=words):
         load_rewards(named)
+    with pytest.raises(ArgumentError, match=r"^`metric`"):
+        load_rewards(named, argument="metric")
 
 
-def test_a_missing_column_is_told_before_the_training():
-    with pytest.raises(ValueError, match="'final_number' needs a column `answer` in the data, which have prompt, gold"):
+def test_missing_column_is_rejected():
+    words = "'final_number', which needs a column `answer`; the data have prompt, gold"
+    with pytest.raises(ArgumentError, match=words):
         check_reward_columns(load("tag_count", "final_number"), ["prompt", "gold"])
     check_reward_columns(load("tag_count"), ["prompt"])
 
 
 @pytest.fixture
 def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a module of rewards that fail on some completions."""
+    """Write a module of rewards that fail on some completions, and return its name."""
     monkeypatch.chdir(tmp_path)
     name = f"strange_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(
@@ -211,38 +214,41 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_a_completion_that_breaks_a_reward_spoils_no_other(strange: str):
+def test_failing_completion_leaves_the_others_their_reward(strange: str, caplog: pytest.LogCaptureFixture):
     (fragile,) = load(f"{strange}.fragile")
-    with pytest.warns(UserWarning, match=r"the reward 'fragile' failed \(ZeroDivisionError: .*on the completion ''"):
-        assert fragile(completions=["ab", "", "abcd"]) == [0.5, None, 0.25]
+    assert fragile(completions=["ab", "", "abcd", ""]) == [0.5, None, 0.25, None]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage().startswith("the reward 'fragile' failed (ZeroDivisionError: division by zero) on")
 
 
-def test_a_completion_that_takes_too_long_is_given_up(strange: str):
+def test_slow_completion_gets_no_reward(strange: str, caplog: pytest.LogCaptureFixture):
     (slow,) = load({"name": f"{strange}.slow", "time_limit": 0.3})
     started = time.monotonic()
-    with pytest.warns(UserWarning, match=r"the reward 'slow' took longer than 0\.3 s"):
-        assert slow(completions=["aaa", "a" * 60 + "b"]) == [1.0, None]
+    assert slow(completions=["aaa", "a" * 60 + "b"]) == [1.0, None]
     assert time.monotonic() - started < 5
+    assert "the reward 'slow' took longer than 0.3 s on the completion 'aaaa" in caplog.text
 
 
-def test_a_reward_that_fails_on_everything_is_the_fault(strange: str):
+def test_reward_that_always_fails_stops_the_run(strange: str):
     broken, short = load(f"{strange}.broken", f"{strange}.short")
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="failed on each of 2 completions: AttributeError"):
+    with pytest.raises(ValueError, match="'broken' failed on each of 2 completions: AttributeError"):
         broken(completions=["a", "b"])
-    assert short(completions=["a", "b"]) == [1.0, 1.0]  # one at a time it is right
+    assert short(completions=["a", "b"]) == [1.0, 1.0]  # it works on one completion at a time
 
 
-def test_only_what_is_named_is_imported():
+def test_only_named_rewards_are_imported():
     code = (
         "import sys\n"
         "from hf_sched.finetune.rewards import load_rewards\n"
         "load_rewards(['final_number'])\n"
-        "print([name for name in ('math_verify', 'sympy', 'trl', 'torch', 'hf_sched.finetune.rewards.formats') if name in sys.modules])"
+        "heavy = {'math_verify', 'sympy', 'trl', 'torch', 'hf_sched.finetune.rewards.formats'}\n"
+        "print(heavy & set(sys.modules))"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_gold_answers_of_gsm8k_are_right():
+def test_gsm8k_answers_are_right():
     folder = os.environ.get("HF_SCHED_GSM8K")
     if not folder:
         pytest.skip("set HF_SCHED_GSM8K to a folder with GSM8K's train.jsonl and test.jsonl")
@@ -253,3 +259,36 @@ def test_gold_answers_of_gsm8k_are_right():
         assert final_number(row["answer"], gold) == accuracy(row["answer"], gold) == 1.0
         wrong = re.sub(r"\d+$", lambda number: str(int(number[0]) + 1), row["answer"])
         assert final_number(wrong, gold) == accuracy(wrong, gold) == 0.0
+
+
+def test_grpo_logs_each_reward_and_weighs_them(run_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "house_rewards.py").write_text(
+        "def digits(completions, scale=1.0, **kwargs):\n"
+        "    return [scale * sum(c.isdigit() for c in chat[-1]['content']) for chat in completions]\n"
+        "def moody(completions, **kwargs):\n"
+        "    return [1 / (len(chat[-1]['content']) % 3) for chat in completions]\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    run = run_recipe(
+        "grpo",
+        max_steps=3,
+        reward_funcs=[
+            {"name": "final_number", "weight": 2.0},
+            {"name": "house_rewards.digits", "scale": 0.1, "weight": 0.5},
+            {"name": "house_rewards.moody", "weight": 0.0},
+        ],
+    )
+    digits = np.array(run.logged("rewards/digits/mean"))
+    right = np.array(run.logged("rewards/final_number/mean"))
+    assert len(digits) == 3 and digits.min() > 0
+    np.testing.assert_allclose(run.logged("reward"), 2.0 * right + 0.5 * digits, rtol=1e-5, atol=1e-7)
+    assert run.args.reward_weights == [2.0, 0.5, 0.0]
+    assert "the reward 'moody' failed (ZeroDivisionError" in run.output
+
+
+def test_recipe_rejects_a_missing_column_before_the_model_is_loaded(run_recipe, tmp_path: Path):
+    data = tmp_path / "prompts.jsonl"
+    data.write_text('{"prompt": "1 2 3"}\n' * 8)
+    run = run_recipe("grpo", ok=False, dataset_name=str(data), model_name_or_path="nobody/no-such-model")
+    assert run.returncode == 2
+    assert "the reward 'exact_answer', which needs a column `answer`; the data have prompt" in run.output
