@@ -30,8 +30,8 @@ def check_model(model_args: Any) -> None:
         raise ValueError("`model_name_or_path` must be given: a hub name, or the folder of a model")
     if (folder := Path(name).expanduser()).is_dir() and adapter_base(name) and not (folder / "config.json").is_file():
         raise ValueError(
-            f"`model_name_or_path` must be a whole model, but {name!r} holds a LoRA adapter: merge it first, `python "
-            f"hf_sched.finetune.merge --adapter {name} --output {folder}_merged`, and give that folder"
+            f"`model_name_or_path` must be a whole model, but {name!r} holds a LoRA adapter: merge it first, `hf-sched "
+            f"merge {name} --output {folder}_merged`, and give that folder"
         )
     try:
         if cached_file(name, "config.json", revision=revision) is None:

@@ -235,7 +235,7 @@ SOUND = "accelerate launch --config_file accelerate_configs/ddp.yaml recipes/sft
         SOUND.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("--config_file", "--num_machine_s 2 --config_file"),
         "python -m hf_sched.finetune.reports.report --run_s runs/demo/sft",
         "python recipes/reports.py --runs runs/demo/sft",
-        "python -m hf_sched.finetune.merge --adapter runs/demo/sft",
+        "hf-sched merge runs/demo/sft",
         "python -m hf_sched.finetune.memory.command --config recipes/configs/demo_sft.yaml --gpu_memori 80GB",
         "python benchmarks/guard.py --quick",
         "hf-sched plan recipes/configs/demo_sft.yaml --dataset-sise 7473",

@@ -42,7 +42,7 @@ def check_sharding(training_args: Any, checkpoint: str | None) -> None:
     processes = f" --num_processes {written.parts}" if written.parts else ""
     weights = f"`model_name_or_path: {checkpoint}`"
     if (Path(checkpoint) / "adapter_config.json").is_file():
-        weights = f"first `python -m hf_sched.finetune.merge --adapter {checkpoint} --output FOLDER`, then that folder"
+        weights = f"first `hf-sched merge {checkpoint} --output FOLDER`, then that folder"
     raise ValueError(
         f"{checkpoint} was written under {written}, and cannot be resumed under {wanted}: launch the run as it was "
         f"(`--config_file {launch}{processes}`), or begin a new one, with a new "

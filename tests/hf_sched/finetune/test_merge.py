@@ -1,4 +1,4 @@
-"""A merged model is base and adapter, proven; an adapter that adds nothing is refused."""
+"""A merged model gives the logits of base model and adapter; adapters that change nothing are rejected."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import hf_sched.finetune.merge as recipe
+import hf_sched.finetune.merge as module
 from hf_sched.finetune.merge import check_adapter, compare, merge
+from hf_sched.schedules.validation import ArgumentError
 from tests.helpers.recipes import ROOT
 
 
 @pytest.fixture(scope="module")
 def adapter(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter trained for a few steps by the recipe."""
+    """Train an adapter for a few steps."""
     folder = tmp_path_factory.mktemp("lora") / "run"
     config = folder.with_name("lora.yaml")
     config.write_text(
@@ -35,9 +36,9 @@ def adapter(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_merged_model_gives_the_logits_of_base_and_adapter(adapter: Path, task: Path, tmp_path: Path):
+def test_merged_model_gives_the_logits_of_base_model_and_adapter(adapter: Path, task: Path, tmp_path: Path):
     output = tmp_path / "merged"
-    command = [sys.executable, "-m", "hf_sched.finetune.merge", "--adapter", str(adapter), "--output", str(output)]
+    command = [sys.executable, "-m", "hf_sched", "merge", str(adapter), "--output", str(output)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "100.0% of the most likely tokens agree" in ended.stdout
     merged = AutoModelForCausalLM.from_pretrained(output)
@@ -45,15 +46,13 @@ def test_the_merged_model_gives_the_logits_of_base_and_adapter(adapter: Path, ta
     tokenizer = AutoTokenizer.from_pretrained(output)
     ids = tokenizer("sort 3 1 2", return_tensors="pt")["input_ids"]
     with torch.no_grad():
-        changed = merged(ids).logits
+        found = merged(ids).logits
         before = base(ids).logits.clone()
-        from peft import PeftModel
-
-        wanted = PeftModel.from_pretrained(base, str(adapter)).eval()(ids).logits
-    torch.testing.assert_close(changed, wanted, rtol=1e-4, atol=1e-4)
-    assert (changed - before).abs().max() > 0.01
+        expected = PeftModel.from_pretrained(base, str(adapter)).eval()(ids).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found - before).abs().max() > 0.01
     card = (output / "README.md").read_text()
-    assert "hf_sched" in card and "base_model" not in card.partition("---\n\n")[0]  # which is a folder of this machine
+    assert "hf_sched" in card and "base_model" not in card.partition("---\n\n")[0]  # a folder of this machine
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged"]
 
 
@@ -64,7 +63,14 @@ def changed(adapter: Path, folder: Path, change) -> Path:  # type: ignore[no-unt
     return folder
 
 
-def test_what_adds_nothing_is_refused(adapter: Path, task: Path, tmp_path: Path):
+def nameless(adapter: Path, folder: Path) -> Path:
+    shutil.copytree(adapter, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
+    return folder
+
+
+def test_unusable_adapters_are_rejected(adapter: Path, task: Path, tmp_path: Path):
     zero = changed(adapter, tmp_path / "zero", lambda name, t: t * 0 if "lora_B" in name else t)
     empty = changed(adapter, tmp_path / "empty", lambda name, t: t[:0] if "lora_A" in name else t)
     broken = changed(adapter, tmp_path / "broken", lambda name, t: t * float("nan"))
@@ -73,45 +79,35 @@ def test_what_adds_nothing_is_refused(adapter: Path, task: Path, tmp_path: Path)
     )
     untrained.save_pretrained(tmp_path / "untrained")
     for folder, words in (
-        (zero, "changes nothing"),
-        (tmp_path / "untrained", "changes nothing"),
-        (empty, "are empty, .*stage3_gather_16bit_weights_on_model_save"),
-        (broken, "hold NaN or infinity"),
-        (task / "model", "must be a folder with adapter_config.json"),
+        (zero, "`adapter` changes nothing"),
+        (tmp_path / "untrained", "`adapter` changes nothing"),
+        (empty, "`adapter` has 14 empty tensors of 28 .*stage3_gather_16bit_weights_on_model_save"),
+        (broken, "`adapter` has NaN or infinity in 28 tensors"),
+        (task / "model", "`adapter` must be a folder with adapter_config.json"),
+        (nameless(adapter, tmp_path / "nameless"), "`adapter` must name its base model"),
     ):
-        with pytest.raises(ValueError, match=words):
-            check_adapter(folder)
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ArgumentError, match=words):
             merge(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     check_adapter(adapter)
 
 
-def test_a_merge_that_went_wrong_leaves_nothing(adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recipe, "TOLERANCE", {torch.float32: -1.0})
-    with pytest.raises(RuntimeError, match=r"more than rounding in torch\.float32: nothing was written"):
+def test_failed_verification_writes_nothing(adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "TOLERANCE", {torch.float32: -1.0})
+    with pytest.raises(RuntimeError, match=r"more than rounding in torch\.float32 \(.*\); nothing was written"):
         merge(adapter, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
-def test_an_output_that_exists_is_not_touched(adapter: Path, tmp_path: Path):
+def test_existing_output_is_not_touched(adapter: Path, tmp_path: Path):
     (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(ValueError, match="must be a folder that is not there yet"):
+    with pytest.raises(ArgumentError, match="`output` must be a folder that does not exist yet"):
         merge(adapter, tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
-def test_logits_are_compared_by_size_and_by_rank():
+def test_logits_are_compared_by_value_and_top_token():
     one = [torch.tensor([[1.0, 2.0], [4.0, 0.0]])]
-    assert compare(one, one) == recipe.Comparison(0.0, 1.0)
+    assert compare(one, one) == module.Comparison(0.0, 1.0)
     found = compare(one, [torch.tensor([[2.0, 1.0], [4.0, 0.0]])])
     assert (found.deviation, found.agreement) == (0.25, 0.5)
-
-
-def test_an_adapter_without_its_base_is_answered(adapter: Path, tmp_path: Path):
-    folder = tmp_path / "nameless"
-    shutil.copytree(adapter, folder)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
-    with pytest.raises(ValueError, match="does not say which model it is for"):
-        merge(folder, tmp_path / "out")

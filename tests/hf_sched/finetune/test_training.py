@@ -35,6 +35,6 @@ def test_an_adapter_is_to_be_merged_first(tmp_path):
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base"}))
     with pytest.raises(
-        ValueError, match=f"merge it first, `python -m hf_sched.finetune.merge --adapter {folder} --output"
+        ValueError, match=f"merge it first, `hf-sched merge {folder} --output"
     ):
         check_model(ModelConfig(model_name_or_path=str(folder)))

@@ -228,5 +228,5 @@ def test_the_message_names_the_launch_and_for_an_adapter_its_merge(tmp_path):
     launch = r"`--config_file accelerate_configs/zero3.yaml --num_processes 2`"
     with pytest.raises(ValueError, match=rf"{launch}.*`model_name_or_path: {full}`"):
         check_sharding(arguments(), str(full))
-    with pytest.raises(ValueError, match=rf"hf_sched.finetune.merge --adapter {lora} --output FOLDER"):
+    with pytest.raises(ValueError, match=rf"hf-sched merge {lora} --output FOLDER"):
         check_sharding(arguments(), str(lora))

@@ -101,10 +101,8 @@ def sft(base: Path, gsm8k: list[str], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def merged(sft: Finished) -> Path:
     folder = sft.folder.with_name("merged")
-    done = finish(
-        ONE_PROCESS, ["-m", "hf_sched.finetune.merge", "--adapter", str(sft.folder), "--output", str(folder)], folder
-    )
-    assert "merged; loaded again" in done.output
+    done = finish(ONE_PROCESS, ["-m", "hf_sched", "merge", str(sft.folder), "--output", str(folder)], folder)
+    assert "merged and verified" in done.output
     return folder
 
 
