@@ -1,4 +1,4 @@
-"""What a run did, against what it was to do: `hf_sched.audit.audit("runs/sft")`."""
+"""Compares the learning rates of a finished or interrupted run with the plan: `hf_sched.audit.audit("runs/sft")`."""
 
 from hf_sched.audit.report import AuditReport, Comparison, audit
 

@@ -25,7 +25,7 @@ import trl
 
 from hf_sched._run_files import LEARNING_RATES, read_json
 from hf_sched.audit import AuditReport, audit
-from hf_sched.audit.run_record import Inert, read_pickle
+from hf_sched.audit.pickles import Inert, read_pickle
 from hf_sched.finetune.provenance import RUN_FILE, hide, read_provenance
 
 Array = npt.NDArray[np.float64]
