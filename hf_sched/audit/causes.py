@@ -107,7 +107,8 @@ def _resume(at: Departure) -> str | None:
 def _other_peak(at: Departure) -> str | None:
     planned, actual = at.rates(at.steps[at.start :]), at.actual[at.start :]
     is_large = planned > at.tolerance
-    if is_large.sum() < 3 or np.ptp(ratios := actual[is_large] / planned[is_large]) > 1e-6 * abs(ratios[0]):
+    ratios = actual[is_large] / planned[is_large]
+    if len(ratios) < 3 or not ratios[0] or np.ptp(ratios) > 1e-6 * abs(ratios[0]):
         return None
     return (
         f"another peak: these are {_ratio(ratios[0])} times the planned rates, as if `learning_rate` were "
@@ -157,8 +158,8 @@ def _other_horizon(at: Departure) -> str | None:
         if at.fits(at.plan.with_total(total), whole=True):
             return (
                 f"another horizon: these are the rates of a run of {total} steps, {_ratio(total / at.plan.total)} "
-                f"times the {at.plan.total} of this one. `num_training_steps` must be the optimizer steps of the whole run: "
-                "not those of one epoch, not batches, not multiplied by the number of processes"
+                f"times the {at.plan.total} of this one. `num_training_steps` must be the optimizer steps of the whole "
+                "run: not those of one epoch, not batches, not multiplied by the number of processes"
             )
     return None
 

@@ -93,8 +93,8 @@ class Plan:
             raise ValueError(
                 f"{registry.unknown_name(self.name)} If it is your own, audit in Python, where it is registered"
             )
-        # transformers ignores the arguments of these two.
-        arguments = {} if self.name in ("constant", "constant_with_warmup") else self.arguments
+        # Of a schedule that takes no arguments, transformers ignores them.
+        arguments = self.arguments if builtin_schedules.parameters(self.name) else {}
         return builtin_schedules.multiplier(
             self.name,
             num_training_steps=self.total,
