@@ -1,4 +1,4 @@
-"""docs/benchmarks.md says what its raw data say: its tables are worked out again from them."""
+"""The tables of docs/benchmarks.md follow from its raw data."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.learning import budgets_report
-from benchmarks.learning import report as learning_report
-from benchmarks.learning.comparison import compare
+from benchmarks.learning import report
+from benchmarks.learning.paired_seeds import compare
+from benchmarks.overhead import run as overhead
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
 BASELINE = "linear"
-# What the page's summary, `recommend` and the README say was shown; of everything else they say nothing.
+# The differences that the page, `recommend` and the README report. They report no other.
 SHOWN = {
     "sft": dict.fromkeys(("cosine", "constant_with_warmup", "warmup_cosine", "cosine_restarts"), "worse"),
     "pretraining": {
@@ -25,31 +25,22 @@ SHOWN = {
 
 
 @pytest.mark.parametrize(("task", "higher"), [("sft", False), ("pretraining", False), ("grpo", True)])
-def test_the_table_of_a_task_is_that_of_its_trainings(task: str, higher: bool):
-    outcomes = learning_report.read_csv(DOCS / "benchmarks" / f"{task}.csv")
-    values = learning_report.values_of(outcomes)
-    table = learning_report.table(values, compare(values, BASELINE, higher), BASELINE, higher)
-    by_peak = learning_report.by_peak(values, higher)
-    for lines in (table, by_peak):
+def test_tables_and_findings_of_a_task_follow_from_its_trainings(task: str, higher: bool):
+    outcomes = report.read_csv(DOCS / "benchmarks" / f"{task}.csv")
+    values = report.values_of(outcomes)
+    compared = compare(values, BASELINE, higher)
+    for lines in (report.sweep_table(values, compared, BASELINE, higher), report.peak_table(values, higher)):
         assert "\n".join(lines) in PAGE
-    assert max(one.deviation for one in outcomes) < 1e-18  # every training had the rates it was requested
+    assert max(one.deviation for one in outcomes) < 1e-18  # every training had the planned learning rates
+    verdicts = {name.partition(":")[0]: one.verdict for name, one in compared.items()}
+    assert {name: verdict for name, verdict in verdicts.items() if verdict != "no difference shown"} == SHOWN[task]
 
 
-def test_the_table_of_the_budgets_is_that_of_its_trainings():
-    outcomes = learning_report.read_csv(DOCS / "benchmarks" / "budgets.csv", more=budgets_report.MORE)
-    assert "\n".join(budgets_report.table(outcomes)) in PAGE
+def test_table_of_the_budgets_follows_from_its_trainings():
+    outcomes = report.read_csv(DOCS / "benchmarks" / "budgets.csv", more=report.BUDGET_FACTS)
+    assert "\n".join(report.budget_table(outcomes)) in PAGE
     assert max(one.deviation for one in outcomes) < 1e-18
 
 
-def test_what_is_said_to_be_shown_is_what_the_tests_show():
-    """No more and no less."""
-    shown = {}
-    for task, higher in (("sft", False), ("pretraining", False), ("grpo", True)):
-        values = learning_report.values_of(learning_report.read_csv(DOCS / "benchmarks" / f"{task}.csv"))
-        compared = compare(values, BASELINE, higher)
-        shown[task] = {name.partition(":")[0]: one.verdict for name, one in compared.items()}
-    different = {
-        task: {name: verdict for name, verdict in of_task.items() if verdict != "no difference shown"}
-        for task, of_task in shown.items()
-    }
-    assert different == SHOWN
+def test_table_of_the_overhead_follows_from_its_rounds():
+    assert "\n".join(overhead.table(overhead.read_csv(DOCS / "benchmarks" / "overhead.csv"))) in PAGE

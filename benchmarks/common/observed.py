@@ -1,11 +1,10 @@
-"""Runs a training program as Python would, and writes down what it logged and how long each optimizer step took.
+"""Run a training program as Python would, and record what it logs and how long each optimizer step takes.
 
-    python benchmarks/observed.py --record FILE -- recipes/sft.py --config FILE
-    python benchmarks/observed.py --record FILE -- -m trl.scripts.sft --config FILE
+    python -m benchmarks.common.observed --record FILE -- recipes/sft.py --config FILE
+    python -m benchmarks.common.observed --record FILE -- -m trl.scripts.sft --config FILE
 
-The program knows nothing of it: a callback that every Trainer gets by default reads the clocks. With `--turns`, the
-number of an open socket, the program waits before each step until it is told to go on, so that several trainings can
-take turns, step by step, on one core (child.py).
+The program is unchanged: a callback that every Trainer gets by default reads the clocks. With `--turns`, the file
+descriptor of a socket, the program waits before each step, so that several trainings can take turns on one core.
 """
 
 from __future__ import annotations
@@ -26,28 +25,26 @@ from transformers.trainer import DEFAULT_CALLBACKS
 from transformers.trainer_callback import CallbackHandler
 
 Clocks = tuple[float, float, float]
-"""Seconds of wall time, of this process's CPU time, and of that what was spent in callbacks."""
+"""Seconds: wall time, CPU time of this process, CPU time spent in callbacks."""
 
 
-class Observer(TrainerCallback):
-    """Reads the clocks at each mark, the beginning of a step or the end of the training; keeps what is logged."""
+class Observer(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Reads the clocks at each mark (the beginning of a step, the end of the training) and keeps logged numbers."""
 
+    # On the class, because the program may make several trainers.
     turns: socket.socket | None = None
-    marks: list[tuple[Clocks, Clocks]] = []  # noqa: RUF012 (of the program, whichever trainer makes them)
-    """When a mark was reached, and when the program went on from there."""
+    marks: list[tuple[Clocks, Clocks]] = []  # noqa: RUF012
+    """When each mark was reached, and when the program went on from there."""
     logs: list[dict[str, float]] = []  # noqa: RUF012
     in_callbacks = 0.0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The step before has ended."""
         self._mark()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The last step has ended."""
         self._mark()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Keep the numbers."""
         numbers = {key: float(value) for key, value in (logs or {}).items() if isinstance(value, (int, float))}
         self.logs.append({"step": state.global_step, **numbers})
 
@@ -56,7 +53,7 @@ class Observer(TrainerCallback):
         if self.turns is not None:
             self.turns.send(b".")
             if not self.turns.recv(1):
-                raise SystemExit("whoever gave the turns has gone")
+                raise SystemExit("the measuring process has ended")
         self.marks.append((reached, _clocks()))
 
 
@@ -70,11 +67,11 @@ def _time_callbacks() -> None:
     call_event = CallbackHandler.call_event
 
     def timed(*args: Any, **kwargs: Any) -> Any:
-        began = time.process_time()
+        start = time.process_time()
         try:
             return call_event(*args, **kwargs)
         finally:
-            Observer.in_callbacks += time.process_time() - began
+            Observer.in_callbacks += time.process_time() - start
 
     CallbackHandler.call_event = timed
 
@@ -90,12 +87,12 @@ def _run(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the program and write the record, also of one that fails."""
+    """Run the program and write the record, even if it fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--record", type=Path, required=True, help="a JSON file to write")
+    parser.add_argument("--record", type=Path, required=True, help="the JSON file to write")
     parser.add_argument("--core", type=int, help="the only core to run on")
     parser.add_argument("--turns", type=int, help="the file descriptor of a socket")
-    parser.add_argument("program", nargs="+", help="behind `--`: a script or `-m module`, and its arguments")
+    parser.add_argument("program", nargs="+", help="after `--`: a script or `-m module`, with its arguments")
     args = parser.parse_args()
     if args.core is not None:
         os.sched_setaffinity(0, {args.core})
@@ -106,13 +103,8 @@ def main() -> None:
     try:
         _run(args.program)
     finally:
-        cuda = torch.cuda.is_available()
-        record = {
-            "marks": Observer.marks,
-            "logs": Observer.logs,
-            "device": torch.cuda.get_device_name() if cuda else "cpu",
-            "gpu_bytes": torch.cuda.max_memory_allocated() if cuda else None,
-        }
+        gpu_bytes = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+        record = {"marks": Observer.marks, "logs": Observer.logs, "gpu_bytes": gpu_bytes}
         args.record.write_text(json.dumps(record), encoding="utf-8")
 
 

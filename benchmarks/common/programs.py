@@ -1,4 +1,4 @@
-"""Training programs in processes of their own, measured: alone, or several that take turns step by step."""
+"""Training programs measured in child processes: one alone, or several that take turns step by step."""
 
 from __future__ import annotations
 
@@ -17,156 +17,165 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.common.recipe_runs import ROOT, RunFailed
+import yaml
 
-PATIENCE = 1800  # seconds, that a mark or the end may be away
+from benchmarks.common.recipe_runs import ROOT, RunFailed, child_environment
+
+TIMEOUT = 1800.0  # seconds until the next mark or the end
 WARM_UP = 2
-"""Steps that are not counted: the first ones allocate."""
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "CI": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Steps that are not counted, because the first ones allocate memory."""
+BARE, RECIPE = "TRL's script", "recipe"
+SCRIPTS = {BARE: ("-m", "trl.scripts.{kind}"), RECIPE: ("recipes/{kind}.py",)}
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: a script or `-m module` with its arguments, and the folder it writes its model to."""
+    """A command line (a script or `-m module`, with arguments) and the folder it writes its model to."""
 
     words: tuple[str, ...]
     folder: Path
 
 
+def training(script: str, kind: str, folder: Path, arguments: Mapping[str, Any]) -> Program:
+    """Return a training of a kind (`sft` or `grpo`) by one of `SCRIPTS`; its YAML file lies next to the folder."""
+    config = folder.parent / f"{folder.name}.yaml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump({**arguments, "output_dir": str(folder)}), encoding="utf-8")
+    words = (word.format(kind=kind) for word in SCRIPTS[script])
+    return Program((*words, "--config", str(config)), folder)
+
+
 class Step(NamedTuple):
-    """The seconds that an optimizer step took."""
+    """Seconds of an optimizer step: wall time, CPU time, and CPU time in callbacks."""
 
     wall: float
     cpu: float
     callbacks: float
-    """Of the CPU time, what was spent in callbacks."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What a program took, and what it logged."""
+    """Measurements of a finished program."""
 
     wall: float
-    """Seconds, without those in which it waited for its turn."""
+    """Seconds, without the time spent waiting for a turn."""
     cpu: float
-    """Seconds of user and system time, those of its own child processes among them."""
+    """Seconds of user and system time, child processes included."""
     peak_bytes: int
-    """The most memory that it had resident."""
+    """Peak resident memory."""
     record: Mapping[str, Any]
-    """See observed.py."""
+    """The record that `benchmarks.common.observed` wrote."""
     folder: Path
 
     @cached_property
     def steps(self) -> list[Step]:
-        """Each optimizer step, from the beginning of one to that of the next."""
-        marks = self.record["marks"]
+        """Each optimizer step, from its beginning to the beginning of the next."""
         return [
             Step(*(after - before for before, after in zip(begin, end, strict=True)))
-            for (_, begin), (end, _) in pairwise(marks)
+            for (_, begin), (end, _) in pairwise(self.record["marks"])
         ]
 
     def logged(self, key: str) -> list[float]:
-        """What each step logged under a name."""
+        """Return the values of a logged quantity."""
         return [row[key] for row in self.record["logs"] if key in row]
 
     @cached_property
     def weights(self) -> str:
-        """A digest of the weights that it saved."""
+        """A digest of the saved weights."""
         files = sorted(self.folder.glob("*.safetensors"))
         if not files:
             raise RunFailed(f"{self.folder} holds no weights")
         return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-class Child:
-    """A program that has been started."""
+class _Child:
+    """A running program."""
 
-    def __init__(
-        self, program: Program, *, core: int | None = None, in_turns: bool = False, environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, program: Program, core: int | None, in_turns: bool, environment: Mapping[str, str]) -> None:
         self.program = program
         program.folder.parent.mkdir(parents=True, exist_ok=True)
         self._record = program.folder.parent / f"{program.folder.name}.record.json"
         self._log = program.folder.parent / f"{program.folder.name}.log"
-        self._turns, theirs = socket.socketpair()
-        self._turns.settimeout(PATIENCE)
+        self._turns, other_end = socket.socketpair()
+        self._turns.settimeout(TIMEOUT)
         command = [sys.executable, "-m", "benchmarks.common.observed", "--record", str(self._record)]
         command += ["--core", str(core)] if core is not None else []
-        command += ["--turns", str(theirs.fileno())] if in_turns else []
-        with self._log.open("wb") as log, theirs:
-            self._began = time.perf_counter()
+        command += ["--turns", str(other_end.fileno())] if in_turns else []
+        with self._log.open("wb") as log, other_end:
+            self._start = time.perf_counter()
             self._process = subprocess.Popen(
                 [*command, "--", *program.words],
                 cwd=ROOT,
                 stdout=log,
                 stderr=log,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **_OFFLINE, "PYTHONPATH": str(ROOT), **environment},
+                pass_fds=[other_end.fileno()],
+                env={**os.environ, **child_environment(), **environment},
             )
 
-    def reaches_a_mark(self) -> bool:
-        """Wait until it begins a step or has made the last; False if it has ended."""
+    def wait_for_mark(self) -> bool:
+        """Wait until a step begins or the last one is done; return False if the program ends."""
         try:
             return bool(self._turns.recv(1))
         except TimeoutError:
             self.kill()
-            raise RunFailed(f"{' '.join(self.program.words)}: nothing for {PATIENCE} s") from None
+            raise RunFailed(f"{' '.join(self.program.words)}: no progress for {TIMEOUT:g} s") from None
 
-    def go_on(self) -> None:
-        """Let it go on, as far as the next mark."""
+    def resume(self) -> None:
+        """Let the program run until the next mark."""
         self._turns.send(b".")
 
     def kill(self) -> None:
-        """End it here and now."""
         self._process.kill()
         self._process.wait()
         self._turns.close()
 
     def finish(self) -> Observed:
-        """Wait for its end, which must be a success."""
+        """Wait for a successful end and read the record."""
         _, status, usage = os.wait4(self._process.pid, 0)
-        wall = time.perf_counter() - self._began
+        wall = time.perf_counter() - self._start
         self._process.returncode = os.waitstatus_to_exitcode(status)
         self._turns.close()
         if self._process.returncode:
             tail = "\n".join(self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
             raise RunFailed(f"{' '.join(self.program.words)} ended with {self._process.returncode}:\n{tail}")
         record = json.loads(self._record.read_text(encoding="utf-8"))
-        wall -= sum(went_on[0] - reached[0] for reached, went_on in record["marks"])
-        in_kilobytes = 1 if sys.platform == "darwin" else 1024
-        return Observed(
-            wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * in_kilobytes, record, self.program.folder
-        )
+        wall -= sum(resumed[0] - reached[0] for reached, resumed in record["marks"])
+        unit = 1 if sys.platform == "darwin" else 1024
+        return Observed(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, record, self.program.folder)
 
 
-def run_alone(program: Program, *, core: int | None = None, environment: Mapping[str, str]) -> Observed:
-    """Run a program by itself."""
-    child = Child(program, core=core, environment=environment)
-    child.reaches_a_mark()  # it makes none known, so that this is its end
+def run_alone(program: Program, *, core: int | None = None, environment: Mapping[str, str] | None = None) -> Observed:
+    """Run one program to its end."""
+    child = _Child(program, core, in_turns=False, environment=environment or {})
+    child.wait_for_mark()  # there are no marks without turns, so this waits for the end
     return child.finish()
 
 
 def run_in_turns(
-    programs: Mapping[str, Program], order: random.Random, *, core: int | None = None, environment: Mapping[str, str]
+    programs: Mapping[str, Program],
+    order: random.Random,
+    *,
+    core: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Observed]:
-    """Run programs so that only one is at work at a time: each starts, steps and ends in turn, in shuffled order.
+    """Run programs so that only one works at a time: each starts, steps and ends in turn, in shuffled order.
 
-    What else the machine does hits all of them alike, since their steps are no further apart than a step takes.
+    Other load on the machine then affects all of them alike, because their steps are at most a step apart.
     """
-    children: dict[str, Child] = {}
+    children: dict[str, _Child] = {}
     observed: dict[str, Observed] = {}
 
     def go_to_mark(name: str) -> None:
-        if not children[name].reaches_a_mark():
+        if not children[name].wait_for_mark():
             observed[name] = children[name].finish()
 
     try:
         for name in order.sample(list(programs), len(programs)):
-            children[name] = Child(programs[name], core=core, in_turns=True, environment=environment)
+            children[name] = _Child(programs[name], core, in_turns=True, environment=environment or {})
             go_to_mark(name)
         while waiting := [name for name in children if name not in observed]:
             for name in order.sample(waiting, len(waiting)):
-                children[name].go_on()
+                children[name].resume()
                 go_to_mark(name)
     finally:
         for name in children.keys() - observed.keys():

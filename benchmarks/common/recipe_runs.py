@@ -1,4 +1,4 @@
-"""Real trainings of the recipes on the embedded task, each a matter of seconds: started, killed, read afterwards."""
+"""Short CPU trainings of the recipes on the sorting task, in processes that can be killed and read afterwards."""
 
 from __future__ import annotations
 
@@ -20,47 +20,52 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 STEPS, SAVE_STEPS = 16, 2
-SEQUENCES = 16  # of an optimizer step, however many processes share them
+SEQUENCES = 16
+"""Sequences per optimizer step, on any number of processes."""
 ACCUMULATION = 2
 PEAK = {"sft": 2e-3, "grpo": 2e-3}
 SCHEDULE: dict[str, Any] = {"floor_ratio": 0.1}
 WARMUP_STEPS = 2
-PATIENCE = 300  # seconds
+TIMEOUT = 300.0  # seconds
 
-COMMON: dict[str, Any] = {
-    "use_cpu": True,
-    "bf16": False,
-    "seed": 0,
-    "report_to": "none",
-    "logging_steps": 1,
-    "max_steps": STEPS,
-    "save_strategy": "steps",
-    "save_steps": SAVE_STEPS,
-    "gradient_accumulation_steps": ACCUMULATION,
-    "warmup_steps": WARMUP_STEPS,
-    "lr_scheduler_type": "cosine_floor",
-    "lr_scheduler_kwargs": SCHEDULE,
-}
-OWN: dict[str, dict[str, Any]] = {
-    "sft": {"max_length": 64},
-    # An untrained model gives no right answer: under `exact_answer` all losses would be 0, and agree for that reason.
-    "grpo": {
-        "num_generations": 4,
-        "max_completion_length": 10,
-        "reward_funcs": ["benchmarks.common.recipe_runs.share_of_digits"],
-    },
+ON_CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
+REWARD = "benchmarks.common.recipe_runs.share_of_digits"
+# Settings of the sorting task that several benchmarks share.
+TASK: dict[str, dict[str, Any]] = {
+    kind: {**ON_CPU, "seed": 0, "report_to": "none", "logging_steps": 1, **more}
+    for kind, more in {
+        "sft": {"max_length": 64},
+        # An untrained model gives no correct answer: with `exact_answer` every loss would be 0, and thus equal.
+        "grpo": {"num_generations": 4, "max_completion_length": 10, "reward_funcs": [REWARD]},
+    }.items()
 }
 
 
 def share_of_digits(completions: Sequence[Any], **_: Any) -> list[float]:
-    """A reward that differs between the completions of an untrained model."""
+    """Reward an untrained model can earn: the share of digits in a completion."""
     texts = [completion[-1]["content"] or "" for completion in completions]
     return [sum(map(str.isdigit, text)) / max(len(text), 1) for text in texts]
 
 
+def child_environment() -> dict[str, str]:
+    """Return variables for child processes: offline, and the repository importable before the caller's own paths."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    offline = {"HF_HUB_OFFLINE": "1", "CI": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return {**offline, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def make_sorting_task(folder: Path, *, layers: int, width: int, train: int, backwards_share: float = 0.6) -> Path:
+    """Write the sorting task and an untrained model of this size."""
+    from hf_sched.finetune.demo.sorting_task import save_data, save_model
+
+    save_model(folder / "model", layers=layers, width=width, seed=0)
+    save_data(folder, train=train, test=20, backwards_share=backwards_share, seed=0)
+    return folder
+
+
 @dataclass(frozen=True)
 class Launch:
-    """How the processes of a training are started."""
+    """How the processes of a training are started: the name of the strategy, and the Accelerate configuration."""
 
     name: str
     processes: int
@@ -68,74 +73,76 @@ class Launch:
     script: tuple[str, ...] = ()
 
     def words(self, *more: str) -> list[str]:
-        """The command up to the recipe's script."""
+        """Return the command up to the recipe's script."""
         if self.config is None:
             return [sys.executable, *self.script]
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", self.config]
-        # DeepSpeed names its shared memory after the port: 0, for any free one, would not do.
+        # DeepSpeed names its shared memory after the port, so port 0 would not be unique.
         where = more or ("--main_process_port", str(free_port()))
         return [*launch, "--num_processes", str(self.processes), *where, *self.script]
 
 
-DDP = "accelerate_configs/cpu_2proc.yaml"
+_LAUNCHERS = "tests/helpers/launchers"
 LAUNCHES = {
     "1": Launch("one process", 1),
-    "2": Launch("DDP", 2, DDP),
-    "4": Launch("DDP", 4, DDP),
-    "zero2": Launch("ZeRO-2", 2, "tests/helpers/launchers/zero2_cpu_2proc.yaml"),
-    "zero3": Launch("ZeRO-3", 2, "tests/helpers/launchers/zero3_cpu_2proc.yaml"),
-    "fsdp2": Launch(
-        "FSDP2", 2, "tests/helpers/launchers/fsdp2_cpu_2proc.yaml", ("tests/helpers/launchers/fsdp2_on_cpu.py",)
-    ),
+    "2": Launch("DDP", 2, "accelerate_configs/cpu_2proc.yaml"),
+    "4": Launch("DDP", 4, "accelerate_configs/cpu_2proc.yaml"),
+    "zero2": Launch("ZeRO-2", 2, f"{_LAUNCHERS}/zero2_cpu_2proc.yaml"),
+    "zero3": Launch("ZeRO-3", 2, f"{_LAUNCHERS}/zero3_cpu_2proc.yaml"),
+    "fsdp2": Launch("FSDP2", 2, f"{_LAUNCHERS}/fsdp2_cpu_2proc.yaml", (f"{_LAUNCHERS}/fsdp2_on_cpu.py",)),
 }
 
 
 class RunFailed(RuntimeError):
-    """A training ended with an error."""
+    """Raised if a training or an evaluation ends with an error."""
 
 
 class Run:
-    """A training in processes of its own."""
+    """A training in its own processes; its output goes to a log file next to its folder."""
 
     def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.log = folder.parent / f"{folder.name}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
-            self._begins = log.tell()
+            self._start = log.tell()
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
             )
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
-        return self.log.read_bytes()[self._begins :].decode(errors="replace")
+        """What the run has printed so far."""
+        return self.log.read_bytes()[self._start :].decode(errors="replace")
 
     @property
     def running(self) -> bool:
-        """Whether its first process is still there."""
+        """Whether the first process is still running."""
         return self._process.poll() is None
 
-    def wait_for(self, condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
-        """Wait until something is so, at most so many seconds; False if the training ended before."""
-        end = time.monotonic() + patience
+    def wait_for(self, condition: Callable[[], bool], timeout: float = TIMEOUT) -> bool:
+        """Wait until a condition holds; return False if the training ends before.
+
+        Raises:
+            RunFailed: The timeout, in seconds, is over; the training has been killed.
+        """
+        end = time.monotonic() + timeout
         while not condition():
             if not self.running:
                 return condition()
             if time.monotonic() > end:
                 self.kill(self.processes())
-                raise RunFailed(f"still running after {patience} s: {self._last_words()}")
+                raise RunFailed(f"still running after {timeout:g} s: {self._last_error()}")
             time.sleep(0.001)
         return True
 
     def has_stepped(self, times: int = 1) -> bool:
-        """Whether so many optimizer steps have been made: what is printed of them is no sure sign."""
+        """Whether this many optimizer steps have been made; printed progress is not a reliable sign."""
         steps = self.folder / "learning_rates.jsonl"
         return steps.is_file() and steps.read_text(encoding="utf-8").count('"rates"') >= times
 
     def processes(self) -> list[int]:
-        """The ids of all its processes: a launcher's workers are in sessions of their own, out of killpg's reach."""
+        """Return all process ids; a launcher's workers have their own sessions, so killpg does not reach them."""
         try:
             children = psutil.Process(self._process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -143,7 +150,7 @@ class Run:
         return [*(child.pid for child in children), self._process.pid]
 
     def kill(self, processes: Sequence[int]) -> bool:
-        """SIGKILL them at once; False if the training had ended before."""
+        """Send SIGKILL to all processes; return False if the training had already ended."""
         alive = self.running
         for pid in processes if alive else ():
             try:
@@ -154,42 +161,36 @@ class Run:
         return alive
 
     def finish(self) -> Run:
-        """Wait for its end, which must be a success."""
+        """Wait for the end.
+
+        Raises:
+            RunFailed: The exit status is not 0.
+        """
         self.wait_for(lambda: not self.running)
         if self._process.returncode:
-            raise RunFailed(self._last_words())
+            raise RunFailed(self._last_error())
         return self
 
     def logged(self, key: str) -> list[float]:
-        """What each optimizer step logged, in order."""
+        """Return the values of a logged quantity, one per optimizer step."""
         file = self.folder / "trainer_state.json"
-        # On a host that is not the first, the Trainer saves its state in checkpoints alone.
+        # Hosts other than the first have the Trainer's state only in checkpoints.
         file = file if file.is_file() else self.folder / f"checkpoint-{STEPS}" / "trainer_state.json"
         state = json.loads(file.read_text(encoding="utf-8"))
         return [row[key] for row in state["log_history"] if key in row]
 
-    def _last_words(self) -> str:
+    def _last_error(self) -> str:
         errors = [line for line in self.output.splitlines() if "Error" in line or "error:" in line]
-        return (errors or self.output.splitlines() or ["it printed nothing"])[-1].strip()
+        return (errors or self.output.splitlines() or ["no output"])[-1].strip()
 
 
 class Workshop:
-    """A folder with the task, in which trainings run."""
+    """A folder with the sorting task and a tiny model, in which trainings run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._whole: dict[tuple[str, str], Run] = {}
-        make = [
-            sys.executable,
-            "-m",
-            "hf_sched.finetune.demo.sorting_task",
-            "--output_dir",
-            str(folder / "task"),
-            "--layers",
-            "2",
-        ]
-        sizes = ["--width", "32", "--train", "400", "--test", "20", "--backwards_share", "0"]
-        subprocess.run([*make, *sizes], cwd=ROOT, check=True, capture_output=True)
+        make_sorting_task(folder / "task", layers=2, width=32, train=400, backwards_share=0.0)
 
     def start(
         self,
@@ -200,50 +201,53 @@ class Workshop:
         launch_words: Sequence[str] = (),
         prefix: Sequence[str] = (),
         environment: dict[str, str] | None = None,
-        **given: Any,
+        **arguments: Any,
     ) -> Run:
-        """Start a recipe with a YAML file of these arguments beside its output."""
-        arguments = {
+        """Start a recipe with these arguments, written to a YAML file next to the output folder."""
+        config = folder.parent / f"{folder.name}.yaml"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        defaults = {
             "model_name_or_path": str(self.folder / "task" / "model"),
             "dataset_name": str(self.folder / "task" / recipe),
             "output_dir": str(folder),
             "learning_rate": PEAK[recipe],
             "per_device_train_batch_size": SEQUENCES // (ACCUMULATION * launch.processes),
+            "gradient_accumulation_steps": ACCUMULATION,
+            "max_steps": STEPS,
+            "save_strategy": "steps",
+            "save_steps": SAVE_STEPS,
             "resume_from_checkpoint": "auto",
-            **COMMON,
-            **OWN[recipe],
-            **given,
+            "warmup_steps": WARMUP_STEPS,
+            "lr_scheduler_type": "cosine_floor",
+            "lr_scheduler_kwargs": SCHEDULE,
         }
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        config = folder.parent / f"{folder.name}.yaml"
-        config.write_text(yaml.safe_dump(arguments), encoding="utf-8")
+        config.write_text(yaml.safe_dump({**TASK[recipe], **defaults, **arguments}), encoding="utf-8")
         command = [*prefix, *launch.words(*launch_words), f"recipes/{recipe}.py", "--config", str(config)]
-        fixed = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
-        offline = {"HF_HUB_OFFLINE": "1", "CI": "1", "TOKENIZERS_PARALLELISM": "false"}
-        return Run(command, folder, {**fixed, **offline, **(environment or {})})
+        fixed = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONUNBUFFERED": "1"}
+        return Run(command, folder, {**child_environment(), **fixed, **(environment or {})})
 
     def whole(self, recipe: str, where: str) -> Run:
-        """A training that nothing interrupts; one for all cases that compare with it."""
+        """Return an uninterrupted training, made once for all comparisons."""
         if (recipe, where) not in self._whole:
             run = self.start(recipe, LAUNCHES[where], self.place(recipe, where, 0))
             self._whole[recipe, where] = run.finish()
         return self._whole[recipe, where]
 
     def place(self, recipe: str, where: str, number: int) -> Path:
-        """The output folder of a trial; equally long for all, so that files which name it are equally long, too."""
+        """Return an output folder; all have equally long names, so files that contain the name have equal sizes."""
         return self.folder / f"{recipe}-{where}-{number:03d}" / "run"
 
 
 def random_moment(rng: random.Random, whole: Run) -> float:
-    """Seconds after the first optimizer step, uniform up to the end of a training like this one."""
+    """Draw a time after the first optimizer step, in seconds, uniform until the end of a training like this one."""
     first_save = (whole.folder / f"checkpoint-{SAVE_STEPS}" / "trainer_state.json").stat().st_mtime
     end = (whole.folder / "trainer_state.json").stat().st_mtime
-    # From the first save to the end are STEPS - SAVE_STEPS steps; one step more lies before.
+    # STEPS - SAVE_STEPS steps lie between the first save and the end; one more step lies before.
     return rng.uniform(0, (end - first_save) * (STEPS - 1) / (STEPS - SAVE_STEPS))
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listens on."""
+    """Return a free TCP port of this machine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])

@@ -1,61 +1,86 @@
-"""What `learning.py` found: a table, a picture and one line a training."""
+"""Reports of the learning benchmarks: Markdown tables, a picture, and one CSV line per training."""
 
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import os
 import platform
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 import hf_sched
-from benchmarks.learning.comparison import LEVEL, Compared, Estimate, Values, best_peak, compare, mean_interval, tuned
+from benchmarks.common.reporting import installed_versions
+from benchmarks.learning.paired_seeds import (
+    LEVEL,
+    Compared,
+    Estimate,
+    Values,
+    best_peak,
+    compare,
+    holm,
+    mean_interval,
+    paired_t,
+    tuned,
+)
 from benchmarks.learning.trials import Outcome
 
-PACKAGES = ("torch", "transformers", "trl", "accelerate")
+COSINE, WSD = "cosine", "wsd"
+BUDGET_FACTS = ("budget", "trained")
+"""More facts of a training in `budgets.py`, in optimizer steps."""
 
 
-def write_report(
-    outcomes: Sequence[Outcome],
-    folder: Path,
-    *,
-    metric: str,
-    higher: bool,
-    baseline: str,
-    command: Sequence[str],
-    left: int,
-) -> None:
-    """Write report.md, learning.png and runs.csv; `left` is how many trainings have not been done."""
+def is_higher_better(metric: str) -> bool:
+    """Return whether a metric is better the higher it is: all but losses are."""
+    return "loss" not in metric
+
+
+def write_sweep(outcomes: Sequence[Outcome], folder: Path, metric: str, baseline: str) -> None:
+    """Write report.md, learning.png and runs.csv."""
+    higher = is_higher_better(metric)
     write_csv(outcomes, folder / "runs.csv", metric)
     values = values_of(outcomes)
-    if not values.get(baseline):
-        raise ValueError(f"no training of the baseline {baseline!r} has been done: give a larger `--budget_minutes`")
     compared = compare(values, baseline, higher)
-    draw(values, compared, folder / "learning.png", metric=metric, baseline=baseline, higher=higher)
+    draw(values, compared, folder / "learning.png", metric, baseline)
     lines = [
         f"# {metric}, {'higher' if higher else 'lower'} is better",
         "",
-        *([f"**{left} trainings have not been done yet.**", ""] if left else []),
-        *table(values, compared, baseline, higher),
+        *sweep_table(values, compared, baseline, higher),
         "",
-        *by_peak(values, higher),
+        *peak_table(values, higher),
         "",
-        *notes(outcomes, values, higher),
+        *_notes(outcomes, values, higher),
         "",
         "![Metric by peak learning rate, and differences to the baseline](learning.png)",
-        "",
-        *footer(command),
     ]
-    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write(folder, lines)
+
+
+def write_budgets(outcomes: Sequence[Outcome], folder: Path, metric: str, cooldown: float) -> None:
+    """Write report.md and runs.csv of `budgets.py`."""
+    write_csv(outcomes, folder / "runs.csv", metric, BUDGET_FACTS)
+    note = f"A cooldown takes {cooldown:.0%} of its budget. Intervals are Student's t over seeds. Tests are paired by "
+    note += "seed and two-sided, with Holm's adjustment."
+    _write(folder, [f"# {metric} of three budgets", "", *budget_table(outcomes), "", note])
+
+
+def _write(folder: Path, lines: Sequence[str]) -> None:
+    import torch
+
+    cores = f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cores
+    versions = {**installed_versions("torch", "transformers", "trl", "accelerate"), "hf_sched": hf_sched.__version__}
+    where = ", ".join([device, *map(" ".join, versions.items())])
+    footer = ["", f"{date.today()}; {where}.", "", "```", "python " + shlex.join(sys.argv), "```", ""]
+    (folder / "report.md").write_text("\n".join([*lines, *footer]), encoding="utf-8")
 
 
 def values_of(outcomes: Sequence[Outcome]) -> dict[str, Values]:
-    """By schedule, peak and seed; of a training that failed nothing but its peak's place."""
+    """Return the values by schedule, peak and seed; the peak of a failed training stays, without the value."""
     values: dict[str, dict[float, dict[int, float]]] = {}
     for one in outcomes:
         of_peak = values.setdefault(one.facts["schedule"], {}).setdefault(one.facts["learning_rate"], {})
@@ -64,8 +89,10 @@ def values_of(outcomes: Sequence[Outcome]) -> dict[str, Values]:
     return dict(values)
 
 
-def table(values: dict[str, Values], compared: dict[str, Compared], baseline: str, higher: bool) -> list[str]:
-    """A row for each schedule."""
+def sweep_table(
+    values: Mapping[str, Values], compared: Mapping[str, Compared], baseline: str, higher: bool
+) -> list[str]:
+    """Return a row for each schedule."""
     rows = [
         f"| schedule | best peak | mean ({LEVEL:.0%}) | against {baseline} ({LEVEL:.0%}) | p | p by Holm | verdict |",
         "|---|---|---|---|---|---|---|",
@@ -73,10 +100,10 @@ def table(values: dict[str, Values], compared: dict[str, Compared], baseline: st
     for name, of_schedule in values.items():
         peak, mine = best_peak(of_schedule, higher), list(tuned(of_schedule, higher).values())
         if peak is None or not mine:
-            rows.append(f"| {_code(name)} | none that all seeds got through | | | | | |")
+            rows.append(f"| {_code(name)} | no peak at which all seeds finished | | | | | |")
             continue
-        edge = len(of_schedule) > 1 and peak in (min(of_schedule), max(of_schedule))
-        row = f"| {_code(name)} | {peak:g}{' (edge)' if edge else ''} | {format_estimate(mean_interval(mine))} "
+        edge = " (edge)" if _is_edge(of_schedule, peak) else ""
+        row = f"| {_code(name)} | {peak:g}{edge} | {format_estimate(mean_interval(mine))} "
         if name in compared:
             one = compared[name]
             by = format_estimate(one.difference, sign="+")
@@ -86,8 +113,8 @@ def table(values: dict[str, Values], compared: dict[str, Compared], baseline: st
     return rows
 
 
-def by_peak(values: dict[str, Values], higher: bool) -> list[str]:
-    """The mean over the seeds at every peak."""
+def peak_table(values: Mapping[str, Values], higher: bool) -> list[str]:
+    """Return the mean over the seeds at every peak."""
     peaks = sorted({peak for of_schedule in values.values() for peak in of_schedule})
     rows = [f"| mean at a peak of | {' | '.join(f'{peak:g}' for peak in peaks)} |", "|---" * (len(peaks) + 1) + "|"]
     for name, of_schedule in values.items():
@@ -101,41 +128,79 @@ def by_peak(values: dict[str, Values], higher: bool) -> list[str]:
     return rows
 
 
-def notes(outcomes: Sequence[Outcome], values: dict[str, Values], higher: bool) -> list[str]:
-    """What an honest reader asks next."""
-    failed = [one for one in outcomes if one.value is None]
-    seeds = sorted({one.facts["seed"] for one in outcomes})
+def budget_table(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a row for each budget, over the seeds whose trainings all succeeded, and the steps of both ways.
+
+    Raises:
+        ValueError: There is no such seed.
+    """
+    values = {(one.facts["schedule"], one.facts["budget"], one.facts["seed"]): one.value for one in outcomes}
+    budgets = sorted({budget for _, budget, _ in values})
+    seeds = [
+        seed
+        for seed in sorted({seed for *_, seed in values})
+        if all(values.get((name, budget, seed)) is not None for name in (COSINE, WSD) for budget in budgets)
+    ]
+    if not seeds:
+        raise ValueError("a training of every seed failed; see runs.csv")
+
+    def of(name: str, budget: int) -> list[float]:
+        return [values[name, budget, seed] or 0.0 for seed in seeds]
+
+    differences = {
+        budget: [b - a for a, b in zip(of(COSINE, budget), of(WSD, budget), strict=True)] for budget in budgets
+    }
+    ps = {str(budget): paired_t(each) if len(seeds) > 1 else 1.0 for budget, each in differences.items()}
+    adjusted = holm(ps)
+    rows = [
+        f"| steps of the model | cosine, a separate run ({LEVEL:.0%}) | wsd, a branch with a cooldown ({LEVEL:.0%}) "
+        f"| difference ({LEVEL:.0%}) | p | p by Holm |",
+        "|---|---|---|---|---|---|",
+    ]
+    for budget, each in differences.items():
+        means = " | ".join(format_estimate(mean_interval(of(name, budget))) for name in (COSINE, WSD))
+        by = format_estimate(mean_interval(each), sign="+")
+        rows.append(f"| {budget} | {means} | {by} | {ps[str(budget)]:.2g} | {adjusted[str(budget)]:.2g} |")
+    cosine, wsd = (
+        sum(one.facts["trained"] for one in outcomes if (one.facts["schedule"], one.facts["seed"]) == (name, seeds[0]))
+        for name in (COSINE, WSD)
+    )
+    steps = (
+        f"Optimizer steps for the three models: {wsd} by one `wsd` run and two branches, {cosine} by three cosine "
+        f"runs: {wsd / cosine:.1%}. Seeds {', '.join(map(str, seeds))}."
+    )
+    return [*rows, "", steps]
+
+
+def _notes(outcomes: Sequence[Outcome], values: Mapping[str, Values], higher: bool) -> list[str]:
+    """Return the method, and what limits the conclusions."""
     deviations = [one.deviation for one in outcomes if one.deviation is not None]
-    split = [name for name, each in values.items() if len(_choices(each, higher)) > 1]
+    seeds = sorted({one.facts["seed"] for one in outcomes})
     lines = [
-        f"{len(outcomes)} trainings, seeds {', '.join(map(str, seeds))}. A schedule is judged, at each seed, at the "
-        "peak that is best for the other seeds; `best peak` is that for all of them. Intervals are Student's t over "
-        "seeds, tests paired by seed and two-sided, adjusted by Holm's method for the number of schedules.",
+        f"Seeds {', '.join(map(str, seeds))}. At each seed, a schedule is judged at the peak that is best for the other "
+        "seeds; `best peak` is the best for all seeds. Intervals are Student's t over seeds. Tests are paired by seed and "
+        "two-sided, with Holm's adjustment for the number of schedules.",
         "",
-        f"Largest deviation of a learning rate from its plan: {max(deviations, default=float('nan')):.2g}, of "
+        f"Largest deviation of a learning rate from its plan: {max(deviations, default=float('nan')):.2g}, over "
         f"{sum(one.steps for one in outcomes):,} optimizer steps.",
     ]
-    if split:
-        lines += ["", f"The seeds do not agree on the best peak of {', '.join(map(_code, split))}."]
-    edge = [
-        name for name, each in values.items() if len(each) > 1 and best_peak(each, higher) in (min(each), max(each))
-    ]
+    best = {name: best_peak(each, higher) for name, each in values.items()}
+    edge = [name for name, peak in best.items() if peak is not None and _is_edge(values[name], peak)]
     if edge:
-        lines += [
-            "",
-            f"At the edge of the peaks tried, so that a better one may lie beyond: {', '.join(map(_code, edge))}.",
-        ]
+        names = ", ".join(map(_code, edge))
+        lines += ["", f"The best peak is at the edge of the peaks tried, so a better one may lie beyond: {names}."]
+    failed = [
+        f"{one.facts['schedule']} at {one.facts['learning_rate']:g}, seed {one.facts['seed']} ({one.error})"
+        for one in outcomes
+        if one.value is None
+    ]
     if failed:
-        told = "; ".join(
-            f"{one.facts['schedule']} at {one.facts['learning_rate']:g}, seed {one.facts['seed']} ({one.error})"
-            for one in failed
-        )
-        lines += ["", f"Failed, so that their peak is out: {told}."]
+        lines += ["", f"Failed, so their peak is excluded: {'; '.join(failed)}."]
     return lines
 
 
 def write_csv(outcomes: Sequence[Outcome], file: Path, metric: str, more: Sequence[str] = ()) -> None:
-    """One line a training; `more` are facts of it to be told beside those that all have."""
+    """Write one line per training; `more` names further facts."""
     names = ("schedule", *more, "learning_rate", "seed")
     with file.open("w", newline="", encoding="utf-8") as out:
         writer = csv.writer(out, lineterminator="\n")
@@ -146,39 +211,33 @@ def write_csv(outcomes: Sequence[Outcome], file: Path, metric: str, more: Sequen
 
 
 def read_csv(file: Path, more: Sequence[str] = ()) -> list[Outcome]:
-    """What `write_csv` wrote: raw data from which anybody can work out the table again."""
-    outcomes = []
+    """Read what `write_csv` wrote, so that anybody can compute the tables again."""
+    kinds = {"schedule": str, "learning_rate": float, "seed": int, **dict.fromkeys(more, int)}
     with file.open(newline="", encoding="utf-8") as rows:
-        for row in csv.DictReader(rows):
-            facts = {
-                "schedule": row["schedule"],
-                "learning_rate": float(row["learning_rate"]),
-                "seed": int(row["seed"]),
-            }
-            outcomes.append(
-                Outcome(
-                    {**facts, **{name: int(row[name]) for name in more}},
-                    float(row["value"]) if row["value"] else None,
-                    int(row["steps"]),
-                    float(row["seconds"]),
-                    float(row["deviation"]) if row["deviation"] else None,
-                    row["error"],
-                )
+        return [
+            Outcome(
+                {name: kind(row[name]) for name, kind in kinds.items()},
+                float(row["value"]) if row["value"] else None,
+                int(row["steps"]),
+                float(row["seconds"]),
+                float(row["deviation"]) if row["deviation"] else None,
+                row["error"],
             )
-    return outcomes
+            for row in csv.DictReader(rows)
+        ]
 
 
 def draw(
-    values: dict[str, Values], compared: dict[str, Compared], file: Path, *, metric: str, baseline: str, higher: bool
+    values: Mapping[str, Values], compared: Mapping[str, Compared], file: Path, metric: str, baseline: str
 ) -> None:
-    """On the left the mean at every peak, on the right the differences to the baseline with their intervals."""
+    """Draw the mean at every peak (left) and the differences to the baseline with their intervals (right)."""
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for number, (name, of_schedule) in enumerate(values.items()):
         peaks = sorted(peak for peak, found in of_schedule.items() if found)
         means = [mean_interval(list(of_schedule[peak].values())).mean for peak in peaks]
-        style = {"color": "black", "linewidth": 2} if name == baseline else {"color": f"C{number % 10}", "linewidth": 1}
-        left.plot(peaks, means, marker="o", markersize=4, label=name, **style)
+        color, width = ("black", 2) if name == baseline else (f"C{number % 10}", 1)
+        left.plot(peaks, means, marker="o", markersize=4, label=name, color=color, linewidth=width)
     left.set(xscale="log", xlabel="peak learning rate", ylabel=f"{metric}, mean over seeds")
     ticks = sorted({peak for of_schedule in values.values() for peak in of_schedule})
     left.set_xticks(ticks, [f"{peak:g}" for peak in ticks], minor=False)
@@ -186,49 +245,27 @@ def draw(
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     names = list(reversed(compared))
     for row, name in enumerate(names):
-        one = compared[name].difference
-        right.errorbar(
-            one.mean,
-            row,
-            xerr=[[one.mean - one.low], [one.high - one.mean]],
-            fmt="o",
-            capsize=3,
-            color={"better": "C2", "worse": "C3"}.get(compared[name].verdict, "0.4"),
-        )
+        one, color = compared[name].difference, {"better": "C2", "worse": "C3"}.get(compared[name].verdict, "0.4")
+        error = [[one.mean - one.low], [one.high - one.mean]]
+        right.errorbar(one.mean, row, xerr=error, fmt="o", capsize=3, color=color)
     right.axvline(0, color="black", linewidth=1)
     right.set_yticks(range(len(names)), names)
-    better = "right" if higher else "left"
-    right.set(xlabel=f"{metric} less that of {baseline} ({LEVEL:.0%}); {better} is better")
+    better = "right" if is_higher_better(metric) else "left"
+    right.set(xlabel=f"{metric} minus that of {baseline} ({LEVEL:.0%}); {better} is better")
     right.margins(y=0.1)
     figure.savefig(file, dpi=150)
 
 
-def footer(command: Sequence[str]) -> list[str]:
-    """When and where it was measured, and by what command."""
-    return [f"{date.today()}; {where()}.", "", "```", "python " + shlex.join(command), "```"]
-
-
-def where() -> str:
-    """Hardware and versions."""
-    import torch
-
-    cores = f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else cores
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    return f"{device}, Python {platform.python_version()}, hf_sched {hf_sched.__version__}, {versions}"
-
-
 def format_estimate(one: Estimate, sign: str = "") -> str:
-    """The mean and its interval, if it has one."""
-    span = f" ({one.low:{sign}.4g} to {one.high:{sign}.4g})" if one.seeds > 1 else ""
-    return f"{one.mean:{sign}.4g}{span}"
+    """Return the mean, with its interval if it has one."""
+    interval = f" ({one.low:{sign}.4g} to {one.high:{sign}.4g})" if one.seeds > 1 else ""
+    return f"{one.mean:{sign}.4g}{interval}"
 
 
-def _choices(values: Values, higher: bool) -> set[float | None]:
-    seeds = {seed for of_peak in values.values() for seed in of_peak}
-    return {best_peak(values, higher, seed) for seed in seeds} if len(seeds) > 1 else set()
+def _is_edge(values: Values, peak: float) -> bool:
+    return len(values) > 1 and peak in (min(values), max(values))
 
 
 def _code(name: str) -> str:
-    # A phase text has bars of its own, which would end the cell.
+    # A phase text contains bars, which would end the cell.
     return "`" + name.replace("|", "\\|") + "`"

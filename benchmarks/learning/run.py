@@ -1,126 +1,108 @@
-"""Does the schedule pay? A recipe trained under several schedules, each at several peaks, over several seeds.
+"""Which schedule gives the best model? Train recipes with several schedules, each at several peaks and seeds.
 
-    python -m benchmarks.learning.run --config benchmarks/learning/configs/sft.yaml --output runs/learning/sft \\
-        --schedules linear cosine cosine_floor:floor_ratio=0.1 "warmup 5% | hold | decay 20% 1-sqrt" \\
-        --learning_rates 1e-3 2e-3 4e-3 --seeds 0 1 2 3 4 --metric eval_loss --budget_minutes 60 \\
-        -- --model_name_or_path runs/learning/task-{seed}/model
+    python -m benchmarks.learning.run all --text GSM8K          # docs/benchmarks.md again: hours on two cores
+    python -m benchmarks.learning.run compare --config recipes/configs/demo_sft.yaml --output runs/learning/mine \\
+        --schedules linear cosine_floor:floor_ratio=0.1 "warmup 5% | hold | decay 20% 1-sqrt" \\
+        --learning_rates 1e-3 2e-3 4e-3 -- --model_name_or_path runs/my_task-{seed}/model
 
-Whatever stands behind `--` goes to the recipe; `{seed}` in it is the seed. Trainings run side by side, one on each GPU
-or core; killed, the same command goes on where it stopped. Into the output folder it writes report.md (each schedule at
-its best peak, the mean over the seeds with its interval, the difference to the baseline with a paired test),
-learning.png and runs.csv, one line a training.
+Arguments after `--` go to the recipe; `{seed}` in them becomes the seed. Trainings run side by side, one per GPU or
+core. If it is interrupted, the same command continues. `compare` writes report.md (each schedule at its best peak with
+its interval, and a paired test against the baseline), learning.png and runs.csv with one line per training.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
+import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.learning.report import write_report
-from benchmarks.learning.trials import Trial, Trials, recipe_words
-from hf_sched.plan.training_config import RunConfig
-from hf_sched.reference.named_schedule import NamedSchedule
+from benchmarks.common.recipe_runs import ROOT
+from benchmarks.learning.budgets import run_budgets
+from benchmarks.learning.sweep import BASELINE, Recipe, run_sweep
+from benchmarks.learning.text_task import make_text_task
+from hf_sched.finetune.demo.sorting_task import save_data, save_model
+
+CONFIGS = Path(__file__).parent / "configs"
+SCHEDULES = (
+    *("linear", "cosine", "cosine_with_min_lr:min_lr_rate=0.1", "constant_with_warmup", "linear_with_warmup"),
+    *("cosine_floor:floor_ratio=0.1", "warmup_cosine", "cosine_restarts:num_cycles=3", "wsd:decay=20%"),
+)
 
 
-def main() -> int:
-    """Run what is requested; the exit status is 1 if trainings are left to do."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, required=True, help="a recipe's YAML file")
-    parser.add_argument("--schedules", nargs="+", required=True, help="NAME, NAME:ARGUMENT=VALUE or phases")
-    parser.add_argument("--learning_rates", nargs="+", type=float, required=True, help="peaks, each for each schedule")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--baseline", default="linear", help="what the others are compared with (default: %(default)s)")
-    parser.add_argument(
-        "--metric",
-        default="eval_loss",
-        help="of held-out data: what the trainer's evaluation logs, or "
-        "exact_match, which needs evaluate_on (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--higher_is_better",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="of the metric (default: all but losses)",
-    )
-    parser.add_argument("--budget_minutes", type=float, default=float("inf"), help="begin no training after that")
-    parser.add_argument("--jobs", type=int, help="trainings at a time (default: one a GPU, or a core)")
-    parser.add_argument("--output", type=Path, required=True)
-    ours, recipe_flags = split_words(sys.argv[1:])
-    args = parser.parse_args(ours)
+def main() -> None:
+    """Run what the command line requests."""
+    words = sys.argv[1:]
+    split = words.index("--") if "--" in words else len(words)
+    parser = _parser()
+    args = parser.parse_args(words[:split])
     try:
-        trials = plan_trials(args, recipe_flags)
-        runner = Trials(args.output, args.metric, jobs=args.jobs, budget=60 * args.budget_minutes, say=say)
-        outcomes = runner.run(trials)
-        higher = "loss" not in args.metric if args.higher_is_better is None else args.higher_is_better
-        write_report(
-            outcomes,
-            args.output,
-            metric=args.metric,
-            higher=higher,
-            baseline=args.baseline,
-            command=sys.argv,
-            left=len(trials) - len(outcomes),
-        )
+        if args.command == "all":
+            run_all(args)
+            return
+        recipe = Recipe(args.config, args.output, args.seeds, args.metric, words[split + 1 :], args.jobs)
+        run_sweep(recipe, args.schedules, args.learning_rates, baseline=args.baseline)
     except ValueError as error:
         parser.error(str(error))
-    say(f"written: {args.output / 'report.md'}")
-    return int(len(outcomes) < len(trials))
+    print(f"written: {args.output / 'report.md'}")
 
 
-def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command line before and behind `--`."""
-    at = words.index("--") if "--" in words else len(words)
-    return list(words[:at]), list(words[at + 1 :])
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    shared.add_argument("--jobs", type=int, help="trainings at a time (default: one per GPU or core)")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    everything = commands.add_parser("all", parents=[shared], help="all trainings of docs/benchmarks.md")
+    everything.add_argument("--text", type=Path, required=True, help="a text file, or GSM8K's folder")
+    everything.add_argument("--output", type=Path, default=Path("runs/learning"), help="(default: %(default)s)")
+    everything.add_argument("--schedules", nargs="+", default=SCHEDULES)
+
+    compare = commands.add_parser("compare", parents=[shared], help="schedules for a recipe")
+    compare.add_argument("--config", type=Path, required=True, help="a recipe's YAML file")
+    compare.add_argument("--output", type=Path, required=True)
+    compare.add_argument("--metric", default="eval_loss", help="eval_loss, eval_reward, ... or exact_match")
+    compare.add_argument("--schedules", nargs="+", required=True, help="NAME, NAME:ARGUMENT=VALUE or phases")
+    compare.add_argument("--learning_rates", nargs="+", type=float, required=True, help="peaks for every schedule")
+    compare.add_argument("--baseline", default=BASELINE, help="compared with all others (default: %(default)s)")
+    return parser
 
 
-def plan_trials(args: argparse.Namespace, recipe_flags: Sequence[str]) -> list[Trial]:
-    """A training for each schedule, peak and seed; a seed is done with all of them before the next one is begun.
+def run_all(args: argparse.Namespace) -> None:
+    """Make data and models for each seed, and run the four experiments of docs/benchmarks.md."""
+    folder: Path = args.output
+    make_text_task(args.text, folder / "text", args.seeds)
+    for seed in args.seeds:
+        _make_sorting_task(folder, seed)
 
-    Raises:
-        ValueError: A schedule, or what is to be done with it, is wrong.
-    """
-    config = RunConfig.read(args.config)
-    schedules = [NamedSchedule.read(text) for text in dict.fromkeys(args.schedules)]
-    _check(args, config, schedules)
-    return [
-        Trial(
-            f"{_slug(schedule.label)}/{peak:g}/seed-{seed}",
-            recipe_words(args.config, config.kind, schedule, peak, seed, args.metric, recipe_flags),
-            facts={"schedule": schedule.label, "learning_rate": peak, "seed": seed},
-        )
-        for seed in dict.fromkeys(args.seeds)
-        for schedule in schedules
-        for peak in dict.fromkeys(args.learning_rates)
-    ]
+    def recipe(name: str, config: str, metric: str, **places: str) -> Recipe:
+        flags = [word for key, place in places.items() for word in (f"--{key}", str(folder / place))]
+        return Recipe(CONFIGS / f"{config}.yaml", folder / name, args.seeds, metric, flags, args.jobs)
 
-
-def _check(args: argparse.Namespace, config: RunConfig, schedules: Sequence[NamedSchedule]) -> None:
-    if config.kind not in ("sft", "grpo"):
-        raise ValueError(
-            f"`--config` must be a file for recipes/sft.py or recipes/grpo.py, received {str(args.config)!r}"
-        )
-    labels = [schedule.label for schedule in schedules]
-    if args.baseline not in labels:
-        raise ValueError(f"`--baseline` must be one of `--schedules` ({', '.join(labels)}), received {args.baseline!r}")
-    if args.metric == "exact_match" and not config.given.get("evaluate_on"):
-        raise ValueError(f"`--metric exact_match` needs `evaluate_on` in {args.config}: say on what")
-    steps = config.given.get("max_steps")
-    for schedule in schedules:
-        if isinstance(steps, int) and steps > 0:  # otherwise each training says it
-            schedule.play(num_training_steps=steps, num_warmup_steps=0, peak=max(args.learning_rates))
+    text = {"model_name_or_path": "text/model-{seed}", "dataset_name": "text/data"}
+    sft = {"model_name_or_path": "task-{seed}/model", "dataset_name": "task-{seed}/sft"}
+    grpo = {"model_name_or_path": "sft-{seed}", "dataset_name": "task-{seed}/grpo"}
+    for one, peaks in (
+        (recipe("sft", "sft", "eval_loss", **sft), (1e-3, 2e-3, 4e-3)),
+        (recipe("pretraining", "text", "eval_loss", **text), (2e-3, 4.5e-3, 1e-2)),
+        (recipe("grpo", "grpo", "eval_reward", **grpo), (5e-5, 1e-4, 2e-4, 4e-4)),
+    ):
+        run_sweep(one, args.schedules, peaks)
+    run_budgets(recipe("budgets", "text", "eval_loss", **text), 400, cosine_peak=4.5e-3, wsd_peak=4.5e-3)
 
 
-def _slug(label: str) -> str:
-    return re.sub(r"[^\w.=-]+", "_", label).strip("_")
-
-
-def say(line: str) -> None:
-    """Print a line of progress at once."""
-    print(line, flush=True)
+def _make_sorting_task(folder: Path, seed: int) -> None:
+    """Make the sorting task of a seed, and the fine-tuned model that GRPO starts from."""
+    task, sft = folder / f"task-{seed}", folder / f"sft-{seed}"
+    save_model(task / "model", layers=2, width=128, seed=seed)
+    save_data(task, train=3000, test=500, backwards_share=0.6, seed=seed)
+    if not (sft / "finished").is_file():
+        places = ["--model_name_or_path", task / "model", "--dataset_name", task / "sft", "--output_dir", sft]
+        words = ["recipes/sft.py", "--config", CONFIGS / "sft.yaml", "--seed", seed, *places]
+        subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, check=True)
+        (sft / "finished").touch()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -1,64 +1,65 @@
-"""A small language model to train from nothing on real text: tokenizer, models with random weights, text in pieces.
-
-    python -m benchmarks.learning.text_task --text data/gsm8k --output runs/learning/text --seeds 0 1 2 3 4
-
-The text is a file, or a folder with GSM8K's train.jsonl and test.jsonl, whose questions and answers are taken. Writes
-data/train.jsonl and data/test.jsonl (`text`) and a model for each seed, model-0 and so on: a Llama with a byte-level
-BPE tokenizer learnt from the training text.
-"""
+"""A small language model to train from random weights on real text: tokenizer, models, and the text in pieces."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.common.tokenizer import byte_level_tokenizer
+
 PIECE = 4096
-"""Characters of a row that is cut out of a file."""
-END = "<|end|>"
+"""Characters per row of a text file."""
+TRAIN, TEST = 1500, 200
+"""The most rows of each split."""
+
+
+def make_text_task(source: Path, folder: Path, seeds: Sequence[int]) -> None:
+    """Write data/train.jsonl, data/test.jsonl (`text`) and a model for each seed: model-0, model-1, ...
+
+    Raises:
+        ValueError: The source is not a text, or is too short.
+    """
+    train, test = (pieces[:most] for pieces, most in zip(read_text(source), (TRAIN, TEST), strict=True))
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    for split, pieces in (("train", train), ("test", test)):
+        rows = "".join(json.dumps({"text": piece}) + "\n" for piece in pieces)
+        (folder / "data" / f"{split}.jsonl").write_text(rows, encoding="utf-8")
+    save_models(folder, train, seeds)
 
 
 def read_text(source: Path, held_out: float = 0.05) -> tuple[list[str], list[str]]:
-    """Pieces of text to train on and to hold out: of GSM8K its own splits, of a file its last part.
+    """Return pieces of text to train on and to hold out: GSM8K's own splits, or the last part of a text file.
 
     Raises:
-        ValueError: It is neither a file nor such a folder, or too short to hold some of it out.
+        ValueError: It is neither a text file nor such a folder, or it is too short.
     """
-    if source.is_dir():
-        splits = [source / f"{split}.jsonl" for split in ("train", "test")]
-        if not all(split.is_file() for split in splits):
-            raise ValueError(
-                f"`--text` must be a text file or a folder with train.jsonl and test.jsonl, received {source}"
-            )
-        train, test = ([_problem(line) for line in split.read_text(encoding="utf-8").splitlines()] for split in splits)
-        return train, test
-    if not source.is_file():
+    if source.is_file():
+        text = source.read_text(encoding="utf-8")
+        pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
+        if len(pieces) < 20:
+            raise ValueError(f"`--text` must have at least {20 * PIECE} characters; {source} has {len(text)}")
+        last = max(1, round(held_out * len(pieces)))
+        return pieces[:-last], pieces[-last:]
+    splits = [source / f"{split}.jsonl" for split in ("train", "test")]
+    if not all(split.is_file() for split in splits):
         raise ValueError(f"`--text` must be a text file or a folder with train.jsonl and test.jsonl, received {source}")
-    text = source.read_text(encoding="utf-8")
-    pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
-    last = max(1, round(held_out * len(pieces)))
-    if len(pieces) < 20:
-        raise ValueError(f"`--text` must have {20 * PIECE} characters or more, {source} has {len(text)}")
-    return pieces[:-last], pieces[-last:]
+    rows = ([json.loads(line) for line in split.read_text(encoding="utf-8").splitlines()] for split in splits)
+    train, test = ([f"{row['question']}\n{row['answer']}" for row in split] for split in rows)
+    return train, test
 
 
-def save_models(
-    folder: Path, text: Sequence[str], seeds: Sequence[int], *, layers: int, width: int, vocab: int
-) -> None:
-    """Write `model-{seed}`, each with the same tokenizer and with random weights of its own."""
+def save_models(folder: Path, text: Sequence[str], seeds: Sequence[int]) -> None:
+    """Write a Llama for each seed with random weights, and a byte-level BPE tokenizer trained on the text."""
     import torch
-    from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-    backend = ByteLevelBPETokenizer()
-    backend.train_from_iterator(text, vocab_size=vocab, special_tokens=[END], show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend._tokenizer, eos_token=END, pad_token=END)
+    tokenizer = byte_level_tokenizer(text, 512, ["<|end|>"])
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
+        hidden_size=64,
+        intermediate_size=256,
+        num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=512,
         tie_word_embeddings=True,
@@ -70,41 +71,3 @@ def save_models(
         torch.manual_seed(seed)
         LlamaForCausalLM(config).save_pretrained(folder / f"model-{seed}")
         tokenizer.save_pretrained(folder / f"model-{seed}")
-
-
-def save_rows(file: Path, pieces: Sequence[str]) -> None:
-    """Write one row a piece."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps({"text": piece}) + "\n" for piece in pieces), encoding="utf-8")
-
-
-def main() -> None:
-    """Make all of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--train", type=int, default=3000, help="pieces to train on (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=200, help="pieces held out (default: %(default)s)")
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--vocab", type=int, default=512, help="tokens (default: %(default)s)")
-    args = parser.parse_args()
-    try:
-        train, test = read_text(args.text)
-    except ValueError as error:
-        parser.error(str(error))
-    save_rows(args.output / "data" / "train.jsonl", train[: args.train])
-    save_rows(args.output / "data" / "test.jsonl", test[: args.test])
-    save_models(args.output, train[: args.train], args.seeds, layers=args.layers, width=args.width, vocab=args.vocab)
-    sizes = f"{len(train[: args.train])} pieces to train on, {len(test[: args.test])} held out"
-    print(f"The text is in {args.output}: {sizes}.")
-
-
-def _problem(line: str) -> str:
-    row = json.loads(line)
-    return f"{row['question']}\n{row['answer']}"
-
-
-if __name__ == "__main__":
-    main()

@@ -16,18 +16,18 @@ ADDRESSES = ("10.213.77.1", "10.213.77.2")
 
 
 class CannotRun(Exception):
-    """A case that this machine cannot run, and why."""
+    """Raised if this machine cannot run a case; the message says why."""
 
 
 @contextmanager
 def network() -> Iterator[None]:
-    """The two hosts, as long as they are needed.
+    """Create the two hosts, and delete them at the end.
 
     Raises:
-        CannotRun: They cannot be made here.
+        CannotRun: This machine does not allow it.
     """
     if not shutil.which("ip"):
-        raise CannotRun("there is no `ip` command to make network namespaces with")
+        raise CannotRun("network namespaces need the `ip` command")
     if os.geteuid() != 0:
         raise CannotRun("network namespaces need root")
     try:
@@ -41,19 +41,19 @@ def network() -> Iterator[None]:
                 _ip("-n", host, "link", "set", device, "up")
         yield
     finally:
-        for host in HOSTS:  # its end of the pair goes with it
+        for host in HOSTS:  # this also deletes its end of the pair
             subprocess.run(["ip", "netns", "delete", host], capture_output=True, check=False)
 
 
 def cut() -> None:
-    """Part the hosts, as a cable that is pulled or a machine without power: no connection is closed."""
+    """Separate the hosts as a pulled cable does: no connection is closed."""
     _ip("-n", HOSTS[0], "link", "set", _device(HOSTS[0]), "down")
 
 
 def start_on_both(workshop: Workshop, recipe: str, launch: Launch, of_hosts: list[dict[str, Any]]) -> list[Run]:
-    """Start a training whose processes are shared by the hosts; what `Workshop.start` is given on each of them."""
+    """Start a training across both hosts; `of_hosts` holds the arguments of `Workshop.start` for each."""
     runs = []
-    for rank, (host, given) in enumerate(zip(HOSTS, of_hosts, strict=True)):
+    for rank, (host, arguments) in enumerate(zip(HOSTS, of_hosts, strict=True)):
         machines = ["--num_machines", "2", "--machine_rank", str(rank), "--main_process_ip", ADDRESSES[0]]
         run = workshop.start(
             recipe,
@@ -61,14 +61,14 @@ def start_on_both(workshop: Workshop, recipe: str, launch: Launch, of_hosts: lis
             launch_words=[*machines, "--main_process_port", "29500"],
             prefix=["ip", "netns", "exec", host],
             environment={"GLOO_SOCKET_IFNAME": _device(host)},
-            **given,
+            **arguments,
         )
         runs.append(run)
     return runs
 
 
 def finish_both(runs: list[Run]) -> list[Run]:
-    """Wait for the end on both, which must be a success."""
+    """Wait for a successful end on both hosts."""
     try:
         return [run.finish() for run in runs]
     finally:
@@ -83,4 +83,4 @@ def _device(host: str) -> str:
 def _ip(*words: str) -> None:
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CannotRun(f"`ip {' '.join(words)}` is not permitted here: {done.stderr.strip()}")
+        raise CannotRun(f"`ip {' '.join(words)}` is not permitted: {done.stderr.strip()}")

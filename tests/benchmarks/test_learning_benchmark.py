@@ -1,9 +1,10 @@
-"""The benchmarks of learning, with trainings of a few steps: what they run, what they keep, what they go on with."""
+"""The learning benchmark with trainings of a few steps: what it runs, keeps, and continues."""
 
 from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.learning.text_task import read_text
+from benchmarks.learning.budgets import cooldowns
+from benchmarks.learning.text_task import make_text_task, read_text
 from hf_sched.finetune.demo.sorting_task import save_data, save_model
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +26,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         save_model(folder / f"model-{seed}", layers=1, width=16, seed=seed)
     save_data(folder, train=60, test=10, backwards_share=0.0, seed=0)
-    given = {
+    arguments = {
         "model_name_or_path": str(folder / "model-0"),
         "dataset_name": str(folder / "sft"),
         "learning_rate": 1e-3,
@@ -35,18 +37,15 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "logging_steps": 1,
     }
     file = folder / "config.yaml"
-    file.write_text("# python recipes/sft.py --config config.yaml\n" + yaml.safe_dump(given))
+    file.write_text(yaml.safe_dump(arguments))
     return file
 
 
-def run(script: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"benchmarks.learning.{script}", *map(str, words)]
+def compare(config: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    words = ["--config", config, "--output", output, "--jobs", "2", *more]
+    command = [sys.executable, "-m", "benchmarks.learning.run", "compare", *map(str, words)]
+    command += ["--", "--model_name_or_path", str(config.parent / "model-{seed}")]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
-
-
-def learn(config: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    words = ["--config", config, "--output", output, "--schedules", *SCHEDULES, "--jobs", "2", *more]
-    return run("run", *words, "--", "--model_name_or_path", config.parent / "model-{seed}")
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -59,81 +58,89 @@ def rates_of(run: Path) -> list[float]:
     return [row["rates"][0] for row in map(json.loads, lines) if "rates" in row]
 
 
-def test_every_training_is_run_once_and_told(config, tmp_path):
-    first = learn(config, tmp_path, "--learning_rates", "1e-3", "1e30", "--seeds", "0")
+def test_each_training_runs_once_and_is_reported(config, tmp_path):
+    both = ("--schedules", *SCHEDULES)
+    first = compare(config, tmp_path, *both, "--learning_rates", "1e-3", "1e30", "--seeds", "0")
     assert first.returncode == 0, first.stdout + first.stderr
     rows = {(row["schedule"], float(row["learning_rate"]), row["seed"]): row for row in rows_of(tmp_path)}
     assert len(rows) == 4
-    # At 1e30 the weights are no numbers after a step: the recipe stops, which is told and not taken for a figure.
+    # At 1e30 the weights are NaN after a step: the recipe stops, and the report says so.
     for schedule in SCHEDULES:
         failed, done = rows[schedule, 1e30, "0"], rows[schedule, 1e-3, "0"]
         assert failed["value"] == "" and "exit status 1" in failed["error"]
         assert float(done["value"]) > 0 and done["steps"] == "4" and done["deviation"] == "0.0"
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "Failed, so that their peak is out" in report and "| `linear` | 0.001 (edge) |" in report
+    assert "Failed, so their peak is excluded" in report and "| `linear` | 0.001 (edge) |" in report
     assert (tmp_path / "learning.png").stat().st_size > 10_000
 
-    # A seed more: what is done is not done again, and each seed has the model of its own.
+    # With one more seed, finished trainings are not repeated, and each seed has its own model.
     kept = tmp_path / "runs" / "linear" / "0.001" / "seed-0" / "result.json"
     written = kept.stat().st_mtime_ns
-    second = learn(config, tmp_path, "--learning_rates", "1e-3", "--seeds", "0", "1")
+    second = compare(config, tmp_path, *both, "--learning_rates", "1e-3", "--seeds", "0", "1")
     assert second.returncode == 0, second.stdout + second.stderr
     assert "2 of 4 trainings are done already" in second.stdout
     assert kept.stat().st_mtime_ns == written
     assert [row["seed"] for row in rows_of(tmp_path)] == ["0", "0", "1", "1"]
-    args = json.loads((tmp_path / "runs/linear/0.001/seed-1/run.json").read_text())["sessions"][0]["command"]
-    assert f"{config.parent}/model-1" in str(args)
+    command = json.loads((tmp_path / "runs/linear/0.001/seed-1/run.json").read_text())["sessions"][0]["command"]
+    assert f"{config.parent}/model-1" in str(command)
 
-    # Other settings in the same folder would mix what does not belong together.
-    third = run("run", "--config", config, "--output", tmp_path, "--schedules", "linear", "--learning_rates", "1e-3")
+    # Other settings in the same folder would mix results.
+    other = shutil.copy(config, config.with_name("other.yaml"))
+    third = compare(other, tmp_path, "--schedules", "linear", "--learning_rates", "1e-3")
     assert third.returncode == 2 and "`--output` must be a new folder" in third.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--schedules", "cosine_flor"], "cosine_floor"),
-        (["--schedules", "cosine"], "`--baseline` must be one of `--schedules` (cosine), received 'linear'"),
-        (["--schedules", "linear", "cosine_floor:floor_ratio=2"], "floor_ratio"),
-        (["--schedules", "linear", "--metric", "exact_match"], "needs `evaluate_on`"),
+        (["cosine_flor"], "cosine_floor"),
+        (["cosine"], "`--baseline` must be one of `--schedules` (cosine), received 'linear'"),
+        (["linear", "cosine_floor:floor_ratio=2"], "floor_ratio"),
+        (["linear", "--metric", "exact_match"], "needs `evaluate_on`"),
     ],
 )
-def test_mistakes_are_said_before_anything_is_trained(config, tmp_path, words, message):
-    done = run("run", "--config", config, "--output", tmp_path, "--learning_rates", "1e-3", *words)
+def test_mistakes_are_reported_before_training(config, tmp_path, words, message):
+    done = compare(config, tmp_path, "--learning_rates", "1e-3", "--schedules", *words)
     assert done.returncode == 2 and message in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
-def test_budgets_branch_off_the_long_run_at_its_rate(config, tmp_path):
-    words = ["--config", config, "--output", tmp_path, "--steps", "80", "--cooldown", "1/5", "--jobs", "2"]
-    done = run("budgets", *words, "--cosine", "1e-3", "--wsd", "2e-3", "--seeds", "0")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_budgets_branch_off_the_long_run(config, tmp_path):
+    code = (
+        "from pathlib import Path; from fractions import Fraction; from benchmarks.learning import budgets, sweep\n"
+        f"recipe = sweep.Recipe(Path({str(config)!r}), Path({str(tmp_path)!r}), [0], jobs=2)\n"
+        "budgets.run_budgets(recipe, 80, cosine_peak=1e-3, wsd_peak=2e-3, cooldown=Fraction(1, 5))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=500, check=True)
     rates = {steps: rates_of(tmp_path / f"runs/wsd-{steps}/seed-0") for steps in (20, 40, 80)}
     assert rates[80][:64] == [2e-3] * 64 and rates[80][-1] < rates[80][64]
     for steps, cooldown in ((20, 4), (40, 8)):
         assert len(rates[steps]) == cooldown and max(rates[steps]) <= 2e-3
     trained = {(row["schedule"], row["budget"]): int(row["trained"]) for row in rows_of(tmp_path)}
     assert sum(trained.values()) == (80 + 8 + 4) + (80 + 40 + 20)
-    assert (
-        "92 by one `wsd` run and two branches, 140 by three cosine runs: 65.7%" in (tmp_path / "report.md").read_text()
-    )
+    report = (tmp_path / "report.md").read_text()
+    assert "92 by one `wsd` run and two branches, 140 by three cosine runs: 65.7%" in report
 
 
-def test_steps_that_do_not_divide_are_refused(config, tmp_path):
-    words = ["--config", config, "--output", tmp_path, "--steps", "90", "--cooldown", "1/5"]
-    done = run("budgets", *words, "--cosine", "1e-3", "--wsd", "2e-3")
-    assert done.returncode == 2 and "`--steps` must be a multiple of 20, received 90" in done.stderr
+def test_budgets_are_whole_steps():
+    assert cooldowns(400) == {100: 18, 200: 36, 400: 72}
+    with pytest.raises(ValueError, match="`steps` must be a multiple of 200, received 90"):
+        cooldowns(90)
 
 
-def test_the_text_of_a_file_is_cut_and_its_end_held_out(tmp_path):
+def test_text_is_cut_into_pieces_and_its_end_held_out(tmp_path):
     file = tmp_path / "text.txt"
     text = "".join(f"{number}, " for number in range(30_000))
     file.write_text(text)
     train, test = read_text(file)
     assert "".join([*train, *test]) == text and len(test) == round(0.05 * (len(train) + len(test)))
+    make_text_task(file, tmp_path / "task", [3])
+    rows = (tmp_path / "task" / "data" / "test.jsonl").read_text().splitlines()
+    assert [json.loads(row)["text"] for row in rows] == test
+    assert (tmp_path / "task" / "model-3" / "tokenizer.json").is_file()
     (tmp_path / "short.txt").write_text("too short")
-    with pytest.raises(ValueError, match="must have 81920 characters"):
+    with pytest.raises(ValueError, match="must have at least 81920 characters"):
         read_text(tmp_path / "short.txt")
     with pytest.raises(ValueError, match="must be a text file or a folder"):
         read_text(tmp_path)

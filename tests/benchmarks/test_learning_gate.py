@@ -1,7 +1,7 @@
-"""What a change must not break, in a minute of training: that the recipes learn, and that a step costs few operations.
+"""In a minute of training: the recipes learn, and a step costs few operations.
 
-The trainings are some of docs/benchmarks.md, with a fixed seed: the same every time but for the rounding of another
-machine. Operations are counted, since seconds are noise.
+The trainings are some of docs/benchmarks.md with a fixed seed, so they only vary by the rounding of other machines.
+Operations are counted, because seconds are noisy.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import hf_sched
 ROOT = Path(__file__).parents[2]
 HF_SCHED = str(ROOT / "hf_sched")
 CONFIGS = ROOT / "benchmarks" / "learning" / "configs"
-# Three seeds ended at 0.356 to 0.396. Half the peak makes it 0.54 and twice the peak 0.46, as a mean of three.
+# Three seeds end at 0.356 to 0.396. Half the peak gives 0.54 and twice the peak 0.46, as a mean of three seeds.
 SFT_LOSS = 0.45
-# Of right answers, sampled: 0.20 when this was written; at twice the peak the share fell to below 0.05 in all seeds.
+# Share of correct sampled answers. It is 0.20 here; at twice the peak it falls below 0.05 with all seeds.
 GRPO_GAIN = 0.1
 COSINE_FLOOR = ["--lr_scheduler_type", "cosine_floor", "--lr_scheduler_kwargs", '{"floor_ratio": 0.1}']
 
@@ -59,7 +59,7 @@ def sft(task: Path) -> Path:
 
 def test_supervised_fine_tuning_learns(sft: Path):
     before, *_, after = evaluations(sft, "eval_loss")
-    assert before > 2.9  # of 20 or so tokens, none of them known yet
+    assert before > 2.9  # about 20 tokens, none of them known yet
     assert after < SFT_LOSS
 
 
@@ -73,7 +73,7 @@ def test_grpo_learns(sft: Path, task: Path):
 
 
 def calls_of(model_path: Path, folder: Path, steps: int, logging: str, *callbacks: TrainerCallback) -> Counter[str]:
-    """How often each of our functions is entered in a training under the guard and these callbacks."""
+    """Count the calls of our functions in a training with the guard and these callbacks."""
     rows = [{"input_ids": [6, 7, 8], "labels": [6, 7, 8]}] * 8
     args = TrainingArguments(
         str(folder),
@@ -92,7 +92,7 @@ def calls_of(model_path: Path, folder: Path, steps: int, logging: str, *callback
     counted: Counter[str] = Counter()
 
     def count(frame: FrameType, event: str, _: Any) -> None:
-        # `find_spec` is requested whatever anybody imports.
+        # Any import of any package calls `find_spec`.
         if event == "call" and frame.f_code.co_filename.startswith(HF_SCHED) and frame.f_code.co_name != "find_spec":
             counted[frame.f_code.co_name] += 1
 
@@ -105,16 +105,16 @@ def calls_of(model_path: Path, folder: Path, steps: int, logging: str, *callback
     return counted
 
 
-# 31 and 42 when this was written; with the guard's rates worked out anew at each step, 41 and 52.
+# They are 31 and 42 here; if the guard computed its rates again at each step, 41 and 52.
 @pytest.mark.parametrize(
     ("logging", "live", "most"), [("no", [], 34), ("steps", [hf_sched.LiveControl], 46)], ids=["log", "live control"]
 )
-def test_guard_and_log_enter_few_functions_at_a_step(
+def test_guard_and_log_call_few_functions_per_step(
     model_path: Path, tmp_path: Path, logging: str, live: list[type[TrainerCallback]], most: int
 ):
     callbacks = [hf_sched.LearningRateLog, *live]
     short, long = (
         calls_of(model_path, tmp_path / str(steps), steps, logging, *(one() for one in callbacks)) for steps in (20, 60)
     )
-    assert long["step"] - short["step"] == 40  # it is our scheduler that is counted
+    assert long["step"] - short["step"] == 40  # our scheduler is among them
     assert (long.total() - short.total()) / 40 <= most
