@@ -1,1 +1,1 @@
-"""One module per library: transformers, Accelerate, DeepSpeed, diffusers; and the `hf-sched run` launcher."""
+"""One file per library (transformers has two: names and Trainer hooks), and the `hf-sched run` launcher."""

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hf_sched.integrations import transformers
 from hf_sched.schedules.validation import ArgumentError, Number, OneOf, Whole, did_you_mean, reader_of
 
 # Filled in by the Trainer.
@@ -28,8 +29,7 @@ def scheduler_function(name: str) -> Callable[..., Any]:
     Raises:
         ArgumentError: The installed transformers has no schedule of this name.
     """
-    from transformers import optimization
-    from transformers.trainer_utils import SchedulerType
+    from transformers import SchedulerType
 
     names = [member.value for member in SchedulerType if member.value in BUILTIN]
     if name not in names:
@@ -40,10 +40,14 @@ def scheduler_function(name: str) -> Callable[..., Any]:
             hint=did_you_mean(name, names)[2:],
         )
     if name == "greedy":
-        return optimization.GreedyLR
+        from transformers.optimization import GreedyLR
+
+        return GreedyLR  # type: ignore[no-any-return]
     if name == "reduce_lr_on_plateau":
-        return optimization.ReduceLROnPlateau
-    return optimization.TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(name)]
+        from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+        return ReduceLROnPlateau
+    return transformers.scheduler_function(name)
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:

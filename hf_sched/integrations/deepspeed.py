@@ -1,4 +1,4 @@
-"""What a DeepSpeed configuration says of the learning rate: a `scheduler` block in it wins over `lr_scheduler_type`."""
+"""Reads DeepSpeed's configuration: a `scheduler` block in it silently overrides `lr_scheduler_type`."""
 
 from __future__ import annotations
 
@@ -8,26 +8,22 @@ from typing import Any
 
 
 def check_no_scheduler_block(args: Any, name: str) -> None:
-    """Refuse training arguments that ask for a schedule of ours where DeepSpeed's configuration has another.
+    """Reject training arguments with a schedule of hf_sched if DeepSpeed's configuration has a `scheduler` block.
 
     Raises:
-        ValueError: It has; the message names the file and the block.
+        ValueError: It has one; the message names the file and the block.
     """
-    # `deepspeed:` in the arguments, or `deepspeed_config_file` in what `accelerate launch` was given.
-    configs = (getattr(args, "hf_deepspeed_config", None), _of_plugin(getattr(args, "deepspeed_plugin", None)))
-    for config in (getattr(config, "config", None) for config in configs):
+    # `deepspeed:` in the arguments, or `deepspeed_config_file` in the configuration of `accelerate launch`.
+    plugin = getattr(args, "deepspeed_plugin", None)
+    for holder in (getattr(args, "hf_deepspeed_config", None), getattr(plugin, "hf_ds_config", None)):
+        config = getattr(holder, "config", None)
         block = config.get("scheduler") if isinstance(config, Mapping) else None
         if block is not None:
             kind = block.get("type") if isinstance(block, Mapping) else block
             raise ValueError(
-                f"`lr_scheduler_type` asks for {name!r}, but {_source(args)} has a `scheduler` block of its own "
-                f"({kind!r}), which wins: delete that block"
+                f"`lr_scheduler_type` is {name!r}, but {_source(args)} has a `scheduler` block ({kind!r}), which "
+                "overrides it; delete that block"
             )
-
-
-def _of_plugin(plugin: Any) -> Any:
-    # Several plugins stand in a dict by their names; the arguments have one.
-    return getattr(plugin, "hf_ds_config", None)
 
 
 def _source(args: Any) -> str:

@@ -1,4 +1,4 @@
-"""Does something once a package is imported, at no cost for processes that never do."""
+"""Runs code when a package is imported, at no cost for processes that never import it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
-def when_imported(package: str, then: Callable[[], None]) -> None:
-    """Call `then` now if the package is loaded, else right before it is first imported.
+def when_imported(package: str, action: Callable[[], None]) -> None:
+    """Call `action` now if the package is imported, else right before its first import.
 
-    What `then` does is mostly to register hooks with wrapt, which takes longer to import than all of hf_sched.
+    Actions register hooks with wrapt, whose own import takes longer than that of hf_sched.
     """
     if package in sys.modules:
-        then()
+        action()
     else:
-        sys.meta_path.insert(0, _Watch(package, then))
+        sys.meta_path.insert(0, _FirstImport(package, action))
 
 
-class _Watch:
-    """A finder that finds nothing."""
+class _FirstImport:
+    """A finder that finds nothing but sees the import of a package."""
 
-    def __init__(self, package: str, then: Callable[[], None]) -> None:
+    def __init__(self, package: str, action: Callable[[], None]) -> None:
         self.package = package
-        self.then: Callable[[], None] | None = then
+        self.action: Callable[[], None] | None = action
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name == self.package and self.then:
-            # It stays among the finders: Python is walking through them just now, and would miss one.
-            then, self.then = self.then, None
-            then()
+        if name == self.package and self.action:
+            # It stays in `sys.meta_path`: Python is iterating over that list and would skip the next finder.
+            action, self.action = self.action, None
+            action()
         return None

@@ -25,7 +25,8 @@ def watch_loading(scheduler: Any, name: str, on_resume: OnResume | None, num_tra
 
     def load_state_dict(self: LRScheduler, state: dict[str, Any]) -> None:
         if "format" not in state or "schedule" not in state:
-            cls.load_state_dict(self, state)
+            scheduler.__class__ = cls  # as transformers made it, so that it can be pickled
+            scheduler.load_state_dict(state)
             return
         saved = read_state(state)
         if on_resume is not None and on_resume.choice == "keep" and saved.group_schedule is not None:

@@ -1,7 +1,8 @@
-"""Runs any command so that every Python process under it knows our schedules: `hf-sched run trl sft ...`.
+"""Runs any command with the schedules known in every Python process under it: `hf-sched run trl sft ...`.
 
-The command replaces this process, so that signals and exit status are its own. All it gets is an environment: a folder
-with a `sitecustomize` in front of PYTHONPATH (`hf_sched/run/site`), and HF_SCHED_RUN, JSON text for that one.
+The command replaces this process, so signals and the exit status are its own. It only receives two environment
+variables: PYTHONPATH, which starts with a folder that has a `sitecustomize` (`site/`), and HF_SCHED_RUN, which holds
+JSON for that module.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from hf_sched.schedules.validation import ArgumentError
+
 SITE = Path(__file__).parent / "site"
 
 
-class NotStarted(Exception):
-    """The command could not be started; `status` is what a shell would exit with."""
+class CommandNotStarted(Exception):
+    """The command could not be started; `status` is the exit status that a shell would give."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
@@ -29,19 +32,19 @@ class NotStarted(Exception):
 
 
 def environment(modules: Sequence[str] = (), base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment under which Python processes know our schedules.
+    """The environment in which Python processes know the schedules.
 
     Args:
-        modules: What to import there as soon as transformers is: modules that register schedules, by name or as paths
-            of Python files. They may lie in the working directory.
-        base: The environment to build on; None is that of this process.
+        modules: Modules that register schedules, by name or as paths of Python files. They are imported right after
+            transformers or diffusers.
+        base: The environment to extend; None means that of this process.
 
     Raises:
-        ValueError: A module is no such name, or its file is not there.
+        ArgumentError: A module's name is not valid, or its file does not exist.
     """
     env = dict(os.environ if base is None else base)
-    before = json.loads(env.get("HF_SCHED_RUN", "{}"))  # of an `hf-sched run` around this one
-    names, lend = list(before.get("import", [])), dict(before.get("lend", {}))
+    outer = json.loads(env.get("HF_SCHED_RUN", "{}"))  # of an `hf-sched run` around this one
+    names, lend = list(outer.get("import", [])), dict(outer.get("lend", {}))
     wrapt = find_spec("wrapt")
     if wrapt is not None and wrapt.origin is not None:
         lend["wrapt"] = str(Path(wrapt.origin).parents[1])
@@ -49,27 +52,22 @@ def environment(modules: Sequence[str] = (), base: Mapping[str, str] | None = No
         name, folder = _name_and_folder(module)
         names += [name] if name not in names else []
         lend |= {name.partition(".")[0]: str(folder)} if folder else {}
-    paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if env.get("PYTHONPATH")]
+    paths = env["PYTHONPATH"].split(os.pathsep) if env.get("PYTHONPATH") else []
     env["PYTHONPATH"] = os.pathsep.join([str(SITE), *(path for path in paths if path != str(SITE))])
     env["HF_SCHED_RUN"] = json.dumps({"import": names, "lend": lend})
     return env
 
 
 def _name_and_folder(module: str) -> tuple[str, Path | None]:
-    """A module's name, and the folder that it is found in where Python does not find it by itself."""
+    """A module's name, and its folder if it is a file or in the working directory."""
+    name, folder = module, Path.cwd()
     if module.endswith(".py"):
         file = Path(module).absolute()
         if not file.is_file():
-            raise ValueError(
-                f"`--import` must be a module or a Python file, received {module!r}: there is no such file"
-            )
+            raise ArgumentError("--import", "a module or an existing Python file", module)
         name, folder = file.stem, file.parent
-    else:
-        name, folder = module, Path.cwd()
     if not all(part.isidentifier() for part in name.split(".")):
-        raise ValueError(
-            f"`--import` must be a module (`my_schedules`) or a Python file (`my_schedules.py`), received {module!r}"
-        )
+        raise ArgumentError("--import", "a module (`my_schedules`) or a Python file (`my_schedules.py`)", module)
     top = folder / name.partition(".")[0]
     return name, folder if top.with_suffix(".py").is_file() or top.is_dir() else None
 
@@ -77,16 +75,22 @@ def _name_and_folder(module: str) -> tuple[str, Path | None]:
 def start(command: Sequence[str], modules: Sequence[str] = ()) -> NoReturn:
     """Replace this process by a command under `environment(modules)`; does not return.
 
+    `-m MODULE` and `SCRIPT.py` run in this Python, with the options that it was started with.
+
     Raises:
-        NotStarted: There is no such command, or it cannot be executed.
-        ValueError: A module is no such thing.
+        CommandNotStarted: The command does not exist, or cannot be executed.
+        ArgumentError: A module's name is not valid, or its file does not exist.
     """
     env = environment(modules)
+    if command[0] == "-m" or command[0].endswith(".py"):
+        options = sys.orig_argv[1:]  # `python -u -m hf_sched run ...`, as launchers start modules
+        options = options[: options.index("-m")] if "-m" in options[: -len(command)] else []
+        command = [sys.executable, *options, *command]
     sys.stdout.flush()
     sys.stderr.flush()
     if os.name == "nt":
         _run_as_child(command, env)
-    # Python ignores these, and what is ignored stays so in the program that takes its place.
+    # Python ignores these signals, and a program inherits ignored signals from the one that it replaces.
     ignored = {name: signal.signal(getattr(signal, name), signal.SIG_DFL) for name in ("SIGPIPE", "SIGXFSZ")}
     try:
         os.execvpe(command[0], list(command), env)
@@ -97,22 +101,23 @@ def start(command: Sequence[str], modules: Sequence[str] = ()) -> NoReturn:
 
 
 def _run_as_child(command: Sequence[str], env: dict[str, str]) -> NoReturn:
-    """For Windows, where no process can take the place of another: wait for it, and exit as it did."""
+    """Wait for the command and exit with its status, for Windows, where processes cannot be replaced."""
     found = shutil.which(command[0])
     if found is None:
         raise _not_started(command[0], FileNotFoundError())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child as well, and is its own business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the child too, which decides
     sys.exit(subprocess.run([found, *command[1:]], env=env, check=False).returncode)
 
 
-def _not_started(program: str, error: OSError) -> NotStarted:
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        beside = Path(sys.executable).parent / program
-        advice = (
-            f": it is installed beside hf-sched, so activate that environment, or write {beside}"
-            if os.sep not in program and beside.is_file()
-            else ""
-        )
-        where = "no such file" if os.sep in program else "not found on PATH"
-        return NotStarted(f"{program}: command {where}{advice}", 127)
-    return NotStarted(f"{program}: cannot be executed: {error.strerror}", 126)
+def _not_started(program: str, error: OSError) -> CommandNotStarted:
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        return CommandNotStarted(f"{program}: cannot be executed: {error.strerror}", 126)
+    if os.sep in program:
+        return CommandNotStarted(f"{program}: no such file", 127)
+    same_folder = Path(sys.executable).parent / program
+    hint = (
+        f"; it is installed next to hf-sched, so activate that environment, or write {same_folder}"
+        if same_folder.is_file()
+        else ""
+    )
+    return CommandNotStarted(f"{program}: command not found on PATH{hint}", 127)

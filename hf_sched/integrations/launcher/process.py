@@ -1,4 +1,4 @@
-"""What `hf-sched run` does in a process that imports transformers or diffusers, called by its sitecustomize."""
+"""Registers the schedules in a process under `hf-sched run`; its `sitecustomize` calls these functions."""
 
 from __future__ import annotations
 
@@ -7,36 +7,30 @@ import json
 import os
 import sys
 
-_imported: list[str] = []
-_told: list[str] = []
+_imported: set[str] = set()
 
 
 def register() -> None:
-    """Import hf_sched, which registers its schedules; where the host has changed too much, say so and go on.
+    """Import hf_sched, which registers its schedules.
 
-    In a script that imports hf_sched itself that is an error. Here nobody has requested this very process for a schedule.
+    A transformers that cannot be extended is an error where a script imports hf_sched. Here it is a message, since the
+    process may never use a schedule of hf_sched.
     """
-    from hf_sched.integrations import diffusers as diffusers_hook
-    from hf_sched.integrations import transformers as transformers_hook
+    import hf_sched  # noqa: F401
+    from hf_sched.integrations import transformers
 
-    transformers_hook.refuse = diffusers_hook.refuse = _tell_once
+    transformers.on_unsupported = lambda error: print(f"hf-sched run: {error}", file=sys.stderr)
 
 
 def import_modules() -> None:
-    """Import the modules of `--import`, once; they register schedules of the user's own."""
+    """Import the modules of `--import`, which register the user's schedules."""
     for name in json.loads(os.environ.get("HF_SCHED_RUN", "{}")).get("import", []):
         if name in _imported:
             continue
-        _imported.append(name)
+        _imported.add(name)
         try:
             importlib.import_module(name)
         except Exception as error:
-            # Many a library takes an ImportError for "not installed" and says nothing.
+            # Many libraries read an ImportError as "not installed" and hide it.
             print(f"hf-sched run: `--import {name}` failed: {type(error).__name__}: {error}", file=sys.stderr)
             raise
-
-
-def _tell_once(error: ImportError) -> None:
-    if not _told and sys.stderr is not None:
-        _told.append(str(error))
-        print(f"hf-sched run: {error}", file=sys.stderr)

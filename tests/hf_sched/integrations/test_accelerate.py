@@ -119,7 +119,7 @@ def test_a_skipped_optimizer_step_is_no_step_and_a_saved_state_goes_on(tmp_path,
 def test_what_cannot_be_prepared_is_refused():
     accelerator = Accelerator(cpu=True)
     _, optimizer = make()
-    with pytest.raises(ValueError, match="`scheduler` is on an optimizer that `accelerator` has not prepared"):
+    with pytest.raises(ValueError, match="`scheduler` belongs to an optimizer that `accelerator` has not prepared"):
         hf_sched.prepare_scheduler(hf_sched.get_scheduler("cosine_floor", optimizer, 2, STEPS), accelerator)
     optimizer = accelerator.prepare(optimizer)
     prepared = hf_sched.prepare_scheduler(hf_sched.get_scheduler("cosine_floor", optimizer, 2, STEPS), accelerator)

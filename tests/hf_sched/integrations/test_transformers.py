@@ -1,20 +1,18 @@
-"""The names in transformers: every way in, every import order, in fresh interpreters since imports happen once."""
+"""The names in transformers: every spelling, every import order, and hooks that cannot attach."""
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 
 import hf_sched
+from hf_sched.integrations.trainer_hooks import HOOKS
+from tests.helpers.fresh_python import ROOT, FreshPython
 
-ROOT = Path(__file__).parents[3]
 NAMES = set(hf_sched.available())
-WITH_ROOT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 BLOCK_HF_SCHED = """
 import sys
 class Block:
@@ -25,29 +23,37 @@ sys.meta_path.insert(0, Block())
 """
 
 
-def python(code: str, *, cwd: Path = ROOT, ok: bool = True) -> str:
-    """Run code in a fresh interpreter; its output, or what it wrote to stderr where it should fail."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+@pytest.fixture(scope="module")
+def python():
+    """An interpreter that has imported torch, but not transformers."""
+    fresh = FreshPython("import torch, huggingface_hub, accelerate")
+    yield fresh
+    fresh.close()
+
+
+@pytest.fixture(scope="module")
+def with_trainer():
+    """An interpreter that has imported transformers and trl, but not hf_sched."""
+    fresh = FreshPython(
+        "import transformers.trainer, transformers.models.llama.modeling_llama\n"
+        "from trl import GRPOConfig, SFTConfig, TrlParser\nassert 'hf_sched' not in __import__('sys').modules"
     )
-    assert (done.returncode == 0) == ok, done.stderr
-    return done.stdout.strip() if ok else done.stderr.strip()
+    yield fresh
+    fresh.close()
 
 
 @pytest.mark.parametrize(
     "before",
     [
         "import hf_sched",
-        "import transformers, hf_sched",
         "from transformers import TrainingArguments\nimport hf_sched",
-        "import transformers.optimization, hf_sched",
         "import hf_sched, transformers.trainer_utils, transformers.optimization",
         # Between the enum and the table.
         "import transformers.trainer_utils, hf_sched, transformers.optimization",
         "import hf_sched, importlib\nimportlib.reload(hf_sched)\nimport transformers\nimportlib.reload(hf_sched)",
     ],
 )
-def test_any_order_of_imports_registers_once(before):
+def test_any_order_of_imports_registers_once(python, before):
     code = f"""
 {before}
 import torch
@@ -64,10 +70,10 @@ print(type(scheduler).__name__, scheduler.get_last_lr())
     assert python(code) == "ScheduleLR [0.5]"
 
 
-def test_every_way_to_ask_for_a_schedule(tmp_path):
+def test_every_spelling_in_arguments_parsers_and_yaml(with_trainer, tmp_path):
     (tmp_path / "config.yaml").write_text(
-        "lr_scheduler_type: warmup_cosine\nlr_scheduler_kwargs:\n  warmup: 5%\noutput_dir: x\nuse_cpu: true\nbf16: "
-        "false\n"
+        "lr_scheduler_type: warmup_cosine\nlr_scheduler_kwargs:\n  warmup: 5%\n"
+        "output_dir: x\nuse_cpu: true\nbf16: false\n"
     )
     code = f"""
 import copy, dataclasses, json
@@ -79,9 +85,9 @@ flags = ["--output_dir", "x", "--use_cpu", "true", "--lr_scheduler_type", "cosin
 for cls in (TrainingArguments, SFTConfig, GRPOConfig):
     bf16 = {{"bf16": False}}
     args = cls("x", lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={{"floor_ratio": 0.1}}, use_cpu=True, **bf16)
-    # TRL's own: a GRPOConfig can be replaced only if what it worked out itself is taken back.
-    taken_back = {{"generation_batch_size": None}} if cls is GRPOConfig else {{}}
-    for same in (args, copy.deepcopy(args), dataclasses.replace(args, learning_rate=1.0, **taken_back)):
+    # A GRPOConfig can be replaced only without the value that it derived itself.
+    derived = {{"generation_batch_size": None}} if cls is GRPOConfig else {{}}
+    for same in (args, copy.deepcopy(args), dataclasses.replace(args, learning_rate=1.0, **derived)):
         assert same.lr_scheduler_type is SchedulerType.COSINE_FLOOR, same.lr_scheduler_type
         assert json.loads(same.to_json_string())["lr_scheduler_type"] == "cosine_floor"
     kwargs = '{{"floor_ratio": 0.2}}'  # JSON text, as on a command line
@@ -92,17 +98,17 @@ for cls in (TrainingArguments, SFTConfig, GRPOConfig):
         (args,) = parser.parse_args_into_dataclasses([*flags, "--bf16", "false"])
         assert args.lr_scheduler_type is SchedulerType.COSINE_RESTARTS
         assert args.lr_scheduler_kwargs == {{"num_cycles": 2}}
-        (offered,) = (action.choices for action in parser._actions if action.dest == "lr_scheduler_type")
-        assert {NAMES} <= set(offered), offered
+        (choices,) = (action.choices for action in parser._actions if action.dest == "lr_scheduler_type")
+        assert {NAMES} <= set(choices), choices
     (args,) = TrlParser(cls).parse_args_and_config(["--config", {str(tmp_path / "config.yaml")!r}])
     assert (args.lr_scheduler_type, args.lr_scheduler_kwargs) == (SchedulerType.WARMUP_COSINE, {{"warmup": "5%"}})
 print("all")
 """
-    assert python(code) == "all"
+    assert with_trainer(code) == "all"
 
 
-def test_a_share_of_warmup_is_read_in_every_version():
-    # transformers 4 takes whole `warmup_steps` alone, and calls a share `warmup_ratio`.
+def test_fractional_warmup_steps_are_accepted_in_every_version(with_trainer):
+    # transformers 4 accepts whole `warmup_steps` only, and calls a fraction `warmup_ratio`.
     code = """
     import hf_sched
     from transformers import HfArgumentParser, TrainingArguments
@@ -114,123 +120,82 @@ def test_a_share_of_warmup_is_read_in_every_version():
     try:
         TrainingArguments("x", warmup_steps=-0.5)
     except ValueError:
-        print("refused")
+        print("rejected")
     """
-    assert python(code) == "refused"
+    assert with_trainer(code) == "rejected"
 
 
-def test_saved_arguments_load_everywhere(tmp_path):
-    python(
+def test_saved_arguments_load_with_and_without_hf_sched(with_trainer, tmp_path):
+    file = str(tmp_path / "training_args.bin")
+    with_trainer(
         f"""
         import hf_sched, torch
         from transformers import TrainingArguments
         args = TrainingArguments("x", lr_scheduler_type="cosine_floor", learning_rate=3e-4, use_cpu=True)
-        torch.save(args, {str(tmp_path / "training_args.bin")!r})
+        torch.save(args, {file!r})
         """
     )
     load = f"""
 import torch
-args = torch.load({str(tmp_path / "training_args.bin")!r}, weights_only=False)
+args = torch.load({file!r}, weights_only=False)
 print(type(args.lr_scheduler_type).__name__, args.lr_scheduler_type == "cosine_floor", args.learning_rate)
 """
-    assert python(load) == "str True 0.0003"
-    assert python(BLOCK_HF_SCHED + load, cwd=tmp_path) == "str True 0.0003"
-    assert python("import hf_sched" + load) == "SchedulerType True 0.0003"
+    assert with_trainer(load) == with_trainer(BLOCK_HF_SCHED + load) == "str True 0.0003"
+    assert with_trainer("import hf_sched" + load) == "SchedulerType True 0.0003"
 
 
-def test_wrong_arguments_fail_with_the_training_arguments():
+def test_previous_setstate_of_training_arguments_still_runs(with_trainer):
     code = """
-    import hf_sched
+    import copy
     from transformers import TrainingArguments
-    for given in (
-        {"lr_scheduler_type": "cosin_floor"},
-        {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"flor_ratio": 1}},
-        {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": "floor_ratio=0.1"},
-        {"lr_scheduler_type": "cosine_floor", "max_steps": 10, "warmup_steps": 10},
-        {"lr_scheduler_type": "warmup_cosine", "max_steps": 10, "warmup_steps": 2, "lr_scheduler_kwargs": {"warmup":
-        2}},
-    ):
-        try:
-            TrainingArguments("x", use_cpu=True, **given)
-        except ValueError as error:
-            print(error)
+    def previous(self, state):
+        self.__dict__.update(state, restored_by="previous")
+    TrainingArguments.__setstate__ = previous
+    import hf_sched
+    args = copy.copy(TrainingArguments("x", lr_scheduler_type="cosine_floor", use_cpu=True))
+    print(args.restored_by, type(args.lr_scheduler_type).__name__)
     """
-    messages = python(code).splitlines()
-    assert len(messages) == 5
-    assert "did you mean 'cosine_floor'?" in messages[0]
-    assert all(name in messages[0] for name in (*NAMES, "cosine_with_min_lr", "linear"))
-    assert "no argument `flor_ratio` (received 1); did you mean 'floor_ratio'?" in messages[1]
-    assert "`lr_scheduler_kwargs` must be a mapping, or one in JSON, received 'floor_ratio=0.1'" in messages[2]
-    assert "`num_warmup_steps` must be less than `num_training_steps` (10), received 10" in messages[3]
-    assert "the warmup is given twice" in messages[4]
+    assert with_trainer(code) == "previous SchedulerType"
 
 
 @pytest.mark.parametrize(
-    ("module", "table"),
+    ("given", "words"),
     [
-        ("transformers.trainer_utils", "SchedulerType"),
-        ("transformers.optimization", "TYPE_TO_SCHEDULER_FUNCTION"),
-        ("transformers.training_args", "TrainingArguments.__post_init__"),
-        ("transformers.trainer", "Trainer.set_initial_training_values"),
+        ({"lr_scheduler_type": "cosin_floor"}, ["did you mean 'cosine_floor'?", "linear", *NAMES]),
+        ({"lr_scheduler_kwargs": {"flor_ratio": 1}}, ["`flor_ratio`", "did you mean 'floor_ratio'?"]),
+        ({"lr_scheduler_kwargs": "floor_ratio=0.1"}, ["`lr_scheduler_kwargs` must be a mapping, or one in JSON"]),
+        ({"max_steps": 10, "warmup_steps": 10}, ["`num_warmup_steps` must be less than `num_training_steps` (10)"]),
+        (
+            {"lr_scheduler_type": "warmup_cosine", "max_steps": 10, "warmup_steps": 2}
+            | {"lr_scheduler_kwargs": {"warmup": 2}},
+            ["warmup is given twice"],
+        ),
     ],
 )
-def test_a_transformers_without_the_tables_gets_nothing(module, table):
-    # The module is stripped before hf_sched looks at it, as a later transformers might come without.
-    code = f"""
-    import sys
-    import transformers.trainer_utils as trainer_utils
-    kept = trainer_utils.SchedulerType
-    builtin = list(kept.__members__)
-    import {module} as module
-    del module.{table}
-    try:
-        import hf_sched
-    except ImportError as error:
-        print(error)
-    assert list(kept.__members__) == builtin, list(kept.__members__)
-    assert "cosine_floor" not in kept._value2member_map_
-    """
-    message = python(code)
-    assert message.count("\n") == 0
-    assert message.startswith("hf_sched supports transformers 4.57 to 5.x, but transformers ")
-    assert f"`{module.removeprefix('transformers.')}.{table}`" in message
+def test_training_arguments_reject_wrong_schedule_arguments(given, words):
+    from transformers import TrainingArguments
+
+    with pytest.raises(ValueError) as caught:
+        TrainingArguments("x", use_cpu=True, **{"lr_scheduler_type": "cosine_floor", **given})
+    assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_a_transformers_without_the_tables_gets_nothing_where_it_is_imported_last():
-    # The hook that strips the module is registered before that of hf_sched, so it runs before.
-    code = """
-    from wrapt import register_post_import_hook
-    register_post_import_hook(lambda m: delattr(m, "TYPE_TO_SCHEDULER_FUNCTION"), "transformers.optimization")
-    import hf_sched
-    try:
-        import transformers.optimization
-    except ImportError as error:
-        print(error)
-    from transformers.trainer_utils import SchedulerType
-    print([member.value for member in SchedulerType if "floor" in member.value or member.value in hf_sched.available()])
-    """
-    message, left = python(code).splitlines()
-    assert message.startswith("hf_sched supports transformers 4.57 to 5.x, but transformers ")
-    assert "`optimization.TYPE_TO_SCHEDULER_FUNCTION`" in message
-    assert left == "[]"
-
-
-def test_a_command_line_refuses_a_wrong_name_and_offers_the_right_ones(tmp_path):
+def test_command_line_rejects_a_wrong_name_and_lists_the_right_ones(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import hf_sched\nfrom transformers import HfArgumentParser, TrainingArguments\n"
+        "import sys\nsys.path.insert(0, sys.argv.pop())\nimport hf_sched\n"
+        "from transformers import HfArgumentParser, TrainingArguments\n"
         "HfArgumentParser(TrainingArguments).parse_args_into_dataclasses()\n"
     )
-    command = [sys.executable, str(script), "--output_dir", "x", "--lr_scheduler_type", "cosin_floor"]
-    done = subprocess.run(command, cwd=ROOT, env=WITH_ROOT, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, script, "--output_dir", "x", "--lr_scheduler_type", "cosin_floor", ROOT]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     assert "--lr_scheduler_type" in done.stderr
     assert all(name in done.stderr for name in NAMES), done.stderr[-1500:]
 
 
-def test_a_name_spelt_like_a_builtin_member_leaves_that_member_alone():
-    # The member for "reduce_lr_on_plateau" is called REDUCE_ON_PLATEAU: a name of that spelling would replace it, and
-    # the Trainer compares with that member.
+def test_name_spelled_like_a_builtin_member_leaves_that_member_alone(with_trainer):
+    # The member for "reduce_lr_on_plateau" is REDUCE_ON_PLATEAU, and the Trainer compares with that member.
     code = """
     import hf_sched
     from transformers import SchedulerType
@@ -241,4 +206,83 @@ def test_a_name_spelt_like_a_builtin_member_leaves_that_member_alone():
     assert len(names) == len(set(names)), names
     print(builtin.value, own.value)
     """
-    assert python(code) == "reduce_lr_on_plateau reduce_on_plateau"
+    assert with_trainer(code) == "reduce_lr_on_plateau reduce_on_plateau"
+
+
+def test_action_runs_once_before_the_first_import_and_no_finder_is_skipped(python):
+    code = """
+    import sys
+    from importlib.machinery import ModuleSpec
+    from hf_sched.integrations.post_import import when_imported
+
+    class Loader:
+        def create_module(self, spec): return None
+        def exec_module(self, module): pass
+
+    class Only:
+        "Follows the finder that sees the import, and is the only one that finds the package."
+        def find_spec(self, name, path=None, target=None):
+            return ModuleSpec(name, Loader()) if name == "some_package" else None
+
+    done = []
+    def action():
+        done.append("some_package" in sys.modules)
+        import wrapt
+        wrapt.register_post_import_hook(lambda module: None, "other_package")
+    sys.meta_path.insert(0, Only())
+    when_imported("some_package", action)
+    import some_package
+    del sys.modules["some_package"]
+    import some_package
+    when_imported("some_package", lambda: done.append("now"))
+    print(done)
+    """
+    assert python(code) == "[False, 'now']"
+
+
+# Hooks that cannot attach. The name is removed before hf_sched looks for it, and put back for the Trainer, which needs
+# it: a later transformers would do the same under another name.
+
+WITHOUT = """
+import sys
+from operator import attrgetter
+owner, _, name = {name!r}.rpartition(".")
+owner = attrgetter(owner)(sys.modules[{module!r}]) if owner else sys.modules[{module!r}]
+kept = vars(owner)[name]
+delattr(owner, name)
+"""
+TRAIN = """
+import json, logging
+warned = []
+handler = logging.Handler()
+handler.emit = lambda record: warned.append(record.getMessage())
+logging.getLogger("hf_sched").addHandler(handler)
+import hf_sched
+setattr(owner, name, kept)
+from tests.helpers.trainer import train
+_, used = train({model!r}, {folder!r}, lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={{"floor_ratio": 0.2}})
+print(json.dumps([warned, used[:, 0].tolist()]))
+"""
+NEEDED = sorted({(hook.module, name) for hook in HOOKS for name in hook.needs})
+
+
+@pytest.mark.parametrize(("module", "name"), NEEDED)
+def test_missing_name_turns_off_only_its_features_with_one_warning(with_trainer, model_path, tmp_path, module, name):
+    given = {"module": module, "name": name, "model": str(model_path), "folder": str(tmp_path)}
+    printed = with_trainer((WITHOUT + TRAIN).format(**given))
+    (warning,), used = json.loads(printed.splitlines()[-1])
+    off = [hook.feature for hook in HOOKS if hook.module == module and any(n.startswith(name) for n in hook.needs)]
+    assert warning == f"hf_sched: {' and '.join(off)} is off: transformers has no `{module}.{name}`"
+    curve = hf_sched.build("cosine_floor", num_training_steps=12, num_warmup_steps=3, floor_ratio=0.2).curve(peak=1e-2)
+    assert used == curve.tolist()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("transformers.trainer_utils", "SchedulerType"), ("transformers.optimization", "TYPE_TO_SCHEDULER_FUNCTION")],
+)
+def test_missing_enum_or_table_is_an_import_error(with_trainer, module, name):
+    code = WITHOUT + "try:\n    import hf_sched\nexcept ImportError as error:\n    print(error)"
+    message = with_trainer(code.format(module=module, name=name))
+    assert message.startswith("hf_sched supports transformers 4.57 to 5.x, but transformers ")
+    assert f"has no `{module.removeprefix('transformers.')}.{name}`" in message

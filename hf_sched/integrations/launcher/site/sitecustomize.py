@@ -1,27 +1,26 @@
-"""Makes our schedules known where transformers or diffusers is imported; `hf-sched run` puts it on PYTHONPATH.
+"""Registers the schedules when transformers or diffusers is imported; `hf-sched run` puts it on PYTHONPATH.
 
-Every Python process below imports it at its start, whatever its version and installed packages. So it imports nothing
-by itself, watches imports until one of the two is meant, and runs the `sitecustomize` that it stands in front of.
+Every Python process under `hf-sched run` imports this module at its start, whatever its version and packages. So it
+imports nothing but what Python itself has already loaded, and then runs the `sitecustomize` that it hides.
 """
 
 import sys
-from _frozen_importlib import module_from_spec  # as importlib.util, which takes a while to import
+from _frozen_importlib import module_from_spec  # importlib.util takes longer to import
 from _frozen_importlib_external import PathFinder
 
-TYPE_CHECKING = False  # annotations stand in quotes, since each import here is paid for by every process
+TYPE_CHECKING = False  # importing `typing` would cost every process time, so annotations are quoted
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
     from typing import Any
 
-_told: "list[bool]" = []
 _HOSTS = ("transformers", "diffusers")
 _HERE = __file__.rpartition("sitecustomize")[0].rstrip("/\\")
 
 
-class _WhenAHostIsImported:
-    """Finds a host by the finders behind it, and has our schedules registered as it is executed; not if only found."""
+class _HostFinder:
+    """Finds a host with the finders that follow, and registers the schedules when the host is executed."""
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
@@ -33,13 +32,13 @@ class _WhenAHostIsImported:
             spec: ModuleSpec | None = find_spec(name, path, target) if find_spec else None
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _Registering(spec.loader)  # type: ignore[assignment]
+                    spec.loader = _RegisteringLoader(spec.loader)  # type: ignore[assignment]
                 return spec
         return None
 
 
-class _Registering:
-    """A host's loader; registers schedules right before it runs the host, and the user's own right behind."""
+class _RegisteringLoader:
+    """A host's loader that registers schedules before it executes the host, and the user's modules after."""
 
     def __init__(self, loader: "Any") -> None:
         self.loader = loader
@@ -50,7 +49,7 @@ class _Registering:
     def exec_module(self, module: "ModuleType") -> None:
         module.__loader__ = self.loader
         if module.__spec__ is not None:
-            module.__spec__.loader = self.loader  # as if nobody had stood in between
+            module.__spec__.loader = self.loader  # the module shows no trace of this class
         registered = _register()
         self.loader.exec_module(module)
         if registered:
@@ -59,8 +58,8 @@ class _Registering:
             import_modules()
 
 
-class _Lender:
-    """Finds what this environment does not have (hf_sched, wrapt, a user's modules) where `hf-sched run` found it."""
+class _LendingFinder:
+    """Finds packages that this environment lacks (hf_sched, wrapt, the user's modules) where `hf-sched run` did."""
 
     def __init__(self, folders: "dict[str, str]") -> None:
         self.folders = folders
@@ -72,36 +71,31 @@ class _Lender:
 
 
 def _register() -> bool:
-    """Whether hf_sched could be imported; a process where it cannot goes on without it, with a message."""
+    """Whether hf_sched could be imported; if not, the process continues without it, after one message."""
     import json
     import os
 
-    if not any(isinstance(finder, _Lender) for finder in sys.meta_path):
+    if not any(isinstance(finder, _LendingFinder) for finder in sys.meta_path):
         lent = json.loads(os.environ.get("HF_SCHED_RUN", "{}")).get("lend", {})
-        root = os.path.dirname(os.path.dirname(os.path.dirname(_HERE)))
-        sys.meta_path.append(_Lender({"hf_sched": root, **lent}))
+        root = os.path.abspath(os.path.join(_HERE, "..", "..", "..", ".."))
+        sys.meta_path.append(_LendingFinder({"hf_sched": root, **lent}))
     try:
         from hf_sched.integrations.launcher.process import register
 
         register()
     except Exception as error:
-        if not _told:
-            _told.append(True)
-            _tell(error)
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _HostFinder)]
+        if sys.stderr is not None:
+            print(
+                f"hf-sched run: {sys.executable} cannot import hf_sched, so its schedules are unknown there "
+                f"({type(error).__name__}: {error}); install hf_sched into that environment",
+                file=sys.stderr,
+            )
         return False
     return True
 
 
-def _tell(error: Exception) -> None:
-    if sys.stderr is not None:
-        print(
-            f"hf-sched run: {sys.executable} cannot import hf_sched, so its schedules are unknown there "
-            f"({type(error).__name__}: {error}): install hf_sched into that environment",
-            file=sys.stderr,
-        )
-
-
-def _run_the_next_sitecustomize() -> None:
+def _run_hidden_sitecustomize() -> None:
     others = [folder for folder in sys.path if folder.rstrip("/\\") != _HERE]
     spec = PathFinder.find_spec("sitecustomize", others)
     if spec is not None and spec.loader is not None:
@@ -110,5 +104,5 @@ def _run_the_next_sitecustomize() -> None:
         spec.loader.exec_module(module)
 
 
-sys.meta_path.insert(0, _WhenAHostIsImported())
-_run_the_next_sitecustomize()
+sys.meta_path.insert(0, _HostFinder())
+_run_hidden_sitecustomize()
