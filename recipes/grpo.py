@@ -1,6 +1,6 @@
 """GRPO with TRL; see `hf_sched.finetune.grpo`.
 
-accelerate launch --config_file accelerate_configs/ddp.yaml recipes/grpo.py --config CONFIG.yaml
+accelerate launch recipes/grpo.py --config recipes/configs/demo_grpo.yaml
 """
 
 from hf_sched.finetune.grpo import main

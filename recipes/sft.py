@@ -1,6 +1,6 @@
 """Supervised fine-tuning with TRL; see `hf_sched.finetune.sft`.
 
-accelerate launch --config_file accelerate_configs/ddp.yaml recipes/sft.py --config CONFIG.yaml
+accelerate launch recipes/sft.py --config recipes/configs/demo_sft.yaml
 """
 
 from hf_sched.finetune.sft import main

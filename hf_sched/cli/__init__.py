@@ -14,6 +14,7 @@ import click
 from hf_sched._version import __version__
 from hf_sched.cli.check import check_paths
 from hf_sched.cli.cooldown import cooldown
+from hf_sched.cli.finetune import dpo, grpo, sft
 from hf_sched.cli.list import list_schedules
 from hf_sched.cli.merge import merge_adapter
 from hf_sched.cli.plan import plan_run
@@ -39,7 +40,7 @@ def app(modules: tuple[str, ...]) -> None:
             ) from None
 
 
-for command in (list_schedules, show, plot, plan_run, check_paths, cooldown, merge_adapter, run):
+for command in (list_schedules, show, plot, plan_run, check_paths, sft, grpo, dpo, cooldown, merge_adapter, run):
     app.add_command(command)
 
 

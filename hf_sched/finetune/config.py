@@ -1,11 +1,12 @@
-"""What a recipe is asked to do: its YAML file and command line, read strictly and checked before a model is loaded."""
+"""Reads the arguments of a recipe from its YAML file and the command line, strictly, before anything is loaded."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,59 +16,68 @@ import yaml
 from trl import TrlParser
 
 import hf_sched
+from hf_sched.schedules.validation import ArgumentError
 
-# Folders that shipped configurations begin with, and what makes them.
-_MADE_BY = {
+# Folders that shipped configurations start from, and the commands that write them.
+_WRITTEN_BY = {
     "runs/demo/task": "python -m hf_sched.finetune.demo.sorting_task",
     "runs/smollm2/model": "python -m hf_sched.finetune.demo.smollm2",
 }
 
 
 def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """The recipe's dataclasses, from `--config FILE.yaml` and the flags behind it, which win.
+    """Parse `--config FILE.yaml` and the flags after it, which override the file.
 
-    What does not fit ends the program with one line that says what to write instead, and exit status 2.
+    Returns:
+        tuple[Any, ...]: An instance of each dataclass.
+
+    Raises:
+        ValueError: An argument is unknown or wrong. A value that argparse rejects ends the program with status 2.
     """
+    args = sys.argv[1:] if args is None else args
+    given = given_arguments(args)
     parser = TrlParser(dataclass_types)
-    parser.allow_abbrev = False  # `--learning_rat 1` is a slip, not a learning rate
+    parser.allow_abbrev = False  # `--learning_rat 1` is a typo, not a learning rate
+    known = {field.name: field for cls in dataclass_types for field in dataclasses.fields(cls)}
+    # TRL sets `gradient_checkpointing` by default; transformers 5 has renamed it and warns.
+    if "activation_checkpointing" in known and not {"activation_checkpointing", "gradient_checkpointing"} & set(given):
+        parser.set_defaults(activation_checkpointing=known["gradient_checkpointing"].default)
     try:
         *parsed, unknown = parser.parse_args_and_config(args=args, return_remaining_strings=True)
-        check_no_unknown_arguments(
-            unknown, [field.name for cls in dataclass_types for field in dataclasses.fields(cls)]
-        )
-        for part in parsed:
-            _check_whole_numbers(part)
-            _check_paths(part)
-            _check_schedule(part)
-    except FileNotFoundError as error:
-        stop(ValueError(f"`--config` must be a YAML file that exists, received {error.filename!r}"))
-    except yaml.YAMLError as error:
-        stop(ValueError(f"`--config` must be a YAML file, a `key: value` a line: {' '.join(str(error).split())}"))
     except json.JSONDecodeError as error:
-        stop(ValueError(f'{error.doc!r} must be JSON, names and texts in double quotes ("floor_ratio"): {error}'))
-    except (ValueError, TypeError) as error:
-        stop(_explained(error))
+        hint = f'put names and texts in double quotes ("floor_ratio"): {error}'
+        raise ValueError(f"{error.doc!r} must be JSON; {hint}") from error
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    check_no_unknown_arguments(unknown, list(known))
+    for part in parsed:
+        _check_whole_numbers(part)
+        _check_paths(part)
+        _check_schedule(part)
     return tuple(parsed)
 
 
-def _explained(error: Exception) -> Exception:
-    """An error of TRL's that names an argument which nobody has given, in terms of those that were."""
-    if "generation_batch_size" not in str(error):
-        return error
-    return ValueError(
-        f"{str(error).rstrip('.')}: it is `per_device_train_batch_size` times the processes times "
-        "`gradient_accumulation_steps`; change one of them, or `num_generations`"
-    )
+def given_arguments(words: Sequence[str]) -> dict[str, Any]:
+    """Return the arguments as they were written: the keys of the YAML file, overridden by the flags.
 
-
-def stop(error: Exception) -> NoReturn:
-    """End the program with an error's message alone: the traceback of a wrong argument helps nobody."""
-    print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-    raise SystemExit(2) from error
+    Raises:
+        ArgumentError: `--config` is not a YAML file with a mapping.
+    """
+    flags: dict[str, list[str]] = {}
+    name = None
+    for word in words:
+        if re.match(r"--[A-Za-z]", word):
+            name, equals, value = word[2:].partition("=")
+            name = name.replace("-", "_")
+            flags[name] = [value] if equals else []
+        elif name is not None:
+            flags[name].append(word)
+    file = _read_yaml(" ".join(flags["config"])) if "config" in flags else {}
+    return {**file, **{key: _flag_value(values) for key, values in flags.items()}}
 
 
 def check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> None:
-    """Raise a ValueError for keys and flags that nothing takes; `words` are what the parser left over."""
+    """Raise a ValueError if the parser left over any words, naming the nearest known arguments."""
     flags = [word for word in words if word.startswith("--")]
     if not words:
         return
@@ -78,31 +88,54 @@ def check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> No
     raise ValueError(f"the recipe has no argument {', '.join(complaints)}: correct it or leave it out")
 
 
+def stop(error: Exception) -> NoReturn:
+    """Print an error without its traceback, and exit with status 2."""
+    print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+def _read_yaml(path: str) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArgumentError("--config", "a YAML file that exists", path) from error
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ArgumentError("--config", "a YAML file with one `key: value` per line", path, reason) from error
+    if not isinstance(values, Mapping):
+        raise ArgumentError("--config", "a YAML file with one `key: value` per line", path)
+    return values
+
+
+def _flag_value(words: Sequence[str]) -> Any:
+    """Return the value of a flag as YAML reads it: `60` is a number, and no word means true."""
+    values = []
+    for word in words:
+        try:
+            values.append(yaml.safe_load(word))
+        except yaml.YAMLError:
+            values.append(word)
+    return (values if len(values) > 1 else values[0]) if values else True
+
+
 def _check_whole_numbers(part: Any) -> None:
-    # YAML is weakly typed and argparse converts only text, so `max_steps: 1.5` would get through to the training loop.
+    # argparse converts only text, so `max_steps: 1.5` in YAML would reach the training loop.
     for field in dataclasses.fields(part):
         value = getattr(part, field.name, None)
-        if (
-            field.type in (int, int | None)
-            and value is not None
-            and (isinstance(value, bool) or not isinstance(value, int))
-        ):
-            raise ValueError(f"`{field.name}` must be a whole number, received {value!r}")
+        is_number = field.type in (int, int | None) and value is not None
+        if is_number and (isinstance(value, bool) or not isinstance(value, int)):
+            raise ArgumentError(field.name, "a whole number", value)
 
 
 def _check_paths(part: Any) -> None:
     for name in ("model_name_or_path", "dataset_name"):
-        value = getattr(part, name, None)
-        # A hub name has one slash at most; anything longer, or that starts like a path, is one.
-        if (
-            value
-            and (value.count("/") > 1 or value.startswith((".", "/", "~")))
-            and not Path(value).expanduser().exists()
-        ):
-            raise ValueError(
-                f"`{name}` must be a hub name or a path that exists, received {value!r}"
-                + next((f"; `{made}` makes it" for folder, made in _MADE_BY.items() if value.startswith(folder)), "")
-            )
+        value = getattr(part, name, None) or ""
+        # A hub name has at most one slash; a value with more, or one that starts like a path, is a path.
+        is_path = value.count("/") > 1 or value.startswith((".", "/", "~"))
+        if is_path and not Path(value).expanduser().exists():
+            command = next((made for folder, made in _WRITTEN_BY.items() if value.startswith(folder)), None)
+            hint = f"`{command}` writes it" if command else ""
+            raise ArgumentError(name, "a hub name or a path that exists", value, hint)
 
 
 def _check_schedule(part: Any) -> None:
@@ -110,7 +143,7 @@ def _check_schedule(part: Any) -> None:
     if name in hf_sched.available() and part.max_steps > 0:
         kwargs = {key: value for key, value in (part.lr_scheduler_kwargs or {}).items() if key != "on_resume"}
         warmup_steps = part.get_warmup_steps(part.max_steps)
-        # How many steps an epoch has is known only when the data is there.
+        # The number of steps in an epoch is known only once the data is loaded.
         with suppress(hf_sched.EpochsUnknown):
             schedule = hf_sched.build(name, num_training_steps=part.max_steps, num_warmup_steps=warmup_steps, **kwargs)
             schedule.floor(part.learning_rate)

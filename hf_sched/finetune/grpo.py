@@ -1,108 +1,61 @@
-"""GRPO, reinforcement learning from rewards that check the answer, with TRL, under any schedule of hf_sched.
+"""GRPO with TRL: reinforcement learning from rewards that check the answer.
 
-    accelerate launch --config_file accelerate_configs/ddp.yaml \\
-        recipes/grpo.py --config recipes/configs/qwen2.5-0.5b_gsm8k_grpo.yaml
-
-The arguments are those of TRL's ScriptArguments, GRPOConfig, ModelConfig and DatasetMixtureConfig, `reward_funcs` (see
-rewards/), and those to branch off a cooldown (checkpoints.py) and to evaluate before and after (before_after.py); flags
-win over the YAML file.
+accelerate launch -m hf_sched.finetune.grpo --config my.yaml
 """
 
 from __future__ import annotations
 
-import gc
-from dataclasses import dataclass, field
-from functools import partial
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from trl import (
-    DatasetMixtureConfig,
-    GRPOConfig,
-    GRPOTrainer,
-    ModelConfig,
-    ScriptArguments,
-    get_peft_config,
-    get_quantization_config,
-)
+from trl import GRPOConfig, GRPOTrainer
 
-import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
-from hf_sched.finetune.callbacks.peer_failure import bound_waiting
-from hf_sched.finetune.checkpoints.selection import BranchArguments, checkpoint_to_resume
-from hf_sched.finetune.checkpoints.sharding import check_sharding
-from hf_sched.finetune.config import parse, stop
-from hf_sched.finetune.data.load import PROBLEMS, ColumnArguments, columns_of, load_rows, to_problem
-from hf_sched.finetune.dry_run import PreviewArguments, preview
-from hf_sched.finetune.evaluation.before_after import EvaluationArguments, check_evaluation, evaluate_before_and_after
-from hf_sched.finetune.launch import check_launch, quiet_other_ranks
-from hf_sched.finetune.memory.check import check_memory
+from hf_sched.finetune.arguments import RewardArguments
+from hf_sched.finetune.data.load import PROBLEMS, columns_of, to_problem
+from hf_sched.finetune.dry_run import show_probe
+from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
 from hf_sched.finetune.rewards import check_reward_columns, load_rewards
-from hf_sched.finetune.training import check_model, model_init_kwargs, train_and_save
+from hf_sched.plan.generations import Generations
+from hf_sched.plan.run_length import Batching
+from hf_sched.plan.training_config import RunConfig
+from hf_sched.schedules.validation import Whole
 
 
-@dataclass
-class GRPOScriptArguments(ScriptArguments):
-    """TRL's script arguments, and the rewards."""
+class GRPO(Recipe):
+    """Trains on problems: `prompt` with the columns that the rewards need, or `question` and `answer`."""
 
-    reward_funcs: list[str] = field(
-        default_factory=list, metadata={"help": "Rewards, by name or as mappings with parameters (see rewards/)."}
-    )
+    kind = "grpo"
+    config_class = GRPOConfig
+    trainer_class = GRPOTrainer
+    extra_arguments = (RewardArguments,)
+    convert = staticmethod(to_problem)
 
+    def row_forms(self, run: Run) -> Sequence[Sequence[str]]:
+        return PROBLEMS
 
-def main() -> int:
-    """Train as the command line says; the exit status."""
-    script_args, training_args, model_args, mixture, branch, look, names, held_out = parse(
-        GRPOScriptArguments,
-        GRPOConfig,
-        ModelConfig,
-        DatasetMixtureConfig,
-        BranchArguments,
-        PreviewArguments,
-        ColumnArguments,
-        EvaluationArguments,
-    )
-    try:
-        check_launch(training_args)
-        bound_waiting(training_args)
-        quiet_other_ranks()
-        checkpoint = checkpoint_to_resume(training_args, branch)
-        check_sharding(training_args, checkpoint)
-        rewards, training_args.reward_weights = load_rewards(script_args.reward_funcs, training_args.reward_weights)
-        evaluating = training_args.eval_strategy != "no"
-        train_rows, eval_rows = load_rows(
-            script_args,
-            mixture,
-            partial(to_problem, instruction=names.instruction),
-            evaluating=evaluating,
-            columns=names.columns,
-            forms=PROBLEMS,
-            max_steps=training_args.max_steps,
+    def check_given(self, given: Mapping[str, Any]) -> None:
+        """Check the batch sizes, since TRL's own message names `generation_batch_size`, which hardly anybody sets."""
+        config = RunConfig(self.kind, given)
+        batch, accumulation = (
+            config.read_value(name, Whole(1)) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
         )
-        check_reward_columns(rewards, columns_of(train_rows))
-        check_evaluation(held_out, names)
-        check_model(model_args)
-        check_memory("grpo", training_args, model_args, train_rows, in_full=look.dry_run)
-    except ValueError as error:
-        stop(error)
+        Generations.read(config, Batching(batch, int(os.environ.get("WORLD_SIZE") or 1), accumulation))
 
-    training_args.model_init_kwargs = model_init_kwargs(training_args, model_args)
-    trainer = GRPOTrainer(
-        model=model_args.model_name_or_path,
-        reward_funcs=rewards,
-        args=training_args,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows,
-        peft_config=get_peft_config(model_args),
-        quantization_config=get_quantization_config(model_args),
-    )
-    preview(trainer, "grpo", in_full=look.dry_run, rewards=rewards)
-    status = 0
-    if not look.dry_run:
-        status = train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
-    del trainer
-    if training_args.world_size > 1:
-        gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
-    if status == 0 and not look.dry_run:
-        evaluate_before_and_after(held_out, names, training_args, model_args)
-    return status
+    def check(self, run: Run) -> None:
+        rewards, run.training.reward_weights = load_rewards(run.rewards.reward_funcs, run.training.reward_weights)
+        run.trainer_arguments["reward_funcs"] = rewards
+
+    def check_rows(self, run: Run) -> None:
+        check_reward_columns(run.trainer_arguments["reward_funcs"], columns_of(run.train_rows))
+
+    def preview(self, trainer: Any, run: Run) -> None:
+        show_probe(trainer, run.trainer_arguments["reward_funcs"], in_full=run.is_dry_run)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Train with the given arguments, by default those of the command line; return the exit status."""
+    return run_recipe(GRPO(), args)
 
 
 if __name__ == "__main__":

@@ -1,93 +1,38 @@
-"""Supervised fine-tuning with TRL, full or by LoRA (`use_peft: true`), under any schedule of hf_sched.
+"""Supervised fine-tuning with TRL, of all weights or with LoRA (`use_peft: true`).
 
-    accelerate launch --config_file accelerate_configs/ddp.yaml \\
-        recipes/sft.py --config recipes/configs/qwen2.5-0.5b_gsm8k_sft.yaml
-
-The arguments are those of TRL's ScriptArguments, SFTConfig, ModelConfig and DatasetMixtureConfig, those to branch off
-a cooldown (checkpoints.py) and to evaluate before and after (before_after.py); flags win over the YAML file.
+accelerate launch -m hf_sched.finetune.sft --config my.yaml
 """
 
 from __future__ import annotations
 
-import gc
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
-from trl import (
-    DatasetMixtureConfig,
-    ModelConfig,
-    ScriptArguments,
-    SFTConfig,
-    SFTTrainer,
-    get_peft_config,
-    get_quantization_config,
-)
+from trl import SFTConfig, SFTTrainer
 
-import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
-from hf_sched.finetune.callbacks.peer_failure import bound_waiting
-from hf_sched.finetune.checkpoints.selection import BranchArguments, checkpoint_to_resume
-from hf_sched.finetune.checkpoints.sharding import check_sharding
-from hf_sched.finetune.config import parse, stop
-from hf_sched.finetune.data.load import DEMONSTRATIONS, ColumnArguments, load_rows, to_demonstration
-from hf_sched.finetune.dry_run import PreviewArguments, preview
-from hf_sched.finetune.evaluation.before_after import EvaluationArguments, check_evaluation, evaluate_before_and_after
-from hf_sched.finetune.launch import check_launch, quiet_other_ranks
-from hf_sched.finetune.memory.check import check_memory
-from hf_sched.finetune.training import check_model, model_init_kwargs, train_and_save
+from hf_sched.finetune.data.load import DEMONSTRATIONS, to_demonstration
+from hf_sched.finetune.dry_run import show_sample
+from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
 
 
-def main() -> int:
-    """Train as the command line says; the exit status."""
-    script_args, training_args, model_args, mixture, branch, look, names, held_out = parse(
-        ScriptArguments,
-        SFTConfig,
-        ModelConfig,
-        DatasetMixtureConfig,
-        BranchArguments,
-        PreviewArguments,
-        ColumnArguments,
-        EvaluationArguments,
-    )
-    try:
-        check_launch(training_args)
-        bound_waiting(training_args)
-        quiet_other_ranks()
-        checkpoint = checkpoint_to_resume(training_args, branch)
-        check_sharding(training_args, checkpoint)
-        evaluating = training_args.eval_strategy != "no"
-        train_rows, eval_rows = load_rows(
-            script_args,
-            mixture,
-            partial(to_demonstration, instruction=names.instruction),
-            evaluating=evaluating,
-            columns=names.columns,
-            forms=((training_args.dataset_text_field,), *DEMONSTRATIONS),
-            max_steps=training_args.max_steps,
-        )
-        check_evaluation(held_out, names)
-        check_model(model_args)
-        check_memory("sft", training_args, model_args, train_rows, in_full=look.dry_run)
-    except ValueError as error:
-        stop(error)
+class SFT(Recipe):
+    """Trains on demonstrations: `messages`, `prompt` and `completion`, `text`, or `question` and `answer`."""
 
-    training_args.model_init_kwargs = model_init_kwargs(training_args, model_args)
-    trainer = SFTTrainer(
-        model=model_args.model_name_or_path,
-        args=training_args,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows,
-        peft_config=get_peft_config(model_args),
-        quantization_config=get_quantization_config(model_args),
-    )
-    preview(trainer, "sft", in_full=look.dry_run)
-    status = 0
-    if not look.dry_run:
-        status = train_and_save(trainer, checkpoint=checkpoint, dataset_name=script_args.dataset_name)
-    del trainer
-    if training_args.world_size > 1:
-        gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
-    if status == 0 and not look.dry_run:
-        evaluate_before_and_after(held_out, names, training_args, model_args)
-    return status
+    kind = "sft"
+    config_class = SFTConfig
+    trainer_class = SFTTrainer
+    convert = staticmethod(to_demonstration)
+
+    def row_forms(self, run: Run) -> Sequence[Sequence[str]]:
+        return ((run.training.dataset_text_field,), *DEMONSTRATIONS)
+
+    def preview(self, trainer: Any, run: Run) -> None:
+        show_sample(trainer, in_full=run.is_dry_run)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Train with the given arguments, by default those of the command line; return the exit status."""
+    return run_recipe(SFT(), args)
 
 
 if __name__ == "__main__":

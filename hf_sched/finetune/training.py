@@ -1,85 +1,66 @@
-"""What every recipe does with its trainer: load the model as requested, train, save."""
+"""Training under all callbacks of the recipes, from start or checkpoint to the saved model."""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+import logging
+from collections.abc import Mapping
 from typing import Any
-
-from transformers.utils import cached_file
 
 import hf_sched
 from hf_sched.finetune.callbacks.divergence import DivergenceStop
-from hf_sched.finetune.callbacks.grpo_diagnostics import Advice
+from hf_sched.finetune.callbacks.grpo_diagnostics import GRPODiagnostics
 from hf_sched.finetune.callbacks.peer_failure import explain_lost_process
 from hf_sched.finetune.callbacks.preemption import EXIT_STATUS, CheckpointOnSigterm
 from hf_sched.finetune.callbacks.progress import show_progress
-from hf_sched.finetune.checkpoints.finished import NothingLeft, StopIfFinished, save_state_if_other
-from hf_sched.finetune.evaluation.generation_cache import adapter_base
+from hf_sched.finetune.checkpoints.finished import RunFinished, StopIfFinished, save_state_if_missing
 from hf_sched.finetune.provenance import write_provenance
 
-
-def check_model(model_args: Any) -> None:
-    """Refuse a model that is not there, before anything is loaded.
-
-    Raises:
-        ValueError: It is no model, or an adapter.
-    """
-    name, revision = model_args.model_name_or_path, model_args.model_revision
-    if not name:
-        raise ValueError("`model_name_or_path` must be given: a hub name, or the folder of a model")
-    if (folder := Path(name).expanduser()).is_dir() and adapter_base(name) and not (folder / "config.json").is_file():
-        raise ValueError(
-            f"`model_name_or_path` must be a whole model, but {name!r} holds a LoRA adapter: merge it first, `hf-sched "
-            f"merge {name} --output {folder}_merged`, and give that folder"
-        )
-    try:
-        if cached_file(name, "config.json", revision=revision) is None:
-            raise OSError("it has no config.json")
-    except OSError as error:
-        raise ValueError(
-            f"`model_name_or_path` must be a hub name or the folder of a model, received {name!r}: "
-            + " ".join(str(error).split())
-        ) from error
+logger = logging.getLogger(__name__)
 
 
-def model_init_kwargs(training_args: Any, model_args: Any) -> dict[str, Any]:
-    """How the trainer is to load the model: TRL's ModelConfig, and `model_init_kwargs`, which win."""
-    return {
-        "revision": model_args.model_revision,
-        "trust_remote_code": training_args.trust_remote_code,
-        "attn_implementation": model_args.attn_implementation,
-        "dtype": model_args.dtype,
-        **(training_args.model_init_kwargs or {}),
-    }
+def train_and_save(
+    trainer: Any,
+    *,
+    checkpoint: str | None = None,
+    dataset_name: str | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> int:
+    """Train, save the model, and push it if `push_to_hub` is set.
 
-
-def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | None) -> int:
-    """Train, from a checkpoint if there is one, under watch; save all; push if asked to.
+    Args:
+        trainer: A Trainer that has not trained yet.
+        checkpoint: The checkpoint to resume from.
+        dataset_name: For the model card on the hub.
+        given: The arguments as they were written, for `run.json`.
 
     Returns:
-        int: The exit status: 1 for a run that diverged, 143 for one that SIGTERM stopped; neither saves a model.
+        int: The exit status: 1 if the run diverged, 143 if SIGTERM stopped it; neither saves a model. Otherwise 0.
     """
     divergence, preemption = DivergenceStop(trainer), CheckpointOnSigterm(trainer)
     show_progress(trainer)
-    watching = (hf_sched.LearningRateLog(), hf_sched.LiveControl(), preemption, divergence, Advice())
-    for callback in (StopIfFinished(), *watching):
+    logs = (hf_sched.LearningRateLog(), hf_sched.LiveControl())
+    for callback in (StopIfFinished(), *logs, preemption, divergence, GRPODiagnostics()):
         trainer.add_callback(callback)
-    write_provenance(trainer, checkpoint)
-    result, message = None, None
+    write_provenance(trainer, checkpoint, given or {})
+    result = None
     with explain_lost_process(trainer):
         try:
             result = trainer.train(resume_from_checkpoint=checkpoint)
             trainer.save_state()
-        except NothingLeft as finished:
-            message = str(finished)
+        except RunFinished as finished:
+            logger.info("%s", finished)
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-            save_state_if_other(trainer)
-    if divergence.found is not None:
-        status, message = 1, f"error: {divergence.message()}"
+            save_state_if_missing(trainer)
+    is_main = trainer.is_world_process_zero()
+    if divergence.reason is not None:
+        status = 1
+        if is_main:
+            logger.error(divergence.message())
     elif preemption.stopped:
-        status, message = EXIT_STATUS, preemption.message()
-        # Whoever ends first takes the others with it, and they may still be writing their part of the checkpoint.
+        status = EXIT_STATUS
+        if is_main:
+            logger.warning(preemption.message())
+        # The first process to exit ends the others, which may still be writing their part of the checkpoint.
         trainer.accelerator.wait_for_everyone()
     else:
         status = 0
@@ -89,7 +70,5 @@ def train_and_save(trainer: Any, *, checkpoint: str | None, dataset_name: str | 
         trainer.save_model()
         if trainer.args.push_to_hub:
             trainer.push_to_hub(dataset_name=dataset_name)
-    if message and trainer.is_world_process_zero():
-        print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
-    trainer.accelerator.end_training()  # `trainer.end()` is this, from transformers 5.18 on
+    trainer.accelerator.end_training()  # `trainer.end()` exists from transformers 5.18 on and does the same
     return status

@@ -1,12 +1,16 @@
-"""Recipes are run as a user runs them: the real command, in processes of their own."""
+"""Runs recipes on the embedded task: in this process, or by the real launcher on several processes."""
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
 import socket
 import subprocess
 import sys
+import traceback
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +35,14 @@ GRPO = {
     "max_completion_length": 10,
     "reward_funcs": ["exact_answer"],
 }
+DPO = {"learning_rate": 5e-4, "per_device_train_batch_size": 8, "max_length": 64}
+BASE = {"sft": SFT, "grpo": GRPO, "dpo": DPO}
 COMMON = {"use_cpu": True, "bf16": False, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "seed": 0}
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A recipe that has run."""
+    """A finished recipe."""
 
     folder: Path
     returncode: int
@@ -47,7 +53,7 @@ class Finished:
         return torch.load(self.folder / "training_args.bin", weights_only=False)
 
     def logged(self, key: str) -> list[float]:
-        """What each optimizer step logged, in order."""
+        """The values that the optimizer steps logged, in order."""
         state = json.loads((self.folder / "trainer_state.json").read_text())
         return [row[key] for row in state["log_history"] if key in row]
 
@@ -65,7 +71,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_recipe(task: Path, tmp_path: Path) -> Any:
-    """Run `recipes/sft.py` or `recipes/grpo.py` with a YAML file of these arguments."""
+    """Run a recipe with a YAML file of these arguments: in this process, or under a launcher."""
 
     def run(
         recipe: str, launcher: list[str] = ONE_PROCESS, *, name: str = "run", ok: bool = True, **given: Any
@@ -76,26 +82,41 @@ def run_recipe(task: Path, tmp_path: Path) -> Any:
             "dataset_name": str(task / recipe),
             "output_dir": str(folder),
             **COMMON,
-            **(SFT if recipe == "sft" else GRPO),
+            **BASE[recipe],
             **given,
         }
         config = tmp_path / f"{name}.yaml"
         config.write_text(yaml.safe_dump({key: value for key, value in arguments.items() if value is not None}))
-        return finish(launcher, [f"recipes/{recipe}.py", "--config", str(config)], folder, ok=ok)
+        if launcher != ONE_PROCESS:
+            return finish(launcher, [f"recipes/{recipe}.py", "--config", str(config)], folder, ok=ok)
+        status, output = run_main(recipe, "--config", str(config))
+        assert (status == 0) == ok, output[-6000:]
+        return Finished(folder, status, output)
 
     return run
 
 
+def run_main(recipe: str, *args: str) -> tuple[int, str]:
+    """Run a recipe in this process; return its exit status and what it printed."""
+    printed = io.StringIO()
+    with redirect_stdout(printed), redirect_stderr(printed):
+        try:
+            status = importlib.import_module(f"hf_sched.finetune.{recipe}").main(args)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        except Exception:
+            traceback.print_exc()
+            status = 1
+    return status, printed.getvalue()
+
+
 def finish(launcher: list[str], command: list[str], folder: Path, *, ok: bool = True, seconds: int = 300) -> Finished:
-    """Run a command to its end, under a launcher; `ok` says whether it should succeed."""
+    """Run a command to its end under a launcher; `ok` says whether it should succeed."""
     if launcher != ONE_PROCESS:
         launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
-        # A port of its own, so that another run on this machine does not get in the way (DeepSpeed names its shared
-        # memory after the port, so 0 for any free one would not do).
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        launcher = [*launch, launcher[0], "--main_process_port", port, *launcher[1:]]
+        # Its own port, so that other runs on this machine do not interfere (DeepSpeed names its shared memory after the
+        # port, so 0 for any free one does not work).
+        launcher = [*launch, launcher[0], "--main_process_port", str(free_port()), *launcher[1:]]
     environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         [*launcher, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -103,9 +124,15 @@ def finish(launcher: list[str], command: list[str], folder: Path, *, ok: bool = 
         try:
             output = "".join(process.communicate(timeout=seconds))
         except subprocess.TimeoutExpired:
-            # A launcher that is killed leaves its workers to themselves.
+            # A launcher that is killed leaves its workers running.
             for one in [*psutil.Process(process.pid).children(recursive=True), process]:
                 one.kill()
             raise
     assert (process.returncode == 0) == ok, output[-6000:]
     return Finished(folder, process.returncode, output)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

@@ -1,39 +1,39 @@
-"""While a GRPO run goes on: signs that it learns nothing, each told of once, with what to change."""
+"""Warns while a GRPO run shows signs that it learns nothing, and says what to change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from statistics import median
 from typing import Any
 
 from transformers import TrainerCallback
 
-from hf_sched.finetune.callbacks.progress import warn
+logger = logging.getLogger(__name__)
 
-# Records of the log that are looked at, by their median: some steps of any run have a sign.
 WINDOW = 10
-# Most of the groups, of the completions: what is typical of the run, no longer an exception.
-MOST = 0.5
-# Of the groups: a run that learns well has more and more groups that are all right, and goes on learning from the rest.
-NEARLY_ALL = 0.8
-# Of the entropy at the start: with a tenth of it nearly every token is the only one to be drawn.
+"""Log records whose median is checked: any run has single steps that look bad."""
+CLIPPED = 0.5
+"""Share of completions that are cut off, from which on it is typical of the run."""
+EQUAL_GROUPS = 0.8
+"""Share of groups with equal rewards: in a run that learns well, more and more groups are entirely right."""
 COLLAPSED = 0.1
+"""Share of the initial entropy at which nearly every token has only one likely value."""
 
 Record = Mapping[str, Any]
 Sign = Callable[[Sequence[Record], Sequence[Record], Any], str | None]
-"""What is wrong, given the last records, the first ones and the training arguments; None if nothing is."""
+"""Returns what is wrong, given the last records, the first records and the training arguments."""
 
 
-class Advice(TrainerCallback):
-    """Prints a warning on the main process when a sign appears, and again only if it had gone in between."""
+class GRPODiagnostics(TrainerCallback):
+    """Logs a warning on the main process when a sign appears, and again only if it disappeared in between."""
 
     def __init__(self) -> None:
         self._records = 0
         self._last_seen: dict[Sign, int] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Look at the last records, those of before a resume among them."""
         if not state.is_world_process_zero or "reward" not in (logs or {}):
             return
         self._records += 1
@@ -47,67 +47,67 @@ class Advice(TrainerCallback):
                 continue
             before = self._last_seen.get(sign)
             self._last_seen[sign] = self._records
-            # A sign that comes and goes about its threshold has not gone.
+            # A sign that hovers around its threshold has not disappeared.
             if before is None or self._records - before > WINDOW:
-                warn(f"step {state.global_step}: {found}")
+                logger.warning(f"step {state.global_step}: {found}")
 
 
 def zero_reward(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
-    """A reward that every completion gets 0 from."""
-    stuck = _zero_rewards(last)
-    if not stuck:
+    """Return a warning if a reward is 0 for every completion."""
+    names = _zero_rewards(last)
+    if not names:
         return None
     return (
-        f"the reward{'s' * (len(stuck) > 1)} {', '.join(map(repr, stuck))} gave 0 to every completion of the last "
-        f"{WINDOW} records. Look at some (`log_completions: true`): either the form the answer is looked for in is not "
-        "the one that is written (`reward_funcs`, `--dry_run`), or the task is too hard: easier prompts, SFT first, or "
-        "more `num_generations`"
+        f"the reward{'s' * (len(names) > 1)} {', '.join(map(repr, names))} gave 0 to every completion of the last "
+        f"{WINDOW} records. Look at some completions (`log_completions: true`). Either the model writes the answer in "
+        "another form than the reward expects (`reward_funcs`, `--dry_run`), or the task is too hard: use easier "
+        "prompts, SFT first, or more `num_generations`"
     )
 
 
-def no_spread(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
-    """Groups whose completions all get the same reward."""
+def equal_rewards(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
+    """Return a warning if all completions of a group get the same reward in most groups."""
     share = _typical(last, "frac_reward_zero_std")
-    if share is None or share <= NEARLY_ALL or _zero_rewards(last) == _rewards(last):  # it has its own
+    if share is None or share <= EQUAL_GROUPS or _zero_rewards(last) == _rewards(last):  # that has its own warning
         return None
     return (
-        f"in {share:.0%} of the groups all completions got the same reward, so that they teach nothing (reward "
-        f"{_typical(last, 'reward'):.3g}, over {WINDOW} records). If that is the most there is, the task is solved: "
-        f"stop, or take harder prompts. Otherwise raise `num_generations` ({args.num_generations}) or `temperature` "
-        f"({args.temperature:g}), or name a reward in `reward_funcs` that tells better from worse"
+        f"in {share:.0%} of the groups all completions got the same reward, so they teach nothing (reward "
+        f"{_typical(last, 'reward'):.3g}, over {WINDOW} records). If that is the highest possible reward, the task is "
+        f"solved: stop, or use harder prompts. Otherwise raise `num_generations` ({args.num_generations}) or "
+        f"`temperature` ({args.temperature:g}), or add a reward to `reward_funcs` that grades more finely"
     )
 
 
 def clipped(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
-    """Completions that are cut off."""
+    """Return a warning if most completions are cut off."""
     share = _typical(last, "completions/clipped_ratio")
-    if share is None or share <= MOST:
+    if share is None or share <= CLIPPED:
         return None
     return (
         f"{share:.0%} of the completions were cut off at `max_completion_length` ({args.max_completion_length}), most "
-        f"before their answer (over {WINDOW} records). Raise it; if they never end, the model has not learned to stop: "
-        "SFT first, with its stop token trained (`--dry_run` of recipes/sft.py tells). "
+        f"before their answer (over {WINDOW} records). Raise it. If completions never end, the model has not learned "
+        "to stop: run SFT first, with a trained stop token (`hf-sched sft --dry_run` reports it). "
         "`mask_truncated_completions: true` keeps them out of the loss"
     )
 
 
 def collapsed(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
-    """Completions that hardly vary any more."""
+    """Return a warning if completions hardly vary any more."""
     now, start = _typical(last, "entropy"), _typical(first, "entropy")
     if now is None or not start or now >= COLLAPSED * start:
         return None
     return (
-        f"the entropy of the tokens has fallen from {start:.3g} to {now:.3g}: completions hardly differ, and nothing "
-        f"new is found. If the reward ({_typical(last, 'reward'):.3g}) is as high as it can be, stop; otherwise go "
-        f"back to an earlier checkpoint with a lower `learning_rate` ({args.learning_rate:g}), a higher `temperature` "
+        f"the entropy of the tokens has fallen from {start:.3g} to {now:.3g}: completions hardly differ, so the model "
+        f"explores nothing new. If the reward ({_typical(last, 'reward'):.3g}) is as high as possible, stop. Otherwise "
+        f"resume an earlier checkpoint with a lower `learning_rate` ({args.learning_rate:g}), a higher `temperature` "
         f"({args.temperature:g}), `beta` above {args.beta:g} or `epsilon_high: 0.28`"
     )
 
 
-SIGNS: tuple[Sign, ...] = (zero_reward, no_spread, clipped, collapsed)
+SIGNS: tuple[Sign, ...] = (zero_reward, equal_rewards, clipped, collapsed)
 
 
-def _records(history: Any) -> Any:
+def _records(history: Iterable[Record]) -> Iterator[Record]:
     return (row for row in history if "reward" in row and "loss" in row)
 
 
@@ -117,7 +117,7 @@ def _typical(rows: Sequence[Record], key: str) -> float | None:
 
 
 def _rewards(rows: Sequence[Record]) -> list[str]:
-    """The names of the rewards, but for penalties, whose best is 0."""
+    """Return the names of the rewards except penalties, whose highest value is 0."""
     names = [key.split("/")[1] for key in rows[-1] if key.startswith("rewards/") and key.endswith("/mean")]
     return [name for name in names if "penalty" not in name and "punish" not in name]
 

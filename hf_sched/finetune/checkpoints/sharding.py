@@ -1,7 +1,7 @@
-"""Whether a checkpoint fits how a run is sharded: one that does not is refused before a model is loaded.
+"""Checks that a checkpoint was sharded like the run that resumes it, before a model is loaded.
 
-Of a DeepSpeed checkpoint the Trainer without DeepSpeed takes the weights, and goes on with a new optimizer and
-scheduler without a word; other mismatches fail once the model is loaded, in words that do not name the cause.
+Without DeepSpeed the Trainer loads only the weights of a DeepSpeed checkpoint, and silently continues with a new
+optimizer and scheduler. Other mismatches fail only after the model is loaded, with errors that do not name the cause.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_sched.finetune.launch import asks_for_fsdp
+from hf_sched.finetune.launch import requests_fsdp
 
 _LAUNCH = {"ZeRO-2": "zero2.yaml", "ZeRO-3": "zero3.yaml", "FSDP": "fsdp2.yaml", None: "ddp.yaml"}
 _STAGE_0 = "DeepSpeed without ZeRO"
@@ -19,12 +19,12 @@ _STAGE_0 = "DeepSpeed without ZeRO"
 
 @dataclass(frozen=True)
 class Sharding:
-    """How an optimizer's state is spread."""
+    """How an optimizer's state is distributed."""
 
     kind: str | None
-    """ZeRO-2 (or ZeRO-1), ZeRO-3, DeepSpeed without ZeRO, FSDP; None where each process holds all of it."""
+    """ZeRO-2 (or ZeRO-1), ZeRO-3, DeepSpeed without ZeRO, FSDP; None if each process holds all of it."""
     parts: int | None = None
-    """In how many parts it can only be read; None where any number of processes can."""
+    """The number of processes that can read it; None for any number."""
 
     def __str__(self) -> str:
         processes = f" on {self.parts} process{'es' if self.parts != 1 else ''}" if self.parts else ""
@@ -32,8 +32,12 @@ class Sharding:
 
 
 def check_sharding(training_args: Any, checkpoint: str | None) -> None:
-    """Raise a ValueError for a checkpoint that this run cannot go on from as if it had never stopped."""
-    if checkpoint is None or _is_universal(training_args):
+    """Check that this run can resume a checkpoint exactly.
+
+    Raises:
+        ValueError: The checkpoint was sharded in another way.
+    """
+    if checkpoint is None or _reads_any_sharding(training_args):
         return
     written, wanted = sharding_of_checkpoint(Path(checkpoint)), _sharding_of_run(training_args)
     if written == wanted:
@@ -44,17 +48,16 @@ def check_sharding(training_args: Any, checkpoint: str | None) -> None:
     if (Path(checkpoint) / "adapter_config.json").is_file():
         weights = f"first `hf-sched merge {checkpoint} --output FOLDER`, then that folder"
     raise ValueError(
-        f"{checkpoint} was written under {written}, and cannot be resumed under {wanted}: launch the run as it was "
-        f"(`--config_file {launch}{processes}`), or begin a new one, with a new "
-        f"optimizer, from its weights ({weights})"
+        f"{checkpoint} was written under {written} and cannot be resumed under {wanted}: launch the run as before "
+        f"(`--config_file {launch}{processes}`), or start a new run with a new optimizer from its weights ({weights})"
     )
 
 
 def sharding_of_checkpoint(checkpoint: Path) -> Sharding:
-    """How the optimizer's state in a checkpoint is spread, by the names of its files."""
+    """Return how the optimizer's state in a checkpoint is sharded, from the names of its files."""
     if any(checkpoint.glob("pytorch_model_fsdp*")):
         return Sharding("FSDP")
-    # DeepSpeed names the folder that counts in `latest`.
+    # DeepSpeed names the current folder in `latest`.
     latest = checkpoint / "latest"
     folders = [checkpoint / latest.read_text().strip()] if latest.is_file() else sorted(checkpoint.glob("global_step*"))
     if not folders:
@@ -68,15 +71,15 @@ def sharding_of_checkpoint(checkpoint: Path) -> Sharding:
 
 def _sharding_of_run(training_args: Any) -> Sharding:
     plugin = training_args.deepspeed_plugin
-    if plugin is not None and plugin.zero_stage == 0:
+    if plugin is None:
+        return Sharding("FSDP" if requests_fsdp(training_args) else None)
+    if plugin.zero_stage == 0:
         return Sharding(_STAGE_0)
-    if plugin is not None:
-        return Sharding("ZeRO-3" if plugin.zero_stage == 3 else "ZeRO-2", training_args.world_size)
-    return Sharding("FSDP" if asks_for_fsdp(training_args) else None)
+    return Sharding("ZeRO-3" if plugin.zero_stage == 3 else "ZeRO-2", training_args.world_size)
 
 
-def _is_universal(training_args: Any) -> bool:
-    """Whether DeepSpeed was told to read its own format for any number of processes."""
+def _reads_any_sharding(training_args: Any) -> bool:
+    """Return whether DeepSpeed is configured to read universal checkpoints."""
     config = getattr(training_args.deepspeed_plugin, "deepspeed_config", None) or {}
     requested = config.get("checkpoint")
     return isinstance(requested, Mapping) and bool(requested.get("load_universal"))

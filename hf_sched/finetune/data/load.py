@@ -91,7 +91,7 @@ def load_splits(
 def load_rows(
     script_args: ScriptArguments,
     mixture: DatasetMixtureConfig,
-    convert: Callable[[Row], Row],
+    convert: Callable[[Row], Row] | None,
     *,
     evaluating: bool,
     forms: Sequence[Sequence[str]],
@@ -135,7 +135,7 @@ def checked_split(
     splits: Mapping[str, Dataset],
     name: str,
     argument: str,
-    convert: Callable[[Row], Row],
+    convert: Callable[[Row], Row] | None,
     *,
     forms: Sequence[Sequence[str]],
     columns: Mapping[str, str] | None = None,

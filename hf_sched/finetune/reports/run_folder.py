@@ -23,10 +23,10 @@ import numpy.typing as npt
 import transformers
 import trl
 
-from hf_sched._run_files import LEARNING_RATES, read_json
+from hf_sched._run_files import LEARNING_RATES, RUN, read_json
 from hf_sched.audit import AuditReport, audit
 from hf_sched.audit.pickles import Inert, read_pickle
-from hf_sched.finetune.provenance import RUN_FILE, hide, read_provenance
+from hf_sched.finetune.provenance import hide, read_provenance
 
 Array = npt.NDArray[np.float64]
 
@@ -75,7 +75,7 @@ class RunFolder:
             found[-1][1] if found else {},
             vars(args) if args else {},
             type(args).__name__,
-            read_provenance(folder / RUN_FILE),
+            read_provenance(folder / RUN),
         )
 
     @property

@@ -1,44 +1,40 @@
-"""A recipe's arguments: what is wrong ends the program with one line, before anything is loaded."""
+"""Wrong arguments of a recipe end it with one line, before anything is loaded."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from trl import DatasetMixtureConfig, GRPOConfig, ModelConfig, ScriptArguments, SFTConfig
+from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, SFTConfig
 
-from hf_sched.finetune.checkpoints.selection import BranchArguments, checkpoint_to_resume
-from hf_sched.finetune.config import parse
-from hf_sched.finetune.grpo import GRPOScriptArguments
-from tests.helpers.recipes import ROOT
+from hf_sched.finetune import dpo, grpo, sft
+from hf_sched.finetune.arguments import BranchArguments
+from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume
+from hf_sched.finetune.config import given_arguments, parse
+from tests.helpers.recipes import run_main
 
 SFT_TYPES = (ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig)
-GRPO_TYPES = (GRPOScriptArguments, GRPOConfig, ModelConfig, DatasetMixtureConfig)
-CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
-CPU = ["--use_cpu", "true"]
+CPU = ["--use_cpu", "true", "--bf16", "false"]
 
 
-def parse_yaml(tmp_path: Path, **given):
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({"output_dir": str(tmp_path / "run"), "use_cpu": True, "bf16": False, **given}))
-    return parse(*SFT_TYPES, args=["--config", str(config)])
+def write_config(folder: Path, **given: Any) -> list[str]:
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump({"output_dir": str(folder / "run"), "use_cpu": True, "bf16": False, **given}))
+    return ["--config", str(config)]
 
 
-def test_schedule_arguments_may_come_as_yaml_or_as_json_on_the_command_line(tmp_path):
-    _, args, *_ = parse_yaml(tmp_path, lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"floor_ratio": 0.2})
+def training_arguments(folder: Path, **given: Any) -> Any:
+    return parse(*SFT_TYPES, args=write_config(folder, **given))[1]
+
+
+def test_schedule_arguments_come_as_yaml_or_as_json_on_the_command_line(tmp_path):
+    args = training_arguments(tmp_path, lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"floor_ratio": 0.2})
     assert args.lr_scheduler_type.value == "cosine_floor"
     assert args.lr_scheduler_kwargs == {"floor_ratio": 0.2}
-    flags = [
-        "--lr_scheduler_type",
-        "cosine_restarts",
-        "--lr_scheduler_kwargs",
-        '{"num_cycles": 2}',
-        *CPU,
-        "--bf16",
-        "false",
-    ]
+    flags = ["--lr_scheduler_type", "cosine_restarts", "--lr_scheduler_kwargs", '{"num_cycles": 2}', *CPU]
     _, args, *_ = parse(*SFT_TYPES, args=["--output_dir", str(tmp_path), *flags])
     assert args.lr_scheduler_kwargs == {"num_cycles": 2}
 
@@ -70,88 +66,78 @@ def test_schedule_arguments_may_come_as_yaml_or_as_json_on_the_command_line(tmp_
             },
             r"`min_lr` must be at most the peak learning rate 0.0001, received 0.001",
         ),
+        ({"lr_scheduler_kwargs": "{floor_ratio: 0.1}"}, r"'\{floor_ratio: 0.1\}' must be JSON; .*double q"),
         (
             {"model_name_or_path": "runs/no/such/model"},
             r"`model_name_or_path` must be a hub name or a path that exists",
         ),
-        ({"dataset_name": "./nothing"}, r"`dataset_name` must be a hub name or a path that exists"),
+        (
+            {"dataset_name": "runs/demo/task/none"},
+            r"`dataset_name` must .* exists, received .*; `python -m hf_sched.finetune.demo.sorting_task` writes it",
+        ),
+        ({"resume_from_checkpoint": "/no/such"}, r"must be true, auto or a checkpoint's folder, received '/no/such'"),
+        ({"resume_from_checkpoint": "true"}, r"there is no complete checkpoint in"),
     ],
 )
-def test_a_wrong_argument_is_named_in_one_line(tmp_path, capsys, given, message):
-    with pytest.raises(SystemExit) as ended:
-        parse_yaml(tmp_path, **given)
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
+def test_wrong_argument_is_named_in_one_line(tmp_path, given, message):
+    status, printed = run_main("sft", *write_config(tmp_path, **given))
+    assert status == 2
+    (line,) = [line for line in printed.splitlines() if "error: " in line]
     assert re.search(message, line), line
-
-
-def test_a_config_that_does_not_exist_is_named(capsys):
-    with pytest.raises(SystemExit):
-        parse(*SFT_TYPES, args=["--config", "nope.yaml"])
-    assert "`--config` must be a YAML file that exists, received 'nope.yaml'" in capsys.readouterr().err
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ("max_steps 5\nseed: 0\n", r"`--config` must be a YAML file, .*line 2, column"),
-        (
-            "output_dir: x\nlr_scheduler_kwargs: '{floor_ratio: 0.1}'\n",
-            r"'\{floor_ratio: 0.1\}' must be JSON, .*double q",
-        ),
+        (None, "`--config` must be a YAML file that exists, received"),
+        ("max_steps 5\nseed: 0\n", r"`--config` must be a YAML file with one .*line 2, column"),
+        ("- max_steps\n", "`--config` must be a YAML file with one `key: value` per line"),
     ],
 )
-def test_what_cannot_be_read_is_told_in_one_line(tmp_path, capsys, config, message):
-    (tmp_path / "c.yaml").write_text(config)
-    with pytest.raises(SystemExit) as ended:
-        parse(*SFT_TYPES, args=["--config", str(tmp_path / "c.yaml"), *CPU, "--bf16", "false"])
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert re.search(message, line), line
+def test_unreadable_config_is_named_in_one_line(tmp_path, config, message):
+    path = tmp_path / "c.yaml"
+    if config:
+        path.write_text(config)
+    for recipe in (sft, grpo, dpo):
+        status, printed = run_main(recipe.__name__.rpartition(".")[2], "--config", str(path))
+        assert status == 2
+        (line,) = printed.strip().splitlines()
+        assert re.search(message, line), line
 
 
-def test_the_beginning_of_a_flag_is_not_taken_for_the_flag(tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        parse(*SFT_TYPES, args=["--output_dir", str(tmp_path), *CPU, "--bf16", "false", "--learning_rat", "1"])
-    assert "`learning_rat` (did you mean `learning_rate`?)" in capsys.readouterr().err
+def test_flags_are_not_abbreviated(tmp_path):
+    status, printed = run_main("sft", "--output_dir", str(tmp_path), *CPU, "--learning_rat", "1")
+    assert status == 2
+    assert "`learning_rat` (did you mean `learning_rate`?)" in printed
 
 
-def test_groups_that_do_not_fit_are_told_in_the_words_of_the_config(tmp_path, capsys):
-    flags = ["--output_dir", str(tmp_path), "--per_device_train_batch_size", "3", *CPU, "--bf16", "false"]
-    with pytest.raises(SystemExit):
-        parse(*GRPO_TYPES, args=flags)
-    told = capsys.readouterr().err
-    assert "divisible by num_generations (8): it is `per_device_train_batch_size` times the processes" in told
+@pytest.mark.parametrize("world_size", ["1", "2"])
+def test_batch_that_does_not_hold_whole_groups_is_explained(tmp_path, monkeypatch, world_size):
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    status, printed = run_main("grpo", *write_config(tmp_path, per_device_train_batch_size=3, num_generations=8))
+    assert status == 2
+    size = 3 * int(world_size)
+    assert f"`num_generations` must divide the {size} completions of a generation" in printed
+    assert f"per_device_train_batch_size 3 x {world_size} process" in printed
 
 
-def test_resuming_needs_a_checkpoint_unless_it_is_auto(tmp_path):
-    def wanted(value: object) -> str | None:
-        _, args, *_ = parse_yaml(tmp_path, resume_from_checkpoint=value)
-        return checkpoint_to_resume(args, BranchArguments())
-
-    assert wanted(None) is None
-    assert wanted("auto") is None
-    with pytest.raises(ValueError, match="no whole checkpoint in"):
-        wanted("true")
-    with pytest.raises(ValueError, match="must be true, auto or a checkpoint's folder, received '/no/such'"):
-        wanted("/no/such")
-    # Which of several it takes: test_checkpoints.py.
+def test_auto_resumes_only_if_there_is_a_checkpoint(tmp_path):
+    for wanted in (None, "auto"):
+        args = training_arguments(tmp_path, resume_from_checkpoint=wanted)
+        assert checkpoint_to_resume(args, BranchArguments()) is None
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
-def test_a_shipped_config_parses_strictly_and_its_first_line_launches_it(path, capsys, monkeypatch):
-    launch = path.read_text().splitlines()[0]
-    words = launch.removeprefix("# ").split()
-    assert words[:3] == ["accelerate", "launch", "--config_file"]
-    assert words[5] == "--config"
-    assert words[6] == f"recipes/configs/{path.name}"
-    assert all((ROOT / word).is_file() for word in (words[3], words[4], words[6]))
+def test_flags_override_the_file_and_are_read_as_yaml(tmp_path):
+    words = write_config(tmp_path, max_steps=5, seed=1)
+    given = given_arguments([*words, "--max-steps=7", "--reward_funcs", "a", '{"name": "b"}', "--bf16"])
+    assert (given["max_steps"], given["seed"], given["bf16"]) == (7, 1, True)
+    assert given["reward_funcs"] == ["a", {"name": "b"}]
 
-    monkeypatch.chdir(ROOT)
-    if path.stem.startswith(("demo", "smollm2")):
-        # Its model is made by a command of its own; here only the arguments count.
-        monkeypatch.setattr("config._check_paths", lambda part: None)
-    types = GRPO_TYPES if "grpo.py" in words[4] else SFT_TYPES
-    script_args, training_args, *_ = parse(*types, args=["--config", str(path), *CPU])
-    assert training_args.lr_scheduler_type.value in ("cosine_floor", "warmup_cosine", "wsd")
-    assert bool(getattr(script_args, "reward_funcs", None)) == ("grpo" in path.stem)
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_default_activation_checkpointing_warns_of_nothing(tmp_path):
+    args = training_arguments(tmp_path)
+    assert args.gradient_checkpointing
+    if hasattr(args, "activation_checkpointing"):
+        assert not training_arguments(tmp_path, activation_checkpointing=False).gradient_checkpointing

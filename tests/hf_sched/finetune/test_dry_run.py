@@ -1,22 +1,23 @@
-"""What is shown before a run is what the run then does and learns from."""
+"""A dry run shows what the run then does and learns from."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
 from hf_sched.finetune.rewards import load_rewards
 from hf_sched.finetune.rewards.probe import probe
 
+WSD = {"max_steps": 7, "lr_scheduler_type": "wsd", "warmup_steps": 2}
 
-def test_a_dry_run_of_sft_shows_plan_and_sample_and_does_not_train(run_recipe):
-    dry = run_recipe("sft", name="dry", max_steps=7, lr_scheduler_type="wsd", warmup_steps=2, dry_run=True)
+
+def test_dry_run_of_sft_shows_plan_and_sample(run_recipe):
+    dry = run_recipe("sft", name="dry", dry_run=True, **WSD)
     assert "sft, 7 optimizer steps" in dry.output
     assert "wsd: warmup 2 | hold 4 | decay 1 1-sqrt" in dry.output
-    assert "TRL drops" not in dry.output  # it has dropped what it does by then
+    assert "TRL drops" not in dry.output  # it has already dropped long rows
     question = "<|user|>sort "
     shown = next(line for line in dry.output.splitlines() if line.startswith(question))
     prompt, _, answer = shown.removeprefix(question).partition("<|end|><|assistant|>")
@@ -24,18 +25,16 @@ def test_a_dry_run_of_sft_shows_plan_and_sample_and_does_not_train(run_recipe):
     assert "the stop token is trained in 64 of the first 64 samples" in dry.output
     assert not (dry.folder / "trainer_state.json").exists() and "train_loss" not in dry.output
 
-    run = run_recipe("sft", name="run", max_steps=7, lr_scheduler_type="wsd", warmup_steps=2)
+    run = run_recipe("sft", name="run", **WSD)
     assert "7 optimizer steps (0.14 epochs) of 8 samples; learning rate: warmup 2 | hold 4 | decay 1" in run.output
     assert len(run.logged("learning_rate")) == 7 and "The first sample" not in run.output
 
 
-@pytest.mark.slow
-def test_a_sample_that_is_cut_off_before_its_end_is_warned_of(run_recipe):
-    run = run_recipe("sft", max_steps=1, max_length=14, dry_run=True)
-    assert "warning the stop token is trained in" in run.output
+def test_dry_run_warns_if_samples_are_cut_off_before_the_stop_token(run_recipe):
+    assert "WARNING: the stop token is trained in" in run_recipe("sft", max_length=14, dry_run=True).output
 
 
-def test_white_space_behind_the_stop_token_does_not_hide_it(run_recipe, task, tmp_path):
+def test_stop_token_is_found_before_white_space(run_recipe, task, tmp_path):
     # As in ChatML, where a line break follows it.
     model = shutil.copytree(task / "model", tmp_path / "model")
     template = model / "chat_template.jinja"
@@ -45,21 +44,34 @@ def test_white_space_behind_the_stop_token_does_not_hide_it(run_recipe, task, tm
     assert "the stop token is trained in 64 of the first 64 samples" in run.output
 
 
-def test_a_dry_run_of_grpo_tries_the_rewards(run_recipe):
+def test_dry_run_of_grpo_probes_the_rewards(run_recipe):
     rewards = ["exact_answer", {"name": "answer_format", "format": "no such thing"}]
     dry = run_recipe("grpo", name="dry", max_steps=5, reward_funcs=rewards, dry_run=True)
     assert "grpo, 5 optimizer steps" in dry.output
     rows = [line.split() for line in dry.output.splitlines()]
     assert ["exact_answer", "1", "'...'", "0", "0"] in rows
-    assert "warning the reward 'answer_format' gives 0 to the right answer" in dry.output
+    assert "WARNING: the reward 'answer_format' gives 0 to the right answer" in dry.output
     assert not dry.folder.joinpath("trainer_state.json").exists()
+
+
+def test_dry_run_of_dpo_shows_a_pair_and_warns_of_equal_answers(run_recipe, task, tmp_path):
+    rows = [json.loads(line) for line in (task / "dpo" / "train.jsonl").read_text().splitlines()]
+    (tmp_path / "data").mkdir()
+    with (tmp_path / "data" / "train.jsonl").open("w") as file:
+        file.writelines(
+            json.dumps(row | {"rejected": row["chosen"]} if n < 3 else row) + "\n" for n, row in enumerate(rows)
+        )
+    dry = run_recipe("dpo", dry_run=True, dataset_name=str(tmp_path / "data"), **WSD)
+    assert "dpo, 7 optimizer steps" in dry.output
+    assert f"chosen: {rows[0]['chosen'][0]['content']}<|end|>" in dry.output
+    assert "WARNING: the chosen and the rejected answer are equal in 3 of the first 64 pairs" in dry.output
 
 
 def row(**columns: object) -> dict[str, object]:
     return {"prompt": "What is 8 * 9?", "answer": "72", **columns}
 
 
-def test_rewards_are_tried_on_right_wrong_and_no_answers():
+def test_probe_grades_right_wrong_and_empty_answers():
     rewards, weights = load_rewards(
         ["final_number", {"name": "answer_format", "format": "boxed", "weight": 0.5}, "repetition_penalty"]
     )
@@ -73,7 +85,7 @@ def test_rewards_are_tried_on_right_wrong_and_no_answers():
     assert most == 1.5
 
 
-def test_a_reward_that_never_pays_is_seen():
+def test_probe_finds_a_reward_that_never_pays():
     rewards, _ = load_rewards([{"name": "answer_format", "format": "never"}])
     found = probe(rewards, row())
     assert found is not None
@@ -81,13 +93,13 @@ def test_a_reward_that_never_pays_is_seen():
     assert form.gold == most == 0 and not form.is_penalty
 
 
-def test_without_a_right_answer_there_is_no_probe(tmp_path: Path):
+@pytest.mark.parametrize("given", [{"prompt": "Say something."}, {"prompt": "x", "answer": ""}])
+def test_without_a_right_answer_nothing_is_probed(given):
     rewards, _ = load_rewards(["tag_count"])
-    assert probe(rewards, {"prompt": "Say something."}) is None
-    assert probe(rewards, json.loads('{"prompt": "x", "answer": ""}')) is None
+    assert probe(rewards, given) is None
 
 
-def test_words_are_changed_too():
+def test_probe_changes_words_to_make_a_wrong_answer():
     rewards, _ = load_rewards(["exact_answer"])
     found = probe(rewards, row(answer="blue"))
     assert found is not None

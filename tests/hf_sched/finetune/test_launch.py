@@ -1,67 +1,102 @@
-"""A launch that silently became another one is refused, through the real launcher."""
+"""A launch that silently became another one is rejected."""
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import accelerate
 import pytest
-import transformers
 import yaml
-from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.commands.launch import launch_command_parser
 from packaging.version import Version
 
-from tests.helpers.recipes import ROOT, TWO_PROCESSES
+from hf_sched.cli.finetune import launch_command
+from tests.helpers.recipes import ONE_PROCESS, ROOT, TWO_PROCESSES, finish
 
 SHORT = {"max_steps": 2, "lr_scheduler_type": "cosine_floor"}
 
 
 def with_changes(path: str, folder: Path, **changes: object) -> list[str]:
-    """A launcher like one of ours, but for these changes."""
+    """Write a launch config like one of ours with these changes."""
     changed = folder / "changed.yaml"
     changed.write_text(yaml.safe_dump({**yaml.safe_load((ROOT / path).read_text()), **changes}))
     return [str(changed)]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_key_of_a_launch_config_is_one_of_accelerates(path):
-    load_config_from_file(str(path))  # which refuses unknown ones, but looks at no mapping within
-    config = yaml.safe_load(path.read_text())
-    flags = vars(launch_command_parser().parse_args(["script.py"]))
-    for part in ("deepspeed_config", "fsdp_config"):
-        assert set(config.get(part, {})) <= set(flags), path
-
-
 @pytest.mark.skipif(
-    Version(accelerate.__version__) < Version("1.13"),
-    reason="before 1.13 Accelerate makes one training of two processes of it, as requested",
+    Version(accelerate.__version__) < Version("1.13"), reason="before 1.13 Accelerate joins the two processes"
 )
-def test_two_trainings_of_one_process_are_no_training_of_two(run_recipe):
-    refused = run_recipe("sft", TWO_PROCESSES, ok=False, use_cpu=None, **SHORT)
-    assert "2 processes were requested, but this training has 1 process" in refused.output
-    assert "write `use_cpu: true` in the recipe's YAML" in refused.output
+def test_two_separate_trainings_of_one_process_are_rejected(run_recipe):
+    rejected = run_recipe("sft", TWO_PROCESSES, ok=False, use_cpu=None, **SHORT)
+    assert "2 processes were requested, but this training has 1 process" in rejected.output
+    assert "write `use_cpu: true` in the recipe's YAML" in rejected.output
 
 
-def test_a_file_that_starts_one_process_for_two_is_refused(run_recipe, tmp_path):
-    launcher = with_changes(TWO_PROCESSES[0], tmp_path, distributed_type="MULTI_CPU", use_cpu=True)
-    refused = run_recipe("sft", launcher, ok=False, **SHORT)
-    assert "2 processes were requested, but this training has 1 process" in refused.output
-    assert "`distributed_type: MULTI_GPU`" in refused.output
-
-
-@pytest.mark.parametrize("recipe", ["sft", pytest.param("grpo", marks=pytest.mark.slow)])
-def test_fsdp_that_would_be_plain_ddp_is_refused(run_recipe, tmp_path, recipe):
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["sft", "grpo"])
+def test_fsdp_that_would_be_plain_ddp_is_rejected(run_recipe, tmp_path, recipe):
     launcher = with_changes("accelerate_configs/fsdp2.yaml", tmp_path, num_processes=2)
-    refused = run_recipe(recipe, launcher, ok=False, **SHORT)
-    assert "FSDP was requested, but nothing would be sharded" in refused.output
-    assert "Traceback" not in refused.output.split("error: FSDP")[0]
+    rejected = run_recipe(recipe, launcher, ok=False, **SHORT)
+    assert "FSDP was requested, but nothing would be sharded" in rejected.output
+    assert "Traceback" not in rejected.output.split("error: FSDP")[0]
 
 
-def test_only_the_main_process_shows_progress(run_recipe):
-    done = run_recipe("sft", TWO_PROCESSES, **SHORT)
-    # One line for each step; a second process would write its own.
-    assert [done.output.count(f"| {step}/2 |") for step in (1, 2)] == [1, 1]
-    # A bar that transformers 4 does not have.
-    bars = Version(transformers.__version__) >= Version("5")
-    assert done.output.count("Writing model shards:   0%") == bars
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"ACCELERATE_USE_FSDP": "true"}, "FSDP was requested"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_USE_CPU": "true"}, "DeepSpeed was requested, but would not"),
+        ({"HF_SCHED_NUM_PROCESSES": "2"}, r"2 processes were requested.*single process for `distributed_type: NO`"),
+    ],
+)
+def test_environment_of_a_launcher_is_compared_with_the_process_group(run_recipe, monkeypatch, environment, message):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert re.search(message, run_recipe("sft", ok=False, **SHORT).output)
+
+
+def command(*args: str) -> list[str]:
+    return ["-m", "hf_sched", "sft", *args]
+
+
+@pytest.fixture
+def config(task: Path, tmp_path: Path) -> list[str]:
+    given = {"model_name_or_path": str(task / "model"), "dataset_name": str(task / "sft"), "bf16": False, **SHORT}
+    (tmp_path / "c.yaml").write_text(
+        yaml.safe_dump({**given, "output_dir": str(tmp_path / "run"), "report_to": "none"})
+    )
+    return ["--config", str(tmp_path / "c.yaml")]
+
+
+def test_command_trains_on_one_cpu_process_by_default(config, tmp_path):
+    done = finish(ONE_PROCESS, command(*config, "--max_steps", "3"), tmp_path / "run")
+    assert done.args.world_size == 1
+    assert done.args.max_steps == 3
+
+
+@pytest.mark.slow
+def test_command_trains_on_two_cpu_processes(config, tmp_path):
+    done = finish(ONE_PROCESS, command(*config, "--num-processes", "2"), tmp_path / "run")
+    assert done.args.world_size == 2
+
+
+@pytest.mark.slow
+def test_command_passes_on_the_exit_status_and_rejects_a_config_that_starts_one_process(config, tmp_path):
+    file = with_changes(TWO_PROCESSES[0], tmp_path, distributed_type="MULTI_CPU", use_cpu=True)
+    rejected = finish(ONE_PROCESS, command(*config, "--accelerate-config", *file), tmp_path / "run", ok=False)
+    assert "2 processes were requested, but this training has 1 process" in rejected.output
+    assert "`distributed_type: MULTI_GPU`" in rejected.output
+
+
+def test_command_launches_the_installed_module():
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    gpu = launch_command("dpo", ["--config", "c"], 4, "ddp.yaml", has_gpu=True)
+    assert gpu == [
+        *launch,
+        *["--config_file", "ddp.yaml", "--num_processes", "4"],
+        *["-m", "hf_sched.finetune.dpo", "--config", "c"],
+    ]
+    cpu = launch_command("sft", ["--config", "c"], 2, None, has_gpu=False)
+    assert "--multi_gpu" in cpu and cpu[-2:] == ["--use_cpu", "true"]
+    assert launch_command("sft", ["--use_cpu=false"], None, None, has_gpu=False)[-1] == "--use_cpu=false"

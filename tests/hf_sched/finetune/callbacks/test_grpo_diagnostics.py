@@ -1,4 +1,4 @@
-"""Signs that a GRPO run learns nothing are told once each, with what to change; a run that learns has none."""
+"""Signs that a GRPO run learns nothing are reported once each, with a remedy; a healthy run has none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from hf_sched.finetune.callbacks.grpo_diagnostics import WINDOW, Advice, collapsed
+from hf_sched.finetune.callbacks.grpo_diagnostics import WINDOW, GRPODiagnostics, collapsed
 from hf_sched.finetune.demo.sorting_task import make_rows, problem
 from hf_sched.finetune.training import train_and_save
 
@@ -25,7 +25,7 @@ def digits(completions: Any, **kwargs: Any) -> list[float]:
     return [float(sum(c.isdigit() for c in chat[-1]["content"])) for chat in completions]
 
 
-def one_for_all(completions: Any, **kwargs: Any) -> list[float]:
+def constant(completions: Any, **kwargs: Any) -> list[float]:
     return [1.0] * len(completions)
 
 
@@ -38,7 +38,7 @@ def length_penalty(completions: Any, **kwargs: Any) -> list[float]:
 
 
 def grpo(model_path: Path, folder: Path, rewards: Any, **given: Any) -> GRPOTrainer:
-    """A run as the recipe makes it, of short completions."""
+    """Train as the recipe does, with short completions."""
     requested = {"max_steps": STEPS, "max_completion_length": 6, "learning_rate": 1e-4, **given}
     args = GRPOConfig(
         str(folder),
@@ -54,30 +54,30 @@ def grpo(model_path: Path, folder: Path, rewards: Any, **given: Any) -> GRPOTrai
         **requested,
     )
     trainer = GRPOTrainer(str(model_path), reward_funcs=rewards, args=args, train_dataset=PROMPTS)
-    train_and_save(trainer, checkpoint=None, dataset_name=None)
+    train_and_save(trainer)
     return trainer
 
 
 @pytest.fixture
-def warned(capsys: pytest.CaptureFixture[str]) -> Any:
+def warned(caplog: pytest.LogCaptureFixture) -> Any:
     def read() -> list[str]:
-        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+        return [record.getMessage() for record in caplog.records if record.name.endswith("grpo_diagnostics")]
 
     return read
 
 
-def test_groups_without_spread(model_path, tmp_path, warned):
-    grpo(model_path, tmp_path, one_for_all, max_completion_length=60)
+def test_groups_with_equal_rewards(model_path, tmp_path, warned):
+    grpo(model_path, tmp_path, constant, max_completion_length=60)
     (line,) = [line for line in warned() if "cut off" not in line]
-    assert line.startswith(f"warning step {WINDOW}: in 100% of the groups all completions got the same reward")
+    assert line.startswith(f"step {WINDOW}: in 100% of the groups all completions got the same reward")
     assert "(reward 1, over 10 records)" in line
     assert "raise `num_generations` (4) or `temperature` (1)" in line
 
 
-def test_a_reward_that_is_always_0(model_path, tmp_path, warned):
+def test_reward_that_is_always_0(model_path, tmp_path, warned):
     grpo(model_path, tmp_path, [never, length_penalty], max_completion_length=60)
-    (line,) = [line for line in warned() if "cut off" not in line]  # what follows from it is not told, too
-    assert line.startswith(f"warning step {WINDOW}: the reward 'never' gave 0 to every completion")
+    (line,) = [line for line in warned() if "cut off" not in line]  # its consequences are not reported
+    assert line.startswith(f"step {WINDOW}: the reward 'never' gave 0 to every completion")
     assert "`log_completions: true`" in line
 
 
@@ -94,7 +94,7 @@ def test_completions_that_are_cut_off(model_path, tmp_path, warned):
 
 
 def test_entropy_that_collapses(model_path, tmp_path, warned):
-    """By a learning rate that is far too high."""
+    # The learning rate is far too high.
     trainer = grpo(model_path, tmp_path, digits, max_steps=3 * WINDOW, learning_rate=1e-1)
     (line,) = [line for line in warned() if "entropy" in line]
     start = median(row["entropy"] for row in trainer.state.log_history[:WINDOW])
@@ -104,50 +104,50 @@ def test_entropy_that_collapses(model_path, tmp_path, warned):
 
 @pytest.fixture(scope="module")
 def records() -> list[dict[str, float]]:
-    """The log of a run that goes well."""
+    """The log of a healthy run."""
     sound = {"loss": 0.1, "reward": 0.4, "rewards/a/mean": 0.4, "rewards/a/std": 0.5, "frac_reward_zero_std": 0.2}
     return [{**sound, "completions/clipped_ratio": 0.1, "entropy": 1.0} for _ in range(60)]
 
 
-def feed(records: list[dict[str, float]], advice: Advice | None = None, main: bool = True) -> None:
+def feed(records: list[dict[str, float]], main: bool = True) -> None:
     """Log one record after another."""
-    advice = advice or Advice()
+    diagnostics = GRPODiagnostics()
     args = SimpleNamespace(num_generations=4, temperature=1.0, max_completion_length=8, learning_rate=1e-6, beta=0.0)
     for step in range(1, len(records) + 1):
         state = SimpleNamespace(is_world_process_zero=main, log_history=records[:step], global_step=step)
-        advice.on_log(args, state, None, logs=records[step - 1])
+        diagnostics.on_log(args, state, None, logs=records[step - 1])
 
 
-def spoilt(records: list[dict[str, float]], where: Iterator[int] | range, **values: float) -> list[dict[str, float]]:
+def changed(records: list[dict[str, float]], where: Iterator[int] | range, **values: float) -> list[dict[str, float]]:
     wrong = set(where)
     return [{**row, **(values if step in wrong else {})} for step, row in enumerate(records, 1)]
 
 
-def test_nothing_is_said_of_a_run_that_goes_well_nor_by_other_processes(records, warned):
+def test_healthy_runs_and_other_processes_report_nothing(records, warned):
     feed(records)
-    feed(spoilt(records, range(1, 60), frac_reward_zero_std=1.0), main=False)
+    feed(changed(records, range(1, 60), frac_reward_zero_std=1.0), main=False)
     assert warned() == []
 
 
-def test_a_few_bad_steps_are_not_told_of(records, warned):
-    feed(spoilt(records, range(20, 24), frac_reward_zero_std=1.0))
+def test_a_few_bad_steps_are_not_reported(records, warned):
+    feed(changed(records, range(20, 24), frac_reward_zero_std=1.0))
     assert warned() == []
 
 
-def test_what_lasts_is_told_once_and_again_when_it_comes_back(records, warned):
-    feed(spoilt(records, [*range(5, 25), *range(45, 60)], frac_reward_zero_std=1.0))
-    steps = [int(line.split()[2].rstrip(":")) for line in warned()]
+def test_lasting_sign_is_reported_once_and_again_if_it_comes_back(records, warned):
+    feed(changed(records, [*range(5, 25), *range(45, 60)], frac_reward_zero_std=1.0))
+    steps = [int(line.split()[1].rstrip(":")) for line in warned()]
     assert len(steps) == 2
     assert 5 < steps[0] < 15 and 45 < steps[1] < 55
 
 
-def test_what_hovers_about_the_threshold_is_told_once(records, warned):
-    feed(spoilt(spoilt(records, range(60), frac_reward_zero_std=0.75), range(1, 60, 2), frac_reward_zero_std=0.95))
+def test_sign_around_its_threshold_is_reported_once(records, warned):
+    feed(changed(changed(records, range(60), frac_reward_zero_std=0.75), range(1, 60, 2), frac_reward_zero_std=0.95))
     assert len(warned()) == 1
 
 
-def test_a_resumed_run_knows_the_entropy_it_began_with(records):
-    low = spoilt(records, range(30, 61), entropy=0.05)
+def test_resumed_run_knows_its_initial_entropy(records):
+    low = changed(records, range(30, 61), entropy=0.05)
     assert "from 1 to 0.05" in str(
         collapsed(low[-WINDOW:], low[:WINDOW], SimpleNamespace(learning_rate=1e-6, temperature=1.0, beta=0.0))
     )

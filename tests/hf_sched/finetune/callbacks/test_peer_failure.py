@@ -1,4 +1,4 @@
-"""A process that loses another one of its run ends with a message, and any other error stays what it was."""
+"""A process that loses another one of its run exits with a message; other errors are left alone."""
 
 from __future__ import annotations
 
@@ -26,38 +26,44 @@ os._exit(9)
 """
 
 
-def trainer(folder: Path, **given: object) -> SimpleNamespace:
-    args = SimpleNamespace(output_dir=str(folder), ddp_timeout=1, process_index=0, world_size=2, use_cpu=True, **given)
+def trainer(folder: Path) -> SimpleNamespace:
+    args = SimpleNamespace(output_dir=str(folder), ddp_timeout=1, process_index=0, world_size=2, use_cpu=True)
     args.ddp_timeout_delta = timedelta(seconds=1)
     return SimpleNamespace(args=args, state=SimpleNamespace(global_step=4, max_steps=8))
 
 
 @pytest.fixture(params=["gone", "silent"])
-def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """A second process, in a group with this one, that no longer answers."""
+def other_process(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """A second process in a group with this one, which then exits or falls silent."""
     place = f"file://{tmp_path}/store"
     command = [sys.executable, "-c", OTHER, place, request.param]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         dist.init_process_group("gloo", init_method=place, rank=0, world_size=2, timeout=timedelta(seconds=120))
         dist.all_reduce(torch.ones(1))
-        yield process
+        yield
         dist.destroy_process_group()
         process.kill()
 
 
-def test_it_says_so_and_how_to_go_on(other, tmp_path, capsys):
+@pytest.mark.usefixtures("other_process")
+def test_lost_process_is_reported_with_how_to_resume(tmp_path, caplog):
     run, began = trainer(tmp_path), time.monotonic()
     bound_waiting(run.args)
     with pytest.raises(SystemExit) as ended, explain_lost_process(run):
         dist.all_reduce(torch.ones(1))
     assert ended.value.code == 1
-    assert time.monotonic() < began + 60, "not the group's own 120 s, but ddp_timeout"
-    said = capsys.readouterr().err
-    assert "error: step 5 of 8: another process of this run, on this node or another, is gone" in said
-    assert "`resume_from_checkpoint: auto`, on each node: no checkpoint had been written." in said
+    assert time.monotonic() < began + 60, "ddp_timeout applies, not the group's own 120 s"
+    assert "step 5 of 8: another process of this run, on this node or another, is gone" in caplog.text
+    assert "`resume_from_checkpoint: auto` on each node; no checkpoint has been written." in caplog.text
 
 
-@pytest.mark.parametrize("error", [RuntimeError("the kernel timed out"), ValueError("gloo timed out"), OSError("gone")])
-def test_another_error_is_left_alone(tmp_path, error):
+def test_errors_of_nccl_and_the_store_count_as_a_lost_process(tmp_path):
+    for error in (dist.DistBackendError("NCCL"), dist.DistNetworkError("reset by peer")):
+        with pytest.raises(SystemExit), explain_lost_process(trainer(tmp_path)):
+            raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the kernel timed out"), ValueError("gloo/transport"), OSError("gone")])
+def test_other_errors_are_left_alone(tmp_path, error):
     with pytest.raises(type(error), match=str(error)), explain_lost_process(trainer(tmp_path)):
         raise error

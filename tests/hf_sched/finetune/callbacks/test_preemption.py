@@ -1,4 +1,4 @@
-"""SIGTERM to a training: a checkpoint at the end of the step, an exit status, and a resume that is exact."""
+"""SIGTERM saves a checkpoint at the end of the step, exits with status 143, and the resume is exact."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from packaging.version import Version
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
+from tests.helpers.model_trainer import ModelTrainer, steps_of
 from tests.helpers.recipes import FSDP2, TWO_PROCESSES, ZERO2, ZERO3
-from tests.hf_sched.finetune.callbacks.test_divergence import ModelTrainer, steps_of
 
 pytestmark = pytest.mark.skipif(
     Version(transformers.__version__) < Version("5"), reason="transformers 4 has no enable_jit_checkpoint"
@@ -28,14 +28,14 @@ SAVING = {"save_steps": 100, "eval_strategy": "no", "enable_jit_checkpoint": Tru
 
 
 @pytest.fixture(autouse=True)
-def the_signal_as_it_was() -> Iterator[None]:
+def restore_signal_handler() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
 
 
-class Tell(TrainerCallback):
-    """Sends SIGTERM to this process in the middle of a step."""
+class SendSigterm(TrainerCallback):
+    """Sends SIGTERM to this process within a step."""
 
     def __init__(self, at: int) -> None:
         self.at = at
@@ -50,12 +50,12 @@ def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in state["log_history"] if "loss" in row]
 
 
-def test_a_run_that_is_told_to_end_saves_a_checkpoint_and_resumes_exactly(model_path, tmp_path, capsys):
+def test_sigterm_saves_a_checkpoint_that_resumes_exactly(model_path, tmp_path, caplog):
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    assert ModelTrainer(model_path, stopped, Tell(3), **SAVING).run() == 143
+    assert ModelTrainer(model_path, stopped, SendSigterm(3), **SAVING).run() == 143
     assert steps_of(stopped) == [3]
     assert not (stopped / "model.safetensors").exists()
-    assert f"stopped by SIGTERM after step 3 of 8, with a checkpoint in {stopped}" in capsys.readouterr().err
+    assert f"stopped by SIGTERM after step 3 of 8, with a checkpoint in {stopped}" in caplog.text
 
     assert ModelTrainer(model_path, stopped, **SAVING).run(str(stopped / "checkpoint-3")) == 0
     assert ModelTrainer(model_path, whole, **SAVING).run() == 0
@@ -64,18 +64,18 @@ def test_a_run_that_is_told_to_end_saves_a_checkpoint_and_resumes_exactly(model_
     assert (stopped / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
-def test_a_run_that_is_told_in_its_last_step_is_finished(model_path, tmp_path, capsys):
-    assert ModelTrainer(model_path, tmp_path / "run", Tell(8), **SAVING).run() == 0
+def test_sigterm_in_the_last_step_finishes_the_run(model_path, tmp_path, caplog):
+    assert ModelTrainer(model_path, tmp_path / "run", SendSigterm(8), **SAVING).run() == 0
     assert (tmp_path / "run" / "model.safetensors").exists()
-    assert "SIGTERM" not in capsys.readouterr().err
+    assert "SIGTERM" not in caplog.text
 
 
-def wait_to_be_ended(begun: Any) -> None:
+def wait_for_sigterm(begun: Any) -> None:
     begun.set()
     time.sleep(60)
 
 
-def test_the_signal_is_its_own_again_after_the_run_and_in_processes_that_it_forks(model_path, tmp_path):
+def test_handler_is_restored_after_the_run_and_in_forked_processes(model_path, tmp_path):
     ended = []
 
     class Fork(TrainerCallback):
@@ -83,9 +83,9 @@ def test_the_signal_is_its_own_again_after_the_run_and_in_processes_that_it_fork
             if state.global_step == 1:
                 context = multiprocessing.get_context("fork")
                 begun = context.Event()
-                process = context.Process(target=wait_to_be_ended, args=(begun,))
+                process = context.Process(target=wait_for_sigterm, args=(begun,))
                 process.start()
-                begun.wait(30)  # Python forgets a signal that comes before a fork is ready for it
+                begun.wait(30)  # a signal that arrives before the fork is ready is lost
                 process.terminate()
                 process.join(30)
                 ended.append(process.exitcode)
@@ -97,16 +97,16 @@ def test_the_signal_is_its_own_again_after_the_run_and_in_processes_that_it_fork
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_without_the_argument_the_signal_is_left_alone(model_path, tmp_path):
+def test_without_the_argument_the_handler_stays(model_path, tmp_path):
     seen = []
 
-    class Look(TrainerCallback):
+    class Read(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             seen.append(signal.getsignal(signal.SIGTERM))
 
     before = signal.getsignal(signal.SIGTERM)
     given = {**SAVING, "enable_jit_checkpoint": False, "max_steps": 2}
-    assert ModelTrainer(model_path, tmp_path / "run", Look(), **given).run() == 0
+    assert ModelTrainer(model_path, tmp_path / "run", Read(), **given).run() == 0
     assert seen == [before, before]
 
 
@@ -116,12 +116,12 @@ def test_without_the_argument_the_signal_is_left_alone(model_path, tmp_path):
     [("grpo", TWO_PROCESSES), ("sft", ZERO2), ("grpo", ZERO3), ("sft", FSDP2)],
     ids=["grpo-ddp", "sft-zero2", "grpo-zero3", "sft-fsdp2"],
 )
-def test_one_process_is_told_and_all_go_on_exactly(run_recipe, tmp_path, recipe, launcher):
+def test_sigterm_to_one_process_stops_all_and_resumes_exactly(run_recipe, tmp_path, recipe, launcher):
     # An untrained model gives no right answer: under `exact_answer` all losses would be 0, and agree for that reason.
     rewards = {"reward_funcs": ["benchmarks.common.recipe_runs.share_of_digits"]} if recipe == "grpo" else {}
     given = {**SAVING, **rewards, "save_strategy": "steps", "max_steps": 8, "lr_scheduler_type": "warmup_cosine"}
-    told = [*launcher, "tests/helpers/launchers/told_to_end.py", "5"]
-    stopped = run_recipe(recipe, told, name="stopped", ok=False, **given)
+    interrupted = [*launcher, "tests/helpers/launchers/sigterm_in_last_rank.py", "5"]
+    stopped = run_recipe(recipe, interrupted, name="stopped", ok=False, **given)
     assert "stopped by SIGTERM after step 5 of 8" in stopped.output
     assert steps_of(stopped.folder) == [5]
 

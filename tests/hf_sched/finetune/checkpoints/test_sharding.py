@@ -1,4 +1,4 @@
-"""Sharded trainings save whole models, resume exactly, and refuse checkpoints that were sharded in another way."""
+"""Sharded runs save complete models, resume exactly, and reject checkpoints that were sharded in another way."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOSS_BOUND, LOGITS_BOUND = 1e-5, 1e-4
 
 
 class Runs:
-    """Trainings, each made once."""
+    """Trainings, each run once."""
 
     def __init__(self, folder: Path) -> None:
         self.workshop = Workshop(folder)
@@ -43,7 +43,7 @@ class Runs:
         return self.workshop.start(recipe, WATCHED[where], folder, **requested)
 
     def whole(self, recipe: str, where: str, kind: str = "full") -> Run:
-        """One that nothing interrupts."""
+        """An uninterrupted run."""
         key = (recipe, where, kind)
         if key not in self._made:
             self._made[key] = self.start(recipe, where, "whole", kind).finish()
@@ -67,7 +67,7 @@ def weights(run: Run, kind: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("where", SHARDED)
 @pytest.mark.parametrize("kind", ["full", "lora"])
 @pytest.mark.parametrize("recipe", ["sft", "grpo"])
-def test_a_sharded_training_is_that_of_ddp_saved_whole_and_resumed_exactly(runs, tmp_path, recipe, kind, where):
+def test_sharded_run_equals_ddp_saves_a_complete_model_and_resumes_exactly(runs, tmp_path, recipe, kind, where):
     reference, whole = runs.whole(recipe, "2", kind), runs.whole(recipe, where, kind)
     ranks, (ddp, _) = seen(whole.folder, 2), seen(reference.folder, 2)
     for rank in ranks:
@@ -103,7 +103,7 @@ def test_a_sharded_training_is_that_of_ddp_saved_whole_and_resumed_exactly(runs,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("written", "where"), [("1", "2"), ("2", "1"), ("fsdp2", "fsdp2 on 1")])
-def test_what_is_not_cut_into_parts_resumes_on_another_number_of_processes(runs, monkeypatch, written, where):
+def test_unsharded_checkpoint_resumes_on_another_number_of_processes(runs, monkeypatch, written, where):
     monkeypatch.setitem(WATCHED, "fsdp2 on 1", dataclasses.replace(WATCHED["fsdp2"], processes=1))
     whole = runs.whole("sft", written)
     resumed = runs.start("sft", where, f"from-{written}", resume_from_checkpoint=middle(whole)).finish()
@@ -117,19 +117,19 @@ def test_what_is_not_cut_into_parts_resumes_on_another_number_of_processes(runs,
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize(
-    ("written", "where", "said"),
+    ("written", "where", "message"),
     [
         (
             "zero2",
             "zero2 on 1",
-            "written under ZeRO-2 on 2 processes, and cannot be resumed under ZeRO-2 on 1 process",
+            "written under ZeRO-2 on 2 processes and cannot be resumed under ZeRO-2 on 1 process",
         ),
         ("zero3", "1", "cannot be resumed under one process or DDP"),
-        ("1", "zero3", "was written under one process or DDP, and cannot be resumed under ZeRO-3 on 2 processes"),
-        ("2", "fsdp2", "was written under one process or DDP, and cannot be resumed under FSDP"),
+        ("1", "zero3", "was written under one process or DDP and cannot be resumed under ZeRO-3 on 2 processes"),
+        ("2", "fsdp2", "was written under one process or DDP and cannot be resumed under FSDP"),
     ],
 )
-def test_another_sharding_is_refused_before_a_model_is_loaded(runs, monkeypatch, written, where, said):
+def test_other_sharding_is_rejected_before_a_model_is_loaded(runs, monkeypatch, written, where, message):
     monkeypatch.setitem(WATCHED, "zero2 on 1", dataclasses.replace(WATCHED["zero2"], processes=1))
     checkpoint = middle(runs.whole("sft", written))
     refused = runs.start(
@@ -137,8 +137,8 @@ def test_another_sharding_is_refused_before_a_model_is_loaded(runs, monkeypatch,
     )
     with pytest.raises(RunFailed):
         refused.finish()
-    assert said in refused.output
-    assert "nowhere" not in refused.output.split("sft.py: error:")[1].split("\n")[0]
+    assert message in refused.output
+    assert "nowhere" not in refused.output.split("sft: error:")[1].split("\n")[0]
 
 
 LARS = {
@@ -149,7 +149,7 @@ LARS = {
 
 
 @pytest.mark.slow
-def test_trust_ratios_of_dtensors_are_those_of_whole_ones_on_every_rank_and_after_a_resume_in_the_warmup(runs):
+def test_trust_ratios_of_dtensors_equal_those_of_full_tensors_and_resume_in_the_warmup(runs):
     ddp, fsdp2 = (runs.start("sft", where, "lars", **LARS).finish() for where in ("2", "fsdp2"))
     (whole, _), ranks = seen(ddp.folder, 2), seen(fsdp2.folder, 2)
     assert len(set(whole.rates[0])) > 10, "layers do differ"
@@ -196,7 +196,7 @@ def arguments(stage: int | None = None, processes: int = 1, fsdp: bool = False, 
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_who_wrote_a_checkpoint_is_told_by_its_files(tmp_path, name):
+def test_sharding_is_recognized_by_file_names(tmp_path, name):
     files, expected = CHECKPOINTS[name]
     assert sharding_of_checkpoint(checkpoint(tmp_path, *files)) == expected
 
@@ -212,17 +212,17 @@ def test_who_wrote_a_checkpoint_is_told_by_its_files(tmp_path, name):
         (["pytorch_model_fsdp.bin"], [arguments(processes=4, fsdp=True)], [arguments(), arguments(3, 2)]),
     ],
 )  # fmt: skip
-def test_only_a_run_that_is_sharded_alike_goes_on_from_a_checkpoint(tmp_path, files, fits, others):
+def test_only_equal_sharding_resumes_a_checkpoint(tmp_path, files, fits, others):
     folder = str(checkpoint(tmp_path, *files))
     for args in fits:
         check_sharding(args, folder)
         check_sharding(args, None)
     for args in others:
-        with pytest.raises(ValueError, match=r"was written under .*, and cannot be resumed under"):
+        with pytest.raises(ValueError, match=r"was written under .* and cannot be resumed under"):
             check_sharding(args, folder)
 
 
-def test_the_message_names_the_launch_and_for_an_adapter_its_merge(tmp_path):
+def test_message_names_the_launch_and_for_an_adapter_the_merge(tmp_path):
     full, lora = checkpoint(tmp_path / "full", *zero(3, 2)), checkpoint(tmp_path / "lora", *zero(3, 2))
     (lora / "adapter_config.json").write_text(json.dumps({}))
     launch = r"`--config_file accelerate_configs/zero3.yaml --num_processes 2`"

@@ -17,9 +17,8 @@ import yaml
 
 from benchmarks.common.recipe_runs import LAUNCHES, Run, free_port
 from hf_sched.finetune import grpo, sft
-from hf_sched.finetune.checkpoints.selection import BranchArguments
+from hf_sched.finetune.arguments import BranchArguments, DryRunArguments
 from hf_sched.finetune.data.load import ColumnArguments
-from hf_sched.finetune.dry_run import PreviewArguments
 from hf_sched.finetune.evaluation import evaluate as evaluation
 from hf_sched.finetune.evaluation.before_after import EvaluationArguments, check_evaluation, command_for
 from hf_sched.finetune.evaluation.evaluate import HeldOut, Settings, load_metric, plan_batches, seed_of
@@ -315,7 +314,7 @@ def test_what_is_wrong_stops_a_recipe_before_it_trains(recipe, wrong, message, t
 def test_the_plan_knows_every_key_of_the_recipes():
     own = [
         field.name
-        for one in (BranchArguments, ColumnArguments, EvaluationArguments, PreviewArguments)
+        for one in (BranchArguments, ColumnArguments, EvaluationArguments, DryRunArguments)
         for field in dataclasses.fields(one)
     ]
     assert sorted(RECIPE_KEYS) == sorted([*own, "reward_funcs"])

@@ -1,6 +1,6 @@
-"""Run a recipe whose last process gets SIGTERM in the middle of an optimizer step, counted from 1; for tests.
+"""Run a recipe whose last process receives SIGTERM within an optimizer step, counted from 1.
 
-accelerate launch --config_file accelerate_configs/cpu_2proc.yaml tests/helpers/launchers/told_to_end.py STEP RECIPE ...
+accelerate launch --config_file FILE tests/helpers/launchers/sigterm_in_last_rank.py STEP RECIPE ...
 """
 
 from __future__ import annotations
@@ -15,28 +15,27 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 
 
-class Tell(TrainerCallback):
-    """Sends the signal to this process, if it is the last one."""
+class SendSigterm(TrainerCallback):
+    """Sends the signal to this process if it is the last one."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """In the step that is about to begin, if it is the one."""
         if state.global_step + 1 == self.step and args.process_index == args.world_size - 1:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
-    """Run the recipe named on the command line as `python RECIPE ARGS...` would."""
+    """Run the recipe of the command line as `python RECIPE ARGS...` would."""
     step = int(sys.argv[1])
     train = Trainer.train
 
-    def train_under_it(trainer: Any, *args: Any, **kwargs: Any) -> Any:
-        trainer.add_callback(Tell(step))
+    def train_with_signal(trainer: Any, *args: Any, **kwargs: Any) -> Any:
+        trainer.add_callback(SendSigterm(step))
         return train(trainer, *args, **kwargs)
 
-    Trainer.train = train_under_it
+    Trainer.train = train_with_signal
     del sys.argv[:2]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,0 +1,85 @@
+"""`hf-sched sft`, `grpo` and `dpo`: launch a recipe with `accelerate launch`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hf_sched.schedules.validation import ArgumentError
+
+KINDS = {"sft": "supervised fine-tuning", "grpo": "GRPO", "dpo": "DPO"}
+
+
+def launch_command(
+    kind: str, flags: Sequence[str], num_processes: int | None, accelerate_config: str | None, *, has_gpu: bool
+) -> list[str]:
+    """Return the `accelerate launch` command of a recipe.
+
+    Without a GPU it is one process on the CPU by default; several are joined over gloo.
+    """
+    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    if accelerate_config:
+        launch += ["--config_file", accelerate_config]
+    elif not has_gpu:
+        num_processes = num_processes or 1
+        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        # With `--cpu`, Accelerate would start a single process whatever `num_processes` is.
+        launch += ["--multi_gpu"] if num_processes > 1 else []
+    if num_processes:
+        launch += ["--num_processes", str(num_processes)]
+    cpu = [] if has_gpu or any(flag.partition("=")[0] == "--use_cpu" for flag in flags) else ["--use_cpu", "true"]
+    return [*launch, "-m", f"hf_sched.finetune.{kind}", *flags, *cpu]
+
+
+def _requested_processes(num_processes: int | None, accelerate_config: str | None) -> int | None:
+    if num_processes or not accelerate_config:
+        return num_processes
+    import yaml
+
+    config = yaml.safe_load(Path(accelerate_config).read_text(encoding="utf-8"))
+    if not isinstance(config, Mapping):
+        raise ArgumentError("--accelerate-config", "a file that `accelerate config` writes", accelerate_config)
+    return int(config.get("num_processes") or 1)
+
+
+def _run(kind: str, config: str, num_processes: int | None, accelerate_config: str | None, flags: Any) -> None:
+    import torch
+
+    from hf_sched.finetune.launch import NUM_PROCESSES
+
+    requested = _requested_processes(num_processes, accelerate_config)
+    environment = {**os.environ, **({NUM_PROCESSES: str(requested)} if requested else {})}
+    flags = ("--config", config, *flags)
+    command = launch_command(kind, flags, num_processes, accelerate_config, has_gpu=torch.cuda.is_available())
+    sys.exit(subprocess.run(command, env=environment, check=False).returncode)
+
+
+def _command(kind: str) -> click.Command:
+    @click.command(
+        kind,
+        context_settings={"ignore_unknown_options": True},
+        short_help=f"Train with {KINDS[kind]}.",
+        help=f"Train with {KINDS[kind]}: FLAGS are arguments of the recipe and override CONFIG.",
+    )
+    @click.option("--config", metavar="FILE", required=True, help="YAML file of training arguments.")
+    @click.option("--num-processes", type=click.IntRange(1), metavar="N", help="By default one per GPU, or one.")
+    @click.option(
+        "--accelerate-config",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="For accelerate launch.",
+    )
+    @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
+    def command(config: str, num_processes: int | None, accelerate_config: str | None, flags: tuple[str, ...]) -> None:
+        _run(kind, config, num_processes, accelerate_config, flags)
+
+    return command
+
+
+sft, grpo, dpo = (_command(kind) for kind in KINDS)

@@ -1,0 +1,39 @@
+"""DPO with TRL: direct preference optimization on pairs of a better and a worse answer.
+
+accelerate launch -m hf_sched.finetune.dpo --config my.yaml
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trl import DPOConfig, DPOTrainer
+
+from hf_sched.finetune.data.load import PREFERENCES, to_preference
+from hf_sched.finetune.dry_run import show_pair
+from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
+
+
+class DPO(Recipe):
+    """Trains on preferences: `chosen` and `rejected` with a `prompt` (may be implicit) or a `question`."""
+
+    kind = "dpo"
+    config_class = DPOConfig
+    trainer_class = DPOTrainer
+    convert = staticmethod(to_preference)
+
+    def row_forms(self, run: Run) -> Sequence[Sequence[str]]:
+        return PREFERENCES
+
+    def preview(self, trainer: Any, run: Run) -> None:
+        show_pair(trainer, in_full=run.is_dry_run)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Train with the given arguments, by default those of the command line; return the exit status."""
+    return run_recipe(DPO(), args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

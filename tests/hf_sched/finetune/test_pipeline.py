@@ -1,0 +1,216 @@
+"""The three recipes train on the planned learning rates, resume exactly, and reject wrong runs before they start."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+from packaging.version import Version
+from trl import ModelConfig
+
+import hf_sched
+from hf_sched._run_files import LEARNING_RATES, read_learning_rates
+from hf_sched.audit import audit
+from hf_sched.finetune.pipeline import check_model
+from hf_sched.schedules.validation import ArgumentError
+from tests.helpers.recipes import BASE, FSDP2, ONE_PROCESS, TWO_PROCESSES, ZERO2, ZERO3
+
+STEPS = 12
+SCHEDULES = {
+    "cosine_floor": {"floor_ratio": 0.1},
+    "warmup_cosine": {"warmup": 3, "warmup_shape": "cosine", "min_lr": "1e-5"},
+    "cosine_restarts": {"num_cycles": 2, "cycle_multiplier": 2, "peak_multiplier": 0.5, "floor_ratio": 0.1},
+}
+SAVING = {"save_strategy": "steps", "save_steps": 6}
+needs_compiler = pytest.mark.skipif(not shutil.which("c++"), reason="DeepSpeed compiles an operator when first used")
+
+
+def requested(name: str) -> dict[str, object]:
+    return {
+        "lr_scheduler_type": name,
+        "lr_scheduler_kwargs": SCHEDULES[name],
+        "warmup_steps": 0 if name == "warmup_cosine" else 2,
+        "max_steps": STEPS,
+    }
+
+
+def planned(recipe: str, name: str) -> np.ndarray:
+    warmup = requested(name)["warmup_steps"]
+    schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=warmup, **SCHEDULES[name])
+    return schedule.curve(peak=BASE[recipe]["learning_rate"])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ("sft", "warmup_cosine"),
+        ("grpo", "cosine_restarts"),
+        ("dpo", "cosine_floor"),
+        pytest.param("sft", "cosine_restarts", marks=pytest.mark.slow),
+        pytest.param("grpo", "cosine_floor", marks=pytest.mark.slow),
+        pytest.param("dpo", "warmup_cosine", marks=pytest.mark.slow),
+    ],
+)
+def test_one_and_two_processes_train_on_the_planned_rates(run_recipe, recipe, name):
+    # The same effective batch size: 8 x 1 x 2 = 4 x 2 x 2.
+    given = {"gradient_accumulation_steps": 2, **requested(name)}
+    one = run_recipe(recipe, name="one", **given)
+    two = run_recipe(recipe, TWO_PROCESSES, name="two", per_device_train_batch_size=4, **given)
+    assert (one.args.world_size, two.args.world_size) == (1, 2)
+    np.testing.assert_allclose(one.logged("learning_rate"), planned(recipe, name), rtol=1e-12)
+    np.testing.assert_array_equal(two.logged("learning_rate"), one.logged("learning_rate"))
+    assert min(one.logged("learning_rate")) > 0
+    if recipe != "grpo":
+        np.testing.assert_allclose(two.logged("loss"), one.logged("loss"), rtol=1e-4)
+    for run in (one, two):
+        rows = [row for row in read_learning_rates(run.folder / LEARNING_RATES) if "step" in row]
+        assert [row["step"] for row in rows] == list(range(1, STEPS + 1))  # once, on any number of processes
+        report = audit(run.folder)
+        assert report.ok, report.lines
+        assert report.deviation == 0
+    # Only the main process shows progress: a line per step of so short a run.
+    assert [two.output.count(f" {step}/{STEPS} [") for step in (1, STEPS)] == [1, 1]
+    assert "FutureWarning" not in one.output
+
+
+@pytest.mark.parametrize(
+    ("recipe", "launcher"),
+    [
+        pytest.param("sft", FSDP2, id="sft-fsdp2", marks=pytest.mark.slow),
+        pytest.param("sft", ZERO2, id="sft-zero2", marks=(needs_compiler, pytest.mark.slow)),
+        pytest.param("grpo", ZERO3, id="grpo-zero3", marks=(needs_compiler, pytest.mark.slow)),
+        pytest.param("dpo", ZERO2, id="dpo-zero2", marks=(needs_compiler, pytest.mark.slow)),
+        pytest.param("dpo", FSDP2, id="dpo-fsdp2", marks=pytest.mark.slow),
+    ],
+)
+def test_sharded_run_trains_on_the_planned_rates(run_recipe, recipe, launcher):
+    sharded = run_recipe(recipe, launcher, **requested("cosine_floor"))
+    assert sharded.args.world_size == 2
+    np.testing.assert_allclose(sharded.logged("learning_rate"), planned(recipe, "cosine_floor"), rtol=1e-12)
+    assert (sharded.folder / "model.safetensors").stat().st_size > 10_000
+    assert len(sharded.logged("learning_rate")) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("recipe", "launcher"),
+    [
+        pytest.param("sft", ONE_PROCESS, id="sft-one"),
+        pytest.param("grpo", ONE_PROCESS, id="grpo-one"),
+        pytest.param("dpo", ONE_PROCESS, id="dpo-one"),
+        pytest.param("grpo", TWO_PROCESSES, id="grpo-two", marks=pytest.mark.slow),
+        pytest.param("dpo", TWO_PROCESSES, id="dpo-two", marks=pytest.mark.slow),
+    ],
+)
+def test_resumed_run_equals_an_uninterrupted_one(run_recipe, recipe, launcher):
+    if launcher == TWO_PROCESSES and Version(transformers.__version__) < Version("5.18"):
+        pytest.skip("before 5.18 transformers cannot load an optimizer's state on two processes without a GPU (cpu:0)")
+    given = {**SAVING, **requested("cosine_floor")}
+    if recipe == "grpo":  # an untrained model gives no right answer: its rewards and losses would be 0
+        given["reward_funcs"] = ["benchmarks.common.recipe_runs.share_of_digits"]
+    whole = run_recipe(recipe, launcher, **given)
+    assert np.count_nonzero(whole.logged("loss")) == STEPS
+    checkpoint = str(whole.folder / "checkpoint-6")
+    resumed = run_recipe(recipe, launcher, name="resumed", resume_from_checkpoint=checkpoint, **given)
+    np.testing.assert_array_equal(resumed.logged("learning_rate"), whole.logged("learning_rate"))
+    np.testing.assert_array_equal(resumed.logged("loss"), whole.logged("loss"))
+    assert (resumed.folder / "model.safetensors").read_bytes() == (whole.folder / "model.safetensors").read_bytes()
+
+
+def test_resume_under_another_schedule_is_rejected(run_recipe):
+    given = {**SAVING, **requested("cosine_floor")}
+    whole = run_recipe("sft", **given)
+    changed = {**given, "lr_scheduler_kwargs": {"floor_ratio": 0.2}}
+    rejected = run_recipe("sft", ok=False, output_dir=whole.folder, resume_from_checkpoint="true", **changed)
+    assert "was trained under another schedule" in rejected.output
+
+
+@pytest.mark.slow
+def test_resume_on_more_processes_with_fewer_steps_is_rejected(run_recipe):
+    # An epoch of 400 rows: 50 steps of 8 on one process, 25 of 2 x 8 on two.
+    given = {**requested("cosine_floor"), **SAVING, "num_train_epochs": 1, "max_steps": -1}
+    whole = run_recipe("sft", **given)
+    checkpoint = str(whole.folder / "checkpoint-6")
+    rejected = run_recipe("sft", TWO_PROCESSES, ok=False, name="two", resume_from_checkpoint=checkpoint, **given)
+    assert re.search(r"^(\[rank\d\]:)? +steps +50 +25$", rejected.output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("recipe", ["sft", "dpo"])
+def test_lora_trains_an_adapter_on_the_planned_rates(run_recipe, recipe):
+    lora = run_recipe(recipe, use_peft=True, lora_r=4, lora_target_modules="all-linear", **requested("cosine_floor"))
+    np.testing.assert_allclose(lora.logged("learning_rate"), planned(recipe, "cosine_floor"), rtol=1e-12)
+    assert (lora.folder / "adapter_model.safetensors").is_file()
+
+
+def test_cooldown_branches_off_a_checkpoint(run_recipe):
+    given = {**requested("cosine_floor"), "lr_scheduler_type": "wsd", "lr_scheduler_kwargs": None}
+    parent = run_recipe("sft", name="parent", **SAVING, **given)
+    branch = {"anneal_from": str(parent.folder / "checkpoint-6"), "anneal_duration": "4", "anneal_shape": "linear"}
+    rates = run_recipe("sft", name="cooled", **given, **branch).logged("learning_rate")
+    assert rates[:6] == parent.logged("learning_rate")[:6]
+    np.testing.assert_allclose(rates[6:], BASE["sft"]["learning_rate"] * np.array([0.75, 0.5, 0.25, 0]), rtol=1e-12)
+
+
+LARS = {
+    "lr_scheduler_type": "lars_warmup",
+    "lr_scheduler_kwargs": {"warmup": 8, "trust_coefficient": 0.001, "after": "cosine_floor"},
+    "max_steps": STEPS,
+}
+
+
+@pytest.mark.slow
+def test_trust_ratios_are_equal_on_one_process_ddp_and_fsdp2(run_recipe):
+    # Under FSDP2 each process holds a part of every weight (a DTensor), under DDP all of it.
+    schedule = hf_sched.build("lars_warmup", num_training_steps=STEPS, **LARS["lr_scheduler_kwargs"])
+    curve = schedule.curve(peak=BASE["sft"]["learning_rate"])
+    one = np.array(run_recipe("sft", name="one", **LARS).logged("learning_rate"))
+    assert (one[:7] < 0.99 * curve[:7]).all()
+    np.testing.assert_array_equal(one[7:], curve[7:])
+    for launcher, name in ((TWO_PROCESSES, "ddp"), (FSDP2, "fsdp2")):
+        two = run_recipe("sft", launcher, name=name, per_device_train_batch_size=4, **LARS)
+        assert two.args.world_size == 2
+        np.testing.assert_allclose(two.logged("learning_rate"), one, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_trust_ratios_under_deepspeed_are_rejected_before_the_model_is_loaded(run_recipe):
+    rejected = run_recipe("sft", ZERO2, ok=False, model_name_or_path="nowhere", **LARS)
+    assert "gradient norm, which DeepSpeed does not show" in rejected.output
+    assert "nowhere" not in rejected.output
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_audit_names_the_scheduler_of_a_deepspeed_config(run_recipe, tmp_path):
+    parameters = {"warmup_min_lr": 0, "warmup_max_lr": "auto", "warmup_num_steps": "auto", "warmup_type": "linear"}
+    scheduler = {"type": "WarmupLR", "params": parameters}
+    config = {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto", "scheduler": scheduler}
+    (tmp_path / "deepspeed.json").write_text(json.dumps(config | {"train_batch_size": "auto"}))
+    given = {"lr_scheduler_type": "cosine", "warmup_steps": 4, "max_steps": 6}
+    done = run_recipe("sft", TWO_PROCESSES, deepspeed=str(tmp_path / "deepspeed.json"), **given)
+    used, logged = done.logged("learning_rate/group_0"), done.logged("learning_rate")
+    assert used[1:] == logged[:-1]  # DeepSpeed's scheduler steps first, so the Trainer logs the next rate
+    assert used[1] < used[2] < used[3]
+    assert "the DeepSpeed configuration has a `scheduler` ('WarmupLR')" in audit(done.folder).findings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (None, "`model_name_or_path` must be given"),
+        ("runs/nothing", "must be a hub name or the folder of a model, received 'runs/nothing'"),
+        ("empty", "must be a hub name or the folder of a model, received"),
+        ("lora", "not a LoRA adapter, received 'lora'; run `hf-sched merge lora --output lora_merged`"),
+    ],
+)
+def test_missing_model_is_named(tmp_path: Path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("empty", "lora"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "base"}))
+    with pytest.raises(ArgumentError, match=message):
+        check_model(ModelConfig(model_name_or_path=name))
