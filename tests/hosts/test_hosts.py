@@ -1,7 +1,7 @@
-"""Training programs of others under `hf-sched run`: the learning rate of every step is the schedule's, exactly.
+"""Other training programs under `hf-sched run`: every logged learning rate equals the schedule's.
 
-What needs packages of its own (marker `hosts`, `make test-hosts`) gets a virtual environment, without hf_sched, from
-the requirements beside this file. It lies below HF_SCHED_HOSTS, to be kept, or in a temporary folder.
+Programs that need their own packages (marker `hosts`, `make test-hosts`) get a virtual environment without hf_sched,
+made from the requirements in this folder. It is kept in HF_SCHED_HOSTS if that is set, else in a temporary folder.
 """
 
 from __future__ import annotations
@@ -25,16 +25,8 @@ RUN = [sys.executable, "-m", "hf_sched", "run"]
 STEPS, WARMUP, PEAK, FLOOR = 8, 2, 1e-3, 0.2
 SCHEDULE = {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"floor_ratio": FLOOR}}
 ARGUMENTS = {
-    "max_steps": STEPS,
-    "warmup_steps": WARMUP,
-    "learning_rate": PEAK,
-    **SCHEDULE,
-    "use_cpu": True,
-    "bf16": False,
-    "logging_steps": 1,
-    "save_strategy": "steps",
-    "save_steps": STEPS,
-    "report_to": "none",
+    **{"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, **SCHEDULE, "use_cpu": True, "bf16": False},
+    **{"logging_steps": 1, "save_strategy": "steps", "save_steps": STEPS, "report_to": "none"},
     "per_device_train_batch_size": 2,
 }
 OF_TRL = {
@@ -46,7 +38,7 @@ OF_TRL = {
 
 @pytest.fixture(scope="session")
 def task(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
-    """The embedded task in the forms that the programs read."""
+    """The embedded task in the formats that the programs read."""
     from hf_sched.finetune.demo.sorting_task import save_data
 
     folder = tmp_path_factory.mktemp("task")
@@ -58,10 +50,7 @@ def task(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     (folder / "dpo").mkdir()
     with (folder / "dpo" / "train.jsonl").open("w") as out:
         for row, rejected in zip(rows, backwards, strict=True):
-            print(
-                json.dumps({"prompt": row["prompt"], "chosen": row["completion"], "rejected": rejected}),
-                file=out,
-            )
+            print(json.dumps({"prompt": row["prompt"], "chosen": row["completion"], "rejected": rejected}), file=out)
     with (folder / "text.jsonl").open("w") as out:
         for prompt, answer in texts:
             print(json.dumps({"text": prompt + answer}), file=out)
@@ -72,7 +61,7 @@ def task(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
 
 
 def host(name: str, temporary: Path) -> Path:
-    """The programs of a virtual environment with this host."""
+    """The folder of programs in this host's virtual environment, which is installed if necessary."""
     folder = Path(os.environ.get("HF_SCHED_HOSTS", temporary)) / name
     finished = folder / "installed"
     if not finished.exists():
@@ -84,30 +73,28 @@ def host(name: str, temporary: Path) -> Path:
             done = subprocess.run(pip, capture_output=True, text=True, check=False)
             if done.returncode:
                 pytest.skip(f"{name} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-        # PyPI's is for CUDA and does not load beside a torch without; torchaudio then is what it has in Python.
+        # PyPI's build is for CUDA and does not load with torch for CPUs; its Python part suffices.
         for library in folder.glob("lib/*/site-packages/torchaudio/lib/*.so"):
             library.unlink()
         finished.touch()
     return folder / "bin"
 
 
-# What a process under gloo can die of when all is trained and saved: torch's threads may still let go of tensors while
-# Python ends (https://github.com/pytorch/pytorch/issues/190489), to which TRL and others leave their process group.
+# A process under gloo can abort at exit, after training and saving, if its process group is still alive
+# (https://github.com/pytorch/pytorch/issues/190489), as in TRL.
 ABORTED_AT_EXIT = "terminate called without an active exception"
 
 
 def run(*words: object, programs: Path = PROGRAMS, launch: list[str] = RUN, ok: bool = True) -> str:
-    """What a command writes; `python` and all the others are those of `programs`."""
+    """Run a command with `programs` first on PATH; its output."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"PATH": f"{programs}{os.pathsep}{environment['PATH']}", "DS_ACCELERATOR": "cpu"}
     environment |= {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1"}
     if programs == PROGRAMS:
-        environment["PYTHONPATH"] = str(ROOT)  # elsewhere hf_sched is not to be found but by `hf-sched run`
+        environment["PYTHONPATH"] = str(ROOT)  # elsewhere only `hf-sched run` provides hf_sched
     command = [*launch, *map(str, words)]
     for _ in range(2):
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False
-        )
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
         output = done.stdout + done.stderr
         if ABORTED_AT_EXIT not in output:
             break
@@ -159,7 +146,7 @@ def test_trl_on_two_processes(task, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_it_trl_refuses_the_name(task, tmp_path):
+def test_trl_alone_rejects_the_name(task, tmp_path):
     output = run("trl", "sft", *of_trl("sft", task, tmp_path), launch=[], ok=False)
     assert "invalid choice: 'cosine_floor'" in output or "'cosine_floor' is not a valid" in output
 
@@ -171,17 +158,17 @@ from transformers import AutoModelForCausalLM, HfArgumentParser, Trainer, Traini
 (args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(sys.argv[2:])
 rows = [{"input_ids": torch.arange(6, 16), "labels": torch.arange(6, 16)}] * 64
 Trainer(AutoModelForCausalLM.from_pretrained(sys.argv[1]), args, train_dataset=rows).train()
-sys.stdout.write(f"processes {args.world_size}\\n")  # in one piece, as the other process writes, too
+sys.stdout.write(f"processes {args.world_size}\\n")  # in one piece, since both processes write
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("as_module", [False, True])
-def test_a_plain_trainer_under_torchrun(task, tmp_path, as_module):
+def test_trainer_script_under_torchrun(task, tmp_path, as_module):
     script = tmp_path / "train.py"
     script.write_text(TRAINER)
     torchrun = [PROGRAMS / "torchrun", "--nproc_per_node", 2, "--master_port", free_port()]
-    launch, module = ([], ["-m", "hf_sched.integrations.launcher"]) if as_module else (RUN, [])
+    launch, module = ([], ["-m", "hf_sched", "run"]) if as_module else (RUN, [])
     words = [script, task / "model", *flags(output_dir=tmp_path / "run", **ARGUMENTS)]
     output = run(*torchrun, *module, *words, launch=launch)
     assert logged(tmp_path / "run") == curve()
@@ -189,16 +176,16 @@ def test_a_plain_trainer_under_torchrun(task, tmp_path, as_module):
 
 
 @pytest.mark.slow
-def test_a_module_under_accelerate_launch(task, tmp_path):
+def test_module_under_accelerate_launch(task, tmp_path):
     launcher = ["--config_file", "accelerate_configs/cpu_2proc.yaml", "--main_process_port", free_port()]
-    module = ["-m", "hf_sched.integrations.launcher", "-m", "trl.scripts.sft"]
-    # Not `accelerate launch`: its program imports timm, if there is one, which needs torchvision.
+    module = ["-m", "hf_sched", "run", "-m", "trl.scripts.sft"]
+    # Not the program `accelerate`: it imports timm if installed, which needs torchvision.
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     run(*launcher, *module, *of_trl("sft", task, tmp_path), launch=launch)
     assert logged(tmp_path) == curve()
 
 
-# As transformers' examples `run_*_no_trainer.py` do it: names as a parser's choices, the scheduler by Accelerate.
+# As transformers' examples `run_*_no_trainer.py`: the parser offers the names, Accelerate prepares the scheduler.
 ACCELERATE = """
 import argparse, json, torch
 from accelerate import Accelerator
@@ -223,7 +210,7 @@ print(json.dumps(used))
 
 
 @pytest.mark.slow
-def test_a_script_on_accelerate_alone(tmp_path):
+def test_accelerate_script_without_trainer(tmp_path):
     (tmp_path / "loop.py").write_text(ACCELERATE)
     output = run(sys.executable, tmp_path / "loop.py", "--lr_scheduler_type", "cosine_floor")
     used = json.loads(next(line for line in output.splitlines() if line.startswith("[")))
@@ -261,20 +248,12 @@ def test_sentence_transformers(task, tmp_path, tmp_path_factory):
 def test_llamafactory(task, tmp_path, tmp_path_factory, monkeypatch, processes):
     programs = host("llamafactory", tmp_path_factory.getbasetemp())
     config = {
-        "model_name_or_path": str(task / "model"),
-        "stage": "sft",
-        "do_train": True,
-        "finetuning_type": "full",
-        "dataset": "sorting",
-        "dataset_dir": str(task),
-        "template": "empty",
-        "cutoff_len": 64,
-        "output_dir": str(tmp_path / "run"),
-        "overwrite_cache": True,
-        **ARGUMENTS,
+        **{"model_name_or_path": str(task / "model"), "output_dir": str(tmp_path / "run"), "overwrite_cache": True},
+        **{"stage": "sft", "do_train": True, "finetuning_type": "full", "template": "empty", "cutoff_len": 64},
+        **{"dataset": "sorting", "dataset_dir": str(task), **ARGUMENTS},
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    if processes == 2:  # it then starts torchrun
+    if processes == 2:  # LLaMA-Factory then starts torchrun
         for name, value in {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "MASTER_PORT": free_port()}.items():
             monkeypatch.setenv(name, value)
     output = run("llamafactory-cli", "train", tmp_path / "config.yaml", programs=programs)
@@ -289,19 +268,11 @@ def test_axolotl(task, tmp_path, tmp_path_factory, launcher):
     config = {
         "base_model": str(task / "model"),
         "datasets": [{"path": str(task / "text.jsonl"), "ds_type": "json", "type": "completion"}],
-        "dataset_prepared_path": str(tmp_path / "prepared"),
-        "output_dir": str(tmp_path / "run"),
-        "sequence_len": 64,
-        "micro_batch_size": 2,
-        "gradient_accumulation_steps": 1,
-        "max_steps": STEPS,
-        "warmup_steps": WARMUP,
-        "learning_rate": PEAK,
-        "optimizer": "adamw_torch",
+        **{"dataset_prepared_path": str(tmp_path / "prepared"), "output_dir": str(tmp_path / "run")},
+        **{"sequence_len": 64, "micro_batch_size": 2, "gradient_accumulation_steps": 1, "optimizer": "adamw_torch"},
+        **{"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "logging_steps": 1, "save_steps": STEPS},
         "lr_scheduler": SCHEDULE["lr_scheduler_type"],
         "lr_scheduler_kwargs": SCHEDULE["lr_scheduler_kwargs"],
-        "logging_steps": 1,
-        "save_steps": STEPS,
         **dict.fromkeys(("bf16", "fp16", "tf32", "flash_attention"), False),
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -309,7 +280,7 @@ def test_axolotl(task, tmp_path, tmp_path_factory, launcher):
     assert logged(tmp_path / "run") == curve()
 
 
-# As diffusers' examples do it.
+# As in diffusers' examples.
 DIFFUSERS = """
 import argparse, json, sys, torch
 from accelerate import Accelerator
