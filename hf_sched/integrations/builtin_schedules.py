@@ -142,63 +142,38 @@ def _read(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: takes[key](key, value) if isinstance(value, str) else value for key, value in given.items()}
 
 
-_WITH_WARMUP = "after a linear warmup from 0"
+_AFTER_WARMUP = "after a linear warmup from 0"
 
 BUILTIN = {
-    "linear": f"""A straight line to 0, {_WITH_WARMUP}.
-
-Formula: peak * (T - k) / (T - W)
-""",
-    "cosine": f"""Half a cosine to 0, {_WITH_WARMUP}; with more than half a cycle it rises again.
-
+    "linear": f"""A straight line to 0, {_AFTER_WARMUP}.
+Formula: peak * (T - k) / (T - W)""",
+    "cosine": f"""Half a cosine to 0, {_AFTER_WARMUP}; with more than half a cycle it rises again.
 Formula: peak * (1 + cos(2 pi num_cycles (k - W) / (T - W))) / 2
-Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), without the restarts
-""",
-    "cosine_with_restarts": f"""Consecutive cosines from the peak to 0, {_WITH_WARMUP}.
-
+Source: Loshchilov and Hutter 2017 (arXiv 1608.03983), without the restarts""",
+    "cosine_with_restarts": f"""Consecutive cosines from the peak to 0, {_AFTER_WARMUP}.
 Formula: peak * (1 + cos(pi ((num_cycles (k - W) / (T - W)) mod 1))) / 2
-Source: Loshchilov and Hutter 2017 (arXiv 1608.03983)
-""",
-    "polynomial": f"""A power of the remaining share of the run, down to a learning rate, {_WITH_WARMUP}.
-
-Formula: lr_end + (peak - lr_end) * ((T - k) / (T - W))^power
-""",
-    "constant": """The peak from the first step to the last; it has no warmup.
-
-Formula: peak
-""",
-    "constant_with_warmup": f"""The peak, {_WITH_WARMUP}.
-
-Formula: peak * min(1, k / W)
-""",
-    "inverse_sqrt": f"""The inverse square root of the step, {_WITH_WARMUP}.
-
+Source: Loshchilov and Hutter 2017 (arXiv 1608.03983)""",
+    "polynomial": f"""A power of the remaining share of the run, down to a learning rate, {_AFTER_WARMUP}.
+Formula: lr_end + (peak - lr_end) * ((T - k) / (T - W))^power""",
+    "constant": """The peak from the first step to the last, without a warmup.
+Formula: peak""",
+    "constant_with_warmup": f"""The peak, {_AFTER_WARMUP}.
+Formula: peak * min(1, k / W)""",
+    "inverse_sqrt": f"""The inverse square root of the step, {_AFTER_WARMUP}.
 Formula: peak / sqrt((k - W + timescale) / timescale), where timescale is W, or 10000 without a warmup
-Source: Vaswani et al. 2017 (arXiv 1706.03762)
-""",
-    "reduce_lr_on_plateau": """Multiplied by `factor` when the evaluated metric stops improving; its curve is not known
-in advance.
-""",
-    "cosine_with_min_lr": f"""Half a cosine to `min_lr`, or to the share `min_lr_rate` of the peak, {_WITH_WARMUP}.
-
+Source: Vaswani et al. 2017 (arXiv 1706.03762)""",
+    "reduce_lr_on_plateau": "Multiplied by `factor` when the evaluated metric stops improving.",
+    "cosine_with_min_lr": f"""Half a cosine to `min_lr`, or to the share `min_lr_rate` of the peak, {_AFTER_WARMUP}.
 Formula: min_lr + (peak - min_lr) * (1 + cos(2 pi num_cycles (k - W) / (T - W))) / 2
-Example: {{min_lr_rate: 0.1}}
-""",
-    "cosine_warmup_with_min_lr": """As `cosine_with_min_lr`, counting steps from 1; its warmup begins at
-`warmup_lr_rate`, by default at peak / W.
-
+Example: {{min_lr_rate: 0.1}}""",
+    "cosine_warmup_with_min_lr": """As `cosine_with_min_lr`, counting steps from 1, with a warmup from `warmup_lr_rate`.
 Formula: min_lr + (peak - min_lr) * (1 + cos(2 pi num_cycles (k + 1 - W) / (T - W))) / 2
-Example: {min_lr_rate: 0.1}
-""",
+Example: {min_lr_rate: 0.1}""",
     "warmup_stable_decay": """A warmup from `min_lr_ratio` of the peak, the peak, and a decay to `min_lr_ratio` of it.
-
 Formula: min_lr + (peak - min_lr) * f((k - W - num_stable_steps) / num_decay_steps), f chosen by `decay_type`
 Example: {num_decay_steps: 200}
-Source: Hu et al. 2024 (arXiv 2404.06395)
-""",
-    "greedy": """Raised while the loss improves and lowered when it does not; its curve is not known in advance.
-
-Source: GreedyLR, 2025 (arXiv 2512.14527)
-""",
+Source: Hu et al. 2024 (arXiv 2404.06395)""",
+    "greedy": """Raised while the loss improves, and lowered when it does not.
+Source: GreedyLR, 2025 (arXiv 2512.14527)""",
 }
-"""The description of each, in the form of the docstrings of hf_sched's schedules (see `hf_sched.reference`)."""
+"""A description of each, in the form of the docstrings of hf_sched's schedules (see `hf_sched.reference`)."""

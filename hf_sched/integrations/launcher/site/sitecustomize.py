@@ -32,30 +32,24 @@ class _HostFinder:
             spec: ModuleSpec | None = find_spec(name, path, target) if find_spec else None
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
-                    spec.loader = _RegisteringLoader(spec.loader)  # type: ignore[assignment]
+                    _register_on_execution(spec.loader)
                 return spec
         return None
 
 
-class _RegisteringLoader:
-    """A host's loader that registers schedules before it executes the host, and the user's modules after."""
+def _register_on_execution(loader: "Any") -> None:
+    """Register schedules before a loader executes its module, and import the user's modules after."""
 
-    def __init__(self, loader: "Any") -> None:
-        self.loader = loader
-
-    def __getattr__(self, name: str) -> "Any":
-        return getattr(self.loader, name)
-
-    def exec_module(self, module: "ModuleType") -> None:
-        module.__loader__ = self.loader
-        if module.__spec__ is not None:
-            module.__spec__.loader = self.loader  # the module shows no trace of this class
+    def exec_module(module: "ModuleType") -> None:
+        del loader.exec_module  # the class has the original
         registered = _register()
-        self.loader.exec_module(module)
+        loader.exec_module(module)
         if registered:
             from hf_sched.integrations.launcher.process import import_modules
 
             import_modules()
+
+    loader.exec_module = exec_module
 
 
 class _LendingFinder:
