@@ -46,7 +46,7 @@ class LearningRateGuard(TrainerCallback):
         """Check that the scheduler in force is the one requested, here and on all processes."""
         self.scheduler = None
         found = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
-        if state.global_step and hasattr(found, "set_rates"):  # DeepSpeed loads the optimizer after the schedule
+        if state.global_step and isinstance(found, ScheduleLR):  # DeepSpeed loads the optimizer after the schedule
             found.set_rates()
         planned = state.max_steps
         if (

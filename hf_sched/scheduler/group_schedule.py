@@ -1,8 +1,7 @@
-"""What the parameter groups of a run train on: a schedule, their peaks, and where a resume has joined it.
+"""The learning rates of all parameter groups: a schedule, each group's peak, and changes made during the run.
 
-Mostly a group_schedule is just its schedule. A run that is resumed under another one may have to get from the learning rates it
-had to the new curve: that stretch is a `ResumeTransition`. One that was told to cool down while it ran is on the curve of that
-`Cooldown`, which is the one requested up to there.
+A run that is resumed under another schedule may need a `ResumeTransition` from the learning rates it had to the new
+curve. A run that received a cooldown request follows the requested schedule up to the step of its `Cooldown`.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ResumeTransition:
-    """How a resumed run gets from the learning rates it had to the schedule it was given."""
+    """How a resumed run moves from the learning rates it had to the new schedule."""
 
     how: Literal["continue", "rewarm"]
     step: int
     """The first optimizer step after the resume."""
     rates: tuple[float, ...]
-    """Each group's learning rate at that step, had nothing been changed."""
+    """Each group's learning rate at that step under the schedule of the checkpoint."""
     steps: int
-    """Optimizer steps until the run is on the schedule; with `continue` that is when it ends."""
+    """Optimizer steps until the run is on the new schedule; with `continue`, to the end of the run."""
 
 
 @dataclass(frozen=True)
 class Cooldown:
-    """What a running run was told: to leave the schedule that was requested, and end."""
+    """A live cooldown: the run leaves the requested schedule, decays to the floor and ends."""
 
     step: int
     """The first optimizer step of the cooldown."""
@@ -44,11 +43,11 @@ class Cooldown:
 
     @property
     def end(self) -> int:
-        """The optimizer steps of the run."""
+        """Optimizer steps of the shortened run."""
         return self.step + self.steps
 
     def __str__(self) -> str:
-        return f"told at step {self.step} to cool down over {self.steps} step{'s' * (self.steps != 1)}"
+        return f"live cooldown from step {self.step} over {self.steps} step{'s' * (self.steps != 1)}"
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ class GroupSchedule:
     Args:
         schedule: The curve.
         peaks: Each group's peak learning rate.
-        transition: Where and how the curve was joined by a resume, if it was.
-        cooldown: What the run was told, if it was.
+        transition: How the last resume moved to the curve, if it changed the schedule.
+        cooldown: The live cooldown, if there was one.
 
     Raises:
         ValueError: The floor is above a group's peak; the message names the group.
@@ -79,12 +78,12 @@ class GroupSchedule:
 
     @property
     def requested(self) -> Schedule:
-        """The curve that was requested."""
+        """The schedule that the run was started with."""
         return Schedule.parse(self.cooldown.requested) if self.cooldown else self.schedule
 
     @property
-    def alike(self) -> bool:
-        """Whether all groups always have the same learning rate."""
+    def has_equal_rates(self) -> bool:
+        """Whether all groups have the same learning rate at every step."""
         return len(set(self.peaks)) == 1 and (self.transition is None or len(set(self.transition.rates)) == 1)
 
     def rates(self, first: int, stop: int, groups: slice = slice(None)) -> Array:
@@ -92,25 +91,25 @@ class GroupSchedule:
         planned = self.schedule.rates(first, stop, self._peaks[groups], self._floors[groups])
         if self.transition is None or stop <= self.transition.step:
             return planned
-        return self._joined(self.transition, planned, np.arange(first, stop, dtype=np.float64), groups)
+        return self._with_transition(self.transition, planned, np.arange(first, stop, dtype=np.float64), groups)
 
-    def _joined(self, transition: ResumeTransition, planned: Array, steps: Array, groups: slice) -> Array:
+    def _with_transition(self, transition: ResumeTransition, planned: Array, steps: Array, groups: slice) -> Array:
         before = np.array(transition.rates)[groups, None]
         if transition.how == "rewarm":
-            # A straight blend: on the schedule with the last of its steps.
+            # A linear blend that reaches the schedule with its last step.
             share = np.clip((steps - transition.step + 1) / transition.steps, 0.0, 1.0)
             blend = before + (planned - before) * share
             return np.where((steps < transition.step) | (share == 1.0), planned, blend)
-        # The rest of the curve, stretched so that it starts from the rate there was and ends where it ends.
+        # The rest of the curve, scaled so that it starts at the previous rate and ends where the curve ends.
         here, end = (
             self.schedule.rates(step, step + 1, self._peaks[groups], self._floors[groups])
             for step in (transition.step, self.schedule.num_training_steps - 1)
         )
         left = np.clip((transition.step + transition.steps - 1 - steps) / max(transition.steps - 1, 1), 0.0, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            # Where the curve stays level, nothing can be stretched: a straight line.
+            # A constant curve cannot be scaled: decay linearly instead.
             share = np.clip(np.where(here > end, (planned - end) / (here - end), left), 0.0, 1.0)
-        # Weighted, not `end + (before - end) * share`: that would lose digits of a rate that is small beside the other.
+        # A weighted sum, because `end + (before - end) * share` loses digits if one rate is tiny.
         return np.where(steps < transition.step, planned, before * share + end * (1.0 - share))
 
     @cached_property
@@ -122,7 +121,7 @@ class GroupSchedule:
         return np.array([self.schedule.floor(peak) for peak in self.peaks])
 
     def state(self) -> dict[str, Any]:
-        """Plain values that `from_state` reads."""
+        """Plain values for a checkpoint; `from_state` reads them."""
         transition = self.transition and {**vars(self.transition), "rates": list(self.transition.rates)}
         return {
             "schedule": str(self.schedule),
@@ -134,7 +133,7 @@ class GroupSchedule:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> GroupSchedule:
-        """The group_schedule that `state` was taken of."""
+        """Read what `state` returned."""
         transition, cooldown = state.get("transition"), state.get("cooldown")
         return cls(
             Schedule.parse(state["schedule"]),

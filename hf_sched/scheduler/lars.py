@@ -1,31 +1,29 @@
 """Trust ratios: a warmup in which each layer's learning rate depends on the norms of its weights and its gradient.
 
-It is the one thing here that needs more than a curve. The gradient that a step will use is known only when the
-optimizer is about to use it, so the ratios are worked out and set in a hook that the optimizer calls before each step.
+This is the only schedule that needs more than a curve. The gradient of a step is known only when the optimizer is about
+to use it, so a hook that the optimizer calls before each step computes the ratios and sets the learning rates.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from hf_sched.scheduler.param_groups import set_rate
+from hf_sched.scheduler.param_groups import set_rate, unwrap
 from hf_sched.schedules.schedule import Schedule, Segment
-
-if TYPE_CHECKING:
-    from hf_sched.scheduler.schedule_lr import ScheduleLR
 
 
 def prepare(optimizer: Optimizer, schedule: Schedule) -> TrustRatio | None:
-    """What scales the learning rates if the schedule asks for it; each parameter then has a group of its own.
+    """Return what scales the learning rates, if the schedule needs it, and give each parameter its own group.
 
     Raises:
-        ValueError: The norms of gradients cannot be had, or the optimizer's groups can no longer be split.
+        ValueError: The norms of gradients are not available, or the optimizer's groups can no longer be split.
     """
     warmups = [segment for segment in schedule.segments if segment.trust_coefficient is not None]
     if not warmups:
@@ -40,46 +38,43 @@ def prepare(optimizer: Optimizer, schedule: Schedule) -> TrustRatio | None:
     if len(optimizer.param_groups) < len(parameters):
         if optimizer.state:
             raise ValueError(
-                f"`lars` needs one parameter group a layer, but the {len(parameters)} parameters are in "
-                f"{len(optimizer.param_groups)} groups, and the optimizer has stepped, so that they can no longer be "
-                "split: make the scheduler before the first step"
+                f"`lars` needs one parameter group per layer, but the {len(parameters)} parameters are in "
+                f"{len(optimizer.param_groups)} groups, which cannot be split after the optimizer has stepped: make "
+                "the scheduler before the first step"
             )
         _split_groups(optimizer)
     return TrustRatio(warmups)
 
 
 def check_no_deepspeed(deepspeed: bool = False) -> None:
-    """Raise a ValueError if DeepSpeed is used, or `accelerate launch` was told to."""
+    """Raise a ValueError if DeepSpeed is used, or if `accelerate launch` is configured to use it."""
     if deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
         raise ValueError(
-            "`lars` (lars_warmup) needs each layer's gradient norm, which DeepSpeed does not show: use DDP or FSDP2, "
-            "or a schedule without trust ratios"
+            "`lars` (lars_warmup) needs each layer's gradient norm, which DeepSpeed does not provide: use DDP or "
+            "FSDP2, or a schedule without trust ratios"
         )
 
 
 class TrustRatio:
-    """Scales the learning rate of each parameter group by its trust ratio, in the warmups that ask for it.
+    """Scales the learning rate of each parameter group by its trust ratio during a warmup with `lars`.
 
-    With `p` the progress of the warmup a step is scaled by `p + (1 - p) * r`, where `r` is
-    `coefficient * norm(w) / (norm(g) + weight_decay * norm(w))`, 1 at most, and 1 where a norm is 0 (You et al. 2017,
-    arXiv 1708.03888). So the warmup's last step is at the curve, and none is above it.
+    At progress `p` of the warmup, the curve is multiplied by `p + (1 - p) * r`, where `r` is
+    `coefficient * norm(w) / (norm(g) + weight_decay * norm(w))`, at most 1, and 1 if a norm is 0 (You et al. 2017,
+    arXiv 1708.03888). The last step of the warmup is on the curve, and no step is above it.
     """
 
     def __init__(self, warmups: list[Segment]) -> None:
         self.warmups = warmups
-        self._scheduler: weakref.ref[ScheduleLR] | None = None
+        self._scheduler: weakref.ref[LRScheduler] | None = None
 
-    def attach(self, scheduler: ScheduleLR) -> None:
-        """Scale before each step of the scheduler's optimizer from now on."""
+    def attach(self, scheduler: LRScheduler) -> None:
+        """Scale before each step of the scheduler's optimizer, as long as the scheduler exists."""
         self._scheduler = weakref.ref(scheduler)
-        optimizer = scheduler.optimizer
-        while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):  # Accelerate wraps it
-            optimizer = inner
-        optimizer.register_step_pre_hook(self._before_step)
+        unwrap(scheduler.optimizer).register_step_pre_hook(self._before_step)
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         scheduler = self._scheduler() if self._scheduler else None
-        if scheduler is None:  # another one has taken over
+        if scheduler is None:  # a new scheduler has replaced it
             return
         step = max(scheduler.last_epoch, 0)
         for warmup in self.warmups:
@@ -106,19 +101,19 @@ def trust_ratios(optimizer: Optimizer, coefficient: float) -> list[float]:
 @torch.no_grad()
 def _norms(tensors: list[Tensor]) -> list[float]:
     norms = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in tensors]
-    # A DTensor (FSDP2) has its share of the norm on each process.
+    # The norm of a DTensor (FSDP2) is distributed over the processes.
     whole: list[Tensor] = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
     return torch.stack([norm.to(whole[0].device) for norm in whole]).tolist()
 
 
 def _is_deepspeed(optimizer: Optimizer) -> bool:
-    """Whether DeepSpeed has taken the parameters: it keeps weights and gradients flat, in partitions."""
+    """Whether DeepSpeed manages the parameters: it keeps weights and gradients flat and partitioned."""
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     return type(optimizer).__module__.startswith("deepspeed") or any(hasattr(p, "ds_id") for p in parameters)
 
 
 def _split_groups(optimizer: Optimizer) -> None:
-    """One parameter a group, in the order they are in; the groups' options stay."""
+    """Put each parameter into its own group, in the same order and with the options of its old group."""
     optimizer.param_groups[:] = [
         {**group, "params": [parameter]} for group in optimizer.param_groups for parameter in group["params"]
     ]

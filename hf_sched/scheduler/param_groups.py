@@ -9,17 +9,25 @@ from torch.optim import Optimizer
 
 
 def rates_of(optimizer: Optimizer) -> list[float | Tensor]:
-    """The learning rate of each group; a tensor is copied, since the group's own is filled anew at each step."""
+    """The learning rate of each group; a tensor is copied because the group's own tensor is refilled at each step."""
     rates = (group["lr"] for group in optimizer.param_groups)
     return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
 
 
 def set_rate(group: dict[str, Any], rate: float | Tensor, name: str = "lr") -> None:
-    """Set a group's learning rate (or its peak, `initial_lr`).
+    """Set a group's learning rate, or its peak (`initial_lr`).
 
-    A tensor is filled, since compiled steps and CUDA graphs hold on to it.
+    A tensor is filled in place because compiled steps and CUDA graphs hold on to it.
     """
-    if isinstance(group.get(name), Tensor):
-        group[name].fill_(rate)
+    value = group.get(name)
+    if isinstance(value, Tensor):
+        value.fill_(rate)
     else:
         group[name] = rate
+
+
+def unwrap(optimizer: Any) -> Any:
+    """The torch optimizer inside Accelerate's wrapper."""
+    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+        optimizer = inner
+    return optimizer

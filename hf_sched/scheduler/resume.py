@@ -1,6 +1,6 @@
-"""Resuming: is the schedule still the one of the checkpoint, and if not, which learning rate is the next step to have?
+"""Resuming under another schedule: which learning rate the next step has.
 
-By default a change is an error that shows every possible answer; `on_resume` in `lr_scheduler_kwargs` gives one.
+By default a changed schedule is an error that shows every choice; `on_resume` in `lr_scheduler_kwargs` makes one.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import Any
 
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.schedule import Segment
-from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, as_steps, did_you_mean, epochs_as_steps
+from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, OneOf, as_steps, epochs_as_steps
 
 CHOICES = {
-    "keep": "the checkpoint's curve and peaks go on",
-    "replace": "the new curve, from this step on",
-    "continue": "from the present rate along the rest of the new curve, to its end",
-    "rewarm": "from the present rate onto the new curve within {steps}",
+    "keep": "continue on the checkpoint's curve and peaks",
+    "replace": "use the new curve from this step on",
+    "continue": "go from the current rate along the rest of the new curve to its end",
+    "rewarm": "go from the current rate to the new curve within {steps}",
 }
-# Of the run: how long `rewarm` takes where nobody says.
+# The default duration of `rewarm`, as a fraction of the run.
 _REWARM = Fraction(2, 100)
 
 
 @dataclass(frozen=True)
 class OnResume:
-    """What to do where a checkpoint was trained under another schedule."""
+    """What to do if a checkpoint was trained under another schedule."""
 
     choice: str
     duration: int | Fraction | Epochs = _REWARM
@@ -34,18 +34,18 @@ class OnResume:
 
     @classmethod
     def parse(cls, value: object) -> OnResume:
-        """From text: `keep`, `replace`, `continue`, `rewarm`, or `rewarm 50` (or another duration)."""
+        """Read `keep`, `replace`, `continue`, `rewarm`, or `rewarm 50` (or another duration).
+
+        Raises:
+            ArgumentError: The value is none of these.
+        """
         choice, *duration = (value.split() if isinstance(value, str) else []) or [""]
-        if choice not in CHOICES or len(duration) > (choice == "rewarm"):
-            raise ValueError(
-                f"{ArgumentError('on_resume', 'one of ' + ', '.join(CHOICES), value)}{did_you_mean(value, CHOICES)}"
-            )
-        if not duration:
-            return cls(choice)
-        return cls(choice, DurationReader(above_zero=True)("on_resume", duration[0]))
+        if choice == "rewarm" and len(duration) == 1:
+            return cls(choice, DurationReader(above_zero=True)("on_resume", duration[0]))
+        return cls(OneOf(tuple(CHOICES))("on_resume", value))
 
     def in_steps(self, steps_per_epoch: float | None) -> OnResume:
-        """The same with a duration in epochs turned into steps.
+        """Convert a duration in epochs to steps.
 
         Raises:
             EpochsUnknown: The duration is in epochs and `steps_per_epoch` is None.
@@ -56,7 +56,7 @@ class OnResume:
 
 
 def split_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, dict[str, Any]]:
-    """The choice in `lr_scheduler_kwargs`, and the other arguments, which are the schedule's."""
+    """Split `lr_scheduler_kwargs` into the choice and the arguments of the schedule."""
     others = dict(kwargs or {})
     choice = others.pop("on_resume", None)
     return (None if choice is None else OnResume.parse(choice)), others
@@ -64,78 +64,83 @@ def split_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint knows of the learning rate."""
+    """What a checkpoint records about the learning rate."""
 
     name: str
     step: int
-    """The optimizer step that comes next."""
+    """The next optimizer step."""
     rates: tuple[float, ...]
     """Each group's learning rate at that step."""
     peaks: tuple[float, ...]
     group_schedule: GroupSchedule | None
-    """None: it was a schedule that writes down no curve, one of transformers' own."""
+    """None if the scheduler does not save its curve, as transformers' own schedulers."""
 
 
 def resumed(saved: Saved, requested: GroupSchedule, name: str, on_resume: OnResume | None) -> GroupSchedule:
-    """The group_schedule to go on with.
+    """The learning rates to continue with.
 
     Raises:
-        ValueError: The schedule is another one, and nobody chose what to do; or what was chosen cannot be done.
+        ValueError: The schedule has changed, and `on_resume` is not given or not possible.
     """
-    if saved.group_schedule is not None and (saved.group_schedule.requested, saved.group_schedule.peaks) == (
-        requested.schedule,
-        requested.peaks,
-    ):
-        return saved.group_schedule  # with its transition or its cooldown, if it has one
+    before = saved.group_schedule
+    if before is not None and (before.requested, before.peaks) == (requested.schedule, requested.peaks):
+        return before  # including its transition or cooldown
     if on_resume is None:
         raise ValueError(_report(saved, requested, name))
-    return _joined(saved, requested, on_resume)
+    obstacle = _obstacle(saved, requested, on_resume.choice)
+    if obstacle:
+        raise ArgumentError(
+            "on_resume",
+            rule=f"cannot be {on_resume.choice!r}: {obstacle}",
+            hint=f"choose another of {', '.join(CHOICES)}",
+        )
+    return _apply(saved, requested, on_resume)
 
 
 def check_groups(saved: Saved, requested: GroupSchedule, name: str) -> None:
-    """Refuse a checkpoint of another number of parameter groups: the optimizer cannot load its state at all.
+    """Reject a checkpoint with another number of parameter groups, whose state the optimizer cannot load.
 
     Raises:
-        ValueError: It has; the message shows what changed.
+        ValueError: The number differs; the message shows what changed.
     """
     if len(saved.peaks) != len(requested.peaks):
         raise ValueError(
-            f"{_other_groups(saved, requested)}, so that the optimizer cannot load the checkpoint's state, whatever "
-            f"`on_resume` says. What changed:\n{_table(_changes(saved, requested, name))}\nGroup the parameters as the "
-            "checkpoint's run did (they come from `weight_decay`, the model, `optimizers=` or `create_optimizer`), or "
+            f"{_group_counts(saved, requested)}; the optimizer cannot load the checkpoint's state, whatever "
+            f"`on_resume` is. What changed:\n{_table(_changes(saved, requested, name))}\nGroup parameters as in the "
+            "checkpoint's run (groups come from `weight_decay`, the model, `optimizers=` or `create_optimizer`), or "
             "start a new run from its weights, without `resume_from_checkpoint`."
         )
 
 
-def _joined(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> GroupSchedule:
+def _obstacle(saved: Saved, requested: GroupSchedule, choice: str) -> str:
+    """Why a choice is not possible; empty if it is."""
+    schedule = requested.schedule
+    if choice == "replace":
+        return ""
+    if choice == "keep" and saved.group_schedule is None:
+        return f"the checkpoint does not hold the curve of {saved.name}"
+    if len(saved.rates) != len(requested.peaks):
+        return _group_counts(saved, requested)
+    if choice != "keep" and saved.step >= schedule.num_training_steps:
+        return f"the run has {schedule.num_training_steps} steps, all of which are done"
+    rising = next((s for s in schedule.segments if _rises_after(s, saved.step)), None)
+    if choice == "continue" and rising is not None:
+        return f"the new curve rises again in the {rising.kind} from step {max(rising.first, saved.step)} on"
+    return ""
+
+
+def _apply(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> GroupSchedule:
     if on_resume.choice == "keep":
-        if saved.group_schedule is None:
-            raise _impossible("keep", f"the checkpoint does not hold the curve of {saved.name}")
-        if len(saved.peaks) != len(requested.peaks):
-            raise _impossible("keep", _other_groups(saved, requested))
+        assert saved.group_schedule is not None
         return saved.group_schedule
     if on_resume.choice == "replace":
         return requested
-    if len(saved.rates) != len(requested.peaks):
-        raise _impossible(on_resume.choice, _other_groups(saved, requested))
-    left = requested.schedule.num_training_steps - saved.step
-    if left < 1:
-        raise _impossible(
-            on_resume.choice, f"the run has {requested.schedule.num_training_steps} steps, all of them done"
-        )
+    total = requested.schedule.num_training_steps
+    steps = total - saved.step
     if on_resume.choice == "rewarm":
-        steps = max(as_steps(on_resume.duration, requested.schedule.num_training_steps, name="on_resume"), 1)
-        return GroupSchedule(
-            requested.schedule, requested.peaks, ResumeTransition("rewarm", saved.step, saved.rates, min(steps, left))
-        )
-    rising = next((s for s in requested.schedule.segments if _rises_after(s, saved.step)), None)
-    if rising is not None:
-        raise _impossible(
-            "continue", f"the new curve rises again in the {rising.kind} from step {max(rising.first, saved.step)} on"
-        )
-    return GroupSchedule(
-        requested.schedule, requested.peaks, ResumeTransition("continue", saved.step, saved.rates, left)
-    )
+        steps = min(max(as_steps(on_resume.duration, total, name="on_resume"), 1), steps)
+    transition = ResumeTransition(on_resume.choice, saved.step, saved.rates, steps)  # type: ignore[arg-type]
+    return GroupSchedule(requested.schedule, requested.peaks, transition)
 
 
 def _rises_after(segment: Segment, step: int) -> bool:
@@ -146,47 +151,48 @@ def _rises_after(segment: Segment, step: int) -> bool:
     )
 
 
-def _other_groups(saved: Saved, requested: GroupSchedule) -> str:
+def _group_counts(saved: Saved, requested: GroupSchedule) -> str:
     return f"the checkpoint has {len(saved.rates)} parameter group(s), this run {len(requested.peaks)}"
-
-
-def _impossible(choice: str, why: str) -> ValueError:
-    return ValueError(f"`on_resume: {choice}` cannot be: {why}. Choose another of {', '.join(CHOICES)}")
 
 
 def _report(saved: Saved, requested: GroupSchedule, name: str) -> str:
     """What changed, and the next learning rate under each choice, as two small tables."""
     choices = []
     for choice, meaning in CHOICES.items():
-        try:
-            group_schedule = _joined(saved, requested, OnResume(choice))
-            rate = _numbers(group_schedule.rates(saved.step, saved.step + 1)[:, 0].tolist())
-            steps = group_schedule.transition.steps if group_schedule.transition else 0
-            choices.append((choice, rate, meaning.format(steps=f"{steps} step{'s' * (steps != 1)}")))
-        except ValueError as error:
-            choices.append((choice, "-", str(error).split(" cannot be: ")[-1].split(". Choose")[0]))
+        obstacle = _obstacle(saved, requested, choice)
+        if obstacle:
+            choices.append((choice, "-", obstacle))
+            continue
+        group_schedule = _apply(saved, requested, OnResume(choice))
+        rate = _numbers(group_schedule.rates(saved.step, saved.step + 1)[:, 0].tolist())
+        steps = group_schedule.transition.steps if group_schedule.transition else 0
+        choices.append((choice, rate, meaning.format(steps=f"{steps} step{'s' * (steps != 1)}")))
     return (
         f"the checkpoint, at step {saved.step}, was trained under another schedule.\n"
         f"{_table(_changes(saved, requested, name))}\n"
-        f"The learning rate of the next step, by what `on_resume` in `lr_scheduler_kwargs` says:\n{_table(choices)}\n"
+        f"The learning rate of the next step for each `on_resume` in `lr_scheduler_kwargs`:\n{_table(choices)}\n"
         "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
     )
 
 
 def _changes(saved: Saved, requested: GroupSchedule, name: str) -> list[tuple[str, str, str]]:
-    was = saved.group_schedule
-    facts = [
-        ("", "the checkpoint", "this run"),
+    before = saved.group_schedule
+    rows = [
+        ("", "checkpoint", "this run"),
         ("schedule", saved.name, name),
-        ("curve", str(was.schedule) if was else "not written down", str(requested.schedule)),
+        ("curve", str(before.schedule) if before else "not recorded", str(requested.schedule)),
         ("peak learning rate", _numbers(saved.peaks), _numbers(requested.peaks)),
         ("parameter groups", str(len(saved.peaks)), str(len(requested.peaks))),
-        ("steps", str(was.schedule.num_training_steps) if was else "?", str(requested.schedule.num_training_steps)),
+        (
+            "steps",
+            str(before.schedule.num_training_steps) if before else "?",
+            str(requested.schedule.num_training_steps),
+        ),
     ]
-    return [fact for fact in facts if fact[1] != fact[2]]
+    return [row for row in rows if row[1] != row[2]]
 
 
-def _numbers(numbers: tuple[float, ...] | list[float]) -> str:
+def _numbers(numbers: Sequence[float]) -> str:
     texts = [f"{number:.6g}" for number in numbers]
     return texts[0] if len(set(texts)) == 1 else ", ".join(texts[:4]) + (", ..." if len(texts) > 4 else "")
 

@@ -1,4 +1,4 @@
-"""Courses: a schedule, peaks, and the stretch by which a resume joined it."""
+"""`GroupSchedule`: resume transitions, windows of steps, saved state."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLOORS = ("", "; floor 0.1", "; min_lr 0.001")
 
 @st.composite
 def schedules(draw) -> Schedule:
-    """A warmup perhaps, a hold perhaps, and what falls or stays level to the end."""
+    """An optional warmup, an optional hold, and a phase that falls or holds to the end."""
     warmup, hold, last = draw(st.integers(0, 9)), draw(st.integers(0, 20)), draw(st.integers(4, 60))
     phases = [*([f"warmup {warmup}"] if warmup else []), *([f"hold {hold}"] if hold else [])]
     return Schedule.parse(
@@ -35,8 +35,8 @@ def schedules(draw) -> Schedule:
 
 
 @st.composite
-def joined(draw, how: str) -> GroupSchedule:
-    """A group_schedule that a resume has joined, after the warmup."""
+def transitions(draw, how: str) -> GroupSchedule:
+    """A group schedule with a resume transition after the warmup."""
     schedule = draw(schedules())
     total = schedule.num_training_steps
     warmup = schedule.segments[0].steps if schedule.segments[0].kind == "warmup" else 0
@@ -57,8 +57,8 @@ def planned(group_schedule: GroupSchedule, past: int = 5) -> np.ndarray:
 
 
 @settings(max_examples=300, deadline=None)
-@given(joined("continue"))
-def test_continue_goes_from_the_rate_there_was_to_the_end_of_the_new_curve_and_never_outside(group_schedule):
+@given(transitions("continue"))
+def test_continue_stays_between_the_previous_rate_and_the_end_of_the_new_curve(group_schedule):
     transition, total, rates = (
         group_schedule.transition,
         group_schedule.schedule.num_training_steps,
@@ -66,7 +66,7 @@ def test_continue_goes_from_the_rate_there_was_to_the_end_of_the_new_curve_and_n
     )
     before, end = np.array(transition.rates), planned(group_schedule)[:, total - 1]
     np.testing.assert_array_equal(rates[:, total - 1 :], np.repeat(end[:, None], 6, axis=1))
-    if transition.steps > 1:  # the last step of the run belongs to the end
+    if transition.steps > 1:  # the last step is the end itself
         np.testing.assert_allclose(rates[:, transition.step], before, rtol=1e-14, atol=1e-17)
     after, slack = rates[:, transition.step :], 4 * np.spacing(np.maximum(before, end))[:, None]
     assert (after >= np.minimum(before, end)[:, None] - slack).all()
@@ -74,8 +74,8 @@ def test_continue_goes_from_the_rate_there_was_to_the_end_of_the_new_curve_and_n
 
 
 @settings(max_examples=300, deadline=None)
-@given(joined("continue"))
-def test_continue_keeps_the_form_of_the_new_curve(group_schedule):
+@given(transitions("continue"))
+def test_continue_scales_the_new_curve(group_schedule):
     transition, total = group_schedule.transition, group_schedule.schedule.num_training_steps
     rates, new = whole(group_schedule)[:, transition.step : total], planned(group_schedule)[:, transition.step : total]
     for before, played, curve in zip(transition.rates, rates, new, strict=True):
@@ -85,14 +85,14 @@ def test_continue_keeps_the_form_of_the_new_curve(group_schedule):
             np.testing.assert_allclose(played, end + (before - end) * share, rtol=1e-9, atol=1e-12)
 
 
-def test_continue_of_a_run_that_changes_nothing_is_the_run():
+def test_continue_on_the_same_curve_changes_nothing():
     schedule = Schedule.parse("warmup 4 | decay 16 cosine; floor 0.1")
     rate = schedule.lr(9, peak=0.3)
     group_schedule = GroupSchedule(schedule, (0.3,), ResumeTransition("continue", 9, (rate,), 11))
     np.testing.assert_allclose(whole(group_schedule)[0, :20], schedule.curve(peak=0.3), rtol=1e-15)
 
 
-def test_continue_onto_a_level_is_a_straight_line():
+def test_continue_to_a_constant_is_linear():
     group_schedule = GroupSchedule(Schedule.parse("hold 20"), (0.1,), ResumeTransition("continue", 15, (0.5,), 5))
     np.testing.assert_allclose(
         whole(group_schedule)[0, 15:], [0.5, 0.4, 0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], rtol=1e-14
@@ -100,8 +100,8 @@ def test_continue_onto_a_level_is_a_straight_line():
 
 
 @settings(max_examples=300, deadline=None)
-@given(joined("rewarm"))
-def test_rewarm_is_on_the_curve_with_its_last_step_and_stays_on_it_bit_for_bit(group_schedule):
+@given(transitions("rewarm"))
+def test_rewarm_blends_linearly_and_then_equals_the_curve(group_schedule):
     transition, rates, new = group_schedule.transition, whole(group_schedule), planned(group_schedule)
     last = transition.step + transition.steps - 1
     np.testing.assert_array_equal(rates[:, last:], new[:, last:])
@@ -112,14 +112,9 @@ def test_rewarm_is_on_the_curve_with_its_last_step_and_stays_on_it_bit_for_bit(g
     np.testing.assert_allclose(rates[:, stretch], before * (1 - share) + new[:, stretch] * share, rtol=1e-9, atol=1e-12)
 
 
-def test_rewarm_is_a_straight_blend():
-    group_schedule = GroupSchedule(Schedule.parse("hold 20"), (1.0,), ResumeTransition("rewarm", 10, (0.5,), 5))
-    np.testing.assert_allclose(whole(group_schedule)[0, 9:16], [1.0, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0], rtol=1e-14)
-
-
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(joined("continue"), joined("rewarm")), st.data())
-def test_any_window_and_any_group_is_the_whole_bit_for_bit(group_schedule, data):
+@given(st.one_of(transitions("continue"), transitions("rewarm")), st.data())
+def test_any_window_of_steps_and_groups_is_identical(group_schedule, data):
     all_rates = whole(group_schedule, past=10)
     first = data.draw(st.integers(0, all_rates.shape[1] - 1))
     stop = data.draw(st.integers(first + 1, all_rates.shape[1]))
@@ -130,10 +125,12 @@ def test_any_window_and_any_group_is_the_whole_bit_for_bit(group_schedule, data)
 @settings(max_examples=100, deadline=None)
 @given(
     st.one_of(
-        joined("continue"), joined("rewarm"), schedules().map(lambda schedule: GroupSchedule(schedule, (0.3, 0.1)))
+        transitions("continue"),
+        transitions("rewarm"),
+        schedules().map(lambda schedule: GroupSchedule(schedule, (0.3, 0.1))),
     )
 )
-def test_a_state_comes_back_through_a_file(group_schedule):
+def test_state_survives_a_file(group_schedule):
     buffer = io.BytesIO()
     torch.save(group_schedule.state(), buffer)
     buffer.seek(0)
@@ -143,7 +140,7 @@ def test_a_state_comes_back_through_a_file(group_schedule):
 
 
 @pytest.mark.parametrize(
-    ("peaks", "rates", "alike"),
+    ("peaks", "rates", "equal"),
     [
         ((1.0, 1.0), None, True),
         ((1.0, 0.5), None, False),
@@ -151,12 +148,12 @@ def test_a_state_comes_back_through_a_file(group_schedule):
         ((1.0, 1.0), (0.2, 0.3), False),
     ],
 )
-def test_groups_are_alike_only_if_they_are_at_every_step(peaks, rates, alike):
+def test_has_equal_rates_only_if_equal_at_every_step(peaks, rates, equal):
     group_schedule = GroupSchedule(Schedule.parse("decay 20"), peaks, rates and ResumeTransition("rewarm", 3, rates, 5))
-    assert group_schedule.alike is alike
-    assert (whole(group_schedule)[0] == whole(group_schedule)[1]).all() == alike
+    assert group_schedule.has_equal_rates is equal
+    assert (whole(group_schedule)[0] == whole(group_schedule)[1]).all() == equal
 
 
-def test_a_floor_above_a_peak_names_the_group():
+def test_floor_above_a_peak_names_the_group():
     with pytest.raises(ValueError, match=r"parameter group 1: `min_lr` must be at most the peak learning rate 0\.01"):
         GroupSchedule(Schedule.parse("decay 20; min_lr 0.1"), (1.0, 0.01))
