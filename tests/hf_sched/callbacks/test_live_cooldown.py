@@ -1,12 +1,11 @@
-"""Live control: real trainings that are told, while they run, to cool down and end."""
+"""Live cooldown in real trainings: accepted and rejected requests, resumes, several groups, a gradient scaler."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,86 +23,53 @@ from hf_sched._run_files import (
     write_json,
 )
 from hf_sched.audit import audit
-from hf_sched.callbacks import live_cooldown as live_control
-from hf_sched.callbacks.cooldown import Request, ask, cool
+from hf_sched.callbacks import live_cooldown
+from hf_sched.callbacks.cooldown import Request, apply_request, send_request
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.schedule import Schedule
+from tests.helpers.live_cooldown import COOLED, WSD, RequestAfter, curve, train, write_request
 from tests.helpers.trainer import PEAK, UNFUSED, make, two_groups
 
-WSD = {"lr_scheduler_type": "wsd", "lr_scheduler_kwargs": {"decay": 10}, "max_steps": 40, "warmup_steps": 5}
 SAVING = {"save_strategy": "steps", "save_steps": 4}
-PLANNED = Schedule.parse("warmup 5 | hold 25 | decay 10 1-sqrt").curve(peak=PEAK)
-COOLED = "warmup 5 | hold 10 | decay 6 1-sqrt"  # told at step 13, seen at 15
+PLANNED = curve("warmup 5 | hold 25 | decay 10 1-sqrt")
 
 
 @pytest.fixture(autouse=True)
-def the_run_says_at_each_look_where_it_is(monkeypatch):
-    monkeypatch.setattr(live_control, "SECONDS", 0.0)
+def status_at_every_log(monkeypatch):
+    monkeypatch.setattr(live_cooldown, "STATUS_INTERVAL", 0.0)
 
 
-class Tell(TrainerCallback):
-    """Asks the run it is in, as `hf-sched cooldown` does, after a step; or does something else there."""
+class SaveAfter(TrainerCallback):
+    """Saves a checkpoint after a step, and may end the run there."""
 
-    def __init__(self, at=13, request=Request(6), what=ask):  # noqa: B008 (it is frozen)
-        self.at, self.request, self.what = at, request, what
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.at:
-            self.what(Path(args.output_dir), self.request)
-
-
-class Stop(TrainerCallback):
-    """Ends the run after a step, as a time limit does."""
-
-    def __init__(self, at):
-        self.at = at
+    def __init__(self, step, stop=False):
+        self.step, self.stop = step, stop
 
     def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop |= state.global_step == self.at
+        if state.global_step == self.step:
+            control.should_save, control.should_training_stop = True, self.stop
 
 
-def put(folder, request):
-    """Ask without the checks of the command."""
-    write_json(folder / COOLDOWN_REQUEST, vars(request))
-
-
-def run(model_path, folder, *callbacks, resume=None, live=True, log=True, **given):
-    """Train as a script does; the trainer and the rates of each group, one row a step."""
-    callbacks = [
-        *callbacks,
-        *([hf_sched.LiveControl()] if live else []),
-        *([hf_sched.LearningRateLog()] if log else []),
-    ]
-    trainer, recorder = make(model_path, folder, callbacks=callbacks, **{**WSD, "logging_steps": 5, **given})
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    trainer.save_state()
-    return trainer, np.array(recorder.used)
-
-
-def curve(text, peak=PEAK):
-    return Schedule.parse(text).curve(peak=peak)
-
-
-def right(folder):
+def passed_audit(folder):
     report = audit(folder)
     assert report.ok, report.lines
     assert report.deviation == 0
     return report
 
 
-# What a run does that is told.
+# Accepted requests.
 
 
 @pytest.mark.parametrize(
     ("given", "request_", "text"),
     [
         ({}, Request(6), COOLED),
-        ({}, Request("25%"), "warmup 5 | hold 10 | decay 5 1-sqrt"),  # of the 20 that it then has
+        ({}, Request("25%"), "warmup 5 | hold 10 | decay 5 1-sqrt"),  # of the 20 steps of the shortened run
         ({"logging_steps": 1}, Request(6, "cosine"), "warmup 5 | hold 8 | decay 6 cosine"),
-        ({}, Request(25), "warmup 5 | hold 10 | decay 25 1-sqrt"),  # up to the end
+        ({}, Request(25), "warmup 5 | hold 10 | decay 25 1-sqrt"),
         ({}, Request(6, "polynomial 2", floor_ratio=0.1), "warmup 5 | hold 10 | decay 6 polynomial 2; floor 0.1"),
         ({}, Request(6, "linear", min_lr=1e-3), "warmup 5 | hold 10 | decay 6; min_lr 1e-3"),
-        ({"logging_steps": 5, "warmup_steps": 15}, Request(6), "warmup 15 | decay 6 1-sqrt"),
+        ({"warmup_steps": 15}, Request(6), "warmup 15 | decay 6 1-sqrt"),
         ({"logging_strategy": "epoch"}, Request(6), "warmup 5 | hold 11 | decay 6 1-sqrt"),
         ({"logging_steps": 0.1}, Request(6), "warmup 5 | hold 11 | decay 6 1-sqrt"),
         (
@@ -117,133 +83,109 @@ def right(folder):
             "warmup 5 | hold 10 | decay 1; floor 0.2",
         ),
     ],
-    ids=[
-        "steps",
-        "share",
-        "at once",
-        "to the end",
-        "floor",
-        "min_lr",
-        "warmup",
-        "epochs",
-        "ratio",
-        "level",
-        "own floor",
-    ],
 )
-def test_it_trains_on_the_curve_that_is_written_and_ends_there(model_path, tmp_path, given, request_, text):
-    trainer, used = run(model_path, tmp_path, Tell(request=request_), **{**SAVING, **given})
+def test_run_follows_the_cooldown_and_ends_with_it(model_path, tmp_path, given, request_, text):
+    trainer, used = train(model_path, tmp_path, RequestAfter(request=request_), **{**SAVING, **given})
     end = Schedule.parse(text).num_training_steps
     assert (trainer.state.global_step, trainer.state.max_steps) == (end, end)
     np.testing.assert_array_equal(used[:, 0], curve(text))
     assert (tmp_path / f"checkpoint-{end}").is_dir()
     assert {path.name for path in tmp_path.glob("*.json")} == {COOLDOWN_DONE, COOLDOWN_STATUS, "trainer_state.json"}
-    report = right(tmp_path)
-    told = f"told at step {end - Schedule.parse(text).segments[-1].steps} to cool down over"
-    assert any(note.startswith(told) for note in report.notes)
-    assert told in str(report.record.plans[-1])
+    speed = trainer.state.log_history[-1]  # 4 samples per step, or 12 with accumulation
+    samples = 4 * given.get("gradient_accumulation_steps", 1)
+    assert speed["train_samples_per_second"] / speed["train_steps_per_second"] == pytest.approx(samples, rel=1e-3)
+    report = passed_audit(tmp_path)
+    step = end - Schedule.parse(text).segments[-1].steps
+    assert any(note.startswith(f"live cooldown from step {step} over") for note in report.notes)
     assert report.record.resumes == []
     assert report.as_dict()["num_training_steps"] == report.record.steps_made == end
 
 
-def test_it_is_evaluated_and_saved_at_its_new_end(model_path, tmp_path):
+def test_run_is_evaluated_and_saved_at_its_new_end(model_path, tmp_path):
     class Evaluated(Trainer):
         def __init__(self, *args, **given):
             super().__init__(*args, **given, eval_dataset=given["train_dataset"][:4])
 
     given = {"save_strategy": "steps", "save_steps": 100, "eval_strategy": "steps", "eval_steps": 100}
-    trainer, _ = run(model_path, tmp_path, Tell(), cls=Evaluated, load_best_model_at_end=True, **given)
+    trainer, _ = train(model_path, tmp_path, RequestAfter(), cls=Evaluated, load_best_model_at_end=True, **given)
     assert [row["step"] for row in trainer.state.log_history if "eval_loss" in row] == [21]
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-21")
 
 
 def test_each_group_cools_down_from_its_own_peak(model_path, tmp_path):
-    _, used = run(model_path, tmp_path, Tell(request=Request(6, min_lr=1e-4)), optimizers=two_groups)
+    request = Request(6, min_lr=1e-4)
+    _, used = train(model_path, tmp_path, RequestAfter(request=request), optimizers=two_groups)
     for rates, peak in zip(used.T, (PEAK, PEAK / 16), strict=True):
         np.testing.assert_array_equal(rates, curve(f"{COOLED}; min_lr 1e-4", peak))
-    assert len(right(tmp_path).comparisons) == 2
+    assert len(passed_audit(tmp_path).comparisons) == 2
 
 
-def test_steps_that_a_gradient_scaler_skipped_before_do_not_shorten_it(model_path, tmp_path):
+@pytest.mark.filterwarnings("ignore:Detected call:UserWarning")
+def test_steps_skipped_before_do_not_shorten_the_cooldown(model_path, tmp_path, warnings_logged):
     skipped = []
 
     class Skips(TrainerCallback):
         def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
             skipped.append(optimizer.step_was_skipped)
 
-    callbacks = [Skips(), Tell(), hf_sched.LiveControl()]
+    callbacks = [Skips(), RequestAfter(), hf_sched.LiveControl()]
     trainer, recorder = make(model_path, tmp_path, callbacks=callbacks, **{**UNFUSED, **WSD, "logging_steps": 5})
-    # Without a GPU, Accelerate makes none. It halves its scale with each step it skips, and never raises it here.
+    # Accelerate makes no scaler without a GPU. This one halves its scale at each skipped step and never raises it.
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", 2.0**127, 2.0**30, 2.0**-30, growth_interval=100)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        warnings.filterwarnings("ignore", "Detected call")
-        trainer.train()
+    trainer.train()
     count = sum(skipped)
     assert skipped == [True] * count + [False] * (21 - count)
     assert 1 <= count < 10  # how often the scale overflows depends on the size of the gradients
     cooled = curve(f"warmup 5 | hold {10 - count} | decay 6 1-sqrt")
     np.testing.assert_array_equal(np.array(recorder.used)[:, 0], [*[cooled[0]] * count, *cooled])
+    assert len(warnings_logged()) == 1  # the cooldown
 
 
 @pytest.mark.parametrize("saving", [SAVING, {}], ids=["checkpoints", "none"])
-def test_the_audit_knows_it_without_our_log_too(model_path, tmp_path, saving):
-    trainer, _ = run(model_path, tmp_path, Tell(), log=False, logging_steps=1, warmup_steps=0.125, **saving)
+def test_audit_recognizes_a_cooldown_without_our_log(model_path, tmp_path, saving):
+    given = {"log": False, "logging_steps": 1, "warmup_steps": 0.125, **saving}
+    trainer, _ = train(model_path, tmp_path, RequestAfter(), **given)
     trainer.save_model()  # with the arguments
-    report = right(tmp_path)
+    report = passed_audit(tmp_path)
     assert len(report.comparisons[0].steps) == 19 == report.record.plans[-1].total
     assert "5 of them warmup" in str(report.record.plans[-1])
-    assert "told at step 13 to cool down over 6 steps" in report.notes
+    assert "live cooldown from step 13 over 6 steps" in report.notes
 
 
-def test_the_log_of_every_step_has_the_new_plan_before_the_first_step_on_it(model_path, tmp_path):
-    run(model_path, tmp_path, Tell())
+def test_log_has_the_new_plan_before_its_first_step(model_path, tmp_path):
+    train(model_path, tmp_path, RequestAfter())
     rows = read_learning_rates(tmp_path / LEARNING_RATES)
-    told = [number for number, row in enumerate(rows) if "session" in row][1]
-    assert (rows[told - 1]["step"], rows[told + 1]["step"]) == (15, 16)
-    session = rows[told]["session"]
-    assert (session["step"], session["num_training_steps"], session["told"]) == (15, 21, True)
+    number = [number for number, row in enumerate(rows) if "session" in row][1]
+    assert (rows[number - 1]["step"], rows[number + 1]["step"]) == (15, 16)
+    session = rows[number]["session"]
+    assert (session["step"], session["num_training_steps"]) == (15, 21)
     assert session["group_schedule"]["schedule"] == COOLED
-    assert session["group_schedule"]["cooldown"] == {
-        "step": 15,
-        "steps": 6,
-        "requested": "warmup 5 | hold 25 | decay 10 1-sqrt",
-    }
+    requested = "warmup 5 | hold 25 | decay 10 1-sqrt"
+    assert session["group_schedule"]["cooldown"] == {"step": 15, "steps": 6, "requested": requested}
 
 
-def test_it_is_as_good_as_a_run_that_was_planned_so(model_path, tmp_path):
-    told, _ = run(model_path, tmp_path / "told", Tell(), logging_steps=1)
+def test_weights_equal_those_of_a_run_planned_that_way(model_path, tmp_path):
+    cooled, _ = train(model_path, tmp_path / "cooled", RequestAfter(), logging_steps=1)
     phases = {"phases": "warmup 5 | hold 8 | decay 6 1-sqrt"}
-    planned, _ = run(
-        model_path,
-        tmp_path / "planned",
-        **{"lr_scheduler_type": "phases", "lr_scheduler_kwargs": phases, "max_steps": 19, "warmup_steps": 0},
-        logging_steps=1,
-    )
-    losses = [[row["loss"] for row in one.state.log_history if "loss" in row] for one in (told, planned)]
+    given = {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": phases, "max_steps": 19, "warmup_steps": 0}
+    planned, _ = train(model_path, tmp_path / "planned", **given, logging_steps=1)
+    losses = [[row["loss"] for row in one.state.log_history if "loss" in row] for one in (cooled, planned)]
     assert losses[0] == losses[1]
-    for one, other in zip(told.model.parameters(), planned.model.parameters(), strict=True):
+    for one, other in zip(cooled.model.parameters(), planned.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_its_speed_is_that_of_the_samples_it_made(model_path, tmp_path):
-    trainer, _ = run(model_path, tmp_path, Tell())
-    made = trainer.state.log_history[-1]
-    assert made["train_samples_per_second"] / made["train_steps_per_second"] == pytest.approx(4, rel=1e-4)
-
-
-@pytest.mark.parametrize("name", ["wsd", "cosine_floor", "cosine"])
-def test_a_run_that_is_not_told_is_the_same_with_it_and_without(model_path, tmp_path, name):
+@pytest.mark.parametrize("name", ["wsd", "cosine"])
+def test_without_a_request_training_is_unchanged(model_path, tmp_path, name):
     given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": {}, "logging_steps": 1}
-    (one, used), (other, others) = (run(model_path, tmp_path / f"{live}", live=live, **given) for live in (True, False))
-    np.testing.assert_array_equal(used, others)
-    assert len(used) == 40
-    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+    runs = [train(model_path, tmp_path / f"{live}", live=live, **given) for live in (True, False)]
+    np.testing.assert_array_equal(runs[0][1], runs[1][1])
+    assert len(runs[0][1]) == 40
+    for mine, theirs in zip(*(trainer.model.parameters() for trainer, _ in runs), strict=True):
         assert torch.equal(mine, theirs)
 
 
-# What it does not.
-
+# Rejected requests.
 
 CONSTANT = {"lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": {}}
 ON_THE_FLOOR = {
@@ -254,201 +196,173 @@ ON_THE_FLOOR = {
 
 
 @pytest.mark.parametrize(
-    ("given", "at", "request_", "why"),
+    ("given", "after", "request_", "why"),
     [
         ({"warmup_steps": 8}, 3, Request(6), r"must be constant .* at step 5 it is in a warmup \(steps 0 to 7 of"),
         ({}, 26, Request(2), r"must be constant .* at step 30 it is in a decay \(steps 30 to 39 of"),
-        ({}, 13, Request(26), r"at most the 25 steps that the run of 40 has left from step 15 on, .* 26 steps"),
-        ({}, 13, Request("70%"), r"at most the 25 steps .* received '70%', which is 35 steps"),
-        ({}, 13, Request(6, floor_ratio=0.1, min_lr=1e-4), "the floor is given twice"),
-        ({}, 13, Request(6, min_lr=1.0), "`min_lr` must be at most the peak learning rate 0.01, received 1.0"),
+        ({}, 13, Request(26), r"at most the 25 steps that the run of 40 has left after step 15, .* 26 steps"),
+        ({}, 13, Request("70%"), r"at most the 25 steps .* received '70%'; that is 35 steps"),
+        ({}, 13, Request(6, floor_ratio=0.1, min_lr=1e-4), "floor"),
+        ({}, 13, Request(6, min_lr=1.0), "`min_lr` must be at most the peak"),
         ({}, 13, Request(6, "geometric"), "`shape` 'geometric' needs levels above 0"),
-        (CONSTANT, 13, Request(6), "'constant_with_warmup', is none of hf_sched.*lr_scheduler_type: wsd.*anneal_from"),
-        (ON_THE_FLOOR, 13, Request(6, floor_ratio=0.1), "the phases so far stand on the floor"),
+        (
+            CONSTANT,
+            13,
+            Request(6),
+            "'constant_with_warmup' is not one of hf_sched.*lr_scheduler_type: wsd.*anneal_from",
+        ),
+        (ON_THE_FLOOR, 13, Request(6, floor_ratio=0.1), "the floor cannot change"),
         ({"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {}}, 13, Request(6), "in a decay"),
     ],
-    ids=[
-        "warmup",
-        "decay",
-        "long",
-        "share",
-        "floors",
-        "min_lr",
-        "geometric",
-        "constant",
-        "on the floor",
-        "cosine",
-    ],
 )
-def test_what_cannot_be_is_told_of_once_and_changes_nothing(model_path, tmp_path, given, at, request_, why):
-    refused = []
-
-    def both(folder, request):
+def test_impossible_request_is_rejected_and_changes_nothing(
+    model_path, tmp_path, warnings_logged, given, after, request_, why
+):
+    def send_both(folder, request):
         with pytest.raises(ValueError, match=f"(?s){why}"):
-            ask(folder, request)
+            send_request(folder, request)
         assert not (folder / COOLDOWN_REQUEST).exists()
-        refused.append(True)
-        put(folder, request)
+        write_request(folder, request)
 
-    with pytest.warns(UserWarning, match=f"(?s)goes on as planned, it cannot cool down as told: .*{why}"):
-        trainer, used = run(model_path, tmp_path, Tell(at, request_, both), **given)
-    assert refused
+    trainer, used = train(model_path, tmp_path, RequestAfter(after, request_, send_both), **given)
+    (message,) = warnings_logged()
+    assert re.search(rf"(?s)^cooldown request rejected \(.*{why}.*\); training continues", message)
     if given is CONSTANT:
         planned = np.minimum(np.arange(40) / 5, 1) * PEAK
     else:
-        requested = {**WSD, **given}
-        planned = hf_sched.build(
-            requested["lr_scheduler_type"],
+        wanted = {**WSD, **given}
+        schedule = hf_sched.build(
+            wanted["lr_scheduler_type"],
             num_training_steps=40,
-            num_warmup_steps=requested["warmup_steps"],
-            **requested["lr_scheduler_kwargs"],
-        ).curve(peak=PEAK)
-        right(tmp_path)
+            num_warmup_steps=wanted["warmup_steps"],
+            **wanted["lr_scheduler_kwargs"],
+        )
+        planned = schedule.curve(peak=PEAK)
+        passed_audit(tmp_path)
     np.testing.assert_array_equal(used[:, 0], planned)
     assert trainer.state.max_steps == 40
-    said = json.loads((tmp_path / COOLDOWN_REJECTED).read_text())
-    assert said["step"] == -(-at // 5) * 5
-    assert json.loads(said["request"]) == vars(request_)
+    rejection = json.loads((tmp_path / COOLDOWN_REJECTED).read_text())
+    assert rejection["step"] == -(-after // 5) * 5
+    assert json.loads(rejection["request"]) == vars(request_)
     assert not (tmp_path / COOLDOWN_REQUEST).exists()
     assert not (tmp_path / COOLDOWN_DONE).exists()
 
 
-def test_after_a_refusal_it_may_be_told_again(model_path, tmp_path):
-    with pytest.warns(UserWarning, match="`duration` must be at most"):
-        _, used = run(model_path, tmp_path, Tell(7, Request(33), put), Tell())
+def test_a_second_request_is_accepted_after_a_rejection_but_not_during_a_cooldown(
+    model_path, tmp_path, warnings_logged
+):
+    first, last = RequestAfter(7, Request(33), write_request), RequestAfter(17, Request(1), write_request)
+    _, used = train(model_path, tmp_path, first, RequestAfter(), last)
     np.testing.assert_array_equal(used[:, 0], curve(COOLED))
-
-
-def test_while_it_cools_down_it_cannot_be_told_again(model_path, tmp_path):
-    again = Tell(17, Request(1), put)
-    with pytest.warns(UserWarning, match=r"at step 20 it is in a decay \(steps 15 to 20"):
-        _, used = run(model_path, tmp_path, Tell(), again)
-    np.testing.assert_array_equal(used[:, 0], curve(COOLED))
+    rejected, accepted, during = warnings_logged()
+    assert "`duration` must be at most" in rejected
+    assert accepted == f"live cooldown from step 15 over 6 steps: {COOLED}"
+    assert "at step 20 it is in a decay (steps 15 to 20" in during
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"duration": 0}', '{"duration": "1ep"}', '{"steps": 6}', '{"shape": "up"}']
+    "content", ["{", "[]", '{"duration": 0}', '{"duration": "1ep"}', '{"steps": 6}', '{"shape": "up"}', None]
 )
-def test_a_request_that_is_none_is_refused(model_path, tmp_path, text):
-    with pytest.warns(UserWarning, match="it cannot cool down as told"):
-        trainer, _ = run(
-            model_path, tmp_path, Tell(what=lambda folder, _: (folder / COOLDOWN_REQUEST).write_text(text))
-        )
+def test_training_continues_if_a_request_is_damaged_or_unreadable(model_path, tmp_path, warnings_logged, content):
+    def write(folder, _):
+        file = folder / COOLDOWN_REQUEST
+        file.mkdir() if content is None else file.write_text(content)
+
+    trainer, _ = train(model_path, tmp_path, RequestAfter(send=write), logging_steps=20)
     assert trainer.state.global_step == 40
-    assert json.loads((tmp_path / COOLDOWN_REJECTED).read_text())["request"] == text
+    assert all(message.startswith("cooldown request rejected (") for message in warnings_logged())
+    assert json.loads((tmp_path / COOLDOWN_REJECTED).read_text())["request"] == content
+    passed_audit(tmp_path)
 
 
-def test_a_request_that_cannot_be_read_ends_no_run(model_path, tmp_path):
-    with pytest.warns(UserWarning, match="it cannot cool down as told: .*Is a directory"):
-        trainer, _ = run(model_path, tmp_path, Tell(what=lambda folder, _: (folder / COOLDOWN_REQUEST).mkdir()))
+def test_requests_before_the_start_and_after_the_last_look_are_rejected(model_path, tmp_path, warnings_logged):
+    train(model_path, tmp_path, RequestAfter(38, send=write_request))
+    write_request(tmp_path, Request(6))
+    trainer, _ = train(model_path, tmp_path)
     assert trainer.state.global_step == 40
-    right(tmp_path)
+    late, early = warnings_logged()
+    assert "the run had ended" in late
+    assert "it was there before the run began" in early
 
 
-def test_a_request_that_comes_too_late_or_lay_there_before_is_refused(model_path, tmp_path):
-    with pytest.warns(UserWarning, match="the run had ended"):
-        run(model_path, tmp_path, Tell(38, what=put))
-    put(tmp_path, Request(6))
-    with pytest.warns(UserWarning, match="it was there before the run began"):
-        trainer, _ = run(model_path, tmp_path)
-    assert trainer.state.global_step == 40
+def test_training_continues_if_no_file_can_be_written(model_path, tmp_path, warnings_logged):
+    for name in (COOLDOWN_STATUS, COOLDOWN_DONE, COOLDOWN_REJECTED, LEARNING_RATES):
+        (tmp_path / name).mkdir()
+    trainer, used = train(model_path, tmp_path, RequestAfter(send=write_request))
+    assert len(used) == trainer.state.global_step == 40
+    assert any(message.startswith(f"{LEARNING_RATES} is not written any further") for message in warnings_logged())
 
 
 # Resumes.
 
 
 @pytest.fixture(scope="module")
-def told(model_path, tmp_path_factory):
-    """A run that was told, with its checkpoints at 4, 8, 12, 15, 16, 20, 21; 15 is where it was told."""
-    folder = tmp_path_factory.mktemp("told")
-
-    class Save(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            control.should_save |= state.global_step == 15
-
+def cooled(model_path, tmp_path_factory):
+    """A run with a cooldown; checkpoints at 4, 8, 12, 15 (where it begins), 16, 20, 21."""
+    folder = tmp_path_factory.mktemp("cooled")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(live_control, "SECONDS", 0.0)
-        run(model_path, folder, Tell(), Save(), **SAVING)
+        patch.setattr(live_cooldown, "STATUS_INTERVAL", 0.0)
+        train(model_path, folder, RequestAfter(), SaveAfter(15), **SAVING)
+    state = torch.load(folder / "checkpoint-20" / "scheduler.pt", weights_only=True)
+    assert state["schedule"] == COOLED
+    assert torch.load(folder / "checkpoint-12" / "scheduler.pt", weights_only=True)["cooldown"] is None
     return folder
 
 
 @pytest.fixture
-def copy(told, tmp_path):
-    return shutil.copytree(told, tmp_path / "run")
+def copy(cooled, tmp_path):
+    return shutil.copytree(cooled, tmp_path / "run")
 
 
-def test_checkpoints_hold_plain_values(told):
-    state = torch.load(told / "checkpoint-20" / "scheduler.pt", weights_only=True)
-    assert state["schedule"] == COOLED
-    assert state["cooldown"] == {"step": 15, "steps": 6, "requested": "warmup 5 | hold 25 | decay 10 1-sqrt"}
-    assert torch.load(told / "checkpoint-12" / "scheduler.pt", weights_only=True)["cooldown"] is None
-
-
-@pytest.mark.parametrize("live", [True, False], ids=["with it", "without"])
-@pytest.mark.parametrize("step", [15, 16, 20])
-def test_a_checkpoint_of_the_cooldown_goes_on_with_it_by_the_same_command(model_path, copy, step, live):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        trainer, used = run(model_path, copy, resume=copy / f"checkpoint-{step}", live=live, **SAVING)
+@pytest.mark.parametrize(("step", "live"), [(15, True), (16, True), (20, True), (16, False)])
+def test_a_checkpoint_from_the_cooldown_resumes_it(model_path, copy, warnings_logged, step, live):
+    trainer, used = train(model_path, copy, resume=copy / f"checkpoint-{step}", live=live, **SAVING)
+    assert warnings_logged() == []
     assert (trainer.state.global_step, trainer.state.max_steps) == (21, 21)
     np.testing.assert_array_equal(used[:, 0], curve(COOLED)[step:])
-    report = right(copy)
+    report = passed_audit(copy)
     assert report.record.resumes == [step]
     assert len(report.comparisons[0].steps) == 21
-    assert report.notes == ["told at step 15 to cool down over 6 steps", f"resumed at step {step}"]
+    assert report.notes == ["live cooldown from step 15 over 6 steps", f"resumed at step {step}"]
     if live:
-        made = trainer.state.log_history[-1]
-        assert made["train_samples_per_second"] / made["train_steps_per_second"] == pytest.approx(4, rel=1e-4)
+        speed = trainer.state.log_history[-1]
+        assert speed["train_samples_per_second"] / speed["train_steps_per_second"] == pytest.approx(4, rel=1e-3)
 
 
-def test_a_checkpoint_of_before_goes_on_as_planned_says_so_and_may_be_told_again(model_path, copy):
-    with pytest.warns(UserWarning, match="told at step 15 to cool down, but its resume at step 12 .* as planned"):
-        trainer, used = run(model_path, copy, resume=copy / "checkpoint-12", **SAVING)
+def test_a_checkpoint_from_before_the_cooldown_resumes_the_original_schedule(model_path, copy, warnings_logged):
+    trainer, used = train(model_path, copy, resume=copy / "checkpoint-12", **SAVING)
+    assert "checkpoint of step 12 is from before the cooldown requested at step 15" in warnings_logged()[0]
     assert (trainer.state.global_step, trainer.state.max_steps) == (40, 40)
     np.testing.assert_array_equal(used[:, 0], PLANNED[12:])
-    right(copy)
+    passed_audit(copy)
     assert not (copy / COOLDOWN_DONE).exists()
-    _, used = run(model_path, copy, Tell(21, Request(3)), resume=copy / "checkpoint-20", **SAVING)
+    _, used = train(model_path, copy, RequestAfter(21, Request(3)), resume=copy / "checkpoint-20", **SAVING)
     np.testing.assert_array_equal(used[:, 0], curve("warmup 5 | hold 20 | decay 3 1-sqrt")[20:])
-    right(copy)
+    passed_audit(copy)
 
 
-def test_another_schedule_is_refused_as_ever_and_on_resume_decides(model_path, copy):
-    other = {"lr_scheduler_kwargs": {"decay": 12}}
+def test_on_resume_decides_between_the_cooldown_and_another_schedule(model_path, copy, warnings_logged):
+    resume = copy / "checkpoint-16"
     with pytest.raises(ValueError, match="was trained under another schedule"):
-        run(model_path, copy, resume=copy / "checkpoint-16", **other)
-    with pytest.warns(UserWarning, match="its resume at step 16 knows nothing of that"):
-        _, used = run(
-            model_path,
-            copy,
-            resume=copy / "checkpoint-16",
-            lr_scheduler_kwargs={"decay": 12, "on_resume": "replace"},
-        )
+        train(model_path, copy, resume=resume, lr_scheduler_kwargs={"decay": 12})
+    kept, used = train(model_path, copy, resume=resume, lr_scheduler_kwargs={"decay": 12, "on_resume": "keep"})
+    assert kept.state.global_step == 21
+    np.testing.assert_array_equal(used[:, 0], curve(COOLED)[16:])
+    passed_audit(copy)
+    _, used = train(model_path, copy, resume=resume, lr_scheduler_kwargs={"decay": 12, "on_resume": "replace"})
+    assert "is from before the cooldown" in warnings_logged()[0]
     np.testing.assert_array_equal(used[:, 0], curve("warmup 5 | hold 23 | decay 12 1-sqrt")[16:])
 
 
-def test_on_resume_keep_keeps_the_cooldown_and_its_end(model_path, copy):
-    trainer, used = run(
-        model_path, copy, resume=copy / "checkpoint-16", lr_scheduler_kwargs={"decay": 12, "on_resume": "keep"}
-    )
-    assert trainer.state.global_step == 21
-    np.testing.assert_array_equal(used[:, 0], curve(COOLED)[16:])
-    right(copy)
-
-
-def test_a_request_to_a_run_that_was_stopped_waits_for_its_resume(model_path, tmp_path):
-    class Save(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            control.should_save |= state.global_step == 14
-
-    run(model_path, tmp_path, Tell(), Save(), Stop(14), **SAVING)
+def test_a_request_to_an_interrupted_run_waits_for_its_resume(model_path, tmp_path):
+    train(model_path, tmp_path, RequestAfter(), SaveAfter(14, stop=True), **SAVING)
     assert (tmp_path / COOLDOWN_REQUEST).exists()
-    _, used = run(model_path, tmp_path, resume=tmp_path / "checkpoint-14", **SAVING)
+    _, used = train(model_path, tmp_path, resume=tmp_path / "checkpoint-14", **SAVING)
     np.testing.assert_array_equal(used[:, 0], curve(COOLED)[14:])
-    right(tmp_path)
+    passed_audit(tmp_path)
 
 
-# The group_schedule that comes of it.
+# The learning rates of a cooldown, without a training.
 
 
 @pytest.mark.parametrize(
@@ -461,47 +375,46 @@ def test_a_request_to_a_run_that_was_stopped_waits_for_its_resume(model_path, tm
         "decay 7 polynomial 2 to 1.5 floor | hold 9; floor 0.125",
     ],
 )
-def test_up_to_the_step_it_is_the_same_course_and_on_the_floor_at_its_end(text):
+def test_cooldown_keeps_the_past_and_ends_on_the_floor(text):
     planned = GroupSchedule(Schedule.parse(text), (1e-2, 3e-3))
     end = planned.schedule.num_training_steps
     cooled = 0
     for step in range(end):
+        made = {"schedule_step": step, "step": step + 2, "num_training_steps": end + 2}  # a scaler skipped two
         try:
-            group_schedule = cool(planned, Request(3, "cosine"), name="x", step=step, made=step + 2, end=end + 2)
+            group_schedule = apply_request(planned, Request(3, "cosine"), name="x", **made)
         except ValueError:
             continue
         cooled += 1
         np.testing.assert_array_equal(group_schedule.rates(0, step), planned.rates(0, step))
         assert group_schedule.schedule.num_training_steps == step + 3
-        assert (group_schedule.cooldown.step, group_schedule.cooldown.end) == (
-            step + 2,
-            step + 5,
-        )  # a scaler had skipped two
-        before = planned.rates(step - 1, step)[:, 0]
-        floors = [planned.schedule.floor(peak) for peak in planned.peaks]
+        assert (group_schedule.cooldown.step, group_schedule.cooldown.end) == (step + 2, step + 5)
         rates = group_schedule.rates(step, step + 3)
-        assert (rates[:, 0] < before).all()
-        np.testing.assert_array_equal(rates[:, -1], floors)
+        assert (rates[:, 0] < planned.rates(step - 1, step)[:, 0]).all()
+        np.testing.assert_array_equal(rates[:, -1], [planned.schedule.floor(peak) for peak in planned.peaks])
         assert GroupSchedule.from_state(json.loads(json.dumps(group_schedule.state()))) == group_schedule
         assert group_schedule.requested == planned.schedule
     holds = [one for one in planned.schedule.segments if one.kind == "hold"]
     assert cooled == sum(one.steps - (one.first == 0) - (one.first + one.steps > end - 2) * 2 for one in holds)
 
 
-def test_a_joint_must_be_passed():
+def test_a_resume_transition_must_finish_before_a_cooldown():
     schedule = Schedule.parse("warmup 5 | hold 25 | decay 10")
     rewarming = GroupSchedule(schedule, (1e-2,), ResumeTransition("rewarm", 10, (5e-3,), 4))
-    for step in (11, 13):
-        with pytest.raises(ValueError, match="was resumed at step 10 with `on_resume: rewarm`, and is still at that"):
-            cool(rewarming, Request(3), name="wsd", step=step, made=step, end=40)
-    cooled = cool(rewarming, Request(3), name="wsd", step=15, made=15, end=40)
-    np.testing.assert_array_equal(cooled.rates(0, 15), rewarming.rates(0, 15))
     continued = GroupSchedule(schedule, (1e-2,), ResumeTransition("continue", 10, (5e-3,), 30))
-    with pytest.raises(ValueError, match="`on_resume: continue`, and is still at that"):
-        cool(continued, Request(3), name="wsd", step=20, made=20, end=40)
+
+    def cool(group_schedule, step):
+        made = {"schedule_step": step, "step": step, "num_training_steps": 40}
+        return apply_request(group_schedule, Request(3), name="wsd", **made)
+
+    for group_schedule, step in ((rewarming, 11), (rewarming, 13), (continued, 20)):
+        how = group_schedule.transition.how
+        with pytest.raises(ValueError, match=f"transition of `on_resume: {how}`, from step 10 on, has not finished"):
+            cool(group_schedule, step)
+    np.testing.assert_array_equal(cool(rewarming, 15).rates(0, 15), rewarming.rates(0, 15))
 
 
-def test_files_are_written_whole(tmp_path):
+def test_files_are_written_atomically(tmp_path):
     write_json(tmp_path / COOLDOWN_REQUEST, {"duration": 6})
     assert json.loads((tmp_path / COOLDOWN_REQUEST).read_text()) == {"duration": 6}
     assert os.listdir(tmp_path) == [COOLDOWN_REQUEST]

@@ -114,4 +114,4 @@ def test_a_run_and_its_resumes_train_on_the_curve_that_was_chosen(model_path, tm
         np.testing.assert_array_equal(steps.min(1), steps.max(1))
         np.testing.assert_allclose(steps[:, 0], [curve(k) for k in range(first, stop)], rtol=1e-12, err_msg=name)
     assert "was trained under another schedule" in found["refused"]["error"]
-    assert "this run asks for transformers' 'cosine'" in found["builtin"]["error"]
+    assert "this run requests transformers' 'cosine'" in found["builtin"]["error"]

@@ -74,9 +74,11 @@ def test_a_share_is_of_the_run_that_it_ends(parent):
 def test_only_a_constant_rate_is_branched_off(model_path, tmp_path):
     train(model_path, tmp_path, lr_scheduler_type="wsd", lr_scheduler_kwargs={"decay": 4})
     for step in (2, 10, 12):  # on its way up, on its way down, at the end
-        with pytest.raises(ValueError, match="`checkpoint` must be of a run at a constant rate"):
+        with pytest.raises(ValueError, match="`checkpoint` must be a checkpoint at a constant learning rate"):
             hf_sched.anneal_from(tmp_path / f"checkpoint-{step}")
-    with pytest.raises(ValueError, match=r"`checkpoint` must be a folder .* with trainer_state.json and scheduler.pt"):
+    with pytest.raises(
+        ValueError, match=r"`checkpoint` must be a checkpoint folder with trainer_state.json and scheduler.pt"
+    ):
         hf_sched.anneal_from(tmp_path)
     for wrong, named in (({"duration": 0}, "duration"), ({"duration": "100%"}, "duration"), ({"shape": "up"}, "shape")):
         with pytest.raises(ValueError, match=f"`{named}` must be"):
@@ -85,5 +87,5 @@ def test_only_a_constant_rate_is_branched_off(model_path, tmp_path):
 
 def test_a_built_in_cosine_at_the_top_of_its_warmup_is_no_constant_run(model_path, tmp_path):
     train(model_path, tmp_path, lr_scheduler_type="cosine", warmup_steps=4, max_steps=6)
-    with pytest.raises(ValueError, match="`checkpoint` must be of a run at a constant rate"):
+    with pytest.raises(ValueError, match="`checkpoint` must be a checkpoint at a constant learning rate"):
         hf_sched.anneal_from(tmp_path / "checkpoint-4")

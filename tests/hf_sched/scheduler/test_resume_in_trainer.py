@@ -1,7 +1,8 @@
-"""Real Trainers that go on under another schedule: refused by default, and with a choice exact from the first step."""
+"""Real Trainers that resume under another schedule: rejected by default, exact from the first step with `on_resume`."""
 
 from __future__ import annotations
 
+import pickle
 import re
 import warnings
 
@@ -21,6 +22,7 @@ from tests.helpers.trainer import (
     builtin_cosine,
     cosine_floor,
     logged,
+    make,
     train,
 )
 
@@ -53,21 +55,21 @@ CHANGES = {
 
 
 def expected(choice, old, new, steps):
-    """The rates from the resume on: what each choice is said to do."""
+    """The learning rates after the resume."""
     left = range(AT, steps)
     if choice == "keep":
         return [old(k) for k in left]
     if choice == "replace":
         return [new(k) for k in left]
-    if choice == "continue":  # the new curve, stretched from the present rate to its own end
+    if choice == "continue":  # the new curve, scaled to start at the current rate
         end = new(steps - 1)
         return [end + (old(AT) - end) * (new(k) - end) / (new(AT) - end) for k in left]
     shares = [min((k - AT + 1) / 3, 1) for k in left]
     return [old(AT) * (1 - share) + new(k) * share for k, share in zip(left, shares, strict=True)]
 
 
-def go_on(model_path, folder, checkpoint, choice=None, **given):
-    """Resume; every rate that was trained with, and those that were logged after the resume."""
+def resume(model_path, folder, checkpoint, choice=None, **given):
+    """The learning rates of group 0 after the resume; the Trainer logs the same ones."""
     recorder = Recorder()
     kwargs = {**given.pop("lr_scheduler_kwargs", {}), **({"on_resume": choice} if choice else {})}
     try:
@@ -75,107 +77,99 @@ def go_on(model_path, folder, checkpoint, choice=None, **given):
             model_path, folder, resume=checkpoint, recorder=recorder, lr_scheduler_kwargs=kwargs, **given
         )
     except ValueError:
-        assert recorder.used == []  # nothing was trained
+        assert recorder.used == []  # rejected before the first step
         raise
     assert logged(trainer, "learning_rate")[AT:] == used[:, 0].tolist()
     return used[:, 0]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_is_refused_before_any_step_with_the_rate_under_each_choice(model_path, checkpoint, tmp_path, change):
+def test_a_change_is_rejected_before_any_step_with_the_rate_under_each_choice(model_path, checkpoint, tmp_path, change):
     given, new = CHANGES[change]
-    with pytest.raises(
-        ValueError, match=rf"the checkpoint, at step {AT}, was trained under another schedule"
-    ) as refused:
-        go_on(model_path, tmp_path, checkpoint["ours"], **{**OURS, **given})
-    shown = {row[1]: float(row[2]) for row in re.finditer(r"^  (\w+) +(\S+)  +(?:the|from) ", str(refused.value), re.M)}
-    # A rewarm lasts 2% of the run by default, here a single step.
+    with pytest.raises(ValueError, match=rf"checkpoint, at step {AT}, was trained under another schedule") as rejected:
+        resume(model_path, tmp_path, checkpoint["ours"], **{**OURS, **given})
+    shown = {
+        row[1]: float(row[2]) for row in re.finditer(r"^  (\w+) +(\S+)  +(?:use|go|cont)", str(rejected.value), re.M)
+    }
+    # By default a rewarm lasts 2% of the run, here a single step.
     rates = {"keep": cosine_floor(AT), "replace": new(AT), "continue": cosine_floor(AT), "rewarm": new(AT)}
     assert shown == {choice: pytest.approx(rate, rel=1e-5) for choice, rate in rates.items()}
 
 
 @pytest.mark.parametrize("choice", ["keep", "replace", "continue", "rewarm 3"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_with_a_choice_every_step_trains_at_its_rate_from_the_first_on(
-    model_path, checkpoint, tmp_path, change, choice
-):
+def test_on_resume_is_exact_from_the_first_step(model_path, checkpoint, tmp_path, change, choice):
     given, new = CHANGES[change]
-    used = go_on(model_path, tmp_path, checkpoint["ours"], choice, **{**OURS, **given})
+    used = resume(model_path, tmp_path, checkpoint["ours"], choice, **{**OURS, **given})
     steps = given.get("max_steps", STEPS)
     np.testing.assert_allclose(used, expected(choice, cosine_floor, new, steps), rtol=1e-12, atol=1e-18)
 
 
-def test_a_joined_run_that_is_resumed_again_goes_on_exactly(model_path, checkpoint, tmp_path):
-    given = {**OURS, "learning_rate": PEAK / 2, "save_strategy": "steps", "save_steps": 2}
-    used = go_on(model_path, tmp_path / "one", checkpoint["ours"], "continue", **given)
-    recorder = Recorder()
-    train(model_path, tmp_path / "two", resume=str(tmp_path / "one" / "checkpoint-8"), recorder=recorder, **given)
-    np.testing.assert_array_equal(np.array(recorder.used)[:, 0], used[8 - AT :])
+def test_a_duration_in_epochs_uses_the_epochs_of_the_trainer(model_path, checkpoint, tmp_path):
+    # 64 rows are 16 steps per epoch.
+    used = resume(model_path, tmp_path, checkpoint["ours"], "rewarm 0.1875ep", **OURS, learning_rate=PEAK / 2)
+    new = expected("rewarm 3", cosine_floor, lambda k: cosine_floor(k, peak=PEAK / 2), STEPS)
+    np.testing.assert_allclose(used, new, rtol=1e-12)
 
 
-# From a built-in schedule to ours, and back.
-
-
-def test_from_a_builtin_schedule_to_ours_is_refused_and_says_the_rates(model_path, checkpoint, tmp_path):
-    with pytest.raises(ValueError, match=r"a schedule that is not of hf_sched +cosine_floor\n") as refused:
-        go_on(model_path, tmp_path, checkpoint["builtin"], **OURS)
-    assert re.search(r"\n  keep +-  ", str(refused.value))
-    assert f"\n  replace   {cosine_floor(AT):.6g} " in str(refused.value)
-    assert f"\n  continue  {builtin_cosine(AT):.6g} " in str(refused.value)
+def test_from_a_builtin_schedule_to_ours_is_rejected(model_path, checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=r"a schedule outside hf_sched +cosine_floor\n") as rejected:
+        resume(model_path, tmp_path, checkpoint["builtin"], **OURS)
+    assert re.search(r"\n  keep +-  ", str(rejected.value))
+    assert f"\n  replace   {cosine_floor(AT):.6g} " in str(rejected.value)
+    assert f"\n  continue  {builtin_cosine(AT):.6g} " in str(rejected.value)
+    with pytest.raises(ValueError, match="`on_resume` cannot be 'keep': the checkpoint does not hold the curve"):
+        resume(model_path, tmp_path, checkpoint["builtin"], "keep", **OURS)
 
 
 @pytest.mark.parametrize("choice", ["replace", "continue", "rewarm 3"])
-def test_from_a_builtin_schedule_to_ours_by_a_choice(model_path, checkpoint, tmp_path, choice):
-    used = go_on(model_path, tmp_path, checkpoint["builtin"], choice, **OURS)
+def test_from_a_builtin_schedule_to_ours_with_on_resume(model_path, checkpoint, tmp_path, choice):
+    used = resume(model_path, tmp_path, checkpoint["builtin"], choice, **OURS)
     np.testing.assert_allclose(used, expected(choice, builtin_cosine, cosine_floor, STEPS), rtol=1e-12)
 
 
-def test_a_builtin_schedule_cannot_be_kept_under_ours(model_path, checkpoint, tmp_path):
-    with pytest.raises(ValueError, match="`on_resume: keep` cannot be: the checkpoint does not hold the curve"):
-        go_on(model_path, tmp_path, checkpoint["builtin"], "keep", **OURS)
-
-
-@pytest.mark.parametrize("choice", [None, "continue", "rewarm"])
-def test_from_ours_to_a_builtin_schedule_is_refused_and_says_the_rates(model_path, checkpoint, tmp_path, choice):
-    with pytest.raises(
-        ValueError, match=r"'cosine_floor' of hf_sched .* this run asks for transformers' 'cosine'"
-    ) as no:
-        go_on(model_path, tmp_path, checkpoint["ours"], choice, **BUILTIN)
-    assert f"\n  keep     {cosine_floor(AT):.6g} " in str(no.value)
-    assert f"\n  replace  {builtin_cosine(AT):.6g} " in str(no.value)
-    assert (f"`on_resume: {choice}` needs a schedule of hf_sched" in str(no.value)) == (choice is not None)
+@pytest.mark.parametrize("choice", [None, "continue"])
+def test_from_ours_to_a_builtin_schedule_is_rejected(model_path, checkpoint, tmp_path, choice):
+    message = r"'cosine_floor' of hf_sched .* this run requests transformers' 'cosine'"
+    with pytest.raises(ValueError, match=message) as rejected:
+        resume(model_path, tmp_path, checkpoint["ours"], choice, **BUILTIN)
+    assert f"\n  keep     {cosine_floor(AT):.6g} " in str(rejected.value)
+    assert f"\n  replace  {builtin_cosine(AT):.6g} " in str(rejected.value)
+    assert (f"`on_resume: {choice}` needs a schedule of hf_sched" in str(rejected.value)) == (choice is not None)
 
 
 @pytest.mark.parametrize(("choice", "curve"), [("keep", cosine_floor), ("replace", builtin_cosine)])
-def test_from_ours_to_a_builtin_schedule_by_a_choice(model_path, checkpoint, tmp_path, choice, curve):
-    used = go_on(model_path, tmp_path, checkpoint["ours"], choice, **BUILTIN)
+def test_from_ours_to_a_builtin_schedule_with_on_resume(model_path, checkpoint, tmp_path, choice, curve):
+    used = resume(model_path, tmp_path, checkpoint["ours"], choice, **BUILTIN)
     np.testing.assert_allclose(used, [curve(k) for k in range(AT, STEPS)], rtol=1e-12)
 
 
-def test_a_builtin_schedule_resumes_its_own_checkpoint_as_ever(model_path, checkpoint, tmp_path):
-    used = go_on(model_path, tmp_path, checkpoint["builtin"], **BUILTIN)
-    np.testing.assert_allclose(used, [builtin_cosine(k) for k in range(AT, STEPS)], rtol=1e-12)
+def test_a_builtin_schedule_stays_transformers_own(model_path, checkpoint, tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 2}
-    go_on(model_path, tmp_path, checkpoint["builtin"], **BUILTIN, **saving)
+    for folder, start in ((checkpoint["builtin"], AT),):
+        trainer, used = train(model_path, tmp_path, resume=folder, **BUILTIN, **saving)
+        np.testing.assert_allclose(used[:, 0], [builtin_cosine(k) for k in range(start, STEPS)], rtol=1e-12)
+        assert type(trainer.lr_scheduler) is torch.optim.lr_scheduler.LambdaLR
+        assert pickle.loads(pickle.dumps(trainer.lr_scheduler)).get_last_lr() == trainer.lr_scheduler.get_last_lr()
     state = torch.load(tmp_path / "checkpoint-10" / "scheduler.pt", weights_only=True)
     assert set(state) == set(torch.load(f"{checkpoint['builtin']}/scheduler.pt", weights_only=True))
 
 
-def test_a_checkpoint_of_weights_alone_is_refused(model_path, checkpoint, tmp_path):
-    with pytest.raises(ValueError, match=rf"goes on at step {AT}, but .* again from step 0.*`save_only_model: true`"):
-        go_on(model_path, tmp_path, checkpoint["weights"], **OURS)
+def test_a_checkpoint_without_scheduler_state_is_rejected(model_path, checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=rf"continues at step {AT}, but .* start again .*`save_only_model: true`"):
+        resume(model_path, tmp_path, checkpoint["weights"], **OURS)
 
 
 @pytest.mark.parametrize("curve", [{}, {"floor_ratio": 0.3}], ids=["the same", "another"])
-def test_our_schedule_passed_in_by_hand_resumes_by_its_own_rules(model_path, tmp_path, curve):
-    # `lr_scheduler_type` is transformers' default here, but its `linear` is not what trains.
+def test_our_scheduler_in_optimizers_checks_its_own_state(model_path, tmp_path, curve):
+    # `lr_scheduler_type` is transformers' default `linear`, which is not used.
     def trainer(folder, **kwargs):
         model = AutoModelForCausalLM.from_pretrained(model_path)
         optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK)
         scheduler = hf_sched.get_scheduler("cosine_floor", optimizer, WARMUP, STEPS, kwargs)
         args = TrainingArguments(str(folder), use_cpu=True, report_to="none", max_steps=STEPS, save_steps=2)
         rows = [{"input_ids": torch.arange(6, 16), "labels": torch.arange(6, 16)}] * 8
-        return Trainer(model, args, train_dataset=rows, optimizers=(optimizer, scheduler), callbacks=[Recorder()])
+        return Trainer(model, args, train_dataset=rows, optimizers=(optimizer, scheduler))
 
     trainer(tmp_path / "one").train()
     resumed = trainer(tmp_path / "two", **curve)
@@ -187,73 +181,50 @@ def test_our_schedule_passed_in_by_hand_resumes_by_its_own_rules(model_path, tmp
         assert resumed.lr_scheduler.last_epoch == STEPS
 
 
-# Another number of parameter groups.
-
-
-@pytest.mark.parametrize("kind", ["ours", "builtin"])
-@pytest.mark.parametrize("choice", [None, "replace", "keep"])
-def test_another_number_of_groups_is_refused_before_the_optimizer_is_touched(
+@pytest.mark.parametrize(("kind", "choice"), [("ours", None), ("ours", "replace"), ("builtin", "keep")])
+def test_another_number_of_groups_is_rejected_before_the_optimizer_loads(
     model_path, checkpoint, tmp_path, kind, choice
 ):
     def three_groups(model):
         parameters = list(model.parameters())
-        return torch.optim.AdamW([{"params": parameters[n::3], "lr": PEAK} for n in range(3)])
+        return torch.optim.AdamW([{"params": parameters[n::3], "lr": PEAK} for n in range(3)]), None
 
-    model = AutoModelForCausalLM.from_pretrained(model_path)
     kwargs = {"on_resume": choice} if choice else None
-    args = TrainingArguments(
-        **{"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", "max_steps": STEPS},
-        **{"learning_rate": PEAK, "warmup_steps": WARMUP, "lr_scheduler_kwargs": kwargs, **OURS},
-    )
-    rows = [{"input_ids": torch.arange(6, 16), "labels": torch.arange(6, 16)}] * 8
-    recorder = Recorder()
-    optimizer = three_groups(model)
-    trainer = Trainer(model, args, train_dataset=rows, optimizers=(optimizer, None), callbacks=[recorder])
-    with pytest.raises(ValueError, match=r"^the checkpoint has 2 parameter group\(s\), this run 3, so that") as refused:
+    trainer, recorder = make(model_path, tmp_path, optimizers=three_groups, lr_scheduler_kwargs=kwargs, **OURS)
+    with pytest.raises(ValueError, match=r"^the checkpoint has 2 parameter group\(s\), this run 3;") as rejected:
         trainer.train(resume_from_checkpoint=checkpoint[kind])
-    assert re.search(r"^  parameter groups +2 +3$", str(refused.value), re.M)
-    assert ("curve" in str(refused.value)) == (kind == "builtin")
-    assert "whatever `on_resume` says" in str(refused.value)
+    assert re.search(r"^  parameter groups +2 +3$", str(rejected.value), re.M)
+    assert ("curve" in str(rejected.value)) == (kind == "builtin")
+    assert "whatever `on_resume` is" in str(rejected.value)
     assert recorder.used == []
-    assert not optimizer.state
-
-
-# What a resume leaves behind.
+    assert not trainer.optimizer.state
 
 
 @pytest.mark.parametrize("choice", ["replace", "continue", "rewarm 3", "keep"])
-def test_the_optimizer_knows_the_peaks_in_force(model_path, checkpoint, tmp_path, choice):
+def test_a_second_resume_continues_exactly_with_the_new_peaks(model_path, checkpoint, tmp_path, choice):
     given = {**OURS, "learning_rate": PEAK / 2, "lr_scheduler_kwargs": {"on_resume": choice}, "save_steps": 8}
     peak = PEAK if choice == "keep" else PEAK / 2
     trainer, used = train(model_path, tmp_path, resume=checkpoint["ours"], save_strategy="steps", **given)
     assert {group["initial_lr"] for group in trainer.optimizer.param_groups} == {peak}
     saved = torch.load(tmp_path / "checkpoint-8" / "optimizer.pt", weights_only=True)
     assert {group["initial_lr"] for group in saved["param_groups"]} == {peak}
-    # A second resume, and a second training by the same Trainer, depend on nothing else.
     _, again = train(model_path, tmp_path / "2", resume=str(tmp_path / "checkpoint-8"), **given)
     np.testing.assert_array_equal(again, used[8 - AT :])
 
 
-def test_keep_in_a_longer_run_says_once_that_the_curve_has_ended(model_path, checkpoint, tmp_path):
+def test_keep_in_a_longer_run_warns_once_that_the_curve_has_ended(model_path, checkpoint, tmp_path):
     for name, given in {"ours": OURS, "builtin": BUILTIN}.items():
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            go_on(model_path, tmp_path / name, checkpoint["ours"], "keep", **given, max_steps=STEPS + 6)
+            resume(model_path, tmp_path / name, checkpoint["ours"], "keep", **given, max_steps=STEPS + 6)
         assert [str(w.message) for w in warned if "hf_sched" in str(w.message) or "cosine_floor" in str(w.message)] == [
-            "cosine_floor: the checkpoint's curve, which `on_resume: keep` goes on with, has ended after its 12 steps; "
+            "cosine_floor: the checkpoint's curve, which `on_resume: keep` continues, has ended after its 12 steps; "
             "its last learning rate is held to the end of the run"
         ]
 
 
-def test_a_rewarm_in_epochs_is_of_the_trainers_epochs(model_path, checkpoint, tmp_path):
-    # 64 rows are 16 steps an epoch.
-    used = go_on(model_path, tmp_path, checkpoint["ours"], "rewarm 0.1875ep", **OURS, learning_rate=PEAK / 2)
-    new = expected("rewarm 3", cosine_floor, lambda k: cosine_floor(k, peak=PEAK / 2), STEPS)
-    np.testing.assert_allclose(used, new, rtol=1e-12)
-
-
 @pytest.mark.parametrize("name", ["cosine_floor", "cosine"])
 @pytest.mark.parametrize("value", ["rewam", "rewarm -1ep", "keep 1ep"])
-def test_a_wrong_choice_is_refused_with_the_arguments(tmp_path, name, value):
+def test_an_invalid_on_resume_is_rejected_with_the_arguments(tmp_path, name, value):
     with pytest.raises(ValueError, match="`on_resume` must be"):
         TrainingArguments(str(tmp_path), lr_scheduler_type=name, lr_scheduler_kwargs={"on_resume": value})
