@@ -216,9 +216,9 @@ def resume_builtin_schedules(module: Any) -> None:
         finally:
             self.args.lr_scheduler_kwargs = given
         if scheduler is not None and getattr(self, "_hf_sched_resumes", False):
-            from hf_sched.scheduler.builtin_resume import watch_loading
+            from hf_sched.scheduler.builtin_resume import check_next_load
 
-            watch_loading(scheduler, name, on_resume, num_training_steps)
+            check_next_load(scheduler, name, on_resume, num_training_steps)
         return scheduler
 
     _wrap(module.Trainer, "train", around_train)

@@ -26,7 +26,7 @@ class _Request(NamedTuple):
     num_training_steps: int
 
 
-def watch_loading(scheduler: Any, name: str, on_resume: OnResume | None, num_training_steps: int) -> None:
+def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None, num_training_steps: int) -> None:
     """Check the next state that a built-in scheduler loads; call this only if a checkpoint will be loaded.
 
     If the state is ours, `on_resume` is applied; if it is not given or not possible, loading raises a ValueError that
