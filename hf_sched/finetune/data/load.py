@@ -211,8 +211,9 @@ def _file(script_args: ScriptArguments) -> str | None:
 def to_demonstration(row: Row, instruction: str = FINAL_ANSWER) -> Row:
     """Convert a question and its worked answer to a chat to imitate, without GSM8K's calculator marks `<<...>>`.
 
-    >>> to_demonstration({"question": "2 + 2?", "answer": "<<2+2=4>>4"}, instruction="")["completion"]
-    [{'role': 'assistant', 'content': '4'}]
+    Example:
+        >>> to_demonstration({"question": "2 + 2?", "answer": "<<2+2=4>>4"}, instruction="")["completion"]
+        [{'role': 'assistant', 'content': '4'}]
     """
     return {"prompt": _user(row, instruction), "completion": _assistant(re.sub(r"<<[^>]*>>", "", str(row["answer"])))}
 
@@ -220,8 +221,9 @@ def to_demonstration(row: Row, instruction: str = FINAL_ANSWER) -> Row:
 def to_problem(row: Row, instruction: str = FINAL_ANSWER) -> Row:
     """Convert a question and its answer to a prompt and the final answer (after `####`), for GRPO and evaluation.
 
-    >>> to_problem({"question": "2 + 2?", "answer": "It is 4. #### 4"})["answer"]
-    '4'
+    Example:
+        >>> to_problem({"question": "2 + 2?", "answer": "It is 4. #### 4"})["answer"]
+        '4'
     """
     return {"prompt": _user(row, instruction), "answer": str(row["answer"]).rpartition("####")[2].strip()}
 

@@ -1,0 +1,75 @@
+"""The pages of the documentation site: code runs, YAML is valid, commands and targets are complete, the site builds."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import hf_sched
+from hf_sched.cli import app
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = {page.relative_to(DOCS).as_posix(): page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md")}
+PAGES.pop("schedules.template.md", None)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(blocks(page, "python")).replace('"out",', '"out", use_cpu=True,')
+    exec(compile(code, page, "exec"), {"__name__": page})
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")])
+def test_yaml_blocks_are_valid(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_rewards", raising=False)
+    (tmp_path / "my_rewards.py").write_text("def brevity(completions, **kwargs):\n    return [0.0] * len(completions)\n")
+    from hf_sched.finetune.rewards import load_rewards
+
+    for config in map(yaml.safe_load, blocks(page, "yaml")):
+        if str(config.get("lr_scheduler_type")) in hf_sched.available():
+            arguments = {**(config.get("lr_scheduler_kwargs") or {})}
+            arguments.pop("on_resume", None)
+            hf_sched.build(config["lr_scheduler_type"], num_training_steps=1000, steps_per_epoch=100, **arguments)
+        if "reward_funcs" in config:
+            load_rewards(config["reward_funcs"])
+
+
+def test_grammar_is_shown_as_it_is():
+    assert f"```text\n{hf_sched.GRAMMAR.strip()}\n```" in PAGES["your-own-schedule.md"]
+
+
+def test_every_command_and_make_target_is_listed():
+    page = PAGES["commands.md"]
+    assert set(re.findall(r"`hf-sched ([a-z]+)`", page)) == set(app.commands)
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert targets and set(re.findall(r"`make ([a-z-]+)", page)) == set(targets[1].split())
+
+
+def test_files_named_on_the_contributing_page_exist():
+    for path in re.findall(r"`((?:hf_sched|tests|recipes|docs|benchmarks)/[\w./-]*|mkdocs\.yml)`", PAGES["contributing.md"]):
+        assert (ROOT / path).exists(), path
+
+
+def test_site_builds_without_warnings_and_lists_every_page(tmp_path):
+    build = pytest.importorskip("mkdocs.commands.build")
+    from mkdocs.config import load_config
+
+    config = load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path))
+    listed = set(re.findall(r": ([\w/-]+\.md)", yaml.safe_dump(config.nav)))
+    assert listed == set(PAGES)
+    build.build(config)
+    html = (tmp_path / "reference" / "schedules" / "index.html").read_text(encoding="utf-8")
+    assert 'id="hf_sched.build"' in html
+    assert not re.search(r'(?:src|href)="https?://[^"]+\.(?:js|css|woff2?)', html)  # nothing is fetched
