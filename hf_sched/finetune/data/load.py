@@ -211,7 +211,7 @@ def _file(script_args: ScriptArguments) -> str | None:
 def to_demonstration(row: Row, instruction: str = FINAL_ANSWER) -> Row:
     """Convert a question and its worked answer to a chat to imitate, without GSM8K's calculator marks `<<...>>`.
 
-    Example:
+    Examples:
         >>> to_demonstration({"question": "2 + 2?", "answer": "<<2+2=4>>4"}, instruction="")["completion"]
         [{'role': 'assistant', 'content': '4'}]
     """
@@ -221,7 +221,7 @@ def to_demonstration(row: Row, instruction: str = FINAL_ANSWER) -> Row:
 def to_problem(row: Row, instruction: str = FINAL_ANSWER) -> Row:
     """Convert a question and its answer to a prompt and the final answer (after `####`), for GRPO and evaluation.
 
-    Example:
+    Examples:
         >>> to_problem({"question": "2 + 2?", "answer": "It is 4. #### 4"})["answer"]
         '4'
     """
