@@ -1,17 +1,17 @@
 #!/bin/bash
-# `accelerate launch` for schedulers that end a job by SIGTERM: the signal goes to the processes that train, which save a
-# checkpoint (`enable_jit_checkpoint: true`, see preemption.py). The launcher would pass it on to their data loaders, too,
-# and kill all of them 30 s later; with a single process it would pass on nothing.
+# `accelerate launch` for job schedulers that end a job by SIGTERM. This script sends the signal to the training
+# processes, which save a checkpoint (`enable_jit_checkpoint: true`). The launcher itself would also signal their data
+# loaders and kill all of them after 30 s; with a single process it would not pass the signal on.
 set -u
 
 accelerate launch "$@" &
 launcher=$!
-# shellcheck disable=SC2046  # a word for each process
+# shellcheck disable=SC2046  # one word per process
 trap 'kill -TERM $(< "/proc/$launcher/task/$launcher/children") 2> /dev/null || kill -TERM "$launcher"' TERM
 
 wait "$launcher"
 status=$?
-while kill -0 "$launcher" 2> /dev/null; do # a signal has cut the wait short
+while kill -0 "$launcher" 2> /dev/null; do # a signal interrupted the wait
     wait "$launcher"
     status=$?
 done

@@ -98,10 +98,10 @@ def test_a_node_that_fails_ends_the_others_and_the_job(stand_ins):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "must be given a file of accelerate_configs and a recipe, received ''"),
+        ([], "the arguments must be a file of accelerate_configs and a recipe, received ''"),
         (["accelerate_configs/ddp.yml", DDP[1]], "received 'accelerate_configs/ddp.yml recipes/sft.py'"),
         (["--vllm"], "`--vllm` must be a model, and flags of trl vllm-serve"),
-        (["--vllm", "model", *DDP], "`--vllm` takes a node for itself: sbatch --nodes 2, or more"),
+        (["--vllm", "model", *DDP], "`--vllm` needs its own node: sbatch --nodes 2, or more"),
     ],
 )
 def test_a_wrong_line_is_refused_in_one_line(stand_ins, words, message):
