@@ -1,4 +1,4 @@
-"""Every command that README, docs, configurations and scripts tell a user to type is taken apart by whom it is for."""
+"""Every command in README, docs, configurations and launch files is parsed by the program that it calls."""
 
 from __future__ import annotations
 
@@ -21,119 +21,117 @@ from trl.scripts.vllm_serve import make_parser
 
 from hf_sched.cli import app
 from hf_sched.finetune import config
+from hf_sched.finetune.dpo import DPO
+from hf_sched.finetune.grpo import GRPO
+from hf_sched.finetune.pipeline import argument_types
+from hf_sched.finetune.sft import SFT
 from tests.helpers.recipes import ROOT
 from tests.helpers.slurm_job import Job
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 HEADED = [
-    *sorted((ROOT / "recipes").glob("*.py")),
-    *sorted((ROOT / "recipes" / "configs").glob("*.yaml")),
-    *sorted((ROOT / "recipes" / "kubernetes").glob("*.yaml")),
-    *sorted((ROOT / "recipes" / "slurm").glob("*")),
-    *sorted((ROOT / "accelerate_configs").glob("*.yaml")),
+    path
+    for folder in ("recipes", "recipes/configs", "recipes/kubernetes", "recipes/slurm", "accelerate_configs")
+    for path in sorted((ROOT / folder).glob("*.*"))
+    if path.suffix in (".py", ".yaml", ".slurm")
 ]
-OURS = r"(?:accelerate_configs|benchmarks|docs|recipes|tests)/[\w./-]+\.(?:json|md|py|sh|slurm|yaml)\b"
-COMMANDS = ("accelerate", "hf-sched", "kubectl", "python", "sbatch")
+FILES = r"(?:accelerate_configs|benchmarks|docs|recipes|tests)/[\w./-]+\.(?:json|md|py|sh|slurm|yaml)\b"
+COMMANDS = ("accelerate ", "hf-sched ", "kubectl ", "python -m ", "sbatch ")
+RECIPES = {recipe.kind: recipe for recipe in (SFT, GRPO, DPO)}
 
 
 def joined(text: str) -> list[str]:
-    """The lines, those that end in a backslash with what they go on in."""
-    return re.sub(r"\\+\n\s*", " ", text).splitlines()
+    """Split a text into lines, each with those that a backslash continues."""
+    return [line.strip() for line in re.sub(r"\\+\n\s*", " ", text).splitlines()]
 
 
-def of_page(page: Path) -> Iterator[str]:
-    """The commands in a page's blocks of shell, and those in its text that name a file of ours."""
+def commands_of_page(page: Path) -> Iterator[str]:
+    """Commands in shell blocks, and those in the text that name a file of the repository."""
     text = page.read_text(encoding="utf-8")
     for block in re.findall(r"```(?:bash|sh|shell|console)\n(.*?)```", text, flags=re.DOTALL):
-        for line in joined(block):
-            if line.strip().startswith(COMMANDS):
-                yield line.strip()
+        yield from (line for line in joined(block) if line.startswith(COMMANDS))
     for inline in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text):
-        if inline.startswith(COMMANDS) and re.search(OURS, inline) and "..." not in inline and "…" not in inline:
+        if inline.startswith(COMMANDS) and re.search(FILES, inline) and "..." not in inline and "…" not in inline:
             yield inline
 
 
-def of_head(file: Path) -> Iterator[str]:
-    """The commands in the comments, or the docstring, that a file begins with."""
+def commands_of_head(file: Path) -> Iterator[str]:
+    """Commands in the comments or the docstring at the top of a file."""
     text = file.read_text(encoding="utf-8")
-    if file.suffix == ".py":
-        head = text.split('"""')[1]
-    else:
-        head = "\n".join(re.findall(r"^# ?(?!!)(.*)$", text.partition("\n\n")[0], flags=re.MULTILINE))
-    for line in joined(head):
-        if line.strip().startswith(COMMANDS):
-            yield line.strip()
-        elif found := re.search(r"\b[Ff]irst: (python \S+\.py(?: --[^.]*)?)(?=$|\. )", line):
-            yield found[1]
+    comments = "\n".join(re.findall(r"^# ?(?!!)(.*)$", text.partition("\n\n")[0], flags=re.MULTILINE))
+    head = text.split('"""')[1] if file.suffix == ".py" else comments
+    return (line for line in joined(head) if line.startswith(COMMANDS))
 
 
-# Files that the README tells the reader to write.
-MADE_BY_THE_READER = re.findall(
-    r"`(my_\w+\.yaml)`:\n\n```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL
-)
-LINES = [(file.relative_to(ROOT), line) for file in PAGES for line in of_page(file)]
-LINES += [(file.relative_to(ROOT), line) for file in HEADED for line in of_head(file)]
+LINES = [(file.relative_to(ROOT), line) for file in PAGES for line in commands_of_page(file)]
+LINES += [(file.relative_to(ROOT), line) for file in HEADED for line in commands_of_head(file)]
 
 
 class Parsed(Exception):
-    """Raised in the place of a program's work, once it has taken its words."""
+    """Raised in place of a program's work, once it has parsed its arguments."""
 
 
 class Reader:
-    """Has each command read by whom it is for; what that refuses is raised."""
+    """Parses a command with the program that it calls."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.monkeypatch = folder, monkeypatch
         monkeypatch.chdir(ROOT)
-        # Models and data that an earlier command makes are not there; all else is.
-        check_paths = config._check_paths
-        monkeypatch.setattr(
-            config, "_check_paths", lambda part: None if "runs/" in str(vars(part)) else check_paths(part)
-        )
+        # Models and data that an earlier command writes do not exist.
+        check = config._check_paths
+        monkeypatch.setattr(config, "_check_paths", lambda part: None if "runs/" in str(vars(part)) else check(part))
         for command in app.commands.values():
             monkeypatch.setattr(command, "callback", lambda **given: None)
-        # argparse takes the beginning of a flag for the flag, so that many a slip would not be one.
+        # argparse accepts the beginning of a flag, so many a typo would pass.
         init = argparse.ArgumentParser.__init__
         monkeypatch.setattr(
-            argparse.ArgumentParser, "__init__", lambda *a, **given: init(*a, **{**given, "allow_abbrev": False})
+            argparse.ArgumentParser, "__init__", lambda *args, **given: init(*args, **{**given, "allow_abbrev": False})
         )
 
     def read(self, line: str) -> None:
-        """One line as it is typed.
-
-        Raises:
-            AssertionError, SystemExit, ValueError: Whom it is for would refuse it.
-        """
-        for name, text in MADE_BY_THE_READER:
-            (self.folder / name).write_text(text)
-            line = line.replace(name, str(self.folder / name))
+        """Parse one line; raise whatever its program raises."""
+        # Configurations that the reader writes.
+        line = re.sub(r"(?<![\w/])my_sft\.yaml", "recipes/configs/demo_sft.yaml", line)
         words = shlex.split(line, comments=True)
-        for file in re.findall(OURS, line):
+        for file in re.findall(FILES, line):
             assert (ROOT / file).is_file(), file
         getattr(self, words[0].replace("-", "_"))(words[1:])
 
     def accelerate(self, words: list[str]) -> None:
         assert words[0] == "launch"
         args = launch_command_parser().parse_args(words[1:])
-        load_config_from_file(args.config_file)
-        self.python([args.training_script, *args.training_script_args])
+        if args.config_file:
+            load_config_from_file(args.config_file)
+        kind = re.fullmatch(r"recipes/(\w+)\.py|hf_sched\.finetune\.(\w+)", args.training_script)
+        assert kind, args.training_script
+        self.recipe(kind[1] or kind[2], args.training_script_args)
+
+    def recipe(self, kind: str, words: list[str]) -> None:
+        recipe, args = RECIPES[kind](), [*words, "--use_cpu", "true"]
+        recipe.check_given(config.given_arguments(args))
+        config.parse(*argument_types(recipe), args=args)
 
     def python(self, words: list[str]) -> None:
-        script, *given = words
-        assert (ROOT / script).is_file(), script
-        self.monkeypatch.syspath_prepend((ROOT / script).parent)
-        module = importlib.import_module(Path(script).stem)
-        assert Path(str(module.__file__)) == ROOT / script
-        if script in ("recipes/sft.py", "recipes/grpo.py"):
-            self._recipe(module, given)
-        elif hasattr(module, "argparse"):
-            self._program(module, given)
-        else:
-            assert not given, f"{script} takes no arguments"
+        module = importlib.import_module(words[1])
+        parse = argparse.ArgumentParser.parse_known_args
+
+        def take(parser: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+            _, unknown = parse(parser, args, namespace)
+            assert not unknown, unknown
+            raise Parsed
+
+        with self.monkeypatch.context() as patch, pytest.raises(Parsed):
+            patch.setattr(sys, "argv", [str(module.__file__), *words[2:]])
+            patch.setattr(argparse.ArgumentParser, "parse_known_args", take)
+            module.main()
 
     def hf_sched(self, words: list[str]) -> None:
         result = CliRunner().invoke(app, words, catch_exceptions=False)
         assert result.exit_code == 0, result.output
+        if words[0] in RECIPES:
+            command = app.commands[words[0]]
+            given = command.make_context(words[0], words[1:]).params
+            self.recipe(words[0], ["--config", given["config"], *given["flags"]])
 
     def kubectl(self, words: list[str]) -> None:
         if "-f" in words:
@@ -148,8 +146,7 @@ class Reader:
         parser.add_argument("script")
         parser.add_argument("words", nargs=argparse.REMAINDER)
         args = parser.parse_args(words)
-        assert (ROOT / args.script).is_file(), args.script
-        # What the script makes of them is read as well.
+        # What the script launches is parsed too.
         job = Job(self.folder / "job").stand_in()
         ends = json.dumps([0] * args.nodes)
         status, output = job.run(args.nodes, *args.words, gpus=args.gpus_per_node, STATUS=ends, SERVER="works")
@@ -157,38 +154,9 @@ class Reader:
         for launched in job.launched():
             self.accelerate(launched["words"])
         if "--vllm" in args.words:
-            _, unknown = make_parser().parse_args_and_config(
-                (job.folder / "server.words").read_text().splitlines()[1:], return_remaining_strings=True
-            )
-            assert not unknown  # trl hands these to vLLM, unread
-
-    def _recipe(self, module: Any, words: list[str]) -> None:
-        def take(*types: type) -> None:
-            config.parse(*types, args=[*words, "--use_cpu", "true"])
-            raise Parsed
-
-        self.monkeypatch.setattr(module, "parse", take)
-        with pytest.raises(Parsed):
-            module.main()
-
-    def _program(self, module: Any, words: list[str]) -> None:
-        parse_args = argparse.ArgumentParser.parse_args
-        parse_known_args = argparse.ArgumentParser.parse_known_args
-        reading = False
-
-        def take(parser: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
-            nonlocal reading
-            if reading:  # `parse_args` asks `parse_known_args`
-                return parse_known_args(parser, args, namespace)
-            reading = True
-            parse_args(parser, args)
-            raise Parsed
-
-        with self.monkeypatch.context() as patch, pytest.raises(Parsed):
-            patch.setattr(sys, "argv", [str(module.__file__), *words])
-            for name in ("parse_args", "parse_known_args"):
-                patch.setattr(argparse.ArgumentParser, name, take)
-            module.main()
+            served = (job.folder / "server.words").read_text().splitlines()[1:]
+            _, unknown = make_parser().parse_args_and_config(served, return_remaining_strings=True)
+            assert not unknown  # trl passes these to vLLM unread
 
 
 @pytest.fixture
@@ -198,67 +166,61 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
 
 
 @pytest.mark.parametrize(("file", "line"), LINES, ids=[f"{file}-{number}" for number, (file, _) in enumerate(LINES)])
-def test_a_command_that_we_tell_to_type_is_taken(read, file, line):
+def test_command_is_accepted(read, file, line):
     read(line)
 
 
-def test_the_commands_are_found():
+def test_commands_are_found():
     found = [(str(file), line.split()[0]) for file, line in LINES]
-    for config_file in (*(ROOT / "recipes" / "configs").glob("*.yaml"), *(ROOT / "accelerate_configs").glob("*.yaml")):
-        assert (str(config_file.relative_to(ROOT)), "accelerate") in found
+    for path in (*(ROOT / "recipes" / "configs").glob("*.yaml"), *(ROOT / "accelerate_configs").glob("*.yaml")):
+        assert (str(path.relative_to(ROOT)), "accelerate") in found
     for file, command, times in [
-        ("README.md", "accelerate", 5),
-        ("README.md", "hf-sched", 10),
-        ("README.md", "python", 5),
-        ("docs/smollm2.md", "accelerate", 3),
-        ("docs/smollm2.md", "python", 4),
+        ("README.md", "hf-sched", 3),
+        ("docs/smollm2.md", "accelerate", 2),
         ("recipes/slurm/train.slurm", "sbatch", 2),
         ("recipes/kubernetes/train.yaml", "kubectl", 3),
         ("recipes/configs/smollm2_gsm8k_sft.yaml", "python", 1),
-        ("-m", "hf_sched.finetune.reports.report", "python", 3),
         ("recipes/sft.py", "accelerate", 1),
     ]:
         assert found.count((file, command)) >= times, (file, command)
 
 
-SOUND = "accelerate launch --config_file accelerate_configs/ddp.yaml recipes/sft.py --config recipes/configs/{} {}"
+LAUNCH = "accelerate launch --config_file accelerate_configs/ddp.yaml recipes/sft.py --config recipes/configs/{} {}"
+SBATCH = "sbatch --nodes 2 --gpus-per-node 8 recipes/slurm/train.slurm {} accelerate_configs/ddp.yaml recipes/{}.py {}"
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        SOUND.format("qwen2.5-0.5b_gsm8k_sft.yaml", "--learning_rat 1e-5"),
-        SOUND.format("qwen2.5-0.5b_gsm8k_sft.yaml", "--num_generations 8"),  # of GRPO
-        SOUND.format("qwen2.5-0.5b_gsm8k_sftt.yaml", ""),
-        SOUND.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("ddp", "dpp"),
-        SOUND.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("recipes/sft", "recipes/stf"),
-        SOUND.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("--config_file", "--num_machine_s 2 --config_file"),
-        "python -m hf_sched.finetune.reports.report --run_s runs/demo/sft",
-        "python recipes/reports.py --runs runs/demo/sft",
-        "hf-sched merge runs/demo/sft",
-        "python -m hf_sched.finetune.memory.command --config recipes/configs/demo_sft.yaml --gpu_memori 80GB",
-        "python benchmarks/guard.py --quick",
+        LAUNCH.format("qwen2.5-0.5b_gsm8k_sft.yaml", "--learning_rat 1e-5"),
+        LAUNCH.format("qwen2.5-0.5b_gsm8k_sft.yaml", "--num_generations 8"),  # of GRPO
+        LAUNCH.format("qwen2.5-0.5b_gsm8k_sftt.yaml", ""),
+        LAUNCH.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("ddp", "dpp"),
+        LAUNCH.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("recipes/sft", "recipes/stf"),
+        LAUNCH.format("qwen2.5-0.5b_gsm8k_sft.yaml", "").replace("--config_file", "--num_machine_s 2 --config_file"),
+        "python -m hf_sched.finetune.demo.sorting_task --output_di runs/demo/task",
+        "hf-sched sft --config recipes/configs/demo_sft.yaml --learning_rat 1e-5",
         "hf-sched plan recipes/configs/demo_sft.yaml --dataset-sise 7473",
         "hf-sched plann recipes/configs/demo_sft.yaml",
         "hf-sched check recipes/configs/demo_sfft.yaml",
         "sbatch --node 2 --gpus-per-node 8 recipes/slurm/train.slurm accelerate_configs/ddp.yaml recipes/sft.py",
-        "sbatch --nodes 2 --gpus-per-node 8 recipes/slurm/train.slurm accelerate_configs/ddp.yaml recipes/sft.py "
-        "--config recipes/configs/qwen2.5-0.5b_gsm8k_sft.yaml --max_step 1",
-        'sbatch --nodes 2 --gpus-per-node 8 recipes/slurm/train.slurm --vllm "m --tensor_parallel 8" '
-        "accelerate_configs/ddp.yaml recipes/grpo.py --config recipes/configs/qwen2.5-0.5b_gsm8k_grpo.yaml",
+        SBATCH.format("", "sft", "--config recipes/configs/qwen2.5-0.5b_gsm8k_sft.yaml --max_step 1"),
+        SBATCH.format(
+            '--vllm "m --tensor_parallel 8"', "grpo", "--config recipes/configs/qwen2.5-0.5b_gsm8k_grpo.yaml"
+        ),
         "kubectl apply -f recipes/kubernetes/trains.yaml",
     ],
 )
-def test_a_command_with_a_slip_in_it_is_not(read, line):
+def test_command_with_a_typo_is_rejected(read, line):
     with pytest.raises((AssertionError, SystemExit, ValueError)):
         read(line)
 
 
-def test_every_file_of_ours_that_is_named_exists():
+def test_every_named_file_exists():
     missing = {
         f"{file.relative_to(ROOT)}: {named}"
         for file in (*PAGES, *HEADED)
-        for named in re.findall(rf"(?<![\w/.]){OURS}", file.read_text(encoding="utf-8"))
+        for named in re.findall(rf"(?<![\w/.]){FILES}", file.read_text(encoding="utf-8"))
         if not (ROOT / named).is_file()
     }
     assert not missing
