@@ -1,8 +1,10 @@
 """Learning-rate schedules for the Hugging Face Trainer, and for anything that takes an `lr_scheduler_type`.
 
-Importing this package is all it takes: its schedules are then values of `lr_scheduler_type` beside transformers' own.
+`import hf_sched` registers the schedules: they are then values of `lr_scheduler_type` beside transformers' own. It
+imports neither torch nor transformers.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from hf_sched._version import __version__
@@ -15,7 +17,17 @@ from hf_sched.schedules.phases import FLOOR, PEAK, Level, Phase, ScheduleSpec, d
 from hf_sched.schedules.recommend import Recommendation, recommend
 from hf_sched.schedules.registry import available, build, register
 from hf_sched.schedules.schedule import Schedule, Segment
-from hf_sched.schedules.validation import Count, Duration, Epochs, EpochsUnknown, Period, Positive, Rate, Ratio
+from hf_sched.schedules.validation import (
+    ArgumentError,
+    Count,
+    Duration,
+    Epochs,
+    EpochsUnknown,
+    Period,
+    Positive,
+    Rate,
+    Ratio,
+)
 
 if TYPE_CHECKING:
     from hf_sched.callbacks.learning_rate_log import LearningRateLog
@@ -27,6 +39,7 @@ __all__ = [
     "FLOOR",
     "GRAMMAR",
     "PEAK",
+    "ArgumentError",
     "Count",
     "Duration",
     "Epochs",
@@ -62,25 +75,20 @@ _transformers_hook.install()
 _diffusers_hook.install()
 
 
+# These need torch, which takes seconds to import. They are imported when they are first used.
+_LAZY = {
+    "LearningRateLog": "hf_sched.callbacks.learning_rate_log",
+    "LiveControl": "hf_sched.callbacks.live_cooldown",
+    "ScheduleLR": "hf_sched.scheduler.schedule_lr",
+    "get_scheduler": "hf_sched.scheduler.schedule_lr",
+    "prepare_scheduler": "hf_sched.integrations.accelerate",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # These need torch, which takes seconds to import: they are loaded when first used.
-    if name in ("ScheduleLR", "get_scheduler"):
-        from hf_sched.scheduler import schedule_lr as scheduler
-
-        return getattr(scheduler, name)
-    if name == "prepare_scheduler":
-        from hf_sched.integrations.accelerate import prepare_scheduler
-
-        return prepare_scheduler
-    if name == "LearningRateLog":
-        from hf_sched.callbacks.learning_rate_log import LearningRateLog
-
-        return LearningRateLog
-    if name == "LiveControl":
-        from hf_sched.callbacks.live_cooldown import LiveControl
-
-        return LiveControl
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:

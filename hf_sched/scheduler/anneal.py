@@ -12,9 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_sched.schedules.phases import Lasting
 from hf_sched.schedules.shapes import DECAY_SHAPES, Shape, ShapeReader
-from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, round_half_up
+from hf_sched.schedules.validation import ArgumentError, Duration, DurationReader, Epochs, round_half_up
 
 if TYPE_CHECKING:
     from hf_sched.scheduler.resume import Saved
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 def anneal_from(
     checkpoint: str | Path,
-    duration: Lasting = "20%",
+    duration: Duration = "20%",
     shape: str | Shape = "1-sqrt",
     *,
     floor_ratio: float | None = None,
@@ -99,7 +98,7 @@ def _is_constant(saved: Saved, state: Mapping[str, Any], step: int) -> bool:
     return len(levels) == 1 and before == here and step < saved.group_schedule.schedule.num_training_steps
 
 
-def cooldown_phase(duration: Lasting, shape: str | Shape, step: int) -> tuple[int, str]:
+def cooldown_phase(duration: Duration, shape: str | Shape, step: int) -> tuple[int, str]:
     """The optimizer steps of a cooldown that begins at `step`, and its phase as text.
 
     Raises:

@@ -1,12 +1,12 @@
-"""The catalogue: each named schedule is a function that returns its phases.
+"""The catalogue: each schedule is a function that returns its phases.
 
-What all of them share is not written here: the registry puts the Trainer's warmup in front (except where a schedule
-takes a `warmup` of its own), gives each the arguments `floor_ratio` and `min_lr`, and checks every argument by its
-annotation. A new schedule is one more function, just as a user's own would be.
+The registry adds what all schedules have in common: it prepends the Trainer's warmup (unless the function has an
+argument `warmup`), adds the arguments `floor_ratio` and `min_lr`, and checks every argument by its annotation. To add a
+schedule, write one more function, as a user would.
 
-The docstrings are the reference that `docs/schedules.md` is made from. In their formulas `peak` is the learning rate
-of a parameter group, `floor` its floor, `t` the optimizer steps since the one that trained at the peak, and `T` how
-many there are from there to the last one.
+The docstrings are the source of `docs/schedules.md` and `hf-sched show`. In their formulas `peak` is the learning rate
+of a parameter group, `floor` its floor, `t` the number of optimizer steps since the one that trained at the peak, and
+`T` the number of steps from there to the last one.
 """
 
 from __future__ import annotations
@@ -14,37 +14,39 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any
 
 from hf_sched.schedules import phases, registry
 from hf_sched.schedules import restart_cycles as cycles
 from hf_sched.schedules.phase_parser import PhasesReader
 from hf_sched.schedules.phases import PEAK, Level, Phase, ScheduleSpec
-from hf_sched.schedules.registry import has_floor, no_floor, register
+from hf_sched.schedules.registry import register
 from hf_sched.schedules.shapes import DECAY_SHAPES, WARMUP_SHAPES, Shape, ShapeReader
 from hf_sched.schedules.validation import (
+    ArgumentError,
     Count,
     Duration,
     DurationReader,
+    FloorRatio,
     Keywords,
     ListOf,
+    MinLR,
     Number,
     Period,
     Positive,
     Rate,
     Ratio,
     as_steps,
-    did_you_mean,
-    format_value,
+    suggest,
 )
 
 DEFAULT_CYCLES = 4
-_FLOORS = ("floor_ratio", "min_lr")
 
-AWarmupShape = Annotated[str | Shape, ShapeReader(WARMUP_SHAPES)]
-ADecayShape = Annotated[str | Shape, ShapeReader(DECAY_SHAPES)]
+WarmupShape = Annotated[str | Shape, ShapeReader(WARMUP_SHAPES)]
+DecayShape = Annotated[str | Shape, ShapeReader(DECAY_SHAPES)]
 Factor = Annotated[float, Number(0, 1, above_low=True)]
-"""What a learning rate is multiplied by to fall: above 0, and 1 at most."""
+"""What a decay multiplies the learning rate by: above 0, 1 at most."""
 
 
 @register("cosine_floor", floor_ratio=0.1)
@@ -53,7 +55,7 @@ def cosine_floor() -> list[Phase]:
 
     Formula: floor + (peak - floor) * (1 + cos(pi * t / T)) / 2
 
-    By default the floor is a tenth of the peak, as in Hoffmann et al. 2022.
+    The default floor is a tenth of the peak, as in Hoffmann et al. 2022.
 
     Source: Loshchilov and Hutter 2016 (arXiv 1608.03983); Hoffmann et al. 2022 (arXiv 2203.15556)
     Example: {floor_ratio: 0.1}
@@ -69,15 +71,15 @@ def cosine_floor() -> list[Phase]:
 
 @register("warmup_cosine")
 def warmup_cosine(
-    *, warmup: Duration = "5%", warmup_shape: AWarmupShape = "linear", warmup_start_ratio: Ratio = 0.0
+    *, warmup: Duration = "5%", warmup_shape: WarmupShape = "linear", warmup_start_ratio: Ratio = 0.0
 ) -> list[Phase]:
     """A warmup of any shape, then half a cosine to the floor.
 
     Formula: peak * (s + (1 - s) * shape((k + 1) / W)) at step k of the W warmup steps, s = warmup_start_ratio;
         then floor + (peak - floor) * (1 + cos(pi * t / T)) / 2
 
-    `warmup` holds where the Trainer gives no warmup. `warmup_shape` is linear, cosine, sqrt, exponential (saturating)
-    or geometric (a constant ratio a step, which needs a start above 0).
+    `warmup` applies if the Trainer gives no warmup. `warmup_shape` is linear, cosine, sqrt, exponential (saturating) or
+    geometric (a constant ratio per step, which needs a start above 0).
 
     Source: Goyal et al. 2017 (arXiv 1706.02677); Loshchilov and Hutter 2016 (arXiv 1608.03983)
     Example: {warmup: "10%", warmup_shape: cosine}
@@ -91,10 +93,8 @@ def warmup_cosine(
     From optax: warmup_cosine_decay_schedule(0.1 * peak, peak, W, N) -> {warmup: W, warmup_start_ratio: 0.1}
     """
     if Shape("geometric") == warmup_shape and not 0 < warmup_start_ratio < 1:
-        raise ValueError(
-            "`warmup_start_ratio` must be above 0 and below 1 for the `warmup_shape` 'geometric', "
-            f"received {warmup_start_ratio!r}"
-        )
+        allowed = "above 0 and below 1 for the `warmup_shape` 'geometric'"
+        raise ArgumentError("warmup_start_ratio", allowed, warmup_start_ratio)
     return [phases.warmup(warmup, warmup_shape, start=warmup_start_ratio), phases.decay(shape="cosine")]
 
 
@@ -109,16 +109,16 @@ def cosine_restarts(
     peak_multiplier: Positive = 1.0,
     rewarmup: Duration = 0,
 ) -> list[Phase]:
-    """Cosines to the floor, one after another, each starting again from the top (SGDR).
+    """Cosines to the floor, one after another, each starting again from its peak (SGDR).
 
     Formula: floor + (peak * peak_multiplier ** i - floor) * (1 + cos(pi * p)) / 2
         in cycle i, which has n = n_0 * cycle_multiplier ** i steps; at its step j p = j / (n - 1),
-        or (j + 1) / n in the first cycle behind a warmup
+        or (j + 1) / n in the first cycle after a warmup
 
     `num_cycles`, 4 by default, fill the run exactly. With `first_cycle` instead, a last cycle that would be cut off is
-    merged into the one before it, and a warning says so. With `rewarmup` each cycle but the first climbs to its peak
-    over that many of its steps, rather than jumping there. The cycles of torch, transformers and timm end one step
-    before their floor; these end on it.
+    merged into the previous one, with a warning. With `rewarmup` each cycle except the first climbs to its peak over
+    that many of its steps instead of jumping there. The cycles of torch, transformers and timm end one step before
+    their floor; these end on it.
 
     Source: Loshchilov and Hutter 2016 (arXiv 1608.03983)
     Example: {num_cycles: 3, cycle_multiplier: 2.0, peak_multiplier: 0.7}
@@ -131,39 +131,35 @@ def cosine_restarts(
         {num_cycles: 2, cycle_multiplier: 1, rewarmup: 10}
     """
     if num_cycles is not None and first_cycle is not None:
-        raise ValueError(
-            f"the cycles are given twice: give either `num_cycles` or `first_cycle`, received {num_cycles!r} and "
-            f"{format_value(first_cycle)}"
-        )
+        rule = f"cannot be combined with `num_cycles` {num_cycles!r}"
+        raise ArgumentError("first_cycle", received=first_cycle, hint="give one of them", rule=rule)
     total = num_training_steps - num_warmup_steps
     climb = as_steps(rewarmup, num_training_steps)
     if first_cycle is None:
         lengths = _filling_cycles(total, num_cycles, cycle_multiplier, climb)
     else:
         lengths = _growing_cycles(total, as_steps(first_cycle, num_training_steps), cycle_multiplier, climb)
-    laid: list[Phase] = []
-    for i, steps in enumerate(lengths):
-        top = _power("peak_multiplier", peak_multiplier, i)
-        if i == 0:
-            laid.append(phases.decay(steps, "cosine"))
-        elif climb:
-            laid += [phases.warmup(climb, to=top), phases.decay(steps - climb, "cosine")]
+    parts = [phases.decay(lengths[0], "cosine")]
+    for i, steps in enumerate(lengths[1:], 1):
+        top = _peak_of_cycle(peak_multiplier, i)
+        if climb:
+            parts += [phases.warmup(climb, to=top), phases.decay(steps - climb, "cosine")]
         else:
-            laid.append(phases.restart(steps, "cosine", start=top))
-    return laid
+            parts.append(phases.restart(steps, "cosine", start=top))
+    return parts
 
 
 @register("cosine_cyclic")
 def cosine_cyclic(
     *, num_training_steps: int, num_warmup_steps: int, half_period: Period, peak_multiplier: Positive = 1.0
 ) -> list[Phase]:
-    """A cosine wave, down to the floor and up again, without a jump.
+    """A cosine wave, down to the floor and up again, without jumps.
 
     Formula: floor + (peak - floor) * (1 + cos(pi * t / half_period)) / 2
 
-    It is what torch's CosineAnnealingLR does past its T_max. Each crest is `peak_multiplier` times as high as the
-    one before it. The run ends on the floor: where it would end elsewhere, the last descent is made shorter or longer
-    (half to two and a half times as long), and a warning says so.
+    torch's CosineAnnealingLR does this after its T_max. Each crest is `peak_multiplier` times as high as the previous
+    one. The run always ends on the floor: if needed, the last descent is made shorter or longer (half to two and a half
+    times as long), with a warning.
 
     Source: torch.optim.lr_scheduler.CosineAnnealingLR
     Example: {half_period: "19%", peak_multiplier: 0.7}
@@ -173,11 +169,9 @@ def cosine_cyclic(
     first = half + (not num_warmup_steps)  # without a warmup the crest is a step of its own
     steps = num_training_steps - num_warmup_steps
     if half < 1 or first > steps:
-        raise ValueError(
-            f"`half_period` must be 1 step or more and fit into the run, which has "
-            f"{_steps_from_the_peak(num_training_steps, num_warmup_steps)} steps from the peak to its end, received "
-            f"{half_period!r} ({half} steps)"
-        )
+        available = _steps_from_the_peak(num_training_steps, num_warmup_steps)
+        allowed = f"1 step or more and at most the {available} steps from the peak to the end of the run"
+        raise ArgumentError("half_period", allowed, half_period, f"that is {half} steps")
     waves, left = divmod(steps - first, 2 * half)
     descents = [first, *[half] * waves]
     if 2 * (left - half) >= half:
@@ -187,13 +181,13 @@ def cosine_cyclic(
     if left:
         _warn(
             "cosine_cyclic",
-            f"the run does not end on a trough, so that the last descent has {descents[-1]} steps rather than {half}",
+            f"the run does not end on a trough, so the last descent has {descents[-1]} steps instead of {half}",
         )
-    laid = [phases.decay(descents[0], "cosine")]
+    parts = [phases.decay(descents[0], "cosine")]
     for i, descent in enumerate(descents[1:], 1):
-        crest = _power("peak_multiplier", peak_multiplier, i)
-        laid += [phases.warmup(half, "cosine", to=crest), phases.decay(descent, "cosine")]
-    return laid
+        crest = _peak_of_cycle(peak_multiplier, i)
+        parts += [phases.warmup(half, "cosine", to=crest), phases.decay(descent, "cosine")]
+    return parts
 
 
 @register("minimind", floor_ratio=0.1)
@@ -202,8 +196,8 @@ def minimind() -> list[Phase]:
 
     Formula: floor + peak * (1 + cos(pi * t / T)) / 2
 
-    The exception to the rule that a schedule starts at the peak: it starts at the peak plus the floor, and a warmup
-    climbs to there. Newer versions of MiniMind start at the peak: for them take `cosine_floor`.
+    Other schedules start at the peak. This one starts at the peak plus the floor, and a warmup climbs to that level.
+    Newer versions of MiniMind start at the peak; use `cosine_floor` for them.
 
     Source: MiniMind (github.com/jingyaogong/minimind), get_lr of its older versions
     Example: {}
@@ -214,7 +208,7 @@ def minimind() -> list[Phase]:
 
 @register("linear_with_warmup")
 def linear_with_warmup() -> list[Phase]:
-    """A straight line from the peak to the floor, after the Trainer's warmup.
+    """A straight line from the peak to the floor.
 
     Formula: floor + (peak - floor) * (1 - t / T)
 
@@ -237,11 +231,11 @@ def exponential(
     decay_rate: Rate | None = None,
     floor_ratio: Factor | None = None,
 ) -> list[Phase]:
-    """A constant ratio from step to step.
+    """A constant ratio from one step to the next.
 
     Formula: peak * gamma ** t, or peak * exp(-decay_rate * t), or peak * floor_ratio ** (t / T)
 
-    Give one of `gamma`, `decay_rate` and `floor_ratio`, which reaches that share of the peak on the last step.
+    Give one of `gamma`, `decay_rate` and `floor_ratio`. With `floor_ratio` the last step is at that share of the peak.
 
     Source: torch.optim.lr_scheduler.ExponentialLR
     Example: {floor_ratio: 0.01}
@@ -253,21 +247,20 @@ def exponential(
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) != 1:
         received = ", ".join(f"{name}: {value!r}" for name, value in given.items()) or "none of them"
-        raise ValueError(
-            f"exponential takes exactly one of `gamma`, `decay_rate` and `floor_ratio`, received {received}"
-        )
+        rule = f"must be the only one of `gamma`, `decay_rate` and `floor_ratio`, received {received}"
+        raise ArgumentError(next(iter(given), "floor_ratio"), rule=rule)
     steps = _steps_from_the_peak(num_training_steps, num_warmup_steps)
     if floor_ratio is not None:
         return [phases.hold() if floor_ratio == 1 else phases.decay(shape="geometric")]
     rate = steps * (decay_rate if gamma is None else -math.log(gamma))  # type: ignore[operator]
     if rate == math.inf:
-        raise ValueError(f"`decay_rate` must not grow beyond all numbers in {steps} steps, received {decay_rate!r}")
+        raise ArgumentError("decay_rate", f"small enough for {steps} steps", decay_rate)
     return [phases.decay(shape=Shape("exponential", rate), to=math.exp(-rate)) if rate else phases.hold()]
 
 
 @register("step", floor_ratio=None)
 def step(*, num_training_steps: int, num_warmup_steps: int, step_size: Period, gamma: Factor = 0.1) -> list[Phase]:
-    """Down by a factor after every so many steps.
+    """Multiply the learning rate by a factor every `step_size` steps.
 
     Formula: peak * gamma ** floor(t / step_size)
 
@@ -293,11 +286,11 @@ def multistep(
     milestones: Annotated[list[Any], ListOf(DurationReader(above_zero=True))],
     gamma: Factor = 0.1,
 ) -> list[Phase]:
-    """Down by a factor at each milestone.
+    """Multiply the learning rate by a factor at each milestone.
 
-    Formula: peak * gamma ** (how many milestones lie at or before optimizer step k)
+    Formula: peak * gamma ** (number of milestones at or before optimizer step k)
 
-    Milestones are optimizer steps of the run, counted from 0 with the warmup, shares of the run or epochs.
+    Milestones are optimizer steps of the run (counted from 0, warmup included), shares of the run or epochs.
 
     Source: torch.optim.lr_scheduler.MultiStepLR
     Example: {milestones: ["50%", "75%"], gamma: 0.1}
@@ -306,11 +299,13 @@ def multistep(
     From optax: piecewise_constant_schedule(peak, {300: 0.1, 600: 0.1}) -> {milestones: [300, 600], gamma: 0.1}
     """
     at = [as_steps(milestone, num_training_steps, steps_per_epoch, "milestones") for milestone in milestones]
-    for i, (before, here) in enumerate(zip([num_warmup_steps, *at], at, strict=False)):
-        if not before < here < num_training_steps:
-            raise ValueError(
-                f"`milestones` must rise, after the {num_warmup_steps} steps of warmup and before the end of the run "
-                f"({num_training_steps} steps), received {format_value(milestones[i])} (step {here}) behind step {before}"
+    for i, (previous, here) in enumerate(pairwise([num_warmup_steps, *at])):
+        if not previous < here < num_training_steps:
+            allowed = (
+                f"in ascending order, after the warmup ({num_warmup_steps} steps) and before step {num_training_steps}"
+            )
+            raise ArgumentError(
+                "milestones", allowed, milestones[i], f"step {here} does not come after step {previous}"
             )
     stops = [*at, num_training_steps]
     return [phases.hold(at[0] - num_warmup_steps)] + [
@@ -320,7 +315,7 @@ def multistep(
 
 @register("polynomial_floor")
 def polynomial_floor(*, power: Positive = 1.0) -> list[Phase]:
-    """A power of the share of the run that is left.
+    """A power of the remaining share of the run.
 
     Formula: floor + (peak - floor) * (1 - t / T) ** power
 
@@ -335,14 +330,14 @@ def polynomial_floor(*, power: Positive = 1.0) -> list[Phase]:
 
 
 @register("wsd")
-def wsd(*, decay: Period = "20%", decay_shape: ADecayShape = "1-sqrt") -> list[Phase]:
+def wsd(*, decay: Period = "20%", decay_shape: DecayShape = "1-sqrt") -> list[Phase]:
     """Warmup, stable, decay: the peak is held until a cooldown at the end.
 
     Formula: peak until the last D = decay steps; then floor + (peak - floor) * (1 - sqrt((j + 1) / D))
         at step j of these
 
-    The peak is held for as long as warmup and decay leave. `decay_shape` may be any shape of a decay. In transformers
-    `min_lr_ratio` is where the warmup starts, too; here it is only the floor.
+    The stable part takes the steps that warmup and decay leave. `decay_shape` may be any decay shape. In transformers
+    the warmup also starts at `min_lr_ratio`; here the floor affects the decay only.
 
     Source: Hu et al. 2024 (arXiv 2404.06395); Hägele et al. 2024 (arXiv 2405.18392)
     Example: {decay: "20%", decay_shape: 1-sqrt}
@@ -367,8 +362,8 @@ def inverse_sqrt_cooldown(
 
     Formula: peak * sqrt(timescale / (timescale + t)), and a line to the floor over the last `cooldown` steps
 
-    `timescale` is by default the length of the warmup, as in Vaswani et al. 2017. The last step is at the floor,
-    however short the cooldown.
+    The default `timescale` is the length of the warmup, as in Vaswani et al. 2017. The last step is at the floor, even
+    if the cooldown is shorter than a step.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762); Zhai et al. 2021 (arXiv 2106.04560)
     Example: {timescale: "10%", cooldown: "20%"}
@@ -376,17 +371,12 @@ def inverse_sqrt_cooldown(
     """
     scale = num_warmup_steps if timescale is None else as_steps(timescale, num_training_steps)
     if scale < 1:
-        raise ValueError(
-            f"`timescale` must be 1 step or more, received {format_value(timescale)}; it is the warmup's length where there "
-            "is one"
-        )
+        raise ArgumentError("timescale", "1 step or more", timescale, "the default is the length of the warmup")
     last = max(as_steps(cooldown, num_training_steps), 1)
     steps = num_training_steps - num_warmup_steps - last
     if steps < 0:
-        raise ValueError(
-            f"`cooldown` must leave the warmup its {num_warmup_steps} of {num_training_steps} steps, received "
-            f"{cooldown!r} ({last} steps)"
-        )
+        allowed = f"at most the {num_training_steps - num_warmup_steps} steps after the warmup"
+        raise ArgumentError("cooldown", allowed, cooldown, f"that is {last} steps")
     length = (steps - (not num_warmup_steps)) / scale
     if length <= 0:
         return [phases.hold(steps), phases.decay(last)]
@@ -399,14 +389,14 @@ def cosine_constant(
     decay: Period = "60%",
     constant_ratio: Ratio = 0.1,
     anneal: Period = "10%",
-    anneal_shape: ADecayShape = "linear",
+    anneal_shape: DecayShape = "linear",
 ) -> list[Phase]:
-    """A cosine to a constant that may go on for ever, and an anneal at the end.
+    """A cosine to a constant that may be extended indefinitely, and an anneal at the end.
 
     Formula: c + (peak - c) * (1 + cos(pi * t / D)) / 2 over the first D = decay steps, c = constant_ratio * peak;
         then c; then from c to the floor over the last `anneal` steps
 
-    `anneal_shape` may be any shape of a decay.
+    `anneal_shape` may be any decay shape.
 
     Source: Ibrahim et al. 2024 (arXiv 2403.08763), whose anneal is exponential
     Example: {decay: "60%", constant_ratio: 0.1, anneal: "10%"}
@@ -416,13 +406,13 @@ def cosine_constant(
 
 @register("one_cycle", floor_ratio=None)
 def one_cycle(*, warmup: Duration = "30%", start_ratio: Ratio = 0.04, final_ratio: Ratio = 1e-4) -> list[Phase]:
-    """One long climb by a cosine, and one long fall.
+    """One long cosine rise, then one long cosine fall.
 
     Formula: from start_ratio * peak to peak over `warmup` steps, then to final_ratio * peak, both half a cosine
 
-    Both ratios are shares of the peak. The `final_div_factor` of torch and optax divides the start.
+    Both ratios are shares of the peak. In torch and optax `final_div_factor` divides the start instead.
 
-    Source: Smith and Topin 2017 (arXiv 1708.07120); Smith 2018 (arXiv 1803.09820); by a cosine as in torch and optax
+    Source: Smith and Topin 2017 (arXiv 1708.07120); Smith 2018 (arXiv 1803.09820); with cosines as in torch and optax
     Example: {warmup: "30%", start_ratio: 0.04}
     From torch: OneCycleLR(max_lr=peak, total_steps=N, pct_start=0.3, div_factor=25, final_div_factor=1e4) ->
         {warmup: "30%", start_ratio: 0.04, final_ratio: 4.0e-6}
@@ -453,16 +443,16 @@ def gradual_warmup(
     multiplier: Annotated[float, Number(1)] = 1.0,
     after: str | None = None,
     after_kwargs: Keywords | None = None,
-    floor_ratio: Ratio | None = None,
-    min_lr: Rate | None = None,
+    floor_ratio: FloorRatio | None = None,
+    min_lr: MinLR | None = None,
 ) -> ScheduleSpec:
     """A warmup beyond the peak, then any other schedule from there.
 
-    Formula: peak * (1 + (multiplier - 1) * (k + 1) / W) at step k of the W warmup steps (from 0 where multiplier is 1);
-        then `after` with multiplier * peak for its peak
+    Formula: peak * (1 + (multiplier - 1) * (k + 1) / W) at step k of the W warmup steps (from 0 if multiplier is 1);
+        then `after` with the peak multiplier * peak
 
-    `after` is the name of a schedule of the catalogue, `after_kwargs` its arguments; without it the level that was
-    reached is held. The floor stays a share of the peak, not of its multiple.
+    `after` is the name of another schedule of hf_sched and `after_kwargs` its arguments. Without it the level is held
+    after the warmup. The floor is a share of the peak, not of the multiplied peak.
 
     Source: Goyal et al. 2017 (arXiv 1706.02677)
     Example: {multiplier: 2.0, warmup: "10%", after: cosine_floor}
@@ -470,11 +460,11 @@ def gradual_warmup(
         after_scheduler=CosineAnnealingLR(T)) -> {multiplier: 8, warmup: W, after: warmup_cosine}
     """
     steps = _warmup_steps(warmup, num_training_steps)
-    rest = _after(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
+    rest = _following(
+        after, after_kwargs or {}, _floors(floor_ratio, min_lr), num_training_steps, steps, steps_per_epoch
+    )
     if not steps and multiplier > 1:
-        raise ValueError(
-            f"`warmup` must have a step or more to reach `multiplier` {multiplier!r}, received {format_value(warmup)}"
-        )
+        raise ArgumentError("warmup", f"1 step or more to reach `multiplier` {multiplier!r}", warmup)
     higher = [phase.scaled(multiplier) for phase in rest.phases]
     top = higher[0].start or PEAK.scaled(multiplier)
     rise = phases.warmup(steps, start=1.0 if multiplier > 1 else 0.0, to=top)
@@ -490,164 +480,158 @@ def lars_warmup(
     trust_coefficient: Positive = 0.001,
     after: str | None = None,
     after_kwargs: Keywords | None = None,
-    floor_ratio: Ratio | None = None,
-    min_lr: Rate | None = None,
+    floor_ratio: FloorRatio | None = None,
+    min_lr: MinLR | None = None,
 ) -> ScheduleSpec:
     """A warmup that scales each layer's learning rate by its trust ratio, then any other schedule.
 
     Formula: peak * p * (p + (1 - p) * r), p = (k + 1) / W at step k of the W warmup steps,
         r = trust_coefficient * norm(w) / (norm(g) + weight_decay * norm(w)), 1 at most
 
-    `after` and `after_kwargs` are those of gradual_warmup. The curve that is shown is the one for r = 1. Each parameter
-    tensor is a layer, with a parameter group of its own: the scheduler splits the groups of an optimizer that has not
-    yet stepped. It reads the gradient norms, so it does not work under DeepSpeed or FSDP1, and says so at the start.
+    `after` and `after_kwargs` are those of gradual_warmup. Plots show the curve for r = 1. Each parameter tensor is a
+    layer and needs its own parameter group: the scheduler splits the groups of an optimizer that has not stepped yet.
+    The trust ratio needs gradient norms, so the schedule raises an error at the start under DeepSpeed and FSDP1.
 
     Source: You et al. 2017 (arXiv 1708.03888)
     Example: {warmup: "10%", after: polynomial_floor, after_kwargs: {power: 2.0}}
     """
     steps = _warmup_steps(warmup, num_training_steps)
     if not steps:
-        raise ValueError(
-            f"`warmup` must have a step or more for lars_warmup to act in, received {format_value(warmup)}"
-        )
-    rest = _after(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
+        raise ArgumentError("warmup", "1 step or more, because lars_warmup acts during the warmup", warmup)
+    rest = _following(
+        after, after_kwargs or {}, _floors(floor_ratio, min_lr), num_training_steps, steps, steps_per_epoch
+    )
     rise = phases.warmup(steps, to=rest.phases[0].start or PEAK, lars=trust_coefficient)
     return ScheduleSpec((rise, *rest.phases), rest.floor_ratio, rest.min_lr)
 
 
 @register("phases")
-def spelt_out(
+def from_phases(
     *,
     phases: Annotated[Any, PhasesReader()],
-    floor_ratio: Ratio | None = None,
-    min_lr: Rate | None = None,
+    floor_ratio: FloorRatio | None = None,
+    min_lr: MinLR | None = None,
 ) -> ScheduleSpec:
-    """Any curve, spelt out in the phase language.
+    """Any curve, written in the phase language.
 
     Formula: as written
 
-    `phases` is text, or a list of mappings. A warmup of its own stands for the Trainer's.
+    `phases` is text or a list of mappings. If it starts with a warmup, the Trainer's `warmup_steps` must be 0.
 
-    Source: hf_sched.language
+    Source: the phase language of hf_sched
     Example: {phases: "warmup 5% | hold | decay 20% 1-sqrt to 0.1"}
     From torch: ConstantLR(factor=1.0) -> {phases: hold}
     From transformers: constant_with_warmup -> {phases: hold}
     From optax: constant_schedule(peak) -> {phases: hold}
     """
-    given = {name: value for name, value in (("floor_ratio", floor_ratio), ("min_lr", min_lr)) if value is not None}
-    if not given:
-        return phases  # type: ignore[no-any-return]
-    if phases.floor_ratio is not None or phases.min_lr is not None:
-        raise ValueError(f"the floor is given twice: in `phases` and as `{next(iter(given))}` ({given})")
-    if not has_floor(phases.phases):
-        raise no_floor("the curve of `phases`", next(iter(given)))
-    return ScheduleSpec(phases.phases, **given)
+    floor = _floors(floor_ratio, min_lr)
+    phases.check_takes_floor("the curve of `phases`", **floor)
+    return ScheduleSpec(phases.phases, **floor) if floor else phases
+
+
+def _floors(floor_ratio: float | None, min_lr: float | None) -> dict[str, float]:
+    given = {"floor_ratio": floor_ratio, "min_lr": min_lr}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _steps_from_the_peak(num_training_steps: int, num_warmup_steps: int) -> int:
-    """From the step that trains at the peak, the last one of a warmup or the first one of all, to the last one."""
+    """The steps after the one that trains at the peak: the last one of the warmup, or step 0 without a warmup."""
     return num_training_steps - max(num_warmup_steps, 1)
 
 
 def _warmup_steps(warmup: Any, num_training_steps: int) -> int:
     steps = as_steps(warmup, num_training_steps, name="warmup")
     if steps >= num_training_steps:
-        raise ValueError(
-            f"`warmup` must be shorter than the run of {num_training_steps} steps, received {format_value(warmup)} "
-            f"({steps} steps)"
-        )
+        raise ArgumentError("warmup", f"shorter than the run of {num_training_steps} steps", warmup)
     return steps
 
 
-def _after(
+def _following(
     name: str | None,
-    arguments: Mapping[str, Any] | None,
-    floor_ratio: float | None,
-    min_lr: float | None,
+    arguments: Mapping[str, Any],
+    floor: dict[str, float],
     num_training_steps: int,
     num_warmup_steps: int,
     steps_per_epoch: float | None,
 ) -> ScheduleSpec:
-    """What comes behind a warmup: the spec of another schedule, without its warmup."""
-    floors = {key: value for key, value in (("floor_ratio", floor_ratio), ("min_lr", min_lr)) if value is not None}
-    given = dict(arguments or {})
-    if name in ("gradual_warmup", "lars_warmup"):  # their warmup is what they are, and it would be dropped
-        raise ValueError(f"`after` must be a schedule without a special warmup of its own, received {name!r}")
-    if name is not None and name not in registry.available():
-        near = [known for known in registry.available() if known.startswith(name)]
-        hint = f"; did you mean '{min(near, key=len)}'?" if near and name else did_you_mean(name, registry.available())
-        raise ValueError(
-            f"`after` must be the name of a schedule of hf_sched, since only those can follow a warmup, received "
-            f"{name!r}{hint} There are {', '.join(registry.available())}."
-        )
+    """The phases of another schedule after its warmup."""
     if name is None:
-        if given or floors:
-            raise ValueError(f"`after` must name a schedule for the arguments {given | floors}, received None")
+        if arguments or floor:
+            raise ArgumentError("after", f"the name of the schedule that takes {dict(arguments) | floor}", None)
         return ScheduleSpec((phases.hold(),))
-    twice = [key for key in given if given[key] is not None and (key in floors or (floors and key in _FLOORS))]
-    if twice:
-        raise ValueError(f"the floor is given twice: in `after_kwargs` ({twice[0]}) and as {floors}")
+    if name in ("gradual_warmup", "lars_warmup"):  # only their warmup is special, and it would be dropped
+        raise ArgumentError("after", "a schedule without a special warmup", name)
+    if name not in registry.available():
+        longer = [known for known in registry.available() if name and known.startswith(name)]
+        hint = f"did you mean '{min(longer, key=len)}'?" if longer else suggest(name, registry.available())
+        hint += f" There are {', '.join(registry.available())}"
+        raise ArgumentError("after", "the name of a schedule of hf_sched, not of transformers", name, hint.strip())
+    for key in ("floor_ratio", "min_lr"):
+        if floor and arguments.get(key) is not None:
+            outer, value = next(iter(floor.items()))
+            rule = f"is a second floor beside the `{key}` in `after_kwargs`"
+            raise ArgumentError(outer, received=value, hint="give one of them", rule=rule)
     try:
-        spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, given | floors, steps_per_epoch)
-    except ValueError as error:
-        raise type(error)(f"`after` ({name}): {error}") from None
+        given = {**arguments, **floor}
+        spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, given, steps_per_epoch)
+    except ArgumentError as error:
+        culprit = error.name if error.name in floor else "after_kwargs"
+        raise type(error)(culprit, rule=f"cannot be used for `after` {name!r}: {error}") from None
     rest = spec.phases[1:] if spec.phases[0].kind == "warmup" else spec.phases
     if not rest:
-        raise ValueError(f"`after` ({name}) must have a phase after its warmup, received {given!r}")
+        raise ArgumentError("after_kwargs", "phases that go on after the warmup", dict(arguments))
     return ScheduleSpec(rest, spec.floor_ratio, spec.min_lr)
 
 
 def _filling_cycles(total: int, wanted: int | None, multiplier: float, climb: int) -> list[int]:
+    """The lengths of `wanted` cycles that fill `total` steps; by default 4, or fewer in a short run."""
     shortest = max(2, climb + 1)
     num_cycles = wanted or DEFAULT_CYCLES
     lengths = [total] if num_cycles == 1 else cycles.fill(total, num_cycles, multiplier, shortest)
     if lengths:
         return lengths
     if wanted or climb:
-        raise ValueError(
-            f"`num_cycles` must leave each cycle {shortest} steps or more, but {num_cycles} cycles, each "
-            f"{multiplier:g} times as long as the one before (`cycle_multiplier`), do not fit so into {total} steps: "
-            f"ask for fewer, for a multiplier nearer to 1{', or for a shorter `rewarmup`' if climb else ''}"
+        allowed = (
+            f"such that each cycle has {shortest} steps or more; {num_cycles} cycles, each {multiplier:g} times the "
+            f"previous one (`cycle_multiplier`), do not fit into {total} steps"
         )
-    # Nobody chose the number, and a trial run of a few steps should not fail for it.
+        hint = f"use fewer, a multiplier nearer to 1{' or a shorter `rewarmup`' if climb else ''}"
+        raise ArgumentError("num_cycles", allowed, wanted, hint)
+    # Nobody chose the number, and a short trial run should not fail because of it.
     fewer = [cycles.fill(total, n, multiplier, shortest) for n in range(DEFAULT_CYCLES - 1, 1, -1)]
     lengths = next(filter(None, fewer), [total])
-    _warn(
-        "cosine_restarts",
-        f"{DEFAULT_CYCLES} cycles do not fit into {total} steps, so there are {len(lengths)}; set `num_cycles` to "
-        "choose",
-    )
+    made = f"so there are {len(lengths)}; set `num_cycles` to choose"
+    _warn("cosine_restarts", f"{DEFAULT_CYCLES} cycles do not fit into {total} steps, {made}")
     return lengths
 
 
 def _growing_cycles(total: int, first_cycle: int, multiplier: float, climb: int) -> list[int]:
+    """The lengths of cycles from `first_cycle` steps on; a last one that would be cut off joins the previous one."""
     shortest = max(2, climb + 1)
     if not min(shortest, total) <= first_cycle <= total:
-        raise ValueError(
-            f"`first_cycle` must be {shortest} steps or more and at most the {total} steps after the warmup, received "
-            f"{first_cycle} steps"
-        )
+        allowed = f"{shortest} steps or more and at most the {total} steps after the warmup"
+        raise ArgumentError("first_cycle", allowed, f"{first_cycle} steps")
     lengths, left, following = cycles.walk(total, first_cycle, multiplier, min(shortest, total))
     if left >= shortest > following:
-        raise ValueError(
-            f"`cycle_multiplier` {multiplier:g} shrinks the cycles to nothing {left} steps before the end of the run: "
-            "raise it or `first_cycle`, or give `num_cycles`, whose cycles fill the run"
-        )
+        rule = f"shrinks the cycles below {shortest} steps, {left} steps before the end of the run"
+        hint = "raise it or `first_cycle`, or give `num_cycles`, whose cycles fill the run"
+        raise ArgumentError("cycle_multiplier", received=multiplier, hint=hint, rule=rule)
     if left:
         lengths[-1] += left
         _warn(
             "cosine_restarts",
-            f"the next cycle would have {following} steps, but only {left} are left: they are merged into the cycle "
-            f"before it, number {len(lengths)}, which now has {lengths[-1]} steps",
+            f"the next cycle would have {following} steps, but only {left} are left; they are merged into the previous "
+            f"cycle, number {len(lengths)}, which now has {lengths[-1]} steps",
         )
     return lengths
 
 
-def _power(name: str, base: float, exponent: int) -> float:
+def _peak_of_cycle(peak_multiplier: float, cycle: int) -> float:
     try:
-        return base**exponent
+        return peak_multiplier**cycle
     except OverflowError:
-        raise ValueError(f"`{name}` {base!r} grows beyond all numbers by cycle {exponent + 1}: lower it") from None
+        rule = f"is too large: its power overflows in cycle {cycle + 1}"
+        raise ArgumentError("peak_multiplier", received=peak_multiplier, rule=rule) from None
 
 
 def _warn(name: str, message: str) -> None:

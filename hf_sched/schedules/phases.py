@@ -1,30 +1,31 @@
-"""Phases: the words that a schedule is written in.
+"""Phases: the parts that a schedule is made of.
 
     [warmup("5%"), hold(), decay("20%", "1-sqrt")]
 
-A phase says how long it lasts and which level it goes to; where it starts follows from the phase before it. `Schedule`
-lays a list of them on the steps of a run. `hf_sched.schedules.phase_parser` writes and reads the same as text.
+A phase says how long it lasts and which level it goes to. It starts where the previous phase ended.
+`Schedule.from_phases` places a list of phases on the steps of a run. `str(phase)` is the phase in the phase language,
+which `hf_sched.schedules.phase_parser` reads back.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from hf_sched.schedules.shapes import DECAY_SHAPES, WARMUP_SHAPES, Shape, ShapeReader
-from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, Number, Reader, did_you_mean
+from hf_sched.schedules.validation import ArgumentError, Duration, DurationReader, Epochs, Number, Reader, suggest
 
 Kind = Literal["warmup", "hold", "decay", "restart"]
 KINDS: tuple[Kind, ...] = ("warmup", "hold", "decay", "restart")
 
-Lasting: TypeAlias = int | float | str | Fraction | Epochs
-"""How long: steps (`500`), a share of the run (`0.05`, `"5%"`), or epochs (`"1ep"`)."""
-
 
 @dataclass(frozen=True)
 class Level:
-    """The learning rate `peak * (a group's peak) + floor * (its floor)`; both factors are 0 or more."""
+    """The learning rate `peak * (a group's peak) + floor * (its floor)`. Both factors are 0 or more.
+
+    A level is a pair, so that one curve is right in every parameter group, whatever its peak.
+    """
 
     peak: float = 0.0
     floor: float = 0.0
@@ -34,11 +35,11 @@ class Level:
         object.__setattr__(self, "floor", Number(0)("floor", self.floor))
 
     def at(self, peak: float, floor: float) -> float:
-        """This level as a learning rate, for a parameter group with the given peak and floor."""
+        """The learning rate of this level in a parameter group with the given peak and floor."""
         return self.peak * peak + self.floor * floor
 
     def scaled(self, factor: float) -> Level:
-        """This level with a multiple of the peak for the peak."""
+        """This level with `factor * peak` in place of the peak."""
         return Level(self.peak * factor, self.floor)
 
     def __str__(self) -> str:
@@ -46,8 +47,8 @@ class Level:
             return "peak"
         if self == FLOOR:
             return "floor"
-        share_of_floor = f"{self.floor!r} floor" if self.floor else ""
-        return " + ".join(filter(None, [repr(self.peak) if self.peak or not self.floor else "", share_of_floor]))
+        terms = [repr(self.peak)] if self.peak or not self.floor else []
+        return " + ".join([*terms, f"{self.floor!r} floor"] if self.floor else terms)
 
 
 PEAK = Level(peak=1.0)
@@ -59,6 +60,8 @@ LINEAR = Shape("linear")
 class LevelReader(Reader):
     """A share of the peak (`0.1`), `peak`, `floor`, or a sum of both (`1.0 + 0.5 floor`)."""
 
+    allowed = "a share of the peak (0.1), peak, floor, or a sum of them"
+
     def __call__(self, name: str, value: object) -> Level:
         if isinstance(value, Level):
             return value
@@ -67,111 +70,156 @@ class LevelReader(Reader):
         factors = {"peak": 0.0, "floor": 0.0}
         for term in value.split(" + "):
             words = term.split()
-            of = words.pop() if words and words[-1] in factors else None
+            unit = words.pop() if words and words[-1] in factors else None
             try:
-                (factor,) = words or ([] if of is None else ["1"])
-                factors[of or "peak"] += Number(0)(name, factor)
+                (factor,) = words or ([] if unit is None else ["1"])
+                factors[unit or "peak"] += Number(0)(name, factor)
             except ValueError:
-                known = did_you_mean(words[-1], factors) if words else "."
-                allowed = "a share of the peak (0.1), 0 or more, peak, floor, or a sum of them"
-                raise ValueError(f"{ArgumentError(name, allowed, value)}{known}") from None
+                hint = suggest(words[-1], factors) if words else ""
+                raise ArgumentError(name, self.allowed, value, hint) from None
         return Level(**factors)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of the run; made by `warmup`, `hold`, `decay` and `restart`."""
+    """One part of a schedule, created by `warmup`, `hold`, `decay` or `restart`."""
 
     kind: Kind
     duration: int | Fraction | Epochs | None
-    """Optimizer steps, a share of the run, epochs, or None for the rest of the run."""
+    """Optimizer steps, a fraction of the run, epochs, or None for the rest of the run."""
     shape: Shape = LINEAR
     start: Level | None = None
-    """None: where the phase before ended. If there is none, a warmup starts from 0, anything else from the peak."""
+    """None: where the previous phase ended. A first warmup then starts from 0, any other first phase from the peak."""
     end: Level | None = None
-    """None: as it started."""
+    """None: at its start."""
     every: int | Fraction | Epochs = 1
-    """How long each stair lasts, where it goes in stairs."""
+    """The length of a stair, if the phase goes down in stairs."""
     trust_coefficient: float | None = None
-    """Of a warmup that scales each layer's learning rate by its trust ratio (see `hf_sched.scheduler.lars`)."""
+    """For a warmup that scales each layer's learning rate by its trust ratio (see `hf_sched.scheduler.lars`)."""
 
     def scaled(self, factor: float) -> Phase:
-        """This phase with a multiple of the peak for the peak."""
+        """This phase with `factor * peak` in place of the peak."""
         start, end = (level and level.scaled(factor) for level in (self.start, self.end))
         return replace(self, start=start, end=end)
 
     def __str__(self) -> str:
-        from hf_sched.schedules.phase_parser import write_phase  # it stands above this module
-
-        return write_phase(self)
+        """The phase in the phase language, without what is the default."""
+        words: list[str] = [self.kind]
+        if self.duration is not None:
+            words.append(_duration_text(self.duration))
+        if self.kind == "hold":
+            return " ".join(words if self.start is None else [*words, f"at {self.start}"])
+        if self.shape != Shape("cosine" if self.kind == "restart" else "linear"):
+            words.append(str(self.shape))
+        if self.start not in (None, PEAK if self.kind == "restart" else None):
+            words.append(f"from {self.start}")
+        if self.end not in (None, PEAK if self.kind == "warmup" else FLOOR):
+            words.append(f"to {self.end}")
+        if self.every != 1:
+            words.append(f"every {_duration_text(self.every)}")
+        if self.trust_coefficient is not None:
+            words.append(f"lars {self.trust_coefficient!r}")
+        return " ".join(words)
 
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """Phases and the floor they end on, not yet laid on a run; no floor is a floor of 0."""
+    """Phases and their floor, before they are placed on the steps of a run. Without a floor it is 0."""
 
     phases: tuple[Phase, ...]
     floor_ratio: float | None = None
     min_lr: float | None = None
 
+    @property
+    def sets_floor(self) -> bool:
+        """Whether the specification says what the floor is."""
+        return self.floor_ratio is not None or self.min_lr is not None
+
+    def check_takes_floor(self, what: str, **floor: float) -> None:
+        """Raise an `ArgumentError` if `floor` is a second floor or has no effect; `what` is for the message."""
+        for name, value in floor.items():
+            if self.sets_floor:
+                raise ArgumentError(
+                    name, received=value, hint="give one of them", rule=f"is a second floor: {what} has one already"
+                )
+            if not any(level and level.floor for phase in self.phases for level in (phase.start, phase.end)):
+                rule = f"has no effect, because {what} has no floor"
+                raise ArgumentError(name, received=value, hint="leave it out", rule=rule)
+
+
+def check_single_floor(floor_ratio: float | None, min_lr: float | None) -> None:
+    """Raise an `ArgumentError` if both floors are given."""
+    if floor_ratio is not None and min_lr is not None:
+        rule = f"is a second floor beside `floor_ratio` {floor_ratio!r}"
+        raise ArgumentError("min_lr", received=min_lr, hint="give one of them", rule=rule)
+
 
 def warmup(
-    duration: Lasting,
+    duration: Duration,
     shape: str | Shape = "linear",
     *,
     start: float | str | Level | None = None,
     to: float | str | Level = PEAK,
     lars: float | None = None,
 ) -> Phase:
-    """Rise to the peak, on the last step exactly; no step trains at the level that the phase starts from.
+    """Rise to the peak, which the last step trains at. No step trains at the level that the phase starts from.
 
     Args:
         duration: Steps (`500`), a share of the run (`0.05`, `"5%"`) or epochs (`"1ep"`).
         shape: `linear`, `cosine`, `sqrt`, `exponential` (and a rate) or `geometric`, which needs a start above 0.
-        start: The level to start from, as a share of the peak. None: 0 for the first phase, else where the phase before
-            ended.
+        start: The level to start from, as a share of the peak. None: 0 for the first phase, otherwise where the
+            previous phase ended.
         to: The end level, as a share of the peak.
-        lars: The trust coefficient, where each layer's learning rate is to be scaled by its trust ratio.
+        lars: The trust coefficient, to scale each layer's learning rate by its trust ratio.
+
+    Raises:
+        ArgumentError: An argument is wrong.
     """
-    begin = None if start is None else LevelReader()("start", start)
-    end = LevelReader()("to", to)
     return Phase(
         "warmup",
         DurationReader()("duration", duration),
         ShapeReader(WARMUP_SHAPES)("shape", shape),
-        begin,
-        end,
+        None if start is None else LevelReader()("start", start),
+        LevelReader()("to", to),
         trust_coefficient=None if lars is None else Number(0, above_low=True)("lars", lars),
     )
 
 
-def hold(duration: Lasting | None = None, *, at: float | str | Level | None = None) -> Phase:
-    """Stay where the phase before ended (at the peak, if there is none), or at a level of one's own.
+def hold(duration: Duration | None = None, *, at: float | str | Level | None = None) -> Phase:
+    """Keep the learning rate at the end level of the previous phase (at the peak if there is none).
 
     Args:
         duration: As in `warmup`; None for the rest of the run.
-        at: The level, as a share of the peak.
+        at: Another level, as a share of the peak.
+
+    Raises:
+        ArgumentError: An argument is wrong.
     """
     return Phase("hold", _duration_or_rest(duration), start=None if at is None else LevelReader()("at", at))
 
 
 def decay(
-    duration: Lasting | None = None,
+    duration: Duration | None = None,
     shape: str | Shape = "linear",
     *,
     start: float | str | Level | None = None,
     to: float | str | Level = FLOOR,
-    every: Lasting = 1,
+    every: Duration = 1,
 ) -> Phase:
-    """Fall from where the phase before ended (from the peak, if there is none) to the floor, on its last step exactly.
+    """Fall from the end level of the previous phase (from the peak if there is none) to the floor.
+
+    The last step trains exactly at the end level.
 
     Args:
         duration: As in `warmup`; None for the rest of the run.
         shape: `linear`, `cosine`, `1-sqrt`, `polynomial` and its power, `exponential` (and a rate), `geometric`, `rex`,
             or `inverse_sqrt` and its length in time scales.
-        start: The level to start from, if the phase is the first one; `restart` jumps to a level later on.
+        start: The level to start from, for a first phase. Use `restart` to jump to a level later.
         to: The end level, as a share of the peak; the floor by default.
-        every: The length of a stair: the curve then stands still, and falls once in so many steps.
+        every: The length of a stair. The curve is then constant and falls once per stair.
+
+    Raises:
+        ArgumentError: An argument is wrong.
     """
     return Phase(
         "decay",
@@ -184,7 +232,7 @@ def decay(
 
 
 def restart(
-    duration: Lasting | None = None,
+    duration: Duration | None = None,
     shape: str | Shape = "cosine",
     *,
     start: float | str | Level = PEAK,
@@ -202,3 +250,9 @@ def restart(
 
 def _duration_or_rest(duration: object) -> int | Fraction | Epochs | None:
     return None if duration is None else DurationReader()("duration", duration)
+
+
+def _duration_text(duration: int | Fraction | Epochs) -> str:
+    if isinstance(duration, Fraction):
+        return f"{float(duration * 100)!r}%"
+    return f"{float(duration.number)!r}ep" if isinstance(duration, Epochs) else str(duration)

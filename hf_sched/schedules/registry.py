@@ -1,24 +1,41 @@
-"""The registry: names, the functions behind them, and the way from a name and its arguments to a `Schedule`."""
+"""The registry: the names of schedules, their functions, and the way from a name and its arguments to a `Schedule`."""
 
 from __future__ import annotations
 
 import inspect
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 from hf_sched.schedules import phases
-from hf_sched.schedules.phases import PEAK, Phase, ScheduleSpec
+from hf_sched.schedules.phase_parser import PhasesReader
+from hf_sched.schedules.phases import PEAK, Phase, ScheduleSpec, check_single_floor
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import Epochs, Number, Reader, Whole, did_you_mean, epochs_as_steps, reader_of
+from hf_sched.schedules.shapes import ShapeReader
+from hf_sched.schedules.validation import (
+    ArgumentError,
+    DurationReader,
+    Epochs,
+    FloorRatio,
+    MappingReader,
+    MinLR,
+    Number,
+    Reader,
+    Whole,
+    as_steps,
+    did_you_mean,
+    epochs_as_steps,
+    reader_of,
+    suggest,
+)
 
 BuildPhases = Callable[..., Iterable[Phase] | ScheduleSpec]
 F = TypeVar("F", bound=BuildPhases)
 
-# The names of transformers' own schedules. They are listed here so that a wrong name can be answered without importing
-# transformers; a test compares them with `SchedulerType`.
+# The names of transformers' own schedules, so that a wrong name can be reported without importing transformers. A test
+# compares them with `SchedulerType`.
 BUILTIN_NAMES = (
     "linear",
     "cosine",
@@ -34,9 +51,9 @@ BUILTIN_NAMES = (
     "greedy",
 )
 
-# Filled in by `build` where a function asks for them by name; no user writes them.
-_OF_THE_RUN = ("num_training_steps", "num_warmup_steps", "steps_per_epoch")
-_FLOORS: dict[str, Reader] = {"floor_ratio": Number(0, 1), "min_lr": Number(0)}
+# Arguments that `build` passes to a function that has them. They are not part of `lr_scheduler_kwargs`.
+OF_THE_RUN = ("num_training_steps", "num_warmup_steps", "steps_per_epoch")
+FLOORS: dict[str, Reader | None] = {"floor_ratio": reader_of(FloorRatio), "min_lr": reader_of(MinLR)}
 
 
 @dataclass(frozen=True)
@@ -46,99 +63,53 @@ class Entry:
     name: str
     build_phases: BuildPhases
     floor_ratio: float | None
-    """The floor where the user gives none, as a share of the peak; None: it has no floor."""
+    """The default floor as a fraction of the peak; None if the schedule has no floor."""
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The function's own arguments by name, without what `build` fills in."""
+        """The function's own arguments by name, without those of the run."""
         parameters = inspect.signature(self.build_phases).parameters
-        return {name: parameter for name, parameter in parameters.items() if name not in _OF_THE_RUN}
+        return {name: parameter for name, parameter in parameters.items() if name not in OF_THE_RUN}
 
     @property
     def arguments(self) -> list[str]:
         """The names that `lr_scheduler_kwargs` may have."""
-        return [*self.parameters, *(() if self.has_own_floor or self.floor_ratio is None else _FLOORS)]
+        return [*self.parameters, *(() if self.has_own_floor or self.floor_ratio is None else FLOORS)]
 
     @property
     def has_own_floor(self) -> bool:
-        """Whether it takes the floor's arguments, or one of them, itself."""
-        return any(name in self.parameters for name in _FLOORS)
+        """Whether the function itself takes `floor_ratio` or `min_lr`."""
+        return any(name in self.parameters for name in FLOORS)
 
     @property
     def has_own_warmup(self) -> bool:
-        """Whether it takes an argument `warmup`, used where the Trainer gives no warmup."""
+        """Whether the function takes `warmup`, which applies if the Trainer gives no warmup."""
         return "warmup" in self.parameters
 
+    def reader(self, name: str) -> Callable[[str, Any], Any]:
+        """The reader of an argument. Without an annotation, a value passes as it is."""
+        return reader_of(self._hints.get(name)) or FLOORS.get(name) or (lambda _, value: value)
+
     def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """All arguments, each checked and in its one form (a floor only if given); None stands for the default.
+        """All arguments in their canonical form, defaults included (a floor only if it is given). None means the
+        default.
 
         Raises:
-            ValueError: One is unknown, missing or has a wrong value, or both floors are given.
+            ArgumentError: An argument is unknown, missing or wrong, or both floors are given.
         """
-        for name in arguments:
+        for name, value in arguments.items():
             if name not in self.arguments:
-                raise ValueError(
-                    f"{self.name} has no argument `{name}` (received {arguments[name]!r})"
-                    f"{did_you_mean(name, self.arguments)} It takes {', '.join(self.arguments)}."
-                )
+                takes = f"{self.name} takes {', '.join(self.arguments) or 'no arguments'}"
+                hint = " ".join(filter(None, [suggest(name, self.arguments), takes]))
+                raise ArgumentError(name, received=value, hint=hint, rule=f"is not an argument of {self.name}")
         given = {name: value for name, value in arguments.items() if value is not None}
-        if all(name in given for name in _FLOORS):
-            raise ValueError(
-                "the floor is given twice: give either `floor_ratio` or `min_lr`, "
-                f"received {given['floor_ratio']!r} and {given['min_lr']!r}"
-            )
+        check_single_floor(given.get("floor_ratio"), given.get("min_lr"))
         for name, parameter in self.parameters.items():
             if name not in given and parameter.default is inspect.Parameter.empty:
-                raise ValueError(f"{self.name} needs the argument `{name}`")
+                raise ArgumentError(name, rule=f"is required by {self.name}")
             if name not in given and parameter.default is not None:
                 given[name] = parameter.default
         return {name: self.reader(name)(name, value) for name, value in given.items()}
-
-    def spec(
-        self,
-        num_training_steps: int | None,
-        num_warmup_steps: int,
-        arguments: dict[str, Any],
-        steps_per_epoch: float | None = None,
-    ) -> ScheduleSpec:
-        """The phases of a run, the Trainer's warmup in front, and their floor; arguments and errors as in `build`."""
-        total = Whole(1)("num_training_steps", num_training_steps)
-        warmup_steps = Whole()("num_warmup_steps", num_warmup_steps)
-        if warmup_steps >= total:
-            raise ValueError(
-                f"`num_warmup_steps` must be less than `num_training_steps` ({total}), received {warmup_steps} "
-                "(from `warmup_steps`, in a Trainer): shorten the warmup or lengthen the run"
-            )
-        if steps_per_epoch is not None:
-            steps_per_epoch = Number(0, above_low=True)("steps_per_epoch", steps_per_epoch)
-        given = {
-            name: epochs_as_steps(name, value, steps_per_epoch) if isinstance(value, Epochs) else value
-            for name, value in self.read(arguments).items()
-        }
-        floor_asked = [name for name in _FLOORS if arguments.get(name) is not None]
-        if warmup_steps and self.has_own_warmup:
-            if arguments.get("warmup") is not None:
-                raise _warmup_twice(f"`warmup` ({arguments['warmup']!r})", warmup_steps)
-            given["warmup"] = warmup_steps
-        # A function's own default for one floor gives way to the other that was requested.
-        floors = {name: given[name] for name in _FLOORS if name in given and name in (floor_asked or _FLOORS)}
-        wanted = inspect.signature(self.build_phases).parameters
-        of_the_run = dict(zip(_OF_THE_RUN, (total, warmup_steps, steps_per_epoch), strict=True))
-        passed = {name: value for name, value in (given | of_the_run).items() if name in wanted}
-        spec = self._read_returned(self.build_phases(**passed))
-        laid = list(spec.phases)
-        if warmup_steps and not self.has_own_warmup:
-            if laid and laid[0].kind == "warmup":
-                raise _warmup_twice(f"{self.name}'s own (its first phase)", warmup_steps)
-            # A schedule that starts elsewhere than at the peak is warmed up to where it starts.
-            laid.insert(0, phases.warmup(warmup_steps, to=(laid[0].start if laid else None) or PEAK))
-        if spec.floor_ratio is not None or spec.min_lr is not None:
-            if floors and not self.has_own_floor:
-                raise ValueError(f"the floor is given twice: {self.name} sets its own, leave out {', '.join(floors)}")
-            return ScheduleSpec(tuple(laid), spec.floor_ratio, spec.min_lr)
-        if floors and not has_floor(laid) and not self.has_own_floor:
-            raise no_floor(self.name, next(iter(floors)))
-        return ScheduleSpec(tuple(laid), **(floors or {"floor_ratio": self.floor_ratio}))
 
     def build(
         self,
@@ -149,52 +120,114 @@ class Entry:
     ) -> Schedule:
         """See `hf_sched.build`."""
         spec = self.spec(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
-        return Schedule.from_phases(
-            spec.phases,
-            num_training_steps=Whole(1)("num_training_steps", num_training_steps),
-            floor_ratio=spec.floor_ratio or 0.0,
-            min_lr=spec.min_lr,
-            steps_per_epoch=steps_per_epoch,
-        )
+        total = Whole(1)("num_training_steps", num_training_steps)
+        try:
+            return Schedule.from_phases(
+                spec.phases,
+                num_training_steps=total,
+                floor_ratio=spec.floor_ratio or 0.0,
+                min_lr=spec.min_lr,
+                steps_per_epoch=steps_per_epoch,
+            )
+        except ArgumentError as error:
+            if error.name in (*self.arguments, *OF_THE_RUN):
+                raise
+            culprit = self._culprit(error, arguments, total, steps_per_epoch)
+            raise type(error)(culprit, rule=f"cannot be used here: {error}") from None
 
-    def _read_returned(self, returned: object) -> ScheduleSpec:
+    def spec(
+        self,
+        num_training_steps: int | None,
+        num_warmup_steps: int,
+        arguments: dict[str, Any],
+        steps_per_epoch: float | None = None,
+    ) -> ScheduleSpec:
+        """The phases of a run and their floor, with the Trainer's warmup first. Arguments and errors as in `build`."""
+        run = _check_run(num_training_steps, num_warmup_steps, steps_per_epoch)
+        warmup_steps = run["num_warmup_steps"]
+        values = {
+            name: epochs_as_steps(name, value, steps_per_epoch) if isinstance(value, Epochs) else value
+            for name, value in self.read(arguments).items()
+        }
+        if warmup_steps and self.has_own_warmup:
+            if arguments.get("warmup") is not None:
+                raise _second_warmup("warmup", arguments["warmup"], "the Trainer has", warmup_steps)
+            values["warmup"] = warmup_steps
+        spec = self._call(values | run)
+        if warmup_steps and not self.has_own_warmup:
+            spec = self._with_trainers_warmup(spec, warmup_steps)
+        # A given floor replaces the function's default for the other one.
+        floors = [name for name in FLOORS if arguments.get(name) is not None] or FLOORS
+        return self._with_floor(spec, {name: values[name] for name in floors if name in values})
+
+    def _call(self, values: dict[str, Any]) -> ScheduleSpec:
+        """Call the function with the arguments that it takes."""
+        wanted = inspect.signature(self.build_phases).parameters
+        returned = self.build_phases(**{name: value for name, value in values.items() if name in wanted})
         if isinstance(returned, ScheduleSpec):
             return returned
-        laid = tuple(returned) if isinstance(returned, Iterable) else (returned,)
-        if not isinstance(returned, Iterable) or not all(isinstance(phase, Phase) for phase in laid):
+        found = tuple(returned) if isinstance(returned, Iterable) else (returned,)
+        if not isinstance(returned, Iterable) or not all(isinstance(phase, Phase) for phase in found):
             raise TypeError(
                 f"the function of {self.name!r} must return phases (hf_sched.warmup, hold, ...) in a list, "
                 f"received {returned!r}"
             )
-        return ScheduleSpec(laid)
+        return ScheduleSpec(found)
 
-    def reader(self, name: str) -> Callable[[str, Any], Any]:
-        """What reads an argument: called with its name and a value, it gives the value in its one form or refuses."""
-        return reader_of(self._hints.get(name)) or _FLOORS.get(name) or (lambda _, value: value)
+    def _with_trainers_warmup(self, spec: ScheduleSpec, warmup_steps: int) -> ScheduleSpec:
+        first = spec.phases[0] if spec.phases else None
+        if first and first.kind == "warmup":
+            name = "phases" if "phases" in self.parameters else "num_warmup_steps"
+            raise _second_warmup(name, str(first), "the Trainer has", warmup_steps)
+        # The warmup ends where the schedule starts, which need not be the peak.
+        warmup = phases.warmup(warmup_steps, to=(first.start if first else None) or PEAK)
+        return replace(spec, phases=(warmup, *spec.phases))
+
+    def _with_floor(self, spec: ScheduleSpec, floor: dict[str, float]) -> ScheduleSpec:
+        if spec.sets_floor and (self.has_own_floor or not floor):
+            return spec
+        if not self.has_own_floor:
+            spec.check_takes_floor(self.name, **floor)
+        return replace(spec, **(floor or {"floor_ratio": self.floor_ratio}))
+
+    def _culprit(
+        self, error: ArgumentError, arguments: dict[str, Any], total: int, steps_per_epoch: float | None
+    ) -> str:
+        """The argument that an error is about, if phases do not fit together."""
+        readers = {name: self.reader(name) for name, value in arguments.items() if value is not None}
+        for name, reader in readers.items():
+            if isinstance(reader, ShapeReader if error.name == "shape" else (PhasesReader, MappingReader)):
+                return name
+        durations = {
+            name: as_steps(arguments[name], total, steps_per_epoch)
+            for name, reader in readers.items()
+            if isinstance(reader, DurationReader)
+        }
+        return max(durations, key=durations.__getitem__, default="num_training_steps")
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
         try:
             return typing.get_type_hints(self.build_phases, include_extras=True)
-        except (NameError, AttributeError):  # imported for type checkers only: the function checks by itself
+        except (NameError, AttributeError):  # imported for type checkers only: the function checks its arguments itself
             return {}
 
 
-def has_floor(laid: Iterable[Phase]) -> bool:
-    """Whether any of the phases gets to the floor."""
-    return any(level and level.floor for phase in laid for level in (phase.start, phase.end))
+def _check_run(num_training_steps: int | None, num_warmup_steps: int, steps_per_epoch: float | None) -> dict[str, Any]:
+    total = Whole(1)("num_training_steps", num_training_steps)
+    warmup_steps = Whole()("num_warmup_steps", num_warmup_steps)
+    if warmup_steps >= total:
+        allowed = f"less than `num_training_steps` ({total})"
+        hint = "shorten the warmup (a Trainer's `warmup_steps`) or lengthen the run"
+        raise ArgumentError("num_warmup_steps", allowed, warmup_steps, hint)
+    if steps_per_epoch is not None:
+        steps_per_epoch = Number(0, above_low=True)("steps_per_epoch", steps_per_epoch)
+    return dict(zip(OF_THE_RUN, (total, warmup_steps, steps_per_epoch), strict=True))
 
 
-def no_floor(what: str, argument: str) -> ValueError:
-    """The error for a floor that nothing gets to."""
-    return ValueError(f"{what} has no floor, so `{argument}` would change nothing: leave it out")
-
-
-def _warmup_twice(own: str, warmup_steps: int) -> ValueError:
-    return ValueError(
-        f"the warmup is given twice: give either {own} or the Trainer's `warmup_steps` (num_warmup_steps = "
-        f"{warmup_steps})"
-    )
+def _second_warmup(name: str, value: object, who: str, warmup_steps: int) -> ArgumentError:
+    rule = f"is a second warmup: {who} one of {warmup_steps} steps (`warmup_steps`)"
+    return ArgumentError(name, received=value, hint="give one of them", rule=rule)
 
 
 _entries: dict[str, Entry] = {}
@@ -202,39 +235,43 @@ _listeners: list[Callable[[str], None]] = []
 
 
 def register(name: str, *, floor_ratio: float | None = 0.0) -> Callable[[F], F]:
-    """Make a function a schedule: a name for `build`, and for `lr_scheduler_type` wherever transformers is used.
+    """Register a function as a schedule, for `build` and as a value of `lr_scheduler_type`.
 
-    The function returns phases; its keyword arguments are what `lr_scheduler_kwargs` may hold. It is given warmup and
-    floor for nothing: the Trainer's warmup is put in front of its phases (unless it has an argument `warmup` of its
-    own), and every schedule takes `floor_ratio` or `min_lr` (unless it has an argument of one of these names itself).
-    If it has arguments called `num_training_steps`, `num_warmup_steps` or `steps_per_epoch`, it gets those of the run.
-
-        @hf_sched.register("trapezoid")
-        def trapezoid(*, cooldown: hf_sched.Duration = "20%"):
-            \"\"\"Hold the peak, then a straight line to the floor.\"\"\"
-            return [hf_sched.hold(), hf_sched.decay(cooldown)]
+    The function returns phases. Its keyword arguments are the keys that `lr_scheduler_kwargs` may have. Warmup and
+    floor come for free: the Trainer's warmup is prepended to the phases (unless the function has an argument `warmup`),
+    and every schedule takes `floor_ratio` or `min_lr` (unless the function has an argument of that name). Arguments
+    called `num_training_steps`, `num_warmup_steps` and `steps_per_epoch` receive those of the run.
 
     Args:
-        name: Lower-case letters, digits and underscores. Registering a name again replaces it only from the same place,
-            as a notebook cell
-            that is run twice does.
-        floor_ratio: The floor where the user gives none, as a share of the peak; None if the schedule has no floor.
+        name: Lower-case letters, digits and underscores. A name may be registered again only from the same place, as a
+            notebook cell does that runs twice.
+        floor_ratio: The default floor as a fraction of the peak; None if the schedule has no floor.
 
     Raises:
-        ValueError: The name is taken, or is no such name, or the function takes arguments it cannot be given.
+        ArgumentError: The name is taken or not valid, or the function takes `*args` or `**kwargs`.
+
+    Example:
+        >>> @hf_sched.register("trapezoid")
+        ... def trapezoid(*, cooldown: hf_sched.Duration = "20%"):
+        ...     \"\"\"Hold the peak, then decay linearly to the floor.\"\"\"
+        ...     return [hf_sched.hold(), hf_sched.decay(cooldown)]
+        >>> hf_sched.build("trapezoid", num_training_steps=100, num_warmup_steps=10)
+        warmup 10 | hold 70 | decay 20
     """
     if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
-        raise ValueError(f"`name` must be lower-case letters, digits and underscores, received {name!r}")
+        raise ArgumentError("name", "lower-case letters, digits and underscores", name)
     if floor_ratio is not None:
         floor_ratio = Number(0, 1)("floor_ratio", floor_ratio)
 
     def decorate(function: F) -> F:
         taken = _entries.get(name)
         if name in BUILTIN_NAMES or (taken and _place(taken.build_phases) != _place(function)):
-            raise ValueError(
-                f"`name` {name!r} is taken by {'hf_sched' if taken else 'transformers'}: choose another one"
-            )
-        _check_parameters(name, function)
+            owner = "another function" if taken else "transformers"
+            raise ArgumentError("name", received=name, hint="choose another one", rule=f"is taken by {owner}")
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+                rule = f"must be a function with named arguments (function of {name!r})"
+                raise ArgumentError("function", received=str(parameter), rule=rule)
         _entries[name] = Entry(name, function, floor_ratio)
         for listener in _listeners:
             listener(name)
@@ -244,23 +281,31 @@ def register(name: str, *, floor_ratio: float | None = 0.0) -> Callable[[F], F]:
 
 
 def available() -> list[str]:
-    """The names of all schedules of hf_sched and of the user, in alphabetical order."""
+    """The names of all schedules of hf_sched and of all registered ones, in alphabetical order."""
     return sorted(_entries)
 
 
 def entry(name: str) -> Entry:
-    """What is registered under a name.
+    """The schedule that is registered under a name.
 
     Raises:
-        ValueError: Nothing is; the message lists what there is and suggests the nearest.
+        ArgumentError: The name is unknown. The message suggests the most similar one and lists all.
     """
     if not isinstance(name, str) or name not in _entries:
-        raise ValueError(unknown_name(name))
+        raise unknown_schedule(name)
     return _entries[name]
 
 
+def unknown_schedule(name: object, builtin: Iterable[str] = BUILTIN_NAMES) -> ArgumentError:
+    """The error for a name that is neither ours nor transformers' (`builtin`)."""
+    theirs = [other for other in builtin if other not in _entries]
+    known = f"hf_sched has {', '.join(available())}; transformers has {', '.join(theirs)}"
+    hint = " ".join(filter(None, [suggest(name, [*_entries, *theirs]), known]))
+    return ArgumentError("lr_scheduler_type", "the name of a schedule", name, hint)
+
+
 def unknown_name(name: object, builtin: Iterable[str] = BUILTIN_NAMES) -> str:
-    """The message for a name that is neither ours nor transformers' own."""
+    """The text of `unknown_schedule`."""
     theirs = [other for other in builtin if other not in _entries]
     return (
         f"{name!r} is not the name of a schedule{did_you_mean(name, [*_entries, *theirs])} "
@@ -269,7 +314,7 @@ def unknown_name(name: object, builtin: Iterable[str] = BUILTIN_NAMES) -> str:
 
 
 def on_register(listener: Callable[[str], None]) -> None:
-    """Call `listener` with every name registered so far and from now on."""
+    """Call `listener` with every name registered so far and every name registered from now on."""
     for name in _entries:
         listener(name)
     _listeners.append(listener)
@@ -283,28 +328,25 @@ def build(
     steps_per_epoch: float | None = None,
     **kwargs: Any,
 ) -> Schedule:
-    """The schedule of a name, for a run.
+    """Build the schedule with the given name for a run.
 
     Args:
         name: One of `available()`.
         num_training_steps: Optimizer steps of the run, 1 or more.
-        num_warmup_steps: Optimizer steps of warmup; with `lr_scheduler_kwargs`, what `TrainingArguments.warmup_steps`
-            comes to.
-        steps_per_epoch: Optimizer steps of an epoch, where an argument is in epochs (`"1ep"`).
-        **kwargs: The schedule's own arguments, `floor_ratio` (a share of the peak) or `min_lr` (a learning rate) among
-            them.
+        num_warmup_steps: Optimizer steps of warmup, a Trainer's `warmup_steps`.
+        steps_per_epoch: Optimizer steps of an epoch, if an argument is in epochs (`"1ep"`).
+        **kwargs: The schedule's own arguments, and `floor_ratio` (a fraction of the peak) or `min_lr` (a learning
+            rate).
 
     Raises:
-        ValueError: Anything in this does not fit; the message names the argument, shows the value and says what is
-            allowed.
+        ArgumentError: An argument is unknown, missing or wrong, or the phases do not fit into the run.
+
+    Example:
+        >>> schedule = hf_sched.build("cosine_floor", num_training_steps=1000, num_warmup_steps=50, floor_ratio=0.1)
+        >>> schedule.lr(999, peak=2e-5)
+        2e-06
     """
     return entry(name).build(num_training_steps, num_warmup_steps, kwargs, steps_per_epoch)
-
-
-def _check_parameters(name: str, function: BuildPhases) -> None:
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            raise ValueError(f"the function of {name!r} must name its arguments, received `{parameter}`")
 
 
 def _place(function: BuildPhases) -> tuple[str, str]:

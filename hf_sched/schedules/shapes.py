@@ -1,8 +1,11 @@
-"""Shapes: how a phase gets from its first level to its last.
+"""Shapes: how a phase moves from its first level to its last.
 
-A shape is drawn by its height between the two levels: 0 on the lower one, 1 on the upper one. It is a function of `u`,
-the share of the phase that lies between a step and the lower end: a rising phase passes u from 0 to 1, a falling one
-from 1 to 0. Measured so, heights near the floor keep all their digits, which `1 - progress` would lose.
+A shape is a function of `u` that says how far above the lower level the learning rate is: 0 at the lower level, 1 at
+the upper one. `u` is the relative distance from the lower end of the phase, so a rising phase passes `u` from 0 to 1
+and a falling phase from 1 to 0. Measuring from the lower end keeps all digits near the floor, where `1 - progress`
+would lose them.
+
+To add a shape, write its function and add a line to `FORMS`.
 """
 
 from __future__ import annotations
@@ -15,16 +18,16 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched.schedules.validation import ArgumentError, Number, Reader, did_you_mean
+from hf_sched.schedules.validation import ArgumentError, Number, Reader, suggest
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
-# What is left of the way when an exponential phase ends, before it is scaled to end on its end level: a hundredth.
+# The default rate of an exponential phase: it decays to 1% before it is scaled to end exactly on its end level.
 EXPONENTIAL_RATE = math.log(100.0)
 
 
 def linear(u: Array, _: float) -> Array:
-    """The straight line `u`."""
+    """A straight line, `u`."""
     return u
 
 
@@ -35,12 +38,12 @@ def cosine(u: Array, _: float) -> Array:
 
 
 def sqrt(u: Array, _: float) -> Array:
-    """`sqrt(u)`: steep first, flat last."""
+    """`sqrt(u)`: steep at first, flat at the end."""
     return np.sqrt(u)
 
 
 def one_minus_sqrt(u: Array, _: float) -> Array:
-    """`1 - sqrt(z)` with `z = 1 - u`, without its cancellation (Hägele et al. 2024, arXiv 2405.18392)."""
+    """`1 - sqrt(z)` with `z = 1 - u`, without cancellation (Hägele et al. 2024, arXiv 2405.18392)."""
     return u / (1.0 + np.sqrt(1.0 - u))
 
 
@@ -50,7 +53,7 @@ def polynomial(u: Array, power: float) -> Array:
 
 
 def saturating(u: Array, rate: float) -> Array:
-    """`(1 - exp(-rate u)) / (1 - exp(-rate))`: the gap to the upper level shrinks by a constant ratio a step.
+    """`(1 - exp(-rate u)) / (1 - exp(-rate))`: the gap to the upper level shrinks by a constant ratio per step.
 
     The untuned exponential warmup of Ma and Yarats 2019 (arXiv 1910.04209) has this form.
     """
@@ -58,11 +61,11 @@ def saturating(u: Array, rate: float) -> Array:
 
 
 def exponential(u: Array, rate: float) -> Array:
-    """`(exp(rate u) - 1) / (exp(rate) - 1)`: the height above the lower level falls by a constant ratio a step.
+    """`(exp(rate u) - 1) / (exp(rate) - 1)`: the gap to the lower level shrinks by a constant ratio per step.
 
-    Between levels whose ratio is `exp(rate)` the learning rate itself does: `gamma ** t`.
+    Between levels with the ratio `exp(rate)` this is exactly `gamma ** t`.
     """
-    # Written with exponents that are never positive, so that no rate overflows.
+    # The exponents are never positive, so no rate overflows.
     return np.exp(-rate * (1.0 - u)) * (np.expm1(-rate * u) / np.expm1(-rate))  # type: ignore[no-any-return]
 
 
@@ -73,22 +76,31 @@ def rex(u: Array, _: float) -> Array:
 
 def inverse_sqrt(u: Array, length: float) -> Array:
     """`1 / sqrt(1 + t)` over `length` time scales, scaled to end on 0 (Vaswani et al. 2017, arXiv 1706.03762)."""
-    # (1 / here - 1 / last) / (1 - 1 / last), turned so that nothing cancels.
+    # (1 / here - 1 / last) / (1 - 1 / last), rearranged so that nothing cancels.
     here, last = np.sqrt(1.0 + length * (1.0 - u)), math.sqrt(1.0 + length)
     return u * (1.0 + last) / (here * (here + last))
 
 
 @dataclass(frozen=True)
 class Form:
-    """A shape by name: its height where it rises, where it falls (None: it does not), and the number it takes."""
+    """The functions behind a shape's name, and the number that it takes."""
 
     rising: Callable[[Array, float], Array] | None
+    """The function for a warmup; None if no warmup has this shape."""
     falling: Callable[[Array, float], Array] | None
+    """The function for a decay; None if no decay has this shape."""
     number: str | None = None
+    """What the shape's number is called; None if it takes none."""
     default: float | None = None
+    """The number if it is omitted; None if it is required."""
+
+    def usage(self, name: str) -> str:
+        """The shape as the grammar writes it: `exponential [RATE]`."""
+        if self.number is None:
+            return name
+        return f"{name} {self.number.upper()}" if self.default is None else f"{name} [{self.number.upper()}]"
 
 
-# By the names that users write.
 FORMS = {
     "linear": Form(linear, linear),
     "cosine": Form(cosine, cosine),
@@ -96,7 +108,8 @@ FORMS = {
     "1-sqrt": Form(None, one_minus_sqrt),
     "polynomial": Form(None, polynomial, "power"),
     "exponential": Form(saturating, exponential, "rate", EXPONENTIAL_RATE),
-    # A constant ratio from step to step. Its rate, the logarithm of the ratio of its levels, is set when it is laid.
+    # A constant ratio from step to step. `Schedule.from_phases` sets its rate, the logarithm of the ratio of its
+    # levels.
     "geometric": Form(exponential, exponential),
     "rex": Form(None, rex),
     "inverse_sqrt": Form(None, inverse_sqrt, "length"),
@@ -107,37 +120,39 @@ DECAY_SHAPES = tuple(name for name, form in FORMS.items() if form.falling)
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape's name, and its number where it takes one: the power of a polynomial, say."""
+    """A shape's name and its number, if it takes one: the power of a polynomial, for example."""
 
     name: str
     number: float | None = None
 
-    def height(self, u: Array, *, rising: bool) -> Array:
-        """The height at each `u`, float64 of u's shape."""
+    def __call__(self, u: Array, *, rising: bool) -> Array:
+        """The fraction of the way from the lower level to the upper one at each `u`; float64 of the shape of `u`."""
         form = FORMS[self.name]
         function = form.rising if rising else form.falling
-        assert function is not None  # the phases were checked when they were made
+        assert function is not None  # `ShapeReader` checked it when the phase was made
         return function(u, self.number or 0.0)
 
     def __str__(self) -> str:
         form = FORMS[self.name]
-        written = form.number is not None and self.number != form.default
-        return f"{self.name} {self.number!r}" if written else self.name
+        has_number = form.number is not None and self.number != form.default
+        return f"{self.name} {self.number!r}" if has_number else self.name
 
 
 @dataclass(frozen=True)
 class ShapeReader(Reader):
-    """The name of a shape, and its number behind it where it takes one: `cosine`, `polynomial 2`."""
+    """The name of a shape, followed by its number if it takes one: `cosine`, `polynomial 2`."""
 
     names: tuple[str, ...]
+
+    @property
+    def allowed(self) -> str:
+        return f"one of {', '.join(FORMS[name].usage(name) for name in self.names)}"
 
     def __call__(self, name: str, value: object) -> Shape:
         text = str(value) if isinstance(value, (str, Shape)) else ""
         shape, *numbers = text.split() or [""]
         if shape not in self.names:
-            raise ValueError(
-                f"{ArgumentError(name, 'one of ' + ', '.join(self.names), value)}{did_you_mean(shape, self.names)}"
-            )
+            raise ArgumentError(name, self.allowed, value, suggest(shape, self.names))
         form = FORMS[shape]
         if form.number is None and numbers:
             raise ArgumentError(name, f"{shape!r} alone (it takes no number)", value)
@@ -147,5 +162,5 @@ class ShapeReader(Reader):
             return Shape(shape, form.default)
         try:
             return Shape(shape, Number(0, above_low=True)(name, numbers[0]))
-        except ValueError:
+        except ArgumentError:
             raise ArgumentError(name, f"{shape!r} and its {form.number}, a number above 0", value) from None

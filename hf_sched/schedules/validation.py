@@ -1,15 +1,15 @@
-"""Reading arguments: every value that a user writes passes through one of these readers, once.
+"""Validation of arguments: every value that a user writes passes through one reader, once.
 
-A reader takes the argument's name and the value, and gives back the value in its one form or raises a `ValueError` that
-names the argument, says what is allowed and shows what was received. Numbers may arrive as text, since YAML reads
-`1e-7` as text.
+`reader(name, value)` returns the value in its canonical form, or raises an `ArgumentError` that names the argument, the
+allowed values and the value received. Numbers may be text, because YAML reads `1e-7` as text.
 
-A parameter of a schedule says what it takes by its annotation: one of the aliases at the end (`Ratio`, `Count`, ...),
-or plain `float`, `int`.
+The annotation of a parameter chooses its reader: one of the aliases at the end of this file (`Ratio`, `Count`, ...), or
+plain `float`, `int`, `str` and `bool`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 import typing
@@ -18,24 +18,28 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, TypeAlias
 
-_NOT_GIVEN = ...  # a singleton, so that an unpickled error still has no value
+
+class NotGiven:
+    """Marks an `ArgumentError` without a value to show. The class itself is the marker."""
 
 
 class ArgumentError(ValueError):
     """A wrong argument: "`floor_ratio` must be a number from 0 to 1, received 2; ...".
 
+    Code reads the attributes and never the text. Command lines and recipes render it.
+
     Args:
         name: The argument's name.
-        allowed: What it may be; completes the phrase "must be ...".
+        allowed: The allowed values; completes the phrase "must be ...".
         received: The value. Omit it if there is none to show.
         hint: How to correct it, as a clause without a final period.
-        rule: Replaces "must be {allowed}" where another phrase fits better: "is given twice".
+        rule: Replaces "must be {allowed}" where another phrase fits better: "is required".
     """
 
     def __init__(
-        self, name: str, allowed: str = "", received: object = _NOT_GIVEN, hint: str = "", rule: str = ""
+        self, name: str, allowed: str = "", received: object = NotGiven, hint: str = "", rule: str = ""
     ) -> None:
-        super().__init__(name, allowed, received, hint, rule)  # all of them, so that the error can be pickled
+        super().__init__(name, allowed, received, hint, rule)  # pickle creates the copy from these
         self.name = name
         self.allowed = allowed
         self.received = received
@@ -44,33 +48,46 @@ class ArgumentError(ValueError):
 
     @property
     def detail(self) -> str:
-        """The message without the argument's name, for a reader who sees the name already."""
-        received = "" if self.received is _NOT_GIVEN else f", received {self.received!r}"
+        """The message without the argument's name, for a place that shows the name already."""
+        received = "" if self.received is NotGiven else f", received {_show(self.received)}"
         return f"{self.rule}{received}{'; ' if self.hint else ''}{self.hint}"
 
     def __str__(self) -> str:
         return f"`{self.name}` {self.detail}"
 
 
-def format_value(value: object) -> str:
-    """A value that was read, as messages show it: shares and epochs as text writes them."""
-    if isinstance(value, (Fraction, Epochs)):
-        return repr(f"{float(value * 100):g}%" if isinstance(value, Fraction) else str(value))
-    return repr(value)
+class EpochsUnknown(ArgumentError):
+    """A duration is in epochs, but the number of steps per epoch is not known yet."""
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """A hint for a misspelt word, "did you mean 'x'?"; empty if no known word is similar."""
+    import difflib  # only needed for errors
+
+    similar = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"did you mean '{similar[0]}'?" if similar else ""
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """What ends a sentence about a wrong word: `; did you mean 'x'?` where a known word is near, else a full stop."""
-    import difflib  # only needed for errors
-
-    near = difflib.get_close_matches(str(word), list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else "."
+    """The hint of `suggest` as the end of a sentence: "; did you mean 'x'?" or a period."""
+    hint = suggest(word, known)
+    return f"; {hint}" if hint else "."
 
 
 class Reader:
-    """Base of the readers: call it with a name and a value."""
+    """Checks a value and converts it to its canonical form. Subclass it for arguments of your own schedules."""
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values in words. By default the first line of the class's docstring."""
+        return (inspect.getdoc(type(self)) or "anything").partition("\n")[0].rstrip(".")
 
     def __call__(self, name: str, value: object) -> Any:
+        """Return the canonical form of `value`.
+
+        Raises:
+            ArgumentError: The value is not allowed.
+        """
         raise NotImplementedError
 
 
@@ -81,49 +98,53 @@ class Number(Reader):
     low: float = -math.inf
     high: float = math.inf
     above_low: bool = False
-    """Whether the lower bound itself is shut out."""
+    """Whether the lower bound itself is excluded."""
+    unit: str = ""
+    """What the number is, for messages: "a learning rate"."""
+
+    @property
+    def allowed(self) -> str:
+        what = self.unit or ("a number" if self.high < math.inf else "a finite number")
+        if self.low > -math.inf and not self.above_low and self.high < math.inf:
+            return f"{what} from {self.low:g} to {self.high:g}"
+        if self.low > -math.inf:
+            what += f" above {self.low:g}" if self.above_low else f", {self.low:g} or more"
+        return what if self.high == math.inf else f"{what}, {self.high:g} at most"
 
     def __call__(self, name: str, value: object) -> float:
         number = _as_float(value)
-        below = number is not None and (number <= self.low if self.above_low else number < self.low)
-        if number is None or below or number > self.high:
-            raise ArgumentError(name, self._allowed(), value)
+        if number is None or number < self.low or number > self.high or (self.above_low and number == self.low):
+            raise ArgumentError(name, self.allowed, value)
         return number
-
-    def _allowed(self) -> str:
-        if self.low > -math.inf and self.high < math.inf:
-            if self.above_low:
-                return f"a number above {self.low:g}, {self.high:g} at most"
-            return f"a number from {self.low:g} to {self.high:g}"
-        if self.low > -math.inf:
-            return f"a finite number above {self.low:g}" if self.above_low else f"a finite number, {self.low:g} or more"
-        return "a finite number"
 
 
 @dataclass(frozen=True)
 class Whole(Reader):
-    """A whole number, as an int; `500.0` and `"500"` are whole numbers too."""
+    """A whole number, as an int; `500.0` and `"500"` are whole numbers as well."""
 
     low: int = 0
-    high: int = 2**53  # up to here every whole number is a float, too
+    high: int = 2**53  # every whole number up to here has an exact float
+
+    @property
+    def allowed(self) -> str:
+        return f"a whole number, {self.low} or more"
 
     def __call__(self, name: str, value: object) -> int:
-        number: int | None
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):
             number = int(value)
+        elif (approximate := _as_float(value)) is not None and approximate.is_integer():
+            number = int(approximate)
         else:
-            approximate = _as_float(value)
-            number = int(approximate) if approximate is not None and approximate.is_integer() else None
-        if number is None or number < self.low:
-            raise ArgumentError(name, f"a whole number, {self.low} or more", value)
-        if number > self.high:
-            raise ArgumentError(name, f"a whole number from {self.low} to {self.high}", value)
+            raise ArgumentError(name, self.allowed, value)
+        if not self.low <= number <= self.high:
+            allowed = self.allowed if number < self.low else f"a whole number from {self.low} to {self.high}"
+            raise ArgumentError(name, allowed, value)
         return number
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """A duration in passes over the training data; text writes it `1ep`."""
+    """A duration in passes over the training data, written as `1ep`."""
 
     number: Fraction
 
@@ -131,42 +152,44 @@ class Epochs:
         return f"{float(self.number):g}ep"
 
 
-class EpochsUnknown(ValueError):
-    """A duration is in epochs where nobody knows how many steps an epoch has."""
-
-
 @dataclass(frozen=True)
 class DurationReader(Reader):
-    """A number of optimizer steps (an int), a share of the run (a `Fraction` from 0 to 1) or `Epochs`.
+    """A number of optimizer steps (an int), a fraction of the run (a `Fraction` from 0 to 1) or `Epochs`.
 
-    `500` and `"500"` are steps; `0.05`, `"0.05"` and `"5%"` are shares; `"1ep"` is an epoch. Shares and epochs stay
-    exact, so that 0.07 of 100 steps is 7.
+    `500` and `"500"` are steps; `0.05`, `"0.05"` and `"5%"` are fractions; `"1ep"` is one epoch. Fractions and epochs
+    stay exact, so that 0.07 of 100 steps is 7 and not 8.
     """
 
     above_zero: bool = False
 
+    @property
+    def allowed(self) -> str:
+        return f"steps (500), a share of the run (5%) or epochs (1ep), {'above 0' if self.above_zero else '0 or more'}"
+
     def __call__(self, name: str, value: object) -> int | Fraction | Epochs:
-        allowed = 'a number of steps (500), a share of the run (0.05 or "5%") or epochs ("1ep"), '
-        allowed += "above 0" if self.above_zero else "0 or more"
-        text = value.strip() if isinstance(value, str) else ""
-        for unit, most in (("%", 100.0), ("ep", 2.0**53)):
-            if text.endswith(unit):
-                number = _as_float(text.removesuffix(unit))
-                if number is None or not 0 <= number <= most or (self.above_zero and number == 0):
-                    raise ArgumentError(name, allowed, value)
-                exact = Fraction(repr(number))
-                return exact / 100 if unit == "%" else Epochs(exact)
-        if isinstance(value, (Fraction, Epochs)):
-            exact = value if isinstance(value, Fraction) else value.number
-            if exact < 0 or (isinstance(value, Fraction) and exact > 1) or (self.above_zero and exact == 0):
-                raise ArgumentError(name, allowed, value)
-            return value
-        number = _as_float(value)
-        if number is None or not 0 <= number <= 2**53 or (number >= 1 and not number.is_integer()):
-            raise ArgumentError(name, allowed, value)
-        if number == 0 and self.above_zero:
-            raise ArgumentError(name, allowed, value)
-        return Fraction(repr(number)) if 0 < number < 1 else int(number)
+        duration = _as_duration(value)
+        size = duration.number if isinstance(duration, Epochs) else duration
+        most = 1 if isinstance(duration, Fraction) else 2**53
+        if duration is None or size is None or not 0 <= size <= most or (self.above_zero and size == 0):
+            raise ArgumentError(name, self.allowed, value)
+        return duration
+
+
+def _as_duration(value: object) -> int | Fraction | Epochs | None:
+    """The value as a duration of any size; None if it is neither steps nor a fraction nor epochs."""
+    if isinstance(value, (Fraction, Epochs)):
+        return value
+    text = value.strip() if isinstance(value, str) else ""
+    unit = "%" if text.endswith("%") else "ep" if text.endswith("ep") else ""
+    number = _as_float(text.removesuffix(unit) if unit else value)
+    if number is None:
+        return None
+    exact = Fraction(repr(number))  # of the decimal digits, not of the nearest binary number
+    if unit:
+        return exact / 100 if unit == "%" else Epochs(exact)
+    if number.is_integer():
+        return int(number)
+    return exact if abs(number) < 1 else None
 
 
 @dataclass(frozen=True)
@@ -175,63 +198,72 @@ class OneOf(Reader):
 
     words: tuple[str, ...]
 
+    @property
+    def allowed(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
     def __call__(self, name: str, value: object) -> str:
         if not isinstance(value, str) or value not in self.words:
-            raise ValueError(
-                f"{ArgumentError(name, 'one of ' + ', '.join(self.words), value)}{did_you_mean(value, self.words)}"
-            )
+            raise ArgumentError(name, self.allowed, value, suggest(value, self.words))
         return value
 
 
 @dataclass(frozen=True)
 class TextReader(Reader):
-    """Any text."""
+    """Text."""
+
+    allowed = "text"
 
     def __call__(self, name: str, value: object) -> str:
         if not isinstance(value, str):
-            raise ArgumentError(name, "text", value)
+            raise ArgumentError(name, self.allowed, value)
         return value
 
 
 @dataclass(frozen=True)
 class Flag(Reader):
-    """True or False."""
+    """True or false."""
+
+    allowed = "true or false"
 
     def __call__(self, name: str, value: object) -> bool:
         if not isinstance(value, bool):
-            raise ArgumentError(name, "true or false", value)
+            raise ArgumentError(name, self.allowed, value)
         return value
 
 
 @dataclass(frozen=True)
 class MappingReader(Reader):
-    """Arguments by name, as a dict of one's own."""
+    """Arguments by name, as a new dict."""
+
+    allowed = "a mapping of arguments by name"
 
     def __call__(self, name: str, value: object) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise ArgumentError(name, "a mapping of arguments by name", value)
+            raise ArgumentError(name, self.allowed, value)
         return dict(value)
 
 
 @dataclass(frozen=True)
 class ListOf(Reader):
-    """One or more values of a kind, as a tuple."""
+    """A list of one or more values, as a tuple."""
 
     reader: Reader
 
+    @property
+    def allowed(self) -> str:
+        return f"a list of one or more, each {self.reader.allowed}"
+
     def __call__(self, name: str, value: object) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)) or not value:
-            raise ArgumentError(name, "a list of one or more", value)
-        return tuple(self.reader(f"{name}[{i}]", item) for i, item in enumerate(value))
+            raise ArgumentError(name, self.allowed, value)
+        return tuple(self.reader(name, item) for item in value)
 
 
 def as_steps(
-    duration: int | float | str | Fraction | Epochs,
-    num_training_steps: int,
-    steps_per_epoch: float | None = None,
-    name: str = "duration",
+    duration: Duration, num_training_steps: int, steps_per_epoch: float | None = None, name: str = "duration"
 ) -> int:
-    """A duration in optimizer steps; shares and epochs are rounded to the nearest, half a step upwards.
+    """A duration in optimizer steps. Fractions and epochs are rounded to the nearest step, half a step upwards.
 
     Raises:
         EpochsUnknown: The duration is in epochs and `steps_per_epoch` is None.
@@ -245,27 +277,34 @@ def as_steps(
 
 
 def epochs_as_steps(name: str, epochs: Epochs, steps_per_epoch: float | None) -> int:
-    """Epochs in optimizer steps, to the nearest; any part of an epoch is a step at least.
+    """Epochs in optimizer steps, rounded to the nearest step. Any part of an epoch is at least one step.
 
     Raises:
         EpochsUnknown: `steps_per_epoch` is None.
     """
     if steps_per_epoch is None:
         raise EpochsUnknown(
-            f"`{name}` is in epochs ({epochs}), but nobody said how many steps an epoch has: a Trainer knows it while "
-            "it trains; elsewhere give `steps_per_epoch`, or write steps (500) or a share of the run (5%)"
+            name,
+            rule=f"is in epochs ({epochs}), but the number of steps per epoch is unknown",
+            hint="give `steps_per_epoch` (a Trainer sets it during training), or write steps (500) or a share of the "
+            "run (5%)",
         )
     steps = epochs.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
     return max(round_half_up(steps), 1) if steps else 0
 
 
-_OF_TYPES: dict[object, Reader] = {float: Number(), int: Whole(), str: TextReader(), bool: Flag()}
+def round_half_up(number: Fraction) -> int:
+    """The nearest whole number, half upwards."""
+    return math.floor(number + Fraction(1, 2))
+
+
+_READER_OF_TYPE: dict[object, Reader] = {float: Number(), int: Whole(), str: TextReader(), bool: Flag()}
 
 
 def reader_of(hint: object) -> Reader | None:
-    """The reader that an annotation names, also within `... | None`."""
-    if hint in _OF_TYPES:
-        return _OF_TYPES[hint]
+    """The reader that an annotation chooses, also inside `... | None`."""
+    if hint in _READER_OF_TYPE:
+        return _READER_OF_TYPE[hint]
     for part in (*getattr(hint, "__metadata__", ()), *typing.get_args(hint)):
         found = part if isinstance(part, Reader) else reader_of(part)
         if found:
@@ -273,13 +312,15 @@ def reader_of(hint: object) -> Reader | None:
     return None
 
 
-def round_half_up(number: Fraction) -> int:
-    """Rounded, half a step upwards."""
-    return math.floor(number + Fraction(1, 2))
+def _show(value: object) -> str:
+    """A value as messages show it: fractions of the run and epochs as a user writes them."""
+    if isinstance(value, Fraction):
+        return repr(f"{float(value * 100):g}%")
+    return repr(str(value)) if isinstance(value, Epochs) else repr(value)
 
 
 def _as_float(value: object) -> float | None:
-    """The value as a finite float; None where it is no such number (bool is none)."""
+    """The value as a finite float; None if it is not a number. Booleans are not numbers."""
     if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
         return None
     try:
@@ -290,16 +331,20 @@ def _as_float(value: object) -> float | None:
 
 
 Ratio: TypeAlias = Annotated[float, Number(0, 1)]
-"""A share from 0 to 1, usually of the peak."""
+"""A fraction from 0 to 1, usually of the peak."""
 Positive: TypeAlias = Annotated[float, Number(0, above_low=True)]
 """A number above 0."""
 Rate: TypeAlias = Annotated[float, Number(0)]
-"""A learning rate: 0 or more."""
+"""A number, 0 or more, for example a learning rate."""
 Count: TypeAlias = Annotated[int, Whole(1)]
 """How many of something: 1 or more."""
 Duration: TypeAlias = Annotated[int | float | str | Fraction | Epochs, DurationReader()]
-"""Steps, a share of the run, or epochs."""
+"""Steps (`500`), a share of the run (`0.05`, `"5%"`) or epochs (`"1ep"`)."""
 Period: TypeAlias = Annotated[int | float | str | Fraction | Epochs, DurationReader(above_zero=True)]
-"""Likewise, but not nothing."""
+"""A duration above 0."""
 Keywords: TypeAlias = Annotated[Mapping[str, Any], MappingReader()]
 """Arguments by name."""
+FloorRatio: TypeAlias = Annotated[float, Number(0, 1, unit="a share of the peak")]
+"""The floor as a fraction of each group's peak."""
+MinLR: TypeAlias = Annotated[float, Number(0, unit="a learning rate")]
+"""The floor as a learning rate, the same in every group."""
