@@ -2,7 +2,7 @@
 
 python docs/make_schedules.py
 
-The text comes from docs/schedules.template.md and from the docstrings and annotations in hf_sched/catalog.py.
+The text comes from docs/schedules.template.md and from the docstrings and annotations in hf_sched/schedules/catalog.py.
 """
 
 from __future__ import annotations

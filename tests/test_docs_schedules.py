@@ -17,6 +17,7 @@ import yaml
 import hf_sched
 from hf_sched.reference import description as reference
 from hf_sched.reference import examples
+from hf_sched.schedules import registry
 from hf_sched.schedules.shapes import FORMS
 
 ROOT = Path(__file__).parents[1]
@@ -172,7 +173,7 @@ def test_every_schedule_has_a_section_and_a_line_in_the_contents():
     ours = {
         name
         for name in hf_sched.available()
-        if hf_sched.registry.entry(name).build_phases.__module__.startswith("hf_sched.")
+        if registry.entry(name).build_phases.__module__.startswith("hf_sched.")
     }
     assert set(NAMES) == ours
 

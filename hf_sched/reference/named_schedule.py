@@ -47,7 +47,7 @@ class NamedSchedule:
             return cls("phases", {"phases": text}, text)
         name, colon, behind = text.strip().partition(":")
         if name not in builtin.BUILTIN and name not in registry.available():
-            raise ValueError(registry.unknown_name(name))
+            raise registry.unknown_schedule(name)
         arguments = _arguments(behind) if colon else {}
         return cls(name, arguments, text.strip())
 

@@ -102,7 +102,7 @@ def _read_item(name: str, where: str, item: object) -> Phase:
     values = {key: value for key, value in item.items() if key != kind and value is not None}
     for key, value in values.items():
         if key not in options:
-            hint = " ".join(filter(None, [suggest(key, options), f"It takes {', '.join(options)}"]))
+            hint = " ".join(filter(None, [suggest(key, options), f"{kind} takes {', '.join(options)}"]))
             raise ArgumentError(name, received=value, hint=hint, rule=f"has an unknown key {key!r} in {where} ({kind})")
     try:
         if item[kind] is not None or kind == "warmup":

@@ -151,7 +151,7 @@ class Entry:
         }
         if warmup_steps and self.has_own_warmup:
             if arguments.get("warmup") is not None:
-                raise _second_warmup("warmup", arguments["warmup"], "the Trainer has", warmup_steps)
+                raise _second_warmup("warmup", arguments["warmup"], f"the Trainer's `warmup_steps` {warmup_steps}")
             values["warmup"] = warmup_steps
         spec = self._call(values | run)
         if warmup_steps and not self.has_own_warmup:
@@ -177,8 +177,9 @@ class Entry:
     def _with_trainers_warmup(self, spec: ScheduleSpec, warmup_steps: int) -> ScheduleSpec:
         first = spec.phases[0] if spec.phases else None
         if first and first.kind == "warmup":
-            name = "phases" if "phases" in self.parameters else "num_warmup_steps"
-            raise _second_warmup(name, str(first), "the Trainer has", warmup_steps)
+            if "phases" in self.parameters:
+                raise _second_warmup("phases", str(first), f"the Trainer's `warmup_steps` {warmup_steps}")
+            raise _second_warmup("num_warmup_steps", warmup_steps, f"that of {self.name}")
         # The warmup ends where the schedule starts, which need not be the peak.
         warmup = phases.warmup(warmup_steps, to=(first.start if first else None) or PEAK)
         return replace(spec, phases=(warmup, *spec.phases))
@@ -225,9 +226,8 @@ def _check_run(num_training_steps: int | None, num_warmup_steps: int, steps_per_
     return dict(zip(OF_THE_RUN, (total, warmup_steps, steps_per_epoch), strict=True))
 
 
-def _second_warmup(name: str, value: object, who: str, warmup_steps: int) -> ArgumentError:
-    rule = f"is a second warmup: {who} one of {warmup_steps} steps (`warmup_steps`)"
-    return ArgumentError(name, received=value, hint="give one of them", rule=rule)
+def _second_warmup(name: str, value: object, first: str) -> ArgumentError:
+    return ArgumentError(name, received=value, hint="give one of them", rule=f"sets a second warmup beside {first}")
 
 
 _entries: dict[str, Entry] = {}

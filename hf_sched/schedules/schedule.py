@@ -340,11 +340,11 @@ def _without_epochs(phase: Phase, steps_per_epoch: float | None) -> Phase:
 def _log_ratio(where: str, start: Level, end: Level, floor_ratio: float | None) -> float:
     """The logarithm of the ratio of two levels, the rate of a geometric phase."""
     if floor_ratio is None and (start.floor or end.floor):
-        rule = f"'geometric' in {where} needs levels in proportion to the peak, and `min_lr` is not"
+        rule = f"'geometric' needs levels in proportion to the peak, which `min_lr` is not, in {where}"
         raise ArgumentError("shape", rule=rule, hint="give `floor_ratio`")
     low, high = sorted(level.at(1.0, floor_ratio or 0.0) for level in (start, end))
     if not 0 < low < high:
-        rule = f"'geometric' in {where} needs two different levels above 0"
+        rule = f"'geometric' needs levels above 0 that differ, in {where}"
         hint = f"set `start` or the floor, which is {floor_ratio or 0.0!r}"
         raise ArgumentError("shape", received=f"{start} to {end}", rule=rule, hint=hint)
     return math.log(high / low) if high / low < math.inf else math.log(high) - math.log(low)
@@ -372,10 +372,11 @@ def _durations_in_steps(phases: list[Phase], total: int) -> list[int]:
     last = phases[-1].duration
     if total > 1 and steps[-1] == 0 and isinstance(last, Fraction) and last > 0:
         # The last phase brings the curve to its end, so even a fraction of a step gets one step. It is taken from the
-        # longest phase whose number of steps is not fixed.
+        # longest phase, if possible from one whose number of steps is not fixed.
         flexible = [i for i, phase in enumerate(phases) if not isinstance(phase.duration, int) and steps[i]]
-        if flexible:
-            steps[max(flexible, key=steps.__getitem__)] -= 1
+        fixed_steps = [i for i, phase in enumerate(phases) if phase.kind != "warmup" and steps[i] > 1]
+        if donors := flexible or fixed_steps:
+            steps[max(donors, key=steps.__getitem__)] -= 1
             steps[-1] = 1
     for phase, n in zip(phases, steps, strict=True):
         if phase.kind == "warmup" and n >= total:

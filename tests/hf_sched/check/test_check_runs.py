@@ -53,7 +53,7 @@ def test_every_wrong_argument_of_a_schedule_is_found_at_once():
     ("name", "kwargs", "key", "part"),
     [
         ("cosine_floor", {"min_lr": 1e-3}, "min_lr", "at most the peak learning rate 0.0001"),
-        ("cosine_floor", {"min_lr": 1e-5, "floor_ratio": 0.1}, "floor_ratio", "floor is given twice"),
+        ("cosine_floor", {"min_lr": 1e-5, "floor_ratio": 0.1}, "min_lr", "is a second floor"),
         ("wsd", {"decay": 200}, "decay", "200"),
         ("cosine_restarts", {"num_cycles": 90}, "num_cycles", "must leave each cycle"),
         ("phases", {"phases": "warmup 5% | hodl"}, "phases", "hold"),

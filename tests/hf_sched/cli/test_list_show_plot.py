@@ -108,8 +108,8 @@ def test_pictures_are_written(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["show", "cosin"], "'cosin' is not the name of a schedule; did you mean 'cosine'?"),
-        (["plot", "wsd:decya=3"], "wsd has no argument `decya` (received 3); did you mean 'decay'?"),
+        (["show", "cosin"], "must be the name of a schedule, received 'cosin'; did you mean 'cosine'?"),
+        (["plot", "wsd:decya=3"], "`decya` is not an argument of wsd, received 3; did you mean 'decay'?"),
         (["plot", "wsd", "-o", "x.gif"], "`--output` must be a file that ends in .png, .svg, .pdf, received 'x.gif'"),
         (["plot", "wsd", "-o", "no/such/folder/x.png"], "`--output` 'no/such/folder/x.png' cannot be written"),
         (["plot", "polynomial"], "the curve of 'polynomial' depends on the learning rate: give it by `--lr`"),
@@ -128,7 +128,7 @@ def test_mistakes_end_with_one_line(words: list[str], message: str) -> None:
 def test_a_mistake_has_status_2_and_no_traceback() -> None:
     ended = subprocess.run([sys.executable, "-m", "hf_sched", "show", "cosin"], capture_output=True, text=True)
     assert ended.returncode == 2 and not ended.stdout
-    assert ended.stderr.startswith("hf-sched: 'cosin' is not") and ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("hf-sched: `lr_scheduler_type` must be the name of a schedule, received 'cosin'") and ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_epochs_are_the_trainers(model_path, tmp_path, run, name, kwargs, expect
 def test_epochs_of_a_dataset_without_length_stop_before_the_first_step(model_path, tmp_path):
     recorder = Recorder()
     message = (
-        r"`duration` is in epochs \(1ep\), but nobody said how many steps an epoch has.* or write steps \(500\) or"
+        r"`duration` is in epochs \(1ep\), but the number of steps per epoch is unknown.* or write steps \(500\) or"
     )
     with pytest.raises(EpochsUnknown, match=message):
         train(model_path, tmp_path, data=Endless(), recorder=recorder, **PHASES_IN_EPOCHS)

@@ -33,8 +33,8 @@ def test_names_arguments_and_phases(text: str, name: str, arguments: dict[str, A
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("cosin", "'cosin' is not the name of a schedule; did you mean 'cosine'"),
-        ("", "'' is not the name of a schedule"),
+        ("cosin", "must be the name of a schedule, received 'cosin'; did you mean 'cosine'"),
+        ("", "must be the name of a schedule, received ''"),
         ("wsd:decay", "must be arguments .* received 'decay'"),
         ("wsd:decay=", "must be arguments"),
         ("wsd:{decay", "must be arguments"),

@@ -361,7 +361,7 @@ def test_a_rewarm_in_epochs_needs_to_know_them():
         "cosine_floor", optimizer_of(1.0), 0, 20, {"on_resume": "rewarm 1.5ep"}, steps_per_epoch=6
     )
     assert scheduler.on_resume == OnResume("rewarm", 9)
-    message = r"`on_resume` is in epochs \(1.5ep\), but nobody said how many steps an epoch has"
+    message = r"`on_resume` is in epochs \(1.5ep\), but the number of steps per epoch is unknown"
     with pytest.raises(EpochsUnknown, match=message):
         hf_sched.get_scheduler("cosine_floor", optimizer_of(1.0), 0, 20, {"on_resume": "rewarm 1.5ep"})
 

@@ -1,24 +1,26 @@
-"""The catalogue against the curves of torch, transformers, optax and timm: equal to 1e-12 relative, in float64.
+"""The catalogue compared with torch, transformers, optax and timm: equal to 1e-12 relative, in float64.
 
-These libraries count from another origin. With `ref(t)` a library's curve that starts at t = 0, is at its peak at t = w
+These libraries count steps differently. With a library's curve `ref(t)` that starts at t = 0, is at its peak at t = w
 and ends at t = T, a run of N steps, W of them warmup, is
 
-    LR(k) = ref(k + 1) with w = W and T = N where there is a warmup,
-    LR(k) = ref(k) with w = 0 and T = N - 1 where there is none.
+    LR(k) = ref(k + 1) with w = W and T = N, if there is a warmup,
+    LR(k) = ref(k) with w = 0 and T = N - 1, if there is none.
 
-Schedules that no library has are compared with their closed forms, written out with `math`.
+Schedules that no library has are compared with their formulas. At the end, each line `From X: there -> here` of the
+docstrings is run: the left side with library X, and the right side must give the same curve.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import types
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,9 +28,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import yaml
 from torch.optim import lr_scheduler
 
 import hf_sched
+from hf_sched.reference.description import describe
+from tests.helpers.catalogue import CATALOGUE
 
 PEAK = 3e-4
 RATIO = 0.1
@@ -219,7 +224,7 @@ def torch_sequential(w, T):
 
 @is_compared("warmup_cosine", WARM, warmup_shape="cosine", warmup_start_ratio=RATIO, floor_ratio=RATIO)
 def transformers_wsd_with_a_cosine_warmup(w, T):
-    # Its `min_lr_ratio` is where its warmup starts, too.
+    # Its warmup also starts at `min_lr_ratio`.
     return of_transformers(
         transformers.get_wsd_schedule,
         w,
@@ -367,7 +372,7 @@ def optax_staircase(w, T):
 
 
 def milestones(w):
-    """Milestones 5, 9 and 20 steps behind the peak: ours are counted from the run's first step."""
+    """Milestones 5, 9 and 20 steps after the peak; ours are counted from the first step of the run."""
     return {"milestones": [max(w - 1, 0) + m for m in (5, 9, 20)]}
 
 
@@ -387,7 +392,7 @@ def optax_piecewise_constant(w, T):
     return optax_warmup(w, optax().piecewise_constant_schedule(PEAK, {5: 0.3, 9: 0.3, 20: 0.3}))
 
 
-# A peak that is held, left slowly, or climbed beyond.
+# Stable phases, slow decays, warmups beyond the peak.
 
 for shape in ("linear", "cosine", "1-sqrt"):
 
@@ -397,7 +402,7 @@ for shape in ("linear", "cosine", "1-sqrt"):
 
     @is_compared("wsd", COLD, decay=20, decay_shape=shape, floor_ratio=RATIO)
     def transformers_wsd_with_a_floor(w, T, shape=shape):
-        # Where there is a warmup, its `min_lr_ratio` would raise that as well.
+        # With a warmup, its `min_lr_ratio` would raise the warmup as well.
         return of_transformers(
             transformers.get_wsd_schedule, w, 20, num_training_steps=T, decay_type=shape, min_lr_ratio=RATIO
         )
@@ -447,7 +452,7 @@ def closed_form_with_the_cooldown(w, T):
 
 @is_compared("one_cycle", WARM, start_ratio=0.04, final_ratio=4e-6)
 def torch_one_cycle(w, T):
-    # It divides by final_div_factor the start, not the peak, and ends each of its phases a step before it says.
+    # Its final_div_factor divides the start, not the peak, and each of its phases ends one step early.
     return of_torch(
         lambda o: lr_scheduler.OneCycleLR(o, PEAK, total_steps=T + 1, pct_start=(w + 1) / (T + 1), cycle_momentum=False)
     )
@@ -455,7 +460,7 @@ def torch_one_cycle(w, T):
 
 @is_compared("one_cycle", WARM, start_ratio=0.1, final_ratio=0.02)
 def optax_one_cycle(w, T):
-    # It truncates the steps of the climb, hence the half step.
+    # It truncates the steps of the rise, hence the half step.
     return of_optax(optax().cosine_onecycle_schedule(T, PEAK, (w + 0.5) / T, div_factor=10, final_div_factor=5))
 
 
@@ -479,20 +484,15 @@ EACH = [
 
 
 @pytest.mark.parametrize(("case", "steps", "warmup"), EACH)
-def test_a_schedule_is_what_other_libraries_make_of_it(case, steps, warmup):
+def test_a_schedule_equals_the_curve_of_another_library(case, steps, warmup):
     schedule = hf_sched.build(case.name, num_training_steps=steps, num_warmup_steps=warmup, **case.kwargs(warmup))
     curve = case.reference(warmup, steps if warmup else steps - 1)
     times = range(1, steps + 1) if warmup else range(steps)
     assert_alike(schedule.curve(peak=PEAK)[: case.stop], curve(list(times[: case.stop])))
 
 
-def test_every_schedule_of_the_catalogue_is_compared_with_something():
-    ours = {
-        name
-        for name in hf_sched.available()
-        if hf_sched.registry.entry(name).build_phases.__module__ == "hf_sched.schedules.catalog"
-    }
-    assert {case.name for case in CASES} == ours - {"cosine_restarts"}  # which comes now
+def test_every_schedule_of_the_catalogue_has_a_parity_test():
+    assert {case.name for case in CASES} == {*CATALOGUE} - {"cosine_restarts"}  # compared below
 
 
 def cycle_lengths(schedule: hf_sched.Schedule) -> list[int]:
@@ -540,11 +540,135 @@ def test_restarts_with_a_warmup_in_each_cycle_are_optaxs_sgdr():
     assert_alike(schedule.curve(peak=PEAK), theirs(list(range(1, 311))))
 
 
-def test_timm_leaves_nothing_half_imported_behind():
+def test_importing_timms_schedulers_leaves_no_module():
     timm_schedulers()
     assert not [name for name in sys.modules if name.partition(".")[0] == "timm"]
 
 
 def test_optax_computes_in_float64():
-    # It does not by default, and could then be compared to seven digits only.
+    # By default it does not, which would limit the comparison to seven digits.
     assert np.asarray(of_optax(optax().linear_schedule(0.0, 0.1, 3))([1])).dtype == np.float64
+
+
+# The translations in the docstrings.
+
+STEPS, WARMUP = 901, 61
+
+LINES = [
+    pytest.param(name, line, id=f"{name}-{line.library}-{number}")
+    for name in CATALOGUE
+    for number, line in enumerate(describe(name).coming_from)
+]
+
+# The keys below are our name and the first word of the left side.
+
+# The steps of the run and of its warmup, if they matter.
+RUN_OF = {
+    ("cosine_restarts", "CosineAnnealingWarmRestarts"): (700, 0),  # three whole cycles
+    ("cosine_restarts", "CosineLRScheduler"): (700, 0),
+    ("cosine_restarts", "sgdr_schedule"): (WARMUP + 300, WARMUP),
+}
+# The part of the run that is equal, if not all of it is.
+PARTS = {
+    ("wsd", "warmup_stable_decay"): slice(WARMUP, None),  # its min_lr_ratio raises the warmup
+    ("inverse_sqrt_cooldown", "inverse_sqrt"): slice(None, -1),  # ours ends on the floor
+}
+# They count as we do: step 0 is one step into the warmup.
+COUNT_AS_WE_DO = {("cosine_floor", "cosine_warmup_with_min_lr")}
+# They start the warmup or end a cycle one step away from ours.
+A_STEP_APART = {
+    ("cosine_restarts", "CosineAnnealingWarmRestarts"),
+    ("cosine_restarts", "cosine_with_restarts"),
+    ("cosine_restarts", "CosineLRScheduler"),
+    ("one_cycle", "OneCycleLR"),
+    ("warmup_cosine", "cosine_warmup_with_min_lr"),
+}
+
+Symbols = dict[str, Any]
+
+
+def played(optimizer: torch.optim.Optimizer, scheduler: Any, count: int) -> list[float]:
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(count - 1):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def in_torch(there: str, symbols: Symbols) -> list[float]:
+    optimizer = sgd()
+    names = {name: partial(getattr(lr_scheduler, name), optimizer) for name in lr_scheduler.__all__}
+    return played(optimizer, eval(there, names | symbols), symbols["N"] + 1)
+
+
+def in_transformers(there: str, symbols: Symbols) -> list[float]:
+    name, *kwargs = yaml.safe_load(f"[{there}]")
+    optimizer = sgd()
+    scheduler = transformers.get_scheduler(name, optimizer, symbols["W"], symbols["N"], *kwargs)
+    return played(optimizer, scheduler, symbols["N"] + 1)
+
+
+def in_timm(there: str, symbols: Symbols) -> list[float]:
+    timm = timm_schedulers()
+    names = {name: partial(getattr(timm, name), sgd(), t_in_epochs=False) for name in vars(timm) if "LR" in name}
+    scheduler = eval(there, names | symbols)
+    return [scheduler._get_lr(t)[0] for t in range(symbols["N"] + 1)]
+
+
+def in_optax(there: str, symbols: Symbols) -> list[float]:
+    return list(of_optax(eval(there, vars(optax()) | symbols))(list(range(symbols["N"] + 1))))
+
+
+def in_minimind(there: str, symbols: Symbols) -> list[float]:
+    names = {"math": math, "lr": PEAK, "total_steps": symbols["T"]}
+    return [eval(there, names | {"current_step": t}) for t in range(symbols["T"] + 1)]
+
+
+def in_gradual_warmup(there: str, symbols: Symbols) -> list[float]:
+    """The intention of that library. It trains one step between warmup and the rest at the wrong peak."""
+
+    def make(multiplier: float, total_epoch: int, after_scheduler: Callable[[int], float]) -> list[float]:
+        rise = [1 + (multiplier - 1) * t / total_epoch for t in range(total_epoch)]
+        return [PEAK * x for x in [*rise, *(multiplier * after_scheduler(t) for t in range(symbols["T"] + 1))]]
+
+    def cosine(steps: int) -> Callable[[int], float]:
+        return lambda t: (1 + math.cos(math.pi * t / steps)) / 2
+
+    return eval(there, {"GradualWarmupScheduler": make, "CosineAnnealingLR": cosine} | symbols)
+
+
+LIBRARIES: dict[str, Callable[[str, Symbols], list[float]]] = {
+    "torch": in_torch,
+    "transformers": in_transformers,
+    "timm": in_timm,
+    "optax": in_optax,
+    "MiniMind": in_minimind,
+    "pytorch-gradual-warmup-lr": in_gradual_warmup,
+}
+
+
+@pytest.mark.parametrize(("name", "line"), LINES)
+def test_the_translation_from_another_library_gives_its_curve(name, line):
+    assert line.library in LIBRARIES, f"add a function that runs the left side of `From {line.library}: ...`"
+    key = (name, re.split(r"\W", line.there)[0])
+    has_warmup = line.library == "transformers" or re.search(r"\bW\b", line.there)
+    steps, warmup = RUN_OF.get(key, (STEPS, WARMUP if has_warmup else 0))
+    symbols = {"peak": PEAK, "N": steps, "W": warmup, "T": steps - warmup if warmup else steps - 1}
+    kwargs = {
+        argument: symbols.get(value, value) if isinstance(value, str) else value
+        for argument, value in yaml.safe_load(line.here).items()
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = LIBRARIES[line.library](line.there, symbols)
+    trainers = 0 if "warmup" in kwargs else warmup
+    schedule = hf_sched.build(name, num_training_steps=steps, num_warmup_steps=trainers, **kwargs)
+    ahead = schedule.segments[0].kind == "warmup" and key not in A_STEP_APART | COUNT_AS_WE_DO
+    part = PARTS.get(key, slice(None))
+    np.testing.assert_allclose(
+        schedule.curve(peak=PEAK)[part],
+        np.asarray(theirs[ahead : steps + ahead])[part],
+        rtol=1e-9,
+        atol=(0.02 if key in A_STEP_APART else 1e-9) * PEAK,
+    )

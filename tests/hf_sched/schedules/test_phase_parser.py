@@ -1,11 +1,10 @@
-"""The phase language: what is written is read, what is read is written, and an error points at the wrong word."""
+"""The phase language: reading and printing it, and errors that mark the wrong word."""
 
 from __future__ import annotations
 
 import json
 import re
 import textwrap
-from fractions import Fraction
 
 import pytest
 import yaml
@@ -14,13 +13,13 @@ from hypothesis import strategies as st
 from transformers import HfArgumentParser, TrainingArguments
 
 import hf_sched
-from hf_sched import GRAMMAR, Epochs, Level, Schedule, ScheduleSpec, decay, hold, restart, warmup
-from hf_sched.schedules.phase_parser import PhasesReader, parse, write
+from hf_sched import GRAMMAR, ArgumentError, Level, Schedule, ScheduleSpec, decay, hold, restart, warmup
+from hf_sched.schedules.phase_parser import PhasesReader, parse
 from hf_sched.schedules.phases import KINDS
 
 STEPS, PER_EPOCH = 1000, 150
 RUN = {"num_training_steps": STEPS, "steps_per_epoch": PER_EPOCH}
-# Text, and the same made by hand.
+# Text and its phases.
 TEXTS = {
     "hold": ScheduleSpec((hold(),)),
     "decay": ScheduleSpec((decay(),)),
@@ -53,7 +52,7 @@ every_text = pytest.mark.parametrize("text", TEXTS)
 
 
 @every_text
-def test_text_is_the_phases_it_spells(text):
+def test_text_parses_to_its_phases(text):
     assert parse(text) == TEXTS[text]
     spaced = "\n\t".join(["", *text.replace("|", " | ").replace(";", " ; ").split(), ""])
     assert parse(spaced) == TEXTS[text]
@@ -104,34 +103,13 @@ floors = st.sampled_from([("", {}), ("; floor 0.5", {"floor_ratio": 0.5}), ("; m
 
 
 @given(st.lists(drawn_phases(), min_size=1, max_size=4), floors)
-def test_whatever_the_grammar_allows_is_read(phases, floor):
+def test_everything_in_the_grammar_parses(phases, floor):
     spec = parse(" | ".join(phases) + floor[0])
     assert [phase.kind for phase in spec.phases] == [phase.split()[0] for phase in phases]
     assert spec == ScheduleSpec(spec.phases, **floor[1])
 
 
-@pytest.mark.parametrize(
-    ("text", "duration"),
-    [
-        ("500", 500),
-        ("500.0", 500),
-        ("1", 1),
-        ("0.05", Fraction(1, 20)),
-        ("5%", Fraction(1, 20)),
-        ("12.5%", Fraction(1, 8)),
-        ("100%", Fraction(1)),
-        ("1ep", Epochs(Fraction(1))),
-        ("1.5ep", Epochs(Fraction(3, 2))),
-    ],
-)
-def test_a_duration_is_what_it_is_in_python(text, duration):
-    for kind in KINDS:
-        (phase,) = parse(f"{kind} {text}").phases
-        assert (type(phase.duration), phase.duration) == (type(duration), duration)
-    assert parse(f"decay every {text}").phases[0].every == duration
-
-
-def test_epochs_are_laid_on_the_run_that_has_them():
+def test_epochs_become_steps_of_the_run():
     schedule = Schedule.parse("warmup 1ep | hold | decay 0.5ep", num_training_steps=100, steps_per_epoch=15)
     assert str(schedule) == "warmup 15 | hold 77 | decay 8"
 
@@ -144,7 +122,7 @@ def test_a_schedule_reads_back_from_what_it_prints(text):
     schedule = Schedule.parse(text, **RUN)
     again = Schedule.parse(repr(schedule))
     assert again == schedule
-    assert (repr(again), str(again), write(again)) == (repr(schedule),) * 3
+    assert (repr(again), str(again)) == (repr(schedule),) * 2
     assert again.curve(peak=1.0).tolist() == schedule.curve(peak=1.0).tolist()
 
 
@@ -182,29 +160,14 @@ def test_a_schedule_is_written_in_the_fewest_words(text):
     assert Schedule.parse(text) == schedule
 
 
-@pytest.mark.parametrize("name", hf_sched.available())
-@pytest.mark.parametrize("warmup_steps", [0, 70])
-@pytest.mark.filterwarnings("ignore::UserWarning")
-def test_every_schedule_of_the_catalogue_can_be_printed_and_read(name, warmup_steps):
-    function = hf_sched.registry.entry(name).build_phases
-    (example,) = re.findall(r"^ *Example: (\{.*\})$", function.__doc__, re.MULTILINE)
-    arguments = yaml.safe_load(example)
-    if warmup_steps:
-        arguments.pop("warmup", None)
-        if "phases" in arguments:
-            arguments["phases"] = "hold | decay 20%"
-    schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=warmup_steps, **arguments)
-    assert Schedule.parse(str(schedule)) == schedule
-
-
-def test_a_text_without_a_run_must_say_all_its_steps():
+def test_without_the_length_of_the_run_every_phase_needs_its_steps():
     assert Schedule.parse("warmup 5 | decay 15").num_training_steps == 20
     for text in ("warmup 5 | decay", "warmup 5% | decay 15", "warmup 1ep | decay 15"):
         with pytest.raises(
-            ValueError, match=f"`num_training_steps` is needed .* in steps, received '{re.escape(text)}'"
+            ArgumentError, match=f"`num_training_steps` is required, because .*'{re.escape(text)}' is in steps"
         ):
             Schedule.parse(text)
-    with pytest.raises(ValueError, match=r"decay 15 = 20 steps, but the run has `num_training_steps` = 21"):
+    with pytest.raises(ArgumentError, match=r"decay 15 = 20 steps, but the run has 21"):
         Schedule.parse("warmup 5 | decay 15", num_training_steps=21)
 
 
@@ -260,40 +223,41 @@ def test_a_mapping_of_a_phase_takes_the_words_of_the_text(options):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ("dekay 5", r"'dekay' is no phase; did you mean 'decay'\?\n    dekay 5\n    \^\^\^\^\^$"),
-        ("decay 5 | hold", "must be a single phase, received 'decay 5 | hold'"),
-        ("decay 5; floor 0.1", "must be a single phase, received 'decay 5; floor 0.1'"),
-        ("", r"expected a phase \(warmup, hold, decay, restart\)"),
-        (5, "must be a phase, as text or as a mapping, received 5"),
-        (None, "must be a phase, as text or as a mapping, received None"),
-        (["decay", 5], "must be a phase, as text or as a mapping, received"),
-        ({}, "must be a mapping with exactly one of the keys warmup, hold, decay, restart, received {}"),
-        ({"shape": "cosine"}, "must be a mapping with exactly one of the keys .*received {'shape': 'cosine'}"),
-        ({"decay": 5, "hold": 5}, "must be a mapping with exactly one of the keys .*received"),
-        ({"decay": 5, "shap": "x"}, r"decay has no key 'shap' \(received 'x'\); did you mean 'shape'\?.* to, every"),
-        ({"hold": 5, "shape": "cosine"}, r"hold has no key 'shape' \(received 'cosine'\).* It takes at\."),
-        ({"decay": 5, 5: 5}, r"decay has no key 5 \(received 5\)"),
-        ({"decay": "soon"}, "`duration` must be a number of steps .*received 'soon'"),
-        ({"warmup": None}, "`duration` must be a number of steps .*received None"),
-        ({"decay": 5, "shape": "cosin"}, r"`shape` must be one of .*did you mean 'cosine'\?"),
-        ({"decay": 5, "every": 0}, "`every` must be .*above 0, received 0"),
-        ({"decay": 5, "from": -1}, "`from` must be a finite number, 0 or more, received -1"),
+        ("dekay 5", r"is invalid: 'dekay' is not a phase; did you mean 'decay'\?\n    dekay 5\n    \^\^\^\^\^$"),
+        ("decay 5 | hold", "must be a list of single phases, received 'decay 5 | hold'"),
+        ("decay 5; floor 0.1", "must be a list of single phases, received 'decay 5; floor 0.1'"),
+        ("", r"is invalid: expected a phase \(warmup, hold, decay, restart\)"),
+        *((value, "must be a list of phases, each text or a mapping, received") for value in (5, None, ["decay", 5])),
+        *(
+            (value, "must be mappings with exactly one of the keys warmup, hold, decay, restart, received {")
+            for value in ({}, {"shape": "cosine"}, {"decay": 5, "hold": 5})
+        ),
+        ({"decay": 5, "shap": "x"}, r"has an unknown key 'shap' in phase 3 .* 'x'; did you mean 'shape'\?.* to, every"),
+        ({"hold": 5, "shape": "cosine"}, r"has an unknown key 'shape' in phase 3 \(hold\), .* hold takes at$"),
+        ({"decay": 5, 5: 5}, r"has an unknown key 5 in phase 3 \(decay\), received 5"),
+        ({"decay": "soon"}, "is invalid in phase 3: `decay` must be a number of steps .*received 'soon'"),
+        ({"warmup": None}, "is invalid in phase 3: `warmup` must be a number of steps .*received None"),
+        ({"decay": 5, "shape": "cosin"}, r"is invalid in phase 3: `shape` must be one of .*did you mean 'cosine'\?"),
+        ({"decay": 5, "every": 0}, "is invalid in phase 3: `every` must be .*above 0, received 0"),
+        ({"decay": 5, "from": -1}, "is invalid in phase 3: `from` must be a finite number, 0 or more, received -1"),
     ],
 )  # fmt: skip
-def test_a_wrong_item_of_a_list_is_named_by_its_place(item, message):
-    with pytest.raises(ValueError, match=rf"^`phases\[2\]`:? {message}"):
+def test_a_wrong_item_of_a_list_is_shown_or_named_by_its_place(item, message):
+    with pytest.raises(ArgumentError, match=rf"^`phases` {message}"):
         read(["warmup 5%", "hold", item])
 
 
 @pytest.mark.parametrize("value", [None, 5, [], (), {"decay": 5}, {"phases": "decay"}])
-def test_what_is_neither_text_nor_a_list_is_refused(value):
-    with pytest.raises(ValueError, match=r'^`phases` must be text \("warmup 5% .*"\) or a list of phases, received '):
+def test_phases_are_text_or_a_list(value):
+    with pytest.raises(
+        ArgumentError, match=r'^`phases` must be text \("warmup 5% .*"\) or a list of phases, received '
+    ):
         read(value)
 
 
 @pytest.mark.parametrize("value", [None, 5, ["decay"], b"decay"])
 def test_what_is_parsed_must_be_text(value):
-    with pytest.raises(ValueError, match=r"^`phases` must be text in the phase language, received "):
+    with pytest.raises(ArgumentError, match=r"^`phases` must be text in the phase language, received "):
         parse(value)
 
 
@@ -301,7 +265,7 @@ def test_what_is_parsed_must_be_text(value):
 
 
 def marked(error: Exception) -> tuple[str, str]:
-    """The words that an error points at, and what it says of them."""
+    """The words that an error marks, and its message."""
     message, shown, marks = str(error).rsplit("\n", 2)
     assert re.fullmatch(r" {4,}\^+", marks), marks
     return shown.ljust(len(marks))[marks.index("^") : len(marks)], message
@@ -309,47 +273,47 @@ def marked(error: Exception) -> tuple[str, str]:
 
 MISTAKES = [
     # A phase.
-    ("warmpu 5% | decay", "warmpu", "'warmpu' is no phase; did you mean 'warmup'?"),
-    ("warmup 5% | hodl | decay 20%", "hodl", "'hodl' is no phase; did you mean 'hold'?"),
-    ("warmup 5% hold", "hold", "'hold' is no shape and no option of warmup"),
-    ("Decay", "Decay", "'Decay' is no phase; did you mean 'decay'?"),
-    ("5% warmup", "5%", "'5%' is no phase"),
-    ("cosine", "cosine", "'cosine' is no phase"),
+    ("warmpu 5% | decay", "warmpu", "'warmpu' is not a phase; did you mean 'warmup'?"),
+    ("warmup 5% | hodl | decay 20%", "hodl", "'hodl' is not a phase; did you mean 'hold'?"),
+    ("warmup 5% hold", "hold", "'hold' is not a shape and not an option of warmup"),
+    ("Decay", "Decay", "'Decay' is not a phase; did you mean 'decay'?"),
+    ("5% warmup", "5%", "'5%' is not a phase"),
+    ("cosine", "cosine", "'cosine' is not a phase"),
     # A shape.
-    ("warmup 5% | decay cosin to 0.1", "cosin", "'cosin' is no shape and no option of decay; did you mean 'cosine'?"),
-    ("warmup 5% 1-sqrt | decay", "1-sqrt", "`shape` must be one of linear, cosine, sqrt, exponential, geometric"),
+    ("warmup 5% | decay cosin to 0.1", "cosin", "'cosin' is not a shape and not an option of decay; did you"),
+    ("warmup 5% 1-sqrt | decay", "1-sqrt", "`shape` must be one of linear, cosine, sqrt, exponential [RATE]"),
     ("decay polynomial to 0.1", "polynomial", "`shape` must be 'polynomial' and one number, its power"),
     ("decay polynomial -2 to 0.1", "-2", "'polynomial' and its power, a number above 0, received"),
-    ("decay polynomial 2 3 to 0.1", "3", "'3' is no option of decay"),
-    ("hold 5 cosine", "cosine", "'cosine' is no option of hold"),
+    ("decay polynomial 2 3 to 0.1", "3", "'3' is not an option of decay"),
+    ("hold 5 cosine", "cosine", "'cosine' is not an option of hold"),
     # An option.
-    ("decay cosine too 0.1", "too", "'too' is no option of decay; did you mean 'to'?"),
+    ("decay cosine too 0.1", "too", "'too' is not an option of decay; did you mean 'to'?"),
     ("decay 5 evry 3", "evry", "did you mean 'every'?"),
-    ("restart 5 linear every 3", "every", "'every' is no option of restart"),
-    ("hold 5 to 0.5", "to", "'to' is no option of hold"),
-    ("decay 5 linear at 0.5", "at", "'at' is no option of decay"),
+    ("restart 5 linear every 3", "every", "'every' is not an option of restart"),
+    ("hold 5 to 0.5", "to", "'to' is not an option of hold"),
+    ("decay 5 linear at 0.5", "at", "'at' is not an option of decay"),
     # A value that is missing.
-    ("warmup | hold", "warmup", "expected how long the warmup lasts (500, 5% or 1ep)"),
-    ("warmup cosine | hold", "warmup", "expected how long the warmup lasts"),
-    ("decay to | hold", "to", "expected a value behind 'to'"),
-    ("decay from to 0.5", "from", "expected a value behind 'from'"),
-    ("hold at", "at", "expected a value behind 'at'"),
-    # A value that is there twice.
-    ("decay from 0.1 to 0 from 0.2", "from", "'from' is there twice"),
-    ("decay to 0.1 to 0.1", "to", "'to' is there twice"),
-    ("hold 5 6", "6", "'6' is no option of hold"),
-    ("decay 5 6", "6", "'6' is no shape and no option of decay"),
+    ("warmup | hold", "warmup", "expected the duration of the warmup (500, 5% or 1ep)"),
+    ("warmup cosine | hold", "warmup", "expected the duration of the warmup"),
+    ("decay to | hold", "to", "expected a value after 'to'"),
+    ("decay from to 0.5", "from", "expected a value after 'from'"),
+    ("hold at", "at", "expected a value after 'at'"),
+    # A value that is given twice.
+    ("decay from 0.1 to 0 from 0.2", "from", "'from' is given twice"),
+    ("decay to 0.1 to 0.1", "to", "'to' is given twice"),
+    ("hold 5 6", "6", "'6' is not an option of hold"),
+    ("decay 5 6", "6", "'6' is not a shape and not an option of decay"),
     # A wrong value.
     ("warmup 5% | decay -5", "-5", "`duration` must be a number of steps (500), a share of the run"),
     ("warmup 1.5 | decay", "1.5", "`duration` must be a number of steps"),
     ("decay 101%", "101%", "`duration` must be a number of steps"),
     ("decay 5 every 0", "0", "`every` must be a number of steps"),
     ("warmup 5% lars 0 | hold", "0", "`lars` must be a finite number above 0, received '0'"),
-    ("decay to 1e999", "1e999", "`to` must be a share of the peak (0.1), 0 or more"),
-    ("warmup 5% from -1 | hold", "-1", "`from` must be a share of the peak (0.1), 0 or more"),
+    ("decay to 1e999", "1e999", "`to` must be a share of the peak (0.1), peak, floor"),
+    ("warmup 5% from -1 | hold", "-1", "`from` must be a share of the peak (0.1), peak, floor"),
     ("hold 5 at peek", "peek", "`at` must be"),
-    ("decay to 0.1 0.2", "0.1 0.2", "`to` must be a share of the peak (0.1), 0 or more"),
-    ("decay to 0.1 +", "0.1 +", "`to` must be a share of the peak (0.1), 0 or more"),
+    ("decay to 0.1 0.2", "0.1 0.2", "`to` must be a share of the peak (0.1), peak, floor"),
+    ("decay to 0.1 +", "0.1 +", "`to` must be a share of the peak (0.1), peak, floor"),
     # Nothing.
     ("", " ", "expected a phase (warmup, hold, decay, restart)"),
     ("   ", "   ", "expected a phase"),
@@ -358,10 +322,10 @@ MISTAKES = [
     ("warmup 5% | decay |", " ", "expected a phase"),
     ("; floor 0.1", ";", "expected a phase"),
     # The floor.
-    ("decay;", " ", "expected 'floor' or 'min_lr' behind ';'"),
-    ("decay; floor", "floor", "expected a number behind 'floor'"),
-    ("decay; flor 0.1", "flor", "'flor' is no floor; did you mean 'floor'?"),
-    ("decay; 0.1", "0.1", "'0.1' is no floor"),
+    ("decay;", " ", "expected 'floor' or 'min_lr' after ';'"),
+    ("decay; floor", "floor", "expected a number after 'floor'"),
+    ("decay; flor 0.1", "flor", "'flor' is not a floor; did you mean 'floor'?"),
+    ("decay; 0.1", "0.1", "'0.1' is not a floor"),
     ("decay; floor 2", "2", "`floor_ratio` must be a number from 0 to 1, received '2'"),
     ("decay; min_lr -1e-5", "-1e-5", "`min_lr` must be a finite number, 0 or more, received '-1e-5'"),
     ("decay; floor 10%", "10%", "`floor_ratio` must be a number from 0 to 1, received '10%'"),
@@ -371,8 +335,8 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("text", "word", "message"), MISTAKES)
-def test_an_error_points_at_the_wrong_word_and_at_nothing_else(text, word, message):
-    with pytest.raises(ValueError, match=r"^`curve`: ") as error:
+def test_an_error_marks_the_wrong_word_and_nothing_else(text, word, message):
+    with pytest.raises(ArgumentError, match=r"^`curve` is invalid: ") as error:
         parse(text, "curve")
     words, says = marked(error.value)
     assert words == word
@@ -382,14 +346,14 @@ def test_an_error_points_at_the_wrong_word_and_at_nothing_else(text, word, messa
 
 @pytest.mark.parametrize(("text", "word"), [("decay from 0.1 to 0 from 0.2", 20), ("hold | hold 5 6", 14)])
 def test_of_two_equal_words_the_wrong_one_is_marked(text, word):
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ArgumentError) as error:
         parse(text)
     assert str(error.value).split("\n")[-1].index("^") == 4 + word
 
 
-def test_marks_stand_under_their_word_in_text_over_several_lines():
+def test_marks_are_under_their_word_in_text_over_several_lines():
     text = yaml.safe_load("text: |\n  warmup 5%\n  |\thold\n  | decay 20% cosin\n")["text"]
-    with pytest.raises(ValueError, match="did you mean 'cosine'") as error:
+    with pytest.raises(ArgumentError, match="did you mean 'cosine'") as error:
         parse(text)
     assert marked(error.value)[0] == "cosin"
     assert str(error.value).count("\n") == 2
@@ -408,28 +372,31 @@ def test_marks_stand_under_their_word_in_text_over_several_lines():
 )
 def test_a_wrong_text_fails_with_the_training_arguments(kwargs, tmp_path):
     given_arguments = {"output_dir": str(tmp_path), "lr_scheduler_type": "phases", "use_cpu": True}
-    with pytest.raises(ValueError, match=r"`phases(\[1\])?`: .*; did you mean 'cosine'\?"):
+    with pytest.raises(ArgumentError, match=r"`phases` is invalid.*(?s:.)*did you mean 'cosine'\?"):
         TrainingArguments(**given_arguments, lr_scheduler_kwargs=kwargs)
     if isinstance(kwargs, str):
         flags = [word for name, value in given_arguments.items() for word in (f"--{name}", str(value))]
-        with pytest.raises(ValueError, match="did you mean 'cosine'"):
+        with pytest.raises(ArgumentError, match="did you mean 'cosine'"):
             HfArgumentParser(TrainingArguments).parse_args_into_dataclasses([*flags, "--lr_scheduler_kwargs", kwargs])
 
 
 @pytest.mark.parametrize(
     ("given_arguments", "message"),
     [
-        ({"max_steps": 10, "lr_scheduler_kwargs": {"phases": "warmup 5 | decay 6"}}, r"decay 6 = 11 steps, .* = 10"),
+        (
+            {"max_steps": 10, "lr_scheduler_kwargs": {"phases": "warmup 5 | decay 6"}},
+            r"decay 6 = 11 steps, but the run has 10",
+        ),
         (
             {"max_steps": 10, "warmup_steps": 2, "lr_scheduler_kwargs": {"phases": "warmup 5 | decay"}},
-            r"the warmup is given twice: give either phases's own",
+            r"`phases` sets a second warmup",
         ),
         ({"lr_scheduler_kwargs": {"phases": "decay; floor 0.1", "phase": 1}}, "did you mean 'phases'"),
-        ({"lr_scheduler_kwargs": None}, "phases needs the argument `phases`"),
+        ({"lr_scheduler_kwargs": None}, "`phases` is required"),
     ],
 )
-def test_phases_that_cannot_fit_the_run_fail_with_the_training_arguments(given_arguments, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
+def test_phases_that_do_not_fit_the_run_fail_with_the_training_arguments(given_arguments, message, tmp_path):
+    with pytest.raises(ArgumentError, match=message):
         TrainingArguments(str(tmp_path), lr_scheduler_type="phases", use_cpu=True, **given_arguments)
 
 
@@ -443,14 +410,14 @@ def test_phases_in_epochs_wait_for_the_trainer(tmp_path):
 
 
 @pytest.mark.parametrize("floor", [{"floor_ratio": 0.1}, {"min_lr": 0.1}])
-def test_the_floor_may_stand_in_the_text_or_beside_it_but_not_both(floor):
+def test_the_floor_is_in_the_text_or_an_argument_but_not_both(floor):
     (word,) = floor
     text = f"decay; {'floor' if word == 'floor_ratio' else word} 0.1"
     beside = hf_sched.build("phases", num_training_steps=10, phases="decay", **floor)
     assert (
         beside == hf_sched.build("phases", num_training_steps=10, phases=text) == Schedule.parse("decay 10" + text[5:])
     )
-    with pytest.raises(ValueError, match=f"the floor is given twice: in `phases` and as `{word}`"):
+    with pytest.raises(ArgumentError, match=f"`{word}` is a second floor: the curve of `phases` has one already"):
         hf_sched.build("phases", num_training_steps=10, phases=text, **floor)
 
 
@@ -460,18 +427,18 @@ def test_the_floor_may_stand_in_the_text_or_beside_it_but_not_both(floor):
 )
 @pytest.mark.parametrize("text", ["{}", "decay {}", "decay 5 {}", "decay to {}", "decay every {}", "decay; floor {}"])
 def test_nothing_is_evaluated(text, word):
-    with pytest.raises(ValueError, match=r"^`phases`: .*\n.*\n +\^+$"):
+    with pytest.raises(ArgumentError, match=r"^`phases` is invalid: .*\n.*\n +\^+$"):
         parse(text.format(word))
 
 
 WORDS = sorted({*re.findall(r'"([^"]+)"', GRAMMAR), *("5", "0.1", "-1", "5%", "1ep", "101%", "nan", "x")})
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(KINDS), st.lists(st.sampled_from([*WORDS, *["from", "to", "5"] * 5]), max_size=8))
-def test_any_words_are_read_or_are_an_error_with_a_mark(kind, words):
+def test_any_words_parse_or_are_marked(kind, words):
     text = " ".join([kind, *words])
     try:
         parse(text)
-    except ValueError as error:
-        assert marked(error)[1].startswith("`phases`: ")
+    except ArgumentError as error:
+        assert marked(error)[1].startswith("`phases` is invalid: ")

@@ -148,7 +148,7 @@ def test_a_length_may_be_text() -> None:
 def test_it_needs_neither_torch_nor_transformers() -> None:
     code = """
 import sys
-from hf_sched.recommend import recommend
+from hf_sched.schedules.recommend import recommend
 print(recommend(task="grpo", num_training_steps=500))
 assert not {"torch", "transformers"} & set(sys.modules)
 """

@@ -1,9 +1,8 @@
-"""Shapes: heights between two levels, against textbook formulas written out again with 60 digits."""
+"""Shapes: their values between two levels, compared with textbook formulas computed with 60 digits."""
 
 from __future__ import annotations
 
 import math
-import re
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 from hf_sched.schedules.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES, Shape, ShapeReader
 
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459230781640628620899")
-# In terms of the progress x, as papers write them, and of the shape's number p. What rises goes from 0 to 1, what falls
-# from 1 to 0.
+# In terms of the progress x, as papers write them, and the shape's number p. A rising shape goes from 0 to 1, a falling
+# one from 1 to 0.
 RISING = {
     "linear": lambda x, _: x,
     "cosine": lambda x, _: (1 - cos(PI * x)) / 2,
@@ -60,8 +59,8 @@ def textbook(name: str, number: float, u: float, *, rising: bool) -> float:
         return float((RISING if rising else FALLING)[name](x, Decimal(number)))
 
 
-def heights(name: str, number: float, *us: float, rising: bool) -> list[float]:
-    return Shape(name, number).height(np.array(us), rising=rising).tolist()
+def values(name: str, number: float, *us: float, rising: bool) -> list[float]:
+    return Shape(name, number)(np.array(us), rising=rising).tolist()
 
 
 def test_every_shape_that_a_user_may_name_has_a_formula_here():
@@ -71,19 +70,19 @@ def test_every_shape_that_a_user_may_name_has_a_formula_here():
 
 @every_shape
 @given(u=shares, number=usual_numbers)
-def test_a_height_is_its_formula_to_twelve_digits_down_to_the_lower_level(name, rising, u, number):
-    (height,) = heights(name, number, u, rising=rising)
-    # `abs` is for the textbook's own rounding, where the cosine's height is 0.
-    assert height == pytest.approx(textbook(name, number, u, rising=rising), rel=1e-12, abs=1e-45)
+def test_a_shape_is_its_formula_to_twelve_digits_down_to_the_lower_level(name, rising, u, number):
+    (value,) = values(name, number, u, rising=rising)
+    # `abs` is for the textbook's own rounding, where the cosine's value is 0.
+    assert value == pytest.approx(textbook(name, number, u, rising=rising), rel=1e-12, abs=1e-45)
 
 
 @every_shape
 def test_a_shape_is_exactly_0_on_its_lower_level_and_1_on_its_upper(name, rising):
-    # Exactly: the peak and the floor of a run hang on it, and a height below 0 is a negative learning rate.
+    # Exactly: the peak and the floor of a run hang on it, and a value below 0 is a negative learning rate.
     for number in [*np.geomspace(1e-3, 1e3, 600).tolist(), *np.geomspace(1e-300, 1e300, 100).tolist()]:
         for ends in (
-            heights(name, number, 0.0, 1.0, rising=rising),
-            heights(name, number, *[0.0, 1.0] * 9, rising=rising),
+            values(name, number, 0.0, 1.0, rising=rising),
+            values(name, number, *[0.0, 1.0] * 9, rising=rising),
         ):
             assert set(ends[::2]) == {0.0} and set(ends[1::2]) == {1.0}, (number, ends)
             assert math.copysign(1, ends[0]) == 1
@@ -92,7 +91,7 @@ def test_a_shape_is_exactly_0_on_its_lower_level_and_1_on_its_upper(name, rising
 @every_shape
 @given(xs=st.tuples(shares, shares), number=usual_numbers)
 def test_a_shape_never_falls_with_u(name, rising, xs, number):
-    low, high = heights(name, number, *sorted(xs), rising=rising)
+    low, high = values(name, number, *sorted(xs), rising=rising)
     assert 0 <= low <= high * (1 + 1e-15) <= 1 + 1e-15
 
 
@@ -100,95 +99,43 @@ def test_a_shape_never_falls_with_u(name, rising, xs, number):
 @given(xs=st.lists(shares, min_size=1, max_size=40), number=usual_numbers)
 def test_one_value_and_an_array_agree_bit_for_bit(name, rising, xs, number):
     # NumPy may take another path for long arrays than for single values.
-    alone = [height for u in xs for height in heights(name, number, u, rising=rising)]
-    assert heights(name, number, *xs, rising=rising) == alone
-    assert heights(name, number, *xs * 50, rising=rising) == alone * 50
+    alone = [value for u in xs for value in values(name, number, u, rising=rising)]
+    assert values(name, number, *xs, rising=rising) == alone
+    assert values(name, number, *xs * 50, rising=rising) == alone * 50
 
 
 @every_shape
 @given(u=shares, number=all_numbers)
-def test_no_number_however_large_or_small_leaves_the_range(name, rising, u, number):
+def test_extreme_numbers_of_a_shape_stay_in_range(name, rising, u, number):
     with np.errstate(all="raise", under="ignore"):
-        (height,) = heights(name, number, u, rising=rising)
-    assert 0 <= height <= 1
+        (value,) = values(name, number, u, rising=rising)
+    assert 0 <= value <= 1
 
 
 def test_limits_of_the_numbers_are_other_shapes():
     us = np.linspace(0, 1, 11)
     for name in ("exponential", "geometric", "inverse_sqrt"):
-        np.testing.assert_allclose(Shape(name, 1e-12).height(us, rising=False), us, atol=1e-11, err_msg=name)
-    assert Shape("polynomial", 1.0).height(us, rising=False).tolist() == us.tolist()
-    assert Shape("polynomial", 1e300).height(us, rising=False).tolist() == [*[0.0] * 10, 1.0]
+        np.testing.assert_allclose(Shape(name, 1e-12)(us, rising=False), us, atol=1e-11, err_msg=name)
+    assert Shape("polynomial", 1.0)(us, rising=False).tolist() == us.tolist()
+    assert Shape("polynomial", 1e300)(us, rising=False).tolist() == [*[0.0] * 10, 1.0]
 
 
 @given(rate=st.floats(0.01, 20), steps=st.integers(2, 50))
 def test_geometric_levels_have_the_same_ratio_at_every_step(rate, steps):
     low = math.exp(-rate)
     for rising in (True, False):
-        levels = low + (1 - low) * Shape("geometric", rate).height(np.arange(steps + 1) / steps, rising=rising)
+        levels = low + (1 - low) * Shape("geometric", rate)(np.arange(steps + 1) / steps, rising=rising)
         np.testing.assert_allclose(levels[1:] / levels[:-1], math.exp(rate / steps), rtol=1e-12)
 
 
-def test_an_exponential_warmup_has_a_hundredth_of_the_way_left_before_it_is_scaled():
-    # The remainder shrinks by the same factor a step, down to the 0.01 that the scaling takes away.
+def test_the_default_exponential_warmup_reaches_99_percent_before_it_is_scaled():
+    # The remainder shrinks by the same factor every step, down to the 0.01 that the scaling removes.
     shape = ShapeReader(WARMUP_SHAPES)("shape", "exponential")
-    left = 1 - 0.99 * shape.height(np.arange(11) / 10, rising=True)
+    left = 1 - 0.99 * shape(np.arange(11) / 10, rising=True)
     np.testing.assert_allclose(left[1:] / left[:-1], 0.01**0.1, rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [
-        ("cosine", Shape("cosine")),
-        ("  1-sqrt ", Shape("1-sqrt")),
-        ("geometric", Shape("geometric")),
-        ("exponential", Shape("exponential", math.log(100.0))),
-        ("exponential 3", Shape("exponential", 3.0)),
-        ("polynomial  2e0", Shape("polynomial", 2.0)),
-        ("inverse_sqrt 1e-300", Shape("inverse_sqrt", 1e-300)),
-        (Shape("polynomial", 0.1), Shape("polynomial", 0.1)),
-    ],
-)
-def test_a_shape_is_read_from_its_name_and_number_and_written_so_that_it_is_read_again(written, read):
-    reader = ShapeReader(DECAY_SHAPES)
-    assert reader("shape", written) == read
-    assert reader("shape", str(read)) == read
-
-
-def test_only_the_number_that_is_not_the_default_is_written():
+def test_a_shape_prints_its_number_unless_it_is_the_default():
     names = ("cosine", "exponential", "exponential 3", "polynomial 2")
     written = [str(ShapeReader(DECAY_SHAPES)("shape", name)) for name in names]
     assert written == ["cosine", "exponential", "exponential 3.0", "polynomial 2.0"]
-
-
-@pytest.mark.parametrize(
-    ("names", "value", "message"),
-    [
-        (WARMUP_SHAPES, "cosin", "one of linear, .*, received 'cosin'; did you mean 'cosine'?"),
-        (WARMUP_SHAPES, "1-sqrt", "one of linear, cosine, sqrt, exponential, geometric, received '1-sqrt'"),
-        (DECAY_SHAPES, Shape("sqrt"), "one of linear, .*, received Shape"),
-        (DECAY_SHAPES, "sqrt", "one of linear, .*, rex, inverse_sqrt, received 'sqrt'"),
-        (DECAY_SHAPES, "", "one of linear, .*, received ''"),
-        (DECAY_SHAPES, None, "one of linear, .*, received None"),
-        (DECAY_SHAPES, 1, "one of linear, .*, received 1"),
-        (DECAY_SHAPES, "cosine 2", "'cosine' alone (it takes no number), received 'cosine 2'"),
-        (DECAY_SHAPES, "polynomial", "'polynomial' and one number, its power ('polynomial 2'), received 'polynomial'"),
-        (DECAY_SHAPES, "polynomial 2 3", "'polynomial' and one number, its power .*, received 'polynomial 2 3'"),
-        (DECAY_SHAPES, "exponential 2 3", "'exponential' and one number, its rate .*, received 'exponential 2 3'"),
-        (DECAY_SHAPES, "inverse_sqrt", "'inverse_sqrt' and one number, its length .*, received 'inverse_sqrt'"),
-    ],
-)
-def test_a_wrong_shape_is_named_with_what_to_write_instead(names, value, message):
-    pattern = ".*".join(map(re.escape, f"`warmup_shape` must be {message}".split(".*")))
-    with pytest.raises(ValueError, match=f"^{pattern}"):
-        ShapeReader(names)("warmup_shape", value)
-
-
-@pytest.mark.parametrize("number", ["0", "-1", "nan", "inf", "two"])
-def test_a_wrong_number_of_a_shape_is_named_with_the_shape_and_the_argument(number):
-    with pytest.raises(
-        ValueError, match=r"^`decay_shape` must be 'polynomial' and its power, a number above 0, received "
-    ) as error:
-        ShapeReader(DECAY_SHAPES)("decay_shape", f"polynomial {number}")
-    assert number in str(error.value)
-    assert str(error.value).count("`") % 2 == 0
