@@ -591,12 +591,12 @@ def _filling_cycles(total: int, wanted: int | None, multiplier: float, climb: in
     if lengths:
         return lengths
     if wanted or climb:
-        allowed = (
-            f"such that each cycle has {shortest} steps or more; {num_cycles} cycles, each {multiplier:g} times the "
-            f"previous one (`cycle_multiplier`), do not fit into {total} steps"
+        hint = (
+            f"{num_cycles} cycles, each {multiplier:g} times the previous one (`cycle_multiplier`), do not fit into {total} "
+            f"steps: use fewer, a multiplier nearer to 1{' or a shorter `rewarmup`' if climb else ''}"
         )
-        hint = f"use fewer, a multiplier nearer to 1{' or a shorter `rewarmup`' if climb else ''}"
-        raise ArgumentError("num_cycles", allowed, wanted, hint)
+        rule = f"must leave each cycle {shortest} steps or more"
+        raise ArgumentError("num_cycles", received=num_cycles, hint=hint, rule=rule)
     # Nobody chose the number, and a short trial run should not fail because of it.
     fewer = [cycles.fill(total, n, multiplier, shortest) for n in range(DEFAULT_CYCLES - 1, 1, -1)]
     lengths = next(filter(None, fewer), [total])

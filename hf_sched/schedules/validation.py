@@ -164,7 +164,8 @@ class DurationReader(Reader):
 
     @property
     def allowed(self) -> str:
-        return f"a number of steps (500), a share of the run (5%) or epochs (1ep), {'above 0' if self.above_zero else '0 or more'}"
+        least = "above 0" if self.above_zero else "0 or more"
+        return f"a number of steps (500), a share of the run (5%) or epochs (1ep), {least}"
 
     def __call__(self, name: str, value: object) -> int | Fraction | Epochs:
         duration = _as_duration(value)

@@ -168,7 +168,7 @@ def test_previous_setstate_of_training_arguments_still_runs(with_trainer):
         (
             {"lr_scheduler_type": "warmup_cosine", "max_steps": 10, "warmup_steps": 2}
             | {"lr_scheduler_kwargs": {"warmup": 2}},
-            ["warmup is given twice"],
+            ["sets a second warmup"],
         ),
     ],
 )

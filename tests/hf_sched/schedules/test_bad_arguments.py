@@ -304,12 +304,12 @@ def test_a_misspelled_argument_is_an_error_with_the_right_one(name, argument):
         (
             "cosine_restarts",
             {"num_cycles": 60},
-            "`num_cycles` must be such that each cycle has 2 steps or more; 60 cyc",
+            "`num_cycles` must leave each cycle 2 steps or more, received 60;",
         ),
         (
             "cosine_restarts",
             {"num_cycles": 2, "rewarmup": 50},
-            "`num_cycles` must be such that each cycle has 51 steps",
+            "`num_cycles` must leave each cycle 51 steps",
         ),
         (
             "cosine_restarts",

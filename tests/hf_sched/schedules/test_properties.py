@@ -47,7 +47,7 @@ WRONG_TOGETHER = re.compile(
     "the wrong way: |is too large|`peak` must be a finite number"
     "|steps, but the run has"
     "|`warmup` must be (shorter than the run|1 step or more)"
-    "|`num_cycles` must be such that|`first_cycle` must be|`cycle_multiplier` shrinks"
+    "|`num_cycles` must leave each|`first_cycle` must be|`cycle_multiplier` shrinks"
     "|`after_kwargs` .*`milestones` must be in ascending order"
     "|`half_period` must be 1 step or more"
     "|`cooldown` must be at most|`timescale` must be 1 step or more"
