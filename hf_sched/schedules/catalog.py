@@ -592,8 +592,8 @@ def _filling_cycles(total: int, wanted: int | None, multiplier: float, climb: in
         return lengths
     if wanted or climb:
         hint = (
-            f"{num_cycles} cycles, each {multiplier:g} times the previous one (`cycle_multiplier`), do not fit into {total} "
-            f"steps: use fewer, a multiplier nearer to 1{' or a shorter `rewarmup`' if climb else ''}"
+            f"{num_cycles} cycles, each {multiplier:g} times the previous one (`cycle_multiplier`), do not fit into "
+            f"{total} steps: use fewer, a multiplier nearer to 1{' or a shorter `rewarmup`' if climb else ''}"
         )
         rule = f"must leave each cycle {shortest} steps or more"
         raise ArgumentError("num_cycles", received=num_cycles, hint=hint, rule=rule)
