@@ -1,9 +1,9 @@
-"""For tests: trainings under DeepSpeed, one after another in the same processes; started by torchrun.
+"""Trains several runs under DeepSpeed, one after another in the same processes; torchrun starts it in tests.
 
     train_under_deepspeed.py MODEL RUNS.json OUT.json
 
-`RUNS.json` is a list of training arguments, with `resume` (a checkpoint) and `groups` (of parameters) if wanted; what
-each did goes to `OUT.json`: the learning rates that torch's own optimizer stepped with, or the error.
+`RUNS.json` is a list of training arguments, optionally with `resume` (a checkpoint) and `groups` (a number of parameter
+groups). `OUT.json` gets one result per run: the learning rates that torch's optimizer used, or the error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import hf_sched  # noqa: F401
 
 
 class AtTheOptimizer(TrainerCallback):
-    """Takes the rate inside torch's optimizer, since DeepSpeed steps it behind the Trainer's back."""
+    """Records the rate inside torch's optimizer, because DeepSpeed steps it without the Trainer."""
 
     def __init__(self) -> None:
         self.used: list[float] = []
@@ -75,7 +75,7 @@ def main() -> None:
             results.append({"error": f"{type(error).__name__}: {error}"})
     if os.environ["RANK"] == "0":
         Path(out).write_text(json.dumps(results))
-    gc.collect()  # Python may abort if it ends with a process group of gloo that something still holds
+    gc.collect()  # Python can abort at exit if something still holds a process group of gloo
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""`prepare_scheduler`: one step a training step in loops of one's own, on one process and on two."""
+"""`prepare_scheduler`: one scheduler step per optimizer step in Accelerate loops, on one process and on two."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ model, optimizer, data = accelerator.prepare(model, optimizer, data)
 scheduler = hf_sched.get_scheduler("cosine_floor", optimizer, 2, 8)
 prepare = accelerator.prepare if way == "plain" else lambda s: hf_sched.prepare_scheduler(s, accelerator)
 used = []
-with warnings.catch_warnings(record=True) as told:
+with warnings.catch_warnings(record=True) as warned:
     warnings.simplefilter("always")
     scheduler = prepare(scheduler)
     for batch in data:
@@ -49,8 +49,8 @@ with warnings.catch_warnings(record=True) as told:
         if len(used) == 8:
             break
 if accelerator.is_main_process:
-    messages = [str(w.message) for w in told if "stepped beyond" in str(w.message)]
-    print(json.dumps({"used": used, "told": messages, "processes": accelerator.num_processes}))
+    messages = [str(w.message) for w in warned if "stepped beyond" in str(w.message)]
+    print(json.dumps({"used": used, "warnings": messages, "processes": accelerator.num_processes}))
 # A DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo).
 model, optimizer, data, scheduler = accelerator.free_memory(model, optimizer, data, scheduler)
 accelerator.end_training()
@@ -78,17 +78,17 @@ def curve() -> list[float]:
 @pytest.mark.parametrize(
     ("processes", "accumulation", "split"), [(1, "3", "whole"), (2, "1", "whole"), (2, "3", "whole"), (2, "1", "split")]
 )
-def test_each_training_step_is_one_step_of_the_schedule(tmp_path, processes, accumulation, split):
+def test_each_optimizer_step_is_one_step_of_the_schedule(tmp_path, processes, accumulation, split):
     result = loop(tmp_path, processes, "ours", accumulation, split)
-    assert result == {"used": curve(), "told": [], "processes": processes}
+    assert result == {"used": curve(), "warnings": [], "processes": processes}
 
 
-def test_what_accelerate_prepares_by_itself_ends_too_early_and_is_told_of_once(tmp_path):
+def test_scheduler_prepared_by_accelerate_ends_too_early_and_warns_once(tmp_path):
     result = loop(tmp_path, 2, "plain", "1", "whole")
     assert result["used"] != curve()
-    (told,) = result["told"]
-    assert "stepped beyond its 8 steps" in told
-    assert "`hf_sched.prepare_scheduler`" in told
+    (warning,) = result["warnings"]
+    assert "stepped beyond its 8 steps" in warning
+    assert "`hf_sched.prepare_scheduler`" in warning
 
 
 def make() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
@@ -96,7 +96,7 @@ def make() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     return model, torch.optim.SGD(model.parameters(), lr=0.5)
 
 
-def test_a_skipped_optimizer_step_is_no_step_and_a_saved_state_goes_on(tmp_path, monkeypatch):
+def test_skipped_optimizer_step_keeps_the_rate_and_saved_state_resumes(tmp_path, monkeypatch):
     accelerator = Accelerator(cpu=True)
     model, optimizer = accelerator.prepare(*make())
     scheduler = hf_sched.prepare_scheduler(hf_sched.get_scheduler("cosine_floor", optimizer, 2, STEPS), accelerator)
@@ -105,7 +105,7 @@ def test_a_skipped_optimizer_step_is_no_step_and_a_saved_state_goes_on(tmp_path,
     for step in range(4):
         used.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
-        # What a gradient scaler does where gradients overflowed.
+        # As a gradient scaler does if gradients overflowed.
         monkeypatch.setattr(optimizer, "_is_overflow", step == 1, raising=False)
         monkeypatch.setattr(type(optimizer), "step_was_skipped", property(lambda self: self._is_overflow))
         scheduler.step()
@@ -116,7 +116,7 @@ def test_a_skipped_optimizer_step_is_no_step_and_a_saved_state_goes_on(tmp_path,
     assert scheduler.get_last_lr() == [curve()[3]] == [optimizer.param_groups[0]["lr"]]
 
 
-def test_what_cannot_be_prepared_is_refused():
+def test_prepared_scheduler_and_unprepared_optimizer_are_rejected():
     accelerator = Accelerator(cpu=True)
     _, optimizer = make()
     with pytest.raises(ValueError, match="`scheduler` belongs to an optimizer that `accelerator` has not prepared"):

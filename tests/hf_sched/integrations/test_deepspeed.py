@@ -1,4 +1,4 @@
-"""Real trainings under DeepSpeed on CPU: who steps the schedule there, what its file may say, and resuming."""
+"""Real trainings under DeepSpeed on CPU: both ways to step the schedule, `scheduler` blocks, and resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ZERO2 = {
     "zero_allow_untested_optimizer": True,
     **{key: "auto" for key in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")},
 }
-# With this block it is DeepSpeed that makes the optimizer and steps the schedule, in `backward`.
+# With this block DeepSpeed makes the optimizer, and steps the schedule in `backward`.
 OWN_OPTIMIZER = {"optimizer": {"type": "AdamW", "params": {"lr": "auto", "torch_adam": True}}}
 OWN_SCHEDULER = {"scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}}
 RUN = {"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "lr_scheduler_type": "cosine_floor"}
@@ -30,7 +30,7 @@ needs_compiler = pytest.mark.skipif(not shutil.which("c++"), reason="DeepSpeed c
 
 
 def train(model_path, folder, runs, *, processes=1, file=ZERO2, **environment):
-    """Train one run after another; what each did."""
+    """Train one run after another; the results in order."""
     (folder / "zero.json").write_text(json.dumps(file))
     given = {"deepspeed": str(folder / "zero.json")} if not environment else {}
     runs = [{**given, **RUN, **run} for run in runs]
@@ -53,19 +53,19 @@ def train(model_path, folder, runs, *, processes=1, file=ZERO2, **environment):
     return json.loads((folder / "out.json").read_text())
 
 
-def test_a_scheduler_block_is_refused_by_file_and_block_before_a_model_is_loaded(tmp_path):
+def test_scheduler_block_is_rejected_before_a_model_is_loaded(tmp_path):
     runs = [{"output_dir": str(tmp_path / "a")}, {"output_dir": str(tmp_path / "a"), "lr_scheduler_type": "linear"}]
     ours, builtin = train("nowhere", tmp_path, runs, file={**ZERO2, **OWN_SCHEDULER})
     assert ours["error"] == (
-        "ValueError: `lr_scheduler_type` asks for 'cosine_floor', but the DeepSpeed configuration "
-        f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block of its own ('WarmupLR'), which wins: delete that "
-        "block"
+        "ValueError: `lr_scheduler_type` is 'cosine_floor', but the DeepSpeed configuration "
+        f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block ('WarmupLR'), which overrides it; delete "
+        "that block"
     )
     assert builtin["error"].startswith("OSError")  # transformers' own names are left to DeepSpeed
 
 
 @pytest.mark.slow
-def test_a_scheduler_block_in_the_file_of_the_launcher_is_refused_too(tmp_path):
+def test_scheduler_block_in_the_launchers_file_is_rejected(tmp_path):
     environment = {
         "ACCELERATE_USE_DEEPSPEED": "true",
         "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "zero.json"),
@@ -73,14 +73,14 @@ def test_a_scheduler_block_in_the_file_of_the_launcher_is_refused_too(tmp_path):
     (ours,) = train(
         "nowhere", tmp_path, [{"output_dir": str(tmp_path)}], file={**ZERO2, **OWN_SCHEDULER}, **environment
     )
-    assert f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block of its own ('WarmupLR')" in ours["error"]
+    assert f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block ('WarmupLR')" in ours["error"]
 
 
 @needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("file", [ZERO2, ZERO2 | OWN_OPTIMIZER], ids=["the Trainer steps", "DeepSpeed steps"])
-def test_a_run_and_its_resumes_train_on_the_curve_that_was_chosen(model_path, tmp_path, file, processes):
+def test_run_and_its_resumes_train_on_the_chosen_curve(model_path, tmp_path, file, processes):
     checkpoint = {"resume": str(tmp_path / "whole" / f"checkpoint-{AT}")}
 
     def builtin(choice):

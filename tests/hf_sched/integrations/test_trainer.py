@@ -1,21 +1,23 @@
-"""Real trainings by transformers' Trainer: the learning rate that each optimizer step used is the schedule's."""
+"""Real trainings by transformers' Trainer: every optimizer step uses the learning rate of the schedule."""
 
 from __future__ import annotations
 
 import json
+import pickle
 import re
 
 import numpy as np
 import pytest
 import transformers
 import yaml
+from torch.optim.lr_scheduler import LambdaLR
 
 import hf_sched
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import EpochsUnknown
-from tests.helpers.trainer import PEAK, STEPS, WARMUP, Endless, Recorder, logged, train, two_groups
+from tests.helpers.trainer import BUILTIN, OURS, PEAK, STEPS, WARMUP, Endless, Recorder, logged, make, train, two_groups
 
-# The example of each schedule, or more of what it takes.
+# The example of each schedule, or one with more arguments.
 SCHEDULES = {
     name: yaml.safe_load(re.search(r"Example: (\{.*\})", registry.entry(name).build_phases.__doc__)[1])
     for name in hf_sched.available()
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:cosine_cyclic:UserWarning")
 
 
 def warmup_for(name: str) -> int:
-    """The Trainer's warmup, where the schedule has none of its own."""
+    """The Trainer's warmup, unless the schedule sets its own."""
     return 0 if "warmup" in SCHEDULES[name] else WARMUP
 
 
@@ -41,13 +43,21 @@ def test_every_step_uses_the_planned_learning_rate_in_each_group(model_path, tmp
     assert set(peaks) == {PEAK, PEAK / 16}
     np.testing.assert_array_equal(used.T, [schedule.curve(peak=peak) for peak in peaks])
     assert used.max() > 0
-    if name != "lars_warmup":  # which scales each layer's rate once its gradient is there
+    if name != "lars_warmup":  # scales each layer's rate once its gradient exists
         np.testing.assert_allclose(logged(trainer, "learning_rate"), schedule.curve(peak=PEAK), rtol=1e-12)
 
 
-def test_gradient_accumulation_changes_no_learning_rate(model_path, tmp_path):
-    _, used = train(model_path, tmp_path, lr_scheduler_type="cosine_floor", gradient_accumulation_steps=3)
-    schedule = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP)
+@pytest.mark.parametrize(
+    ("given", "total", "warmup"),
+    [
+        ({"gradient_accumulation_steps": 3}, STEPS, WARMUP),
+        ({"max_steps": -1, "num_train_epochs": 2, "warmup_steps": 0.25}, 32, 8),
+    ],
+    ids=["gradient accumulation", "epochs and a fractional warmup"],
+)
+def test_steps_and_warmup_are_those_of_the_trainer(model_path, tmp_path, given, total, warmup):
+    _, used = train(model_path, tmp_path, **OURS, **given)
+    schedule = hf_sched.build("cosine_floor", num_training_steps=total, num_warmup_steps=warmup)
     np.testing.assert_array_equal(used[:, 0], schedule.curve(peak=PEAK))
 
 
@@ -66,32 +76,29 @@ LIST = [{"warmup": "25%", "shape": "cosine"}, "hold", {"decay": "25%", "shape": 
     ],
     ids=["text", "list", "JSON", "text on a command line", "list on a command line"],
 )
-def test_phases_are_trained_as_they_are_written(model_path, tmp_path, kwargs, from_command_line):
+def test_phases_are_trained_as_written(model_path, tmp_path, kwargs, from_command_line):
     given = {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": kwargs, "warmup_steps": 0}
     trainer, used = train(model_path, tmp_path, from_command_line=from_command_line, **given)
-    schedule = hf_sched.Schedule.parse("warmup 3 cosine | hold 6 | decay 3 1-sqrt to 0.1")
-    np.testing.assert_array_equal(used[:, 0], schedule.curve(peak=PEAK))
-    np.testing.assert_allclose(logged(trainer, "learning_rate"), schedule.curve(peak=PEAK), rtol=1e-12)
+    curve = hf_sched.Schedule.parse("warmup 3 cosine | hold 6 | decay 3 1-sqrt to 0.1").curve(peak=PEAK)
+    np.testing.assert_array_equal(used[:, 0], curve)
+    np.testing.assert_allclose(logged(trainer, "learning_rate"), curve, rtol=1e-12)
 
-
-# Durations in epochs.
 
 PHASES_IN_EPOCHS = {
     "lr_scheduler_type": "phases",
     "lr_scheduler_kwargs": {"phases": "warmup 1ep | decay 1ep"},
     "warmup_steps": 0,
 }
+# 17 rows are 5 batches, the last one of a single row, and 3 optimizer steps, the last one of one batch.
+SMALL = {"rows": 17, "gradient_accumulation_steps": 2, "max_steps": -1, "warmup_steps": 0}
 
 
-def test_a_warmup_of_an_epoch_ends_with_the_first_epoch(model_path, tmp_path):
-    # 17 rows are 5 batches, the last one of a single row, and they are 3 optimizer steps, the last one of one batch.
-    run = {"rows": 17, "gradient_accumulation_steps": 2, "max_steps": -1, "num_train_epochs": 2}
-    trainer, used = train(model_path, tmp_path, **run, **PHASES_IN_EPOCHS)
-    assert trainer.state.global_step == 6
+def test_warmup_of_one_epoch_ends_with_the_first_epoch(model_path, tmp_path):
+    trainer, used = train(model_path, tmp_path, num_train_epochs=2, **{**SMALL, **PHASES_IN_EPOCHS})
     np.testing.assert_array_equal(used[:, 0], hf_sched.Schedule.parse("warmup 3 | decay 3").curve(peak=PEAK))
     steps = dict(zip(logged(trainer, "epoch"), logged(trainer, "learning_rate"), strict=False))
     assert steps[1.0] == max(steps.values()) == PEAK
-    # What this Trainer knew, others do not.
+    # Outside of this Trainer the epoch length is unknown.
     with pytest.raises(EpochsUnknown):
         transformers.get_scheduler("phases", trainer.optimizer, 0, 6, PHASES_IN_EPOCHS["lr_scheduler_kwargs"])
 
@@ -102,38 +109,41 @@ def test_a_warmup_of_an_epoch_ends_with_the_first_epoch(model_path, tmp_path):
         ({"max_steps": 7}, "phases", {"phases": "warmup 1ep | decay"}, "warmup 3 | decay 4"),
         ({"num_train_epochs": 2.5}, "phases", {"phases": "hold 1.5ep | decay every 0.5ep"}, "hold 5 | decay 3 every 2"),
         ({"num_train_epochs": 3}, "wsd", {"decay": "1ep"}, "hold 6 | decay 3 1-sqrt"),
+        ({"num_train_epochs": 3}, "multistep", {"milestones": ["1ep", "2ep"]}, "hold 3 | hold 3 at 0.1 | hold at 0.01"),
         (
-            {"num_train_epochs": 3},
-            "multistep",
-            {"milestones": ["1ep", "2ep"]},
-            "hold 3 | hold 3 at 0.1 | hold 3 at 0.01",
-        ),
-        (
-            *({"num_train_epochs": 2}, "gradual_warmup"),
-            *(
-                {"warmup": "1ep", "after": "wsd", "after_kwargs": {"decay": "0.5ep"}},
-                "warmup 3 | hold 1 | decay 2 1-sqrt",
-            ),
+            {"num_train_epochs": 2},
+            "gradual_warmup",
+            {"warmup": "1ep", "after": "wsd", "after_kwargs": {"decay": "0.5ep"}},
+            "warmup 3 | hold 1 | decay 2 1-sqrt",
         ),
     ],
 )
-def test_epochs_are_the_trainers(model_path, tmp_path, run, name, kwargs, expected):
-    run = {"rows": 17, "gradient_accumulation_steps": 2, "max_steps": -1, "warmup_steps": 0, **run}
-    _, used = train(model_path, tmp_path, lr_scheduler_type=name, lr_scheduler_kwargs=kwargs, **run)
-    np.testing.assert_allclose(used[:, 0], hf_sched.Schedule.parse(expected).curve(peak=PEAK), rtol=1e-12)
+def test_durations_in_epochs_use_the_trainers_epoch_length(model_path, tmp_path, run, name, kwargs, expected):
+    _, used = train(model_path, tmp_path, lr_scheduler_type=name, lr_scheduler_kwargs=kwargs, **{**SMALL, **run})
+    schedule = hf_sched.Schedule.parse(expected, num_training_steps=len(used))
+    np.testing.assert_allclose(used[:, 0], schedule.curve(peak=PEAK), rtol=1e-12)
 
 
-def test_epochs_of_a_dataset_without_length_stop_before_the_first_step(model_path, tmp_path):
+@pytest.mark.parametrize(
+    ("error", "message", "given"),
+    [
+        (EpochsUnknown, r"`duration` is in epochs \(1ep\)", {"data": Endless(), **PHASES_IN_EPOCHS}),
+        (
+            ValueError,
+            r"parameter group 1: `min_lr` must be at most the peak .* 0\.000625",
+            {"optimizers": two_groups, **OURS, "lr_scheduler_kwargs": {"min_lr": 1e-3}},
+        ),
+    ],
+    ids=["epochs of a dataset without length", "floor above a group's peak"],
+)
+def test_impossible_schedule_stops_before_the_first_step(model_path, tmp_path, error, message, given):
     recorder = Recorder()
-    message = (
-        r"`duration` is in epochs \(1ep\), but the number of steps per epoch is unknown.* or write steps \(500\) or"
-    )
-    with pytest.raises(EpochsUnknown, match=message):
-        train(model_path, tmp_path, data=Endless(), recorder=recorder, **PHASES_IN_EPOCHS)
+    with pytest.raises(error, match=message):
+        train(model_path, tmp_path, recorder=recorder, **given)
     assert recorder.used == []
 
 
-def test_epochs_are_those_of_trls_trainer_too(model_path, tmp_path):
+def test_durations_in_epochs_in_trls_trainer(model_path, tmp_path):
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -149,27 +159,8 @@ def test_epochs_are_those_of_trls_trainer_too(model_path, tmp_path):
     np.testing.assert_array_equal(np.array(recorder.used)[:, 0], curve)
 
 
-def test_a_floor_above_a_groups_peak_stops_before_the_first_step(model_path, tmp_path):
-    with pytest.raises(ValueError, match=r"parameter group 1: `min_lr` must be at most the peak .* 0\.000625"):
-        train(
-            model_path,
-            tmp_path,
-            optimizers=two_groups,
-            lr_scheduler_type="cosine_floor",
-            lr_scheduler_kwargs={"min_lr": 1e-3},
-        )
-
-
-def test_a_warmup_as_a_share_and_a_run_in_epochs(model_path, tmp_path):
-    _, used = train(
-        model_path, tmp_path, max_steps=-1, num_train_epochs=2, warmup_steps=0.25, lr_scheduler_type="cosine_floor"
-    )
-    schedule = hf_sched.build("cosine_floor", num_training_steps=32, num_warmup_steps=8)
-    np.testing.assert_array_equal(used[:, 0], schedule.curve(peak=PEAK))
-
-
 @pytest.mark.parametrize("name", ["cosine_floor", "warmup_cosine", "cosine_restarts", "phases"])
-def test_a_resumed_run_is_the_run_never_interrupted(model_path, tmp_path, name):
+def test_resumed_run_equals_uninterrupted_run(model_path, tmp_path, name):
     given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": SCHEDULES[name]}
     given |= {"save_strategy": "steps", "save_steps": 5}
     whole, used = train(model_path, tmp_path / "whole", **given)
@@ -178,3 +169,15 @@ def test_a_resumed_run_is_the_run_never_interrupted(model_path, tmp_path, name):
     np.testing.assert_array_equal(used_after, used[5:])
     assert logged(resumed, "loss") == logged(whole, "loss")
     assert logged(resumed, "learning_rate") == logged(whole, "learning_rate")
+
+
+def test_builtin_scheduler_is_left_as_transformers_makes_it(model_path, tmp_path):
+    trainer, _ = make(model_path, tmp_path / "made", **BUILTIN)
+    trainer.create_optimizer_and_scheduler(STEPS)
+    assert pickle.loads(pickle.dumps(trainer.lr_scheduler)).state_dict() == trainer.lr_scheduler.state_dict()
+    given = {**BUILTIN, "save_strategy": "steps", "save_steps": 5}
+    whole, used = train(model_path, tmp_path / "whole", **given)
+    checkpoint = str(tmp_path / "whole" / "checkpoint-5")
+    resumed, used_after = train(model_path, tmp_path / "resumed", resume=checkpoint, **given)
+    np.testing.assert_array_equal(used_after, used[5:])
+    assert type(whole.lr_scheduler) is type(resumed.lr_scheduler) is LambdaLR
