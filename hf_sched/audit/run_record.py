@@ -15,7 +15,7 @@ import numpy as np
 from hf_sched._run_files import COOLDOWN_DONE, LEARNING_RATES, read_json
 from hf_sched.audit.pickles import Inert, read_pickle
 from hf_sched.audit.planned import Array, Plan, Steps
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.scheduler.checkpoint_state import read_state
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.resume import Saved, resumed, split_on_resume
@@ -189,7 +189,7 @@ def _plan_of_session(session: dict[str, Any]) -> Plan:
 
 
 def _plan_of_config(path: Path, total: int) -> Plan:
-    config = RunConfig.read(path)
+    config = TrainingConfig.read(path)
     return _plan({**config.given, "learning_rate": config.value("learning_rate")}, total, str(path))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_sched.check.finding import Finding
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import Whole
 
 __all__ = ["CheckReport", "Finding", "check"]
@@ -48,7 +48,7 @@ class CheckReport:
 
 
 def check(
-    config: RunConfig,
+    config: TrainingConfig,
     *,
     dataset_size: int | None = None,
     world_size: int | None = None,
@@ -57,7 +57,7 @@ def check(
     """Everything that is wrong with a configuration, without loading a model or data.
 
     Args:
-        config: From `RunConfig.read`.
+        config: From `TrainingConfig.read`.
         dataset_size: Rows of the training data, where the length of the run follows from it.
         world_size: Processes; by default those of the launch line in the file.
         allow: Keys that a script of your own takes.

@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_sched.check.finding import Finding, Severity
 from hf_sched.check.positions import Positions
-from hf_sched.plan.training_config import KINDS, SCRIPT_ARGUMENTS, TRAINING_ARGUMENTS, RunConfig
+from hf_sched.plan.training_config import KINDS, SCRIPT_ARGUMENTS, TRAINING_ARGUMENTS, TrainingConfig
 
 # Scripts of TRL that take more than `ScriptArguments`.
 _OWN_SCRIPTS = {
@@ -46,7 +46,7 @@ class Argument:
 class Subject:
     """A configuration to check."""
 
-    config: RunConfig
+    config: TrainingConfig
     dataset_size: int | None = None
     world_size: int | None = None
     allowed: frozenset[str] = frozenset()
@@ -56,7 +56,7 @@ class Subject:
 
     @property
     def kind(self) -> str:
-        """See `RunConfig`."""
+        """See `TrainingConfig`."""
         return self.config.kind
 
     @property

@@ -66,9 +66,9 @@ def _check(
     path: str, kind: str | None, dataset_size: int | None, world_size: int | None, allow: tuple[str, ...]
 ) -> CheckReport:
     from hf_sched.check import check
-    from hf_sched.plan.training_config import RunConfig
+    from hf_sched.plan.training_config import TrainingConfig
 
-    config = RunConfig.read(path, kind)
+    config = TrainingConfig.read(path, kind)
     return check(config, dataset_size=dataset_size, world_size=world_size, allow=allow)
 
 

@@ -22,7 +22,7 @@ STEPS = 1000
 @click.option("--lr", type=float, help="The peak learning rate; without it the curves are shares of the peak.")
 @click.option("--output", "-o", type=Path, metavar="FILE", help="Write a PNG, SVG or PDF file, not to the terminal.")
 @click.option("--dataset-size", type=int, help="For files: samples in the training set.")
-@click.option("--world-size", type=int, help="For files: processes, in all.")
+@click.option("--num-processes", type=int, help="For files: the number of processes.")
 def plot(
     schedules: Sequence[str],
     steps: int | None,
@@ -30,7 +30,7 @@ def plot(
     lr: float | None,
     output: Path | None,
     dataset_size: int | None,
-    world_size: int | None,
+    num_processes: int | None,
 ) -> None:
     """Draw one or several schedules over the steps of a run.
 
@@ -38,7 +38,7 @@ def plot(
     | decay 20%"), or a configuration file, whose steps, warmup and learning rate are its own.
     """
     played = [
-        _play_file(text, steps, dataset_size, world_size) if _is_file(text) else _play(text, steps, warmup, lr)
+        _play_file(text, steps, dataset_size, num_processes) if _is_file(text) else _play(text, steps, warmup, lr)
         for text in schedules
     ]
     absolute = lr is not None or any(_is_file(text) for text in schedules)
@@ -77,14 +77,14 @@ def _play(text: str, steps: int | None, warmup: str, lr: float | None) -> Labele
     return played
 
 
-def _play_file(path: str, steps: int | None, dataset_size: int | None, world_size: int | None) -> LabeledCurve:
+def _play_file(path: str, steps: int | None, dataset_size: int | None, num_processes: int | None) -> LabeledCurve:
     from hf_sched.plan import plan
-    from hf_sched.plan.training_config import RunConfig
+    from hf_sched.plan.training_config import TrainingConfig
 
-    config = RunConfig.read(path)
+    config = TrainingConfig.read(path)
     if steps is not None:
-        config = RunConfig(config.kind, {**config.given, "max_steps": steps}, config.source)
-    planned = plan(config, dataset_size=dataset_size, world_size=world_size)
+        config = TrainingConfig(config.kind, {**config.given, "max_steps": steps}, config.source)
+    planned = plan(config, dataset_size=dataset_size, num_processes=num_processes)
     if planned.curve is None:
         raise ValueError(f"{path}: its schedule follows a metric: nobody knows its curve before the run")
     return LabeledCurve(Path(path).stem, planned.curve, planned.schedule)

@@ -20,7 +20,7 @@ from hf_sched.finetune.rewards import Reward
 from hf_sched.finetune.rewards.probe import probe
 from hf_sched.plan import Plan, plan
 from hf_sched.plan.printout import print_plan
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def plan_of(trainer: Any, kind: str) -> Plan:
     size = len(dataset) if hasattr(dataset, "__len__") else None
     if size is not None and "max_length" in defaults:
         given["max_length"] = None  # TRL has already dropped the rows that are too long
-    return plan(RunConfig(kind, given, "This run"), dataset_size=size, world_size=args.world_size)
+    return plan(TrainingConfig(kind, given, "This run"), dataset_size=size, num_processes=args.world_size)
 
 
 @dataclass(frozen=True)

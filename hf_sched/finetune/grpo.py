@@ -18,7 +18,7 @@ from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
 from hf_sched.finetune.rewards import check_reward_columns, load_rewards
 from hf_sched.plan.generations import Generations
 from hf_sched.plan.run_length import Batching
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import Whole
 
 
@@ -36,7 +36,7 @@ class GRPO(Recipe):
 
     def check_given(self, given: Mapping[str, Any]) -> None:
         """Check the batch sizes, since TRL's own message names `generation_batch_size`, which hardly anybody sets."""
-        config = RunConfig(self.kind, given)
+        config = TrainingConfig(self.kind, given)
         batch, accumulation = (
             config.read_value(name, Whole(1)) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
         )

@@ -1,5 +1,5 @@
-"""What a recipe will do, before anything is loaded: `hf_sched.plan.plan(RunConfig.read("run.yaml"))`."""
+"""What a run will do, before anything is loaded: `hf_sched.plan.plan(TrainingConfig.read("run.yaml"))`."""
 
-from hf_sched.plan.make import GRPOPlan, Plan, PlannedPhase, plan
+from hf_sched.plan.plan import Plan, PlannedPhase, plan
 
-__all__ = ["GRPOPlan", "Plan", "PlannedPhase", "plan"]
+__all__ = ["Plan", "PlannedPhase", "plan"]

@@ -1,4 +1,4 @@
-"""After which optimizer steps the Trainer saves a checkpoint and evaluates: the callback that decides it is requested."""
+"""The optimizer steps after which the Trainer saves a checkpoint or evaluates, by simulating its own callback."""
 
 from __future__ import annotations
 
@@ -7,44 +7,29 @@ from types import SimpleNamespace
 from typing import Any
 
 from hf_sched.plan.run_length import RunLength
-from hf_sched.plan.training_config import RunConfig
-from hf_sched.schedules.validation import Number, OneOf, Reader
+from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.schedules.validation import ArgumentError, Number, OneOf
 
 
 @dataclass(frozen=True)
 class Events:
-    """Optimizer steps, counted from 1 as the names of checkpoints are; None where they cannot be known."""
+    """Optimizer steps, counted from 1 like the names of checkpoints. None if they are unknown."""
 
     checkpoints: tuple[int, ...] | None
     evaluations: tuple[int, ...] | None
-    """0 is before the first step."""
-
-    def after(self, trained: int) -> Events:
-        """Those of a run that goes on from a checkpoint after so many steps."""
-        if not trained:
-            return self
-        left = (
-            steps and tuple(step for step in steps if step > trained) for steps in (self.checkpoints, self.evaluations)
-        )
-        return Events(*left)
+    """0 is the evaluation before the first step."""
 
 
-class _Strategy(Reader):
-    def __init__(self, *others: str) -> None:
-        self.words = ("no", "steps", "epoch", *others)
+def find_events(config: TrainingConfig, length: RunLength, trained: int = 0) -> Events:
+    """The checkpoints and evaluations of a run.
 
-    def __call__(self, name: str, value: object) -> str:
-        word = getattr(value, "value", value)
-        if word is False:
-            raise ValueError(f'`{name}` must be text, received False, which YAML reads `no` as: write "no" in quotes')
-        return OneOf(self.words)(name, word)
-
-
-def events(config: RunConfig, length: RunLength) -> Events:
-    """What the run writes and evaluates, and when.
+    Args:
+        config: The arguments of the run.
+        length: Its length.
+        trained: Steps that the checkpoint has which the run continues; their events are left out.
 
     Raises:
-        ValueError: A strategy, or its number of steps, is none.
+        ArgumentError: A strategy or its number of steps is wrong.
     """
     from transformers.trainer_callback import DefaultFlowCallback, TrainerControl, TrainerState
 
@@ -53,39 +38,46 @@ def events(config: RunConfig, length: RunLength) -> Events:
     total = state.max_steps = length.num_training_steps
     state.compute_steps(args, total)
     saved: list[int] = []
-    evaluated: list[int] = [0] if config.get("eval_on_start") else []
+    evaluated: list[int] = [0] if config.get("eval_on_start") and not trained else []
     for step in range(1, total + 1):
         state.global_step = step
         state.epoch = length.epoch_after(step) or 0.0
         flow.on_step_end(args, state, control)
         if step == total or (length.steps_per_epoch and step % length.steps_per_epoch == 0):
             flow.on_epoch_end(args, state, control)
-        if control.should_save:
+        if control.should_save and step > trained:
             saved.append(step)
-        if control.should_evaluate:
+        if control.should_evaluate and step > trained:
             evaluated.append(step)
         control.should_save = control.should_evaluate = False
-    no_epochs = length.steps_per_epoch is None
+    unknown = ("epoch",) if length.steps_per_epoch is None else ()
     return Events(
-        None if args.save_strategy == "best" or (no_epochs and args.save_strategy == "epoch") else tuple(saved),
-        None if no_epochs and args.eval_strategy == "epoch" else tuple(evaluated),
+        None if args.save_strategy in ("best", *unknown) else tuple(saved),
+        None if args.eval_strategy in unknown else tuple(evaluated),
     )
 
 
-def _arguments(config: RunConfig) -> Any:
+def _arguments(config: TrainingConfig) -> Any:
     args = SimpleNamespace(
         logging_strategy="no",
         logging_steps=config.read_value("logging_steps", Number(0)),
         logging_first_step=False,
-        save_strategy=config.read_value("save_strategy", _Strategy("best")),
+        save_strategy=_strategy(config, "save_strategy", "best"),
         save_steps=config.read_value("save_steps", Number(0)),
-        eval_strategy=config.read_value("eval_strategy", _Strategy()),
+        eval_strategy=_strategy(config, "eval_strategy"),
         eval_steps=config.get("eval_steps", Number(0)),
         eval_delay=config.read_value("eval_delay", Number(0)),
     )
-    # As TrainingArguments do.
     if args.eval_strategy == "steps" and not args.eval_steps:
-        args.eval_steps = args.logging_steps
-    if args.eval_strategy == "steps" and not args.eval_steps:
-        raise ValueError("`eval_steps` must be above 0 where `eval_strategy` is steps, received 0")
+        args.eval_steps = args.logging_steps  # as in TrainingArguments
+        if not args.eval_steps:
+            raise ArgumentError("eval_steps", "above 0 if `eval_strategy` is steps", 0)
     return args
+
+
+def _strategy(config: TrainingConfig, name: str, *more: str) -> str:
+    value = config.value(name)
+    if value is False:
+        raise ArgumentError(name, "text", False, 'YAML reads no as false, so write "no" in quotes')
+    word: str = OneOf(("no", "steps", "epoch", *more))(name, getattr(value, "value", value))
+    return word

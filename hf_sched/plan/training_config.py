@@ -1,165 +1,184 @@
-"""A training configuration as somebody wrote it: a YAML or JSON file of arguments, and the trainer it is meant for."""
+"""A training configuration: a YAML or JSON file of arguments, and the kind of trainer that it configures."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.util
 import json
-import re
+import typing
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from hf_sched.schedules.validation import ArgumentError, Reader
 
-# The arguments that each kind of trainer takes: where the class is, and what its scripts take beside it.
-TRAINING_ARGUMENTS = {
+# The dataclass of each kind of trainer. If a file fits several kinds equally well, the first of them is assumed.
+_TRAINING_ARGUMENTS = {
     "trainer": ("transformers", "TrainingArguments"),
     "sft": ("trl", "SFTConfig"),
-    "grpo": ("trl", "GRPOConfig"),
     "dpo": ("trl", "DPOConfig"),
+    "grpo": ("trl", "GRPOConfig"),
     "kto": ("trl", "KTOConfig"),
     "reward": ("trl", "RewardConfig"),
     "rloo": ("trl", "RLOOConfig"),
 }
-KINDS = tuple(TRAINING_ARGUMENTS)
-SCRIPT_ARGUMENTS = ("ScriptArguments", "ModelConfig", "DatasetMixtureConfig")
-# What recipes/sft.py and recipes/grpo.py take besides.
-RECIPE_KEYS = (
-    "anneal_from",
-    "anneal_duration",
-    "anneal_shape",
-    "columns",
-    "dry_run",
-    "evaluate_on",
-    "evaluate_config",
-    "evaluate_split",
-    "evaluate_columns",
-    "evaluate_metric",
-    "evaluate_max_problems",
-    "evaluate_max_new_tokens",
-    "evaluate_samples",
-    "evaluate_temperature",
-    "evaluate_batch_size",
-    "evaluate_engine",
-    "instruction",
-    "reward_funcs",
-)
-# Keys that only one kind has, for a file that does not say what it is for.
-_TELLING = {
-    "grpo": ("num_generations", "reward_funcs", "max_completion_length"),
-    "dpo": ("beta", "loss_type", "ref_model_init_kwargs"),
-    "sft": (
-        "max_length",
-        "max_seq_length",
-        "packing",
-        "completion_only_loss",
-        "assistant_only_loss",
-        "dataset_text_field",
-    ),
+KINDS = tuple(_TRAINING_ARGUMENTS)
+# The other dataclasses that TRL's scripts parse.
+_SCRIPT_ARGUMENTS = {
+    "grpo": ("trl.scripts.grpo", "GRPOScriptArguments"),
+    "rloo": ("trl.scripts.rloo", "RLOOScriptArguments"),
 }
+_SHARED_ARGUMENTS = (("trl", "ModelConfig"), ("trl", "DatasetMixtureConfig"))
 
 
 @dataclasses.dataclass(frozen=True)
-class RunConfig:
+class Argument:
+    """An argument as its dataclass declares it."""
+
+    hint: Any
+    default: Any
+    choices: tuple[Any, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
     """The arguments of a run."""
 
     kind: str
     """One of `KINDS`."""
     given: Mapping[str, Any]
-    """What was written, as it was written."""
+    """The keys and values of the file, unchanged."""
     source: str = "the configuration"
     """The name of the file, for messages."""
-    comments: str = ""
-    """The comments at the top of the file without their marks: where a recipe says how it is launched."""
+    kind_reason: str = ""
+    """Why this kind is assumed ("has `max_length`"); empty if it was requested."""
+    extra: tuple[type, ...] = ()
+    """Dataclasses of arguments that the script takes besides those of its trainer."""
 
     @classmethod
-    def read(cls, path: str | Path, kind: str | None = None) -> RunConfig:
+    def read(cls, path: str | Path, kind: str | None = None, extra: tuple[type, ...] = ()) -> TrainingConfig:
         """Read a YAML or JSON file of arguments.
 
         Args:
             path: The file.
-            kind: One of `KINDS`; by default what the comments at its top (`recipes/grpo.py`, `trl sft`) or its keys
-                say.
+            kind: One of `KINDS`; None to assume the kind that has most of the keys in the file.
+            extra: Dataclasses of arguments that the script takes besides those of its trainer. They apply to all kinds
+                but `trainer`.
 
         Raises:
-            ValueError: There is no such file, it is no mapping, or `kind` is none of `KINDS`.
+            ValueError: The file does not exist, does not parse or contains no mapping, or `kind` is unknown.
         """
         path = Path(path)
         if kind is not None and kind not in KINDS:
             raise ArgumentError("kind", f"one of {', '.join(KINDS)}", kind)
         if not path.is_file():
             raise ValueError(f"there is no file {str(path)!r}: give a YAML or JSON file of training arguments")
-        text = path.read_text(encoding="utf-8")
-        given = _parse(text, path)
+        given = _parse(path)
         if not isinstance(given, dict):
             raise ValueError(f"{path}: must be a mapping of arguments (`learning_rate: 2.0e-5`), received {given!r}")
-        comments = _comments_at_the_top(text)
         arguments = {str(key): value for key, value in given.items()}
-        return cls(kind or _kind_of(comments, arguments), arguments, str(path), comments)
+        assumed, reason = (kind, "") if kind else _best_kind(arguments)
+        return cls(assumed, arguments, str(path), reason, extra)
 
     @cached_property
-    def fields(self) -> dict[str, dataclasses.Field[Any]]:
-        """What its trainer's own arguments and those of TRL's scripts may be; imports transformers, and trl."""
-        module, name = TRAINING_ARGUMENTS[self.kind]
-        imported = __import__(module)
-        classes = [getattr(imported, name)]
-        if module == "trl":
-            classes += [getattr(imported, other) for other in SCRIPT_ARGUMENTS]
-        return {field.name: field for cls in classes for field in dataclasses.fields(cls)}
+    def fields(self) -> dict[str, Argument]:
+        """All arguments of the trainer and its script, by name. Imports transformers and TRL."""
+        own = arguments_of(self.kind)
+        if self.kind == "trainer":
+            return own
+        extra = {name: argument for cls in self.extra for name, argument in _declared(cls).items()}
+        return {**own, **{name: extra[name] for name in extra if name in own or not kinds_with(name)}}
 
     def value(self, name: str) -> Any:
-        """What was written for an argument, or its default.
+        """The value in the file, or the default.
 
         Raises:
-            KeyError: Its trainer has no such argument.
+            KeyError: The trainer has no such argument.
         """
-        if name in self.given:
-            return self.given[name]
-        field = self.fields[name]
-        return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        return self.given[name] if name in self.given else self.fields[name].default
 
     def get(self, name: str, reader: Reader | None = None) -> Any:
-        """As `value`, but None where the trainer has no such argument; a reader checks what is not None.
+        """Like `value`, but None if the trainer has no such argument. The reader validates every value but None.
 
         Raises:
-            ValueError: The reader refuses the value.
+            ArgumentError: The reader rejects the value.
         """
         value = self.value(name) if name in self.given or name in self.fields else None
         return value if reader is None or value is None else reader(name, value)
 
     def read_value(self, name: str, reader: Reader) -> Any:
-        """As `value`, checked and in its one form.
+        """Like `value`, validated by the reader and in its canonical form.
 
         Raises:
-            ValueError: The reader refuses the value.
+            ArgumentError: The reader rejects the value.
         """
         return reader(name, self.value(name))
 
 
-def _parse(text: str, path: Path) -> Any:
+def classes_of(kind: str) -> list[type]:
+    """The dataclasses that a script of this kind parses, that of the trainer first.
+
+    Raises:
+        ValueError: TRL is required and not installed.
+    """
+    places = [_TRAINING_ARGUMENTS[kind]]
+    if not _is_installed(places[0][0]):
+        raise ValueError(f"a configuration of kind {kind} needs {places[0][0]}, which is not installed")
+    if kind != "trainer":
+        places += [_SCRIPT_ARGUMENTS.get(kind, ("trl", "ScriptArguments")), *_SHARED_ARGUMENTS]
+    return [getattr(importlib.import_module(module), name) for module, name in places]
+
+
+@cache
+def arguments_of(kind: str) -> dict[str, Argument]:
+    """The arguments of a kind of trainer and of TRL's script for it, by name."""
+    return {name: argument for cls in classes_of(kind) for name, argument in _declared(cls).items()}
+
+
+def kinds_with(name: str) -> list[str]:
+    """The kinds of trainer that have an argument of this name."""
+    return [kind for kind in _installed_kinds() if name in arguments_of(kind)]
+
+
+@cache
+def _declared(cls: Any) -> dict[str, Argument]:
+    hints = typing.get_type_hints(cls)  # `field.type` is not reliable: HfArgumentParser overwrites it
+    found = {}
+    for field in dataclasses.fields(cls):
+        if field.init:
+            default = None if field.default is dataclasses.MISSING else field.default
+            if field.default_factory is not dataclasses.MISSING:
+                default = field.default_factory()
+            found[field.name] = Argument(hints[field.name], default, tuple(field.metadata.get("choices") or ()))
+    return found
+
+
+def _best_kind(given: Mapping[str, Any]) -> tuple[str, str]:
+    """The kind that has most of the keys, and the key that distinguishes it from most other kinds."""
+    known = {kind: [key for key in given if key in arguments_of(kind)] for kind in _installed_kinds()}
+    kind = max(known, key=lambda name: len(known[name]))
+    special = [key for key in known[kind] if key not in known["trainer"]]
+    if not special:
+        return kind, "has no key of TRL"
+    return kind, f"has `{min(special, key=lambda key: len(kinds_with(key)))}`"
+
+
+def _installed_kinds() -> list[str]:
+    return [kind for kind, (module, _) in _TRAINING_ARGUMENTS.items() if _is_installed(module)]
+
+
+@cache
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _parse(path: Path) -> Any:
     import yaml
 
+    text = path.read_text(encoding="utf-8")
     try:
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read: {error}") from None
-
-
-def _comments_at_the_top(text: str) -> str:
-    lines = []
-    for line in text.splitlines():
-        if line.strip() and not line.startswith("#"):
-            break
-        lines.append(line.lstrip("# "))
-    return "\n".join(lines)
-
-
-def _kind_of(comments: str, given: Mapping[str, Any]) -> str:
-    named = re.search(rf"(?:\btrl |/|scripts\.)({'|'.join(KINDS[1:])})(?:\.py\b|\b)", comments)
-    if named:
-        return named[1]
-    for kind, keys in _TELLING.items():
-        if any(key in given for key in keys):
-            return kind
-    return "trainer"
+        raise ValueError(f"{path}: does not parse: {error}") from None

@@ -13,19 +13,19 @@ import yaml
 
 from hf_sched.check import CheckReport, Finding, check
 from hf_sched.check.subject import classes_of
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 
 CPU = {"use_cpu": True, "bf16": False, "output_dir": "out"}
 
 
 def report(kind: str = "sft", *, world_size: int | None = None, dataset_size: int | None = None, **given: Any):
-    return check(RunConfig(kind, given), world_size=world_size, dataset_size=dataset_size)
+    return check(TrainingConfig(kind, given), world_size=world_size, dataset_size=dataset_size)
 
 
 def report_of_text(text: str, folder: Path, kind: str | None = None, **options: Any) -> CheckReport:
     path = folder / "config.yaml"
     path.write_text(text)
-    return check(RunConfig.read(path, kind), **options)
+    return check(TrainingConfig.read(path, kind), **options)
 
 
 def find(kind: str = "sft", *, world_size: int | None = None, dataset_size: int | None = None, **given: Any):

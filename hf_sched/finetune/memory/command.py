@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +28,7 @@ from hf_sched.finetune.memory.alternatives import alternatives
 from hf_sched.finetune.memory.settings import read_settings
 from hf_sched.finetune.memory.show import CLOSE, as_dict, show_table, what_fits
 from hf_sched.finetune.memory.spread import read_spread
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 
 PROMPT = 512  # tokens that a prompt is taken to have where nothing says more
 _RECIPES = ("sft", "grpo")
@@ -88,12 +87,11 @@ def settings_of_file(
     Raises:
         ValueError: A file or an argument is wrong.
     """
-    config = RunConfig.read(file)
+    config = TrainingConfig.read(file)
     if config.kind not in _RECIPES:
         raise ValueError(f"`--config` must be a file for recipes/sft.py or recipes/grpo.py, received {file!r}")
     config = dataclasses.replace(config, given={**config.given, **_read_flags(flags, config)})
-    named = re.search(r"--config_file (\S+)", config.comments)
-    launch = accelerate_config or (named[1] if named else None)
+    launch = accelerate_config or config.given.get("accelerate_config")
     several = num_processes is not None and num_processes > 1
     spread = (
         read_spread(launch, num_processes)
@@ -112,7 +110,7 @@ def settings_of_file(
     )
 
 
-def _read_flags(words: Sequence[str], config: RunConfig) -> dict[str, Any]:
+def _read_flags(words: Sequence[str], config: TrainingConfig) -> dict[str, Any]:
     names = [word.removeprefix("--").replace("-", "_") for word in words[::2]]
     if len(words) % 2 or not all(word.startswith("--") for word in words[::2]):
         raise ValueError(f"flags must be pairs such as `--per_device_train_batch_size 4`, received {' '.join(words)!r}")

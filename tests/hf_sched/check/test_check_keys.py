@@ -6,7 +6,7 @@ import pytest
 
 from hf_sched.check.renamed import DEPRECATED, ELSEWHERE, RENAMED, Moved, moved
 from hf_sched.check.subject import Subject, arguments_of
-from hf_sched.plan.training_config import KINDS, RunConfig
+from hf_sched.plan.training_config import KINDS, TrainingConfig
 from tests.helpers.findings import assert_error, find, refused, report, report_of_text
 
 # What each is written as now, and taken by the installed version.
@@ -87,7 +87,7 @@ def test_every_advice_is_a_line_of_yaml_or_says_why_there_is_none():
     for key, entries in RENAMED.items():
         for entry in (entries,) if isinstance(entries, Moved) else entries:
             for kind in entry.kinds or KINDS:
-                subject = Subject(RunConfig(kind, {key: 1}))
+                subject = Subject(TrainingConfig(kind, {key: 1}))
                 found = moved(key, subject)
                 if found:
                     assert found.advice(True).startswith(("write `", "leave it out: ")), key
@@ -102,7 +102,7 @@ def test_an_unknown_key_may_be_the_users_own():
     from hf_sched.check import check
 
     assert_error(find(frobnicate=1), "frobnicate", "--allow frobnicate")
-    assert check(RunConfig("sft", {"frobnicate": 1}), allow=["frobnicate"]).ok
+    assert check(TrainingConfig("sft", {"frobnicate": 1}), allow=["frobnicate"]).ok
 
 
 def test_a_key_of_another_trainer():
@@ -160,7 +160,7 @@ def test_lines_of_json(tmp_path):
 
     path = tmp_path / "config.json"
     path.write_text('{\n  "learning_rate": 1e-4,\n  "lerning_rate": 1\n}\n')
-    (found,) = check(RunConfig.read(path, "sft")).findings
+    (found,) = check(TrainingConfig.read(path, "sft")).findings
     assert found.line == 3
 
 

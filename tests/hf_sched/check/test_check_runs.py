@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hf_sched.check import check
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 from tests.helpers.findings import assert_error, find, refused, report, report_of_text
 
 ROOT = Path(__file__).parents[3]
@@ -18,7 +18,7 @@ CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_the_shipped_configs_have_no_findings(path):
-    config = RunConfig.read(path)
+    config = TrainingConfig.read(path)
     assert check(config, dataset_size=7473).findings == ()
     assert check(config, dataset_size=7473).not_judged == ()
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from hf_sched.plan import Plan, plan
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 
 ROOT = Path(__file__).parents[3]
 CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1, "seed": 0, "save_strategy": "no"}
@@ -183,7 +183,7 @@ def seen(processes: int, name: str, request: pytest.FixtureRequest) -> dict[str,
 
 @pytest.fixture
 def planned(folder: Path, processes: int, name: str) -> Plan:
-    return plan(RunConfig.read(folder / f"{name}.yaml"), world_size=processes)
+    return plan(TrainingConfig.read(folder / f"{name}.yaml"), world_size=processes)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -14,25 +14,25 @@ import yaml
 import hf_sched
 from hf_sched.plan import plan
 from hf_sched.plan.dataset_size import find_dataset_size
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.plan.world_size import find_world_size
 
 SFT = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_length": 64}
 GRPO = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "num_generations": 4}
 
 
-def sft(**given: Any) -> RunConfig:
-    return RunConfig("sft", {**SFT, **given})
+def sft(**given: Any) -> TrainingConfig:
+    return TrainingConfig("sft", {**SFT, **given})
 
 
-def grpo(**given: Any) -> RunConfig:
-    return RunConfig("grpo", {**GRPO, **given})
+def grpo(**given: Any) -> TrainingConfig:
+    return TrainingConfig("grpo", {**GRPO, **given})
 
 
-def with_comment(tmp_path: Path, *comment: str) -> RunConfig:
+def with_comment(tmp_path: Path, *comment: str) -> TrainingConfig:
     path = tmp_path / "config.yaml"
     path.write_text("".join(f"# {line}\n" for line in comment) + "max_steps: 3\n")
-    return RunConfig.read(path, "sft")
+    return TrainingConfig.read(path, "sft")
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_the_launch_line_says_the_number_of_processes(tmp_path, launch, processe
 def test_the_command_trl_takes_the_launch_from_the_file_itself(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("# trl sft --config config.yaml\nmax_steps: 3\naccelerate_config: zero2\n")
-    assert find_world_size(RunConfig.read(path)).processes == 8
+    assert find_world_size(TrainingConfig.read(path)).processes == 8
     path.write_text(path.read_text() + "num_processes: 3\n")
-    planned = plan(RunConfig.read(path))
+    planned = plan(TrainingConfig.read(path))
     assert planned.world_size.processes == 3
     assert not any("No argument is called" in note for note in planned.notes)
 
@@ -151,13 +151,13 @@ def test_a_dataset_of_the_hub_is_counted_in_the_cache(tmp_path, monkeypatch):
         (sft(datasets=[{"path": "a/b"}]), "it is a mixture, `datasets`"),
         (sft(packing=True, dataset_name="a/b"), r"`packing` joins samples.*`--dataset-size N`, N packed sequences,"),
         (sft(dataset_streaming=True, dataset_name="a/b"), r"the dataset is streamed\. Write `max_steps`"),
-        (RunConfig("trainer", {"dataset_name": "a/b"}), "the script prepares it"),
+        (TrainingConfig("trainer", {"dataset_name": "a/b"}), "the script prepares it"),
     ],
 )
 def test_without_samples_the_length_must_be_given(config, message):
     with pytest.raises(ValueError, match=f"the number of optimizer steps cannot be known.*{message}") as failed:
         plan(config)
-    planned = plan(RunConfig(config.kind, {**config.given, "max_steps": 5}))
+    planned = plan(TrainingConfig(config.kind, {**config.given, "max_steps": 5}))
     assert (planned.num_training_steps, planned.epochs, planned.steps_per_epoch) == (5, None, None)
     assert planned.dataset_size.samples is None
     assert planned.dataset_size.source in str(failed.value)
@@ -280,7 +280,7 @@ def test_what_a_reader_might_not_expect_is_said(config, note):
     assert any(note in said for said in plan(config, dataset_size=37, world_size=2).notes)
     quiet = {**config.given, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 1, "max_length": None}
     quiet = {key: value for key, value in quiet.items() if key in {**SFT, **GRPO, "gradient_accumulation_steps": 1}}
-    even = plan(RunConfig(config.kind, quiet), dataset_size=40, world_size=4 if config.kind == "grpo" else 2)
+    even = plan(TrainingConfig(config.kind, quiet), dataset_size=40, world_size=4 if config.kind == "grpo" else 2)
     assert not any(note in said for said in even.notes)
 
 

@@ -7,22 +7,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_sched.plan.training_config import KINDS, RunConfig
+from hf_sched.plan.training_config import KINDS, TrainingConfig
 from hf_sched.schedules.validation import Number, Whole
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
 
 
-def read(tmp_path: Path, text: str, kind: str | None = None, name: str = "config.yaml") -> RunConfig:
+def read(tmp_path: Path, text: str, kind: str | None = None, name: str = "config.yaml") -> TrainingConfig:
     path = tmp_path / name
     path.write_text(text)
-    return RunConfig.read(path, kind)
+    return TrainingConfig.read(path, kind)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
 def test_the_kind_of_a_shipped_config_is_that_of_its_recipe(path):
-    config = RunConfig.read(path)
+    config = TrainingConfig.read(path)
     assert config.kind == ("grpo" if "grpo" in path.stem else "sft")
     assert config.given == yaml.safe_load(path.read_text())
     assert config.comments.startswith("accelerate launch --config_file accelerate_configs/")
@@ -49,7 +49,7 @@ def test_the_kind_is_told_from_comment_or_keys(tmp_path, text, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_the_arguments_of_a_trainer(kind):
-    config = RunConfig(kind, {})
+    config = TrainingConfig(kind, {})
     assert {"learning_rate", "max_steps", "lr_scheduler_type", "output_dir"} <= set(config.fields)
     assert ("dataset_name" in config.fields) == (kind != "trainer")
     assert config.value("num_train_epochs") == 3.0
@@ -58,7 +58,7 @@ def test_every_kind_has_the_arguments_of_a_trainer(kind):
 def test_what_is_written_wins_over_the_default_also_where_it_is_nothing(tmp_path):
     config = read(tmp_path, "# recipes/sft.py\nmax_length: null\nlearning_rate: 1e-5\nmax_steps: 1.5\n")
     assert config.value("max_length") is None
-    assert RunConfig("sft", {}).value("max_length") == 1024
+    assert TrainingConfig("sft", {}).value("max_length") == 1024
     assert config.value("learning_rate") == "1e-5"
     assert config.read_value("learning_rate", Number(0)) == 1e-5
     with pytest.raises(ValueError, match=r"`max_steps` must be a whole number, -1 or more, received 1.5"):
@@ -88,6 +88,6 @@ def test_what_is_no_mapping_is_refused(tmp_path, text, message):
 
 def test_a_file_that_is_not_there_and_a_wrong_kind_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"there is no file 'nope.yaml': give a YAML or JSON file"):
-        RunConfig.read("nope.yaml")
+        TrainingConfig.read("nope.yaml")
     with pytest.raises(ValueError, match=r"`kind` must be one of trainer, sft, grpo.*received 'ppo'"):
         read(tmp_path, "learning_rate: 1.0e-5\n", "ppo")

@@ -19,7 +19,7 @@ from hf_sched.audit import audit
 from hf_sched.finetune.data.load import to_demonstration
 from hf_sched.finetune.demo.smollm2 import save_model
 from hf_sched.plan import plan
-from hf_sched.plan.training_config import RunConfig
+from hf_sched.plan.training_config import TrainingConfig
 from tests.helpers.recipes import ONE_PROCESS, ROOT, TWO_PROCESSES, Finished
 from tests.helpers.recipes import finish as finish_in
 
@@ -139,7 +139,7 @@ def test_sft_learns_on_the_planned_curve(sft: Finished):
     assert len(loss) == 24
     assert sum(loss[-8:]) / 8 < 0.9 * sum(loss[:4]) / 4, loss  # of other samples each: see the held-out ones below
     assert "may never learn to stop" not in sft.output
-    planned = plan(RunConfig.read(SFT))
+    planned = plan(TrainingConfig.read(SFT))
     assert planned.num_training_steps == 24
     assert sft.logged("learning_rate") == pytest.approx(planned.curve.tolist(), rel=1e-12, abs=0)
     audited = audit(sft.folder)
@@ -198,7 +198,7 @@ def test_worked_answers_it_has_never_seen_are_likelier(merged: Path, base: Path,
 def test_grpo_goes_on_from_there_and_its_answers_are_counted(merged: Path, gsm8k: list[str], tmp_path: Path):
     folder = tmp_path / "grpo"
     run = finish(TWO_PROCESSES, ["recipes/grpo.py", "--config", str(GRPO), *flags(merged, folder, gsm8k)], folder)
-    planned = plan(RunConfig.read(GRPO))
+    planned = plan(TrainingConfig.read(GRPO))
     assert run.logged("learning_rate") == pytest.approx(planned.curve.tolist(), rel=1e-12, abs=0)
     assert audit(folder).ok and audit(folder).deviation == 0
     right, form = (run.logged(f"rewards/{name}/mean") for name in ("accuracy", "answer_format"))

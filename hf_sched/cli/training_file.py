@@ -1,0 +1,42 @@
+"""What `hf-sched plan` and `hf-sched check` share: their options about a run, and how they read its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import click
+
+from hf_sched.plan.training_config import KINDS, TrainingConfig
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_options(command: F) -> F:
+    """Add the options that describe a run: `--kind`, `--num-processes`, `--accelerate-config`, `--dataset-size`."""
+    for option in (
+        click.option("--dataset-size", type=int, metavar="N", help="Training samples, if they cannot be counted."),
+        click.option("--accelerate-config", metavar="FILE", help="The file for `accelerate launch --config_file`."),
+        click.option("--num-processes", type=int, metavar="N", help="Processes; by default those of FILE, or 1."),
+        click.option("--kind", type=click.Choice(KINDS), help="The trainer; by default the one with most of the keys."),
+    ):
+        command = option(command)
+    return command
+
+
+def read_training_file(path: str, kind: str | None = None) -> TrainingConfig:
+    """Read a file of training arguments, including those of our recipes if they are installed."""
+    return TrainingConfig.read(path, kind, recipe_arguments())
+
+
+def recipe_arguments() -> tuple[type, ...]:
+    """The dataclasses of our recipes' own arguments; empty without the `recipes` extra."""
+    if not all(find_spec(module) for module in ("trl", "peft", "datasets")):
+        return ()
+    from hf_sched.finetune.checkpoints.selection import BranchArguments
+    from hf_sched.finetune.data.load import ColumnArguments
+    from hf_sched.finetune.dry_run import PreviewArguments
+    from hf_sched.finetune.evaluation.before_after import EvaluationArguments
+
+    return (BranchArguments, ColumnArguments, PreviewArguments, EvaluationArguments)
