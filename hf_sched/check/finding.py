@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""Findings of `hf-sched check`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,44 @@ Severity = Literal["error", "warning"]
 
 @dataclass(frozen=True)
 class Finding:
-    """A mistake in a configuration, and what to write instead."""
+    """A mistake in a configuration and its remedy."""
 
     key: str
-    """The argument; `lr_scheduler_kwargs.min_lr` within another."""
+    """The argument; `lr_scheduler_kwargs.min_lr` for a nested one; empty if it is unknown."""
     value: Any
-    """What was written."""
+    """The value in the configuration."""
     line: int | None
-    """Where in the file, from 1; None where it is not in the file."""
+    """The line in the file, counted from 1; None if the key is not in the file."""
     severity: Severity
-    """An error fails, is dropped, or trains something else than was written; a warning works, but not for long or not
+    """An error fails, is ignored, or trains something else than written. A warning works, but not for long or not
     everywhere."""
     message: str
 
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The findings about a configuration."""
+
+    source: str
+    kind: str
+    """The kind of trainer, one of `hf_sched.plan.training_config.KINDS`."""
+    findings: tuple[Finding, ...]
+    """In the order of the file."""
+    not_judged: tuple[str, ...] = ()
+    """What could not be checked, and which information would make it possible."""
+    assumed: tuple[str, ...] = ()
+    """What the check assumes because neither the configuration nor the caller specifies it."""
+
+    @property
+    def errors(self) -> list[Finding]:
+        """The findings that are errors."""
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no errors."""
+        return not self.errors
+
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """The report as plain values, for JSON."""
+        return {**asdict(self), "ok": self.ok}

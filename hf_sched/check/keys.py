@@ -1,87 +1,91 @@
-"""Keys that no argument answers to, and keys given twice."""
+"""Keys: unknown, misspelt, renamed, repeated, of another trainer or of another program."""
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hf_sched.check.finding import Finding
-from hf_sched.check.renamed import ELSEWHERE, moved
-from hf_sched.check.subject import Subject, kinds_with
-from hf_sched.plan.training_config import RECIPE_KEYS
-from hf_sched.plan.world_size import LAUNCH_KEYS
+from hf_sched.check.renamed import OTHER_NAMES, find_renamed
+from hf_sched.check.subject import Subject
+from hf_sched.plan.launch import LAUNCH_KEYS
+from hf_sched.plan.training_config import kinds_with
 
-# TRL's parser takes it and sets these environment variables.
-_OF_THE_PARSER = ("env",)
+# Keys for TRL's parser, which sets environment variables, and for the launcher of the command `trl`.
+_KEYS_OF_TRL = ("env", *LAUNCH_KEYS)
+_HERE = "give the YAML or JSON file of training arguments that a script for transformers or TRL reads"
+# The keys that identify a program's files (all of one set), and what to do instead.
+_PROGRAMS: tuple[tuple[str, tuple[set[str], ...], str], ...] = (
+    ("axolotl", ({"base_model", "datasets"}, {"base_model", "micro_batch_size"}), "use `axolotl preprocess FILE`"),
+    (
+        "LLaMA-Factory",
+        ({"stage", "finetuning_type"}, {"stage", "template", "model_name_or_path"}),
+        "`llamafactory-cli train FILE` rejects its unknown keys",
+    ),
+    ("Accelerate", ({"compute_environment"}, {"distributed_type", "num_machines"}), _HERE),
+    ("DeepSpeed", ({"zero_optimization"}, {"train_micro_batch_size_per_gpu"}), _HERE),
+    ("verl", ({"actor_rollout_ref"},), _HERE),
+    ("Open-Instruct", ({"dataset_mixer_list"},), _HERE),
+    ("TRL's vLLM server", ({"model", "tensor_parallel_size"},), _HERE),
+)
+
+
+def check_program(given: Mapping[str, Any], source: str) -> None:
+    """Check that a configuration is for transformers or TRL.
+
+    Raises:
+        ValueError: It is for another program, so that a list of unknown keys would not help.
+    """
+    for program, signs, remedy in _PROGRAMS:
+        if any(sign <= given.keys() for sign in signs):
+            raise ValueError(f"{source}: is a configuration of {program}; {remedy}")
+    if any(isinstance(value, Mapping) and "_component_" in value for value in given.values()):
+        raise ValueError(f"{source}: is a configuration of torchtune; use `tune validate FILE`")
 
 
 def check_keys(subject: Subject) -> Iterator[Finding]:
-    """Unknown, misspelt, renamed and removed keys, and those of another kind of trainer."""
+    """Repeated, unknown, misspelt, renamed and removed keys, and keys of another kind of trainer."""
+    for key, lines in subject.lines.items():
+        if len(lines) > 1:  # a YAML loader silently takes the last one
+            places = ", ".join(map(str, lines))
+            yield subject.error(key, f"is set {len(lines)} times (lines {places}), the last one counts: keep one")
+    known = {*subject.arguments, *subject.allowed, *(_KEYS_OF_TRL if subject.kind != "trainer" else ())}
     for key in subject.given:
-        if key not in _known(subject):
+        if key not in known:
             yield _unknown(key, subject)
 
 
-def check_repeated(subject: Subject) -> Iterator[Finding]:
-    """Keys that are there more than once, of which a YAML loader silently takes the last."""
-    for key, lines in subject.positions.repeated.items():
-        places = ", ".join(map(str, lines))
-        yield subject.error(
-            key, f"is given {len(lines)} times (lines {places}), of which only the last counts: keep one"
-        )
-
-
-def near(word: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:
-    """The known word that is so near that a slip of the pen explains the difference."""
+def similar(word: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:
+    """The known word that is most similar; None if no word is similar enough for a typing error."""
     return next(iter(difflib.get_close_matches(word.replace("-", "_"), list(known), n=1, cutoff=cutoff)), None)
 
 
-def _known(subject: Subject) -> set[str]:
-    known = {*subject.arguments, *subject.allowed}
-    if subject.kind == "trainer":
-        return known
-    # The command `trl` takes them for the launcher that it starts; a script that is launched otherwise does not.
-    launched = re.search(r"accelerate launch|torchrun", subject.config.comments)
-    known |= set(() if launched else LAUNCH_KEYS)
-    return known | {*_OF_THE_PARSER, *(key for key in RECIPE_KEYS if not _is_foreign(key, subject))}
-
-
-def _is_foreign(key: str, subject: Subject) -> bool:
-    return bool(kinds_with(key)) and subject.kind not in kinds_with(key)
-
-
 def _unknown(key: str, subject: Subject) -> Finding:
-    value: Any = subject.given[key]
     kind = _called(subject.kind)
-    entry = moved(key, subject)
-    if entry is not None and entry.to in subject.given:
-        return subject.error(key, f"is no argument of {kind} now: leave it out, `{entry.to}` is given")
-    if entry is not None:
-        return subject.error(key, f"is no argument of {kind} now: {entry.advice(value)}")
-    same = ELSEWHERE.get(key)
-    if same in subject.arguments:
-        return subject.error(
-            key,
-            f"is no argument of {kind}: `{same}` may be what is meant, or `--allow {key}` if your script takes it",
-        )
-    meant = near(key, subject.arguments)
+    allow = f"`--allow {key}` if your script takes it"
+    renamed = find_renamed(key, subject)
+    if renamed is not None:
+        given_too = renamed.to in subject.given
+        advice = f"leave it out, `{renamed.to}` is set" if given_too else renamed.advice(subject.given[key])
+        return subject.error(key, f"is no longer an argument of {kind}: {advice}")
+    if OTHER_NAMES.get(key) in subject.arguments:
+        return subject.error(key, f"is not an argument of {kind}: write `{OTHER_NAMES[key]}`, or {allow}")
+    meant = similar(key, subject.arguments)
     if meant:
-        surely = near(key, [meant], cutoff=0.9) is not None
-        allow = "" if surely else f" (`--allow {key}` if your script takes it)"
-        return subject.error(key, f"is no argument of {kind}: did you mean `{meant}`?{allow}")
+        is_sure = similar(key, [meant], cutoff=0.9) is not None
+        return subject.error(
+            key, f"is not an argument of {kind}: did you mean `{meant}`?{'' if is_sure else f' ({allow})'}"
+        )
+    if subject.kind == "trainer":
+        return subject.warning(key, f"is not an argument of {kind}: fine (`--allow {key}`) if your script takes it")
     others = kinds_with(key)
-    if others and subject.kind != "trainer":
+    if others:
         names = " and ".join(map(_called, others[:3]))
         return subject.error(
             key, f"is an argument of {names}, not of {kind}: leave it out, or check with `--kind {others[0]}`"
         )
-    if subject.kind == "trainer":
-        return subject.warning(key, f"is no argument of {kind}: fine (`--allow {key}`) if your script takes it itself")
-    return subject.error(
-        key, f"is no argument of {kind} or of TRL's script: leave it out, or `--allow {key}` if your script takes it"
-    )
+    return subject.error(key, f"is not an argument of {kind} or of TRL's script: leave it out, or {allow}")
 
 
 def _called(kind: str) -> str:

@@ -7,33 +7,41 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hf_sched.check.builtin_schedule import check_builtin, named_in
+from hf_sched.check.builtin_schedule import check_builtin
 from hf_sched.check.finding import Finding
 from hf_sched.check.horizon import Horizon
 from hf_sched.check.subject import Subject
 from hf_sched.scheduler.resume import OnResume
 from hf_sched.schedules import registry
-from hf_sched.schedules.validation import EpochsUnknown
+from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
+
+KWARGS = "lr_scheduler_kwargs"
 
 
 def check_schedule(subject: Subject, horizon: Horizon) -> Iterator[Finding]:
-    """Everything about the schedule that can be judged with what is known of the run."""
+    """Everything about the schedule that can be judged with what is known about the run."""
+    from transformers import SchedulerType
+
     name = subject.text("lr_scheduler_type")
     found = list(_check_warmup(subject, horizon, name))
-    if name not in registry.available() and name not in _theirs():
-        yield subject.error("lr_scheduler_type", registry.unknown_name(subject.value("lr_scheduler_type"), _theirs()))
-        yield from found
-        return
     yield from found
+    builtin = [str(member.value) for member in SchedulerType if member.value not in registry.available()]
+    if name not in (*registry.available(), *builtin):
+        message = registry.unknown_name(subject.value("lr_scheduler_type"), builtin)
+        yield subject.error("lr_scheduler_type", message)
+        return
     arguments = _arguments(subject)
     if arguments is None:
         return
-    arguments = dict(arguments)
     if "on_resume" in arguments:
         try:
             OnResume.parse(arguments.pop("on_resume"))
-        except ValueError as error:
-            yield _of(subject, "on_resume", error)
+        except ArgumentError as error:
+            yield subject.rejected(error, KWARGS)
+    optimizer = subject.text("optim")
+    if optimizer.startswith("schedule_free") and name not in ("constant", "constant_with_warmup"):
+        message = f"{name} changes the learning rate, but `optim: {optimizer}` requires a constant one"
+        yield subject.warning("lr_scheduler_type", f"{message}: write constant_with_warmup")
     # A warmup that does not fit is reported once, not again by each schedule.
     warmup = 0 if found else horizon.num_warmup_steps
     if name in registry.available():
@@ -42,21 +50,14 @@ def check_schedule(subject: Subject, horizon: Horizon) -> Iterator[Finding]:
         yield from check_builtin(subject, name, arguments, horizon, warmup)
 
 
-def _theirs() -> list[str]:
-    from transformers import SchedulerType
-
-    return [str(member.value) for member in SchedulerType if member.value not in registry.available()]
-
-
-def _arguments(subject: Subject) -> Mapping[str, Any] | None:
-    """`lr_scheduler_kwargs`; None where it is no mapping, which `values.py` says."""
-    given = subject.value("lr_scheduler_kwargs")
-    if isinstance(given, str):
-        try:
-            given = json.loads(given)
-        except json.JSONDecodeError:
-            return None
-    return {} if given is None else given if isinstance(given, Mapping) else None
+def _arguments(subject: Subject) -> dict[str, Any] | None:
+    """`lr_scheduler_kwargs`; None if it is not a mapping, which `values.py` reports."""
+    given = subject.value(KWARGS)
+    try:
+        given = json.loads(given) if isinstance(given, str) else given
+    except json.JSONDecodeError:
+        return None
+    return dict(given or {}) if given is None or isinstance(given, Mapping) else None
 
 
 def _check_warmup(subject: Subject, horizon: Horizon, name: str) -> Iterator[Finding]:
@@ -64,34 +65,21 @@ def _check_warmup(subject: Subject, horizon: Horizon, name: str) -> Iterator[Fin
     if total is not None and warmup >= total > 0:
         yield subject.error(
             "warmup_steps",
-            f"is a warmup of {warmup} steps in a run of {total} ({horizon.source}), which so never reaches its "
+            f"is a warmup of {warmup} steps in a run of {total} ({horizon.source}), which never reaches its "
             "learning rate: write fewer, or a share of the run (warmup_steps: 0.05)",
         )
-    elif (
-        name in ("constant", "reduce_lr_on_plateau", "greedy")
-        and "warmup_steps" in subject.given
-        and subject.number("warmup_steps")
-    ):
-        instead = ": write lr_scheduler_type: constant_with_warmup" if name == "constant" else ": leave it out"
-        yield subject.error("warmup_steps", f"is ignored by `lr_scheduler_type: {name}`{instead}")
+    elif name in ("constant", "reduce_lr_on_plateau", "greedy") and subject.number("warmup_steps"):
+        remedy = "write lr_scheduler_type: constant_with_warmup" if name == "constant" else "leave it out"
+        yield subject.error("warmup_steps", f"is ignored by `lr_scheduler_type: {name}`: {remedy}")
 
 
 def _check_ours(
     subject: Subject, entry: registry.Entry, arguments: dict[str, Any], horizon: Horizon, warmup: int
 ) -> Iterator[Finding]:
-    found = list(_check_arguments(subject, entry, arguments))
+    found = [subject.rejected(error, KWARGS) for error in _rejected_arguments(entry, arguments)]
     yield from found
-    peak = subject.number("learning_rate")
-    if found:
-        yield from _check_floor(subject, arguments, peak)
-        return
-    try:
-        entry.read(arguments)
-    except ValueError as error:
-        yield _of(subject, named_in(str(error), arguments), error)
-        return
-    total = horizon.num_training_steps
-    if total is None:
+    peak, total = subject.number("learning_rate"), horizon.num_training_steps
+    if found or total is None:
         yield from _check_floor(subject, arguments, peak)
         return
     with warnings.catch_warnings(record=True) as caught:
@@ -103,34 +91,28 @@ def _check_ours(
         except EpochsUnknown as error:
             subject.not_judged.append(f"the schedule: {error}")
             yield from _check_floor(subject, arguments, peak)
-        except ValueError as error:
-            yield _of(subject, named_in(str(error), arguments), error)
+        except ArgumentError as error:
+            yield subject.rejected(error, KWARGS)
     for warning in caught:
         if warning.category is UserWarning:
-            text = str(warning.message).removeprefix(f"{entry.name}: ")
-            yield subject.warning(
-                "lr_scheduler_kwargs" if arguments else "lr_scheduler_type", f"{text} ({horizon.source})"
-            )
+            key = KWARGS if arguments else "lr_scheduler_type"
+            yield subject.warning(key, f"{warning.message} ({horizon.source})")
 
 
-def _check_arguments(subject: Subject, entry: registry.Entry, arguments: Mapping[str, Any]) -> Iterator[Finding]:
-    """Each argument by itself, so that every mistake is reported and not the first alone."""
-    needed = [name for name, value in entry.parameters.items() if value.default is value.empty]
-    missing = [name for name in needed if arguments.get(name) is None]
-    for name in missing:
-        yield subject.error(
-            "lr_scheduler_kwargs", f"{entry.name} needs the argument `{name}`: see `hf-sched show {entry.name}`"
-        )
-    for name, value in arguments.items():
+def _rejected_arguments(entry: registry.Entry, arguments: Mapping[str, Any]) -> Iterator[ArgumentError]:
+    """One error for each wrong argument: the rejected one is left out, and the others are read again."""
+    remaining = dict(arguments)
+    while True:
         try:
-            if name not in entry.arguments:
-                entry.read({name: value})
-            elif not missing:
-                entry.read({name: value, **{other: arguments[other] for other in needed}})
-        except ValueError as error:
-            if name in entry.arguments and name not in needed and any(f"`{other}`" in str(error) for other in needed):
-                continue  # it is the other one's
-            yield _of(subject, name, error)
+            entry.read(remaining)
+        except ArgumentError as error:
+            if error.name not in remaining and error.name in arguments:  # required, and already rejected
+                return
+            yield error
+            if remaining.pop(error.name, None) is None:
+                return
+        else:
+            return
 
 
 def _check_floor(subject: Subject, arguments: Mapping[str, Any], peak: float | None) -> Iterator[Finding]:
@@ -139,15 +121,5 @@ def _check_floor(subject: Subject, arguments: Mapping[str, Any], peak: float | N
     except (TypeError, ValueError):
         return
     if peak is not None and floor > peak > 0:
-        yield subject.error(
-            "lr_scheduler_kwargs.min_lr",
-            f"must be at most the `learning_rate` {peak:g}, received {floor:g}: write less, or "
-            "floor_ratio, a share of the peak",
-        )
-
-
-def _of(subject: Subject, name: str | None, error: Exception) -> Finding:
-    key = f"lr_scheduler_kwargs.{name}" if name else "lr_scheduler_kwargs"
-    if not name and not subject.given.get("lr_scheduler_kwargs"):
-        key = "lr_scheduler_type"
-    return subject.error(key, str(error).removeprefix(f"`{name}` "))
+        rule = f"must be at most the `learning_rate` {peak:g}, received {floor:g}"
+        yield subject.error(f"{KWARGS}.min_lr", f"{rule}: write less, or use floor_ratio, a share of the peak")

@@ -1,4 +1,4 @@
-"""Values of the wrong type, judged by the types that the dataclasses declare and by what the parsers make of them."""
+"""Values of the wrong type, by the type hints of the dataclasses."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from enum import Enum
+from functools import cache
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hf_sched.check.choices import check_choice, choices
 from hf_sched.check.finding import Finding, Severity
-from hf_sched.check.keys import near
-from hf_sched.check.renamed import written
+from hf_sched.check.keys import similar
+from hf_sched.check.renamed import as_yaml
 from hf_sched.check.subject import Subject
 
-# Taken by the code although the declared type says otherwise.
-ALSO_TAKEN: dict[str, tuple[type, ...]] = {
+# Types that the code accepts although the hint does not name them.
+ALSO_ACCEPTED: dict[str, tuple[type, ...]] = {
     "fsdp": (bool, list),
     "include_for_metrics": (str,),
     "lora_target_modules": (str,),
@@ -25,195 +27,153 @@ ALSO_TAKEN: dict[str, tuple[type, ...]] = {
     "resume_from_checkpoint": (bool,),
     "scale_rewards": (bool,),
 }
-_TRUTH = {"true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "0"}
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Complaint:
-    """What is wrong with a value."""
-
-    message: str
-    severity: Severity = "error"
+_BOOLEAN_WORDS = {"true", "t", "yes", "y", "on", "1", "false", "f", "no", "n", "off", "0"}
 
 
 def check_values(subject: Subject) -> Iterator[Finding]:
-    """Values whose type or choice does not fit their argument."""
+    """Values that do not fit the type or the choices of their argument."""
     for key, value in subject.given.items():
         argument = subject.arguments.get(key)
         if argument is None or key == "lr_scheduler_type":
             continue
         allowed = choices(key, subject)
-        taken = isinstance(value, ALSO_TAKEN.get(key, ())) or (key == "reward_funcs" and _are_rewards(value))
-        complaint = None if taken else judge(argument.hint, value, subject.converts_text, allowed)
-        if complaint is not None:
-            yield subject.find(complaint.severity, key, complaint.message)
+        wrong = None
+        if not isinstance(value, ALSO_ACCEPTED.get(key, ())):
+            wrong = judge(argument.hint, value, subject.converts_text, allowed)
+        if entries := list(_check_entries(key, argument.hint, subject)):
+            yield from entries
+        elif wrong is not None:
+            yield subject.find(wrong[0], key, wrong[1])
         else:
             yield from check_choice(key, allowed, subject)
-        yield from _check_entries(key, argument.hint, subject)
 
 
-def _are_rewards(value: Any) -> bool:
-    """Whether these are names and, as recipes/grpo.py takes them, mappings of a name and parameters."""
-    return isinstance(value, list) and all(
-        isinstance(item.get("name") if isinstance(item, Mapping) else item, str) for item in value
-    )
+def judge(hint: Any, value: Any, converts_text: bool, words: tuple[str, ...] = ()) -> tuple[Severity, str] | None:
+    """The severity and message for a value that does not fit a type hint; None if it fits.
 
-
-def judge(hint: Any, value: Any, converts_text: bool, allowed: tuple[str, ...] = ()) -> Complaint | None:
-    """What is wrong with a value for a type: None if nothing is.
-
-    `converts_text`: whether the parser makes numbers and truth values of text.
+    Args:
+        hint: The type hint of the argument.
+        value: The value, as YAML or JSON reads it.
+        converts_text: Whether the script's parser converts text to numbers and booleans.
+        words: The words that the argument accepts, if they are known.
     """
-    options = _options(hint)
-    if converts_text and set(options) == {str, bool} and isinstance(value, str) and value.lower() not in _TRUTH:
-        return Complaint(f"must be true or false for TRL's parser, received {value!r}: write true")
-    if any(_fits(option, value) for option in options):
+    expected, options = f"must be {_describe(hint)}", typing.get_args(hint)
+    if converts_text and set(options) == {str, bool} and isinstance(value, str) and value.lower() not in _BOOLEAN_WORDS:
+        return "error", f"must be true or false for TRL's parser, received {value!r}: write true"
+    if _fits(hint, value) or (value is None and bool in (hint, *options)):
         return None
     if value is None:
-        return (
-            None
-            if bool in options
-            else Complaint(f"must be {_describe(options)}, received nothing: leave it out for the default")
-        )
-    if isinstance(value, bool) and allowed:
-        word = next((word for word in allowed if word == ("no" if value is False else "yes")), None)
-        instead = (
-            f'YAML reads {word} as {str(value).lower()}: write "{word}" in quotes'
-            if word
-            else f"write one of {', '.join(allowed)}"
-        )
-        return Complaint(f"must be one of {', '.join(allowed)}, received {written(value)}: {instead}")
-    if isinstance(value, str):
-        return _of_text(options, value, converts_text)
+        return "error", f"{expected}, received nothing: leave it out for the default"
     if isinstance(value, bool):
-        return Complaint(f"must be {_describe(options)}, received {written(value)}")
-    if isinstance(value, (int, float)):
-        return _of_number(options, value)
-    if isinstance(value, list):
-        return _of_list(options, value, converts_text)
-    return Complaint(f"must be {_describe(options)}, received {_short(value)}")
+        if not words:
+            return "error", f"{expected}, received {as_yaml(value)}"
+        word = "yes" if value else "no"
+        remedy = f'YAML reads {word} as {as_yaml(value)}, so write "{word}" in quotes'
+        received = f"must be one of {', '.join(words)}, received {as_yaml(value)}"
+        return "error", f"{received}: {remedy if word in words else 'write one of these words'}"
+    if isinstance(value, str):
+        if converts_text and types.NoneType in options and value.strip().lower() in ("none", "null"):
+            return None
+        return _judge_text(hint, expected, value, "warning" if converts_text else "error")
+    converted = _convert(hint, value)
+    if isinstance(converted, str):
+        return "warning", f'is a number where text is expected: write "{value}" in quotes'
+    if isinstance(converted, bool):
+        return "warning", f"is a number: write {as_yaml(converted)}"
+    received = "a list, " if isinstance(value, list) else ""
+    message = f"{expected}, received {received}{_shorten(as_yaml(value))}"
+    if converted is not None:
+        message += f": write {as_yaml(converted)}"
+    elif isinstance(value, list) and len(value) == 1 and _fits(hint, value[0]):
+        message += f": write {as_yaml(value[0])}"
+    elif isinstance(value, list):
+        message += _wrong_item(hint, value)
+    return "error", message
 
 
-def _options(hint: Any) -> tuple[Any, ...]:
-    """The types of a union, or the one type; an enum that may be given as text counts as text."""
-    origin = typing.get_origin(hint)
-    options = typing.get_args(hint) if origin in (typing.Union, types.UnionType) else (hint,)
-    return tuple(str if isinstance(option, type) and issubclass(option, Enum) else option for option in options)
+def _judge_text(hint: Any, expected: str, text: str, severity: Severity) -> tuple[Severity, str]:
+    converted = _convert(hint, text)
+    if isinstance(converted, float) and float in (hint, *typing.get_args(hint)):
+        rule = "is text, not a number (YAML requires a point before the e and a sign after it)"
+        return severity, f"{rule}: write {as_yaml(converted)}"
+    if isinstance(converted, (bool, int)):
+        return severity, f"is text: write {as_yaml(converted)} without quotes"
+    if _fits(hint, [text]):
+        return "error", f"must be a list, received the text {text!r}: write [{text}]"
+    return "error", f"{expected}, received the text {text!r}"
 
 
-def _fits(option: Any, value: Any) -> bool:
-    origin = typing.get_origin(option) or option
-    if origin is typing.Literal:
-        return any(
-            value is choice or (value == choice and type(value) is type(choice)) for choice in typing.get_args(option)
-        )
-    if origin is types.NoneType:
-        return value is None
-    if origin is bool:
-        return isinstance(value, bool)
-    if origin is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if origin is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if origin is list:
-        items = typing.get_args(option) or (Any,)
-        return isinstance(value, list) and all(_fits(items[0], item) for item in value)
-    if origin is tuple:
-        return isinstance(value, list) and len(value) == len(typing.get_args(option))
-    if origin is dict:
-        return isinstance(value, Mapping)
-    if dataclasses.is_dataclass(origin):
-        return isinstance(value, Mapping)
-    return origin is Any or (isinstance(origin, type) and isinstance(value, origin))
+def _fits(hint: Any, value: Any) -> bool:
+    try:  # of JSON, strict validation accepts what YAML can express: words of an enum, lists for tuples
+        _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
-def _of_text(options: tuple[Any, ...], text: str, converts_text: bool) -> Complaint | None:
-    """Text where none is wanted."""
-    word = text.strip()
-    if types.NoneType in options and word.lower() in ("none", "null") and converts_text:
+def _convert(hint: Any, value: Any) -> Any:
+    """The value that an author probably meant: "1e-5" as a number, 42.0 as 42; None if there is no such value."""
+    try:
+        return _adapter(hint).validate_python(value)
+    except ValidationError:
         return None
-    severity: Severity = "warning" if converts_text else "error"
-    if bool in options and word.lower() in _TRUTH:
-        meant = "true" if word.lower() in ("true", "t", "yes", "y", "on", "1") else "false"
-        return Complaint(f"is text: write {meant} without quotes", severity)
-    if int in options and _is_whole(word):
-        return Complaint(f"is text: write {int(word)} without quotes", severity)
-    number = _as_number(word)
-    if float in options and number is not None:
-        return Complaint(
-            f"is text, not a number (YAML wants a point before the e and a sign behind it): write {scientific(number)}",
-            severity,
-        )
-    if int in options and number is not None and number.is_integer():
-        return Complaint(f"must be a whole number, received the text {text!r}: write {int(number)}")
-    item = next((typing.get_args(option) for option in options if typing.get_origin(option) is list), None)
-    if item:
-        return Complaint(f"must be a list, received the text {text!r}: write [{text}]")
-    return Complaint(f"must be {_describe(options)}, received the text {text!r}")
 
 
-def _of_number(options: tuple[Any, ...], value: float) -> Complaint:
-    if int in options and isinstance(value, float):
-        near_by = f": write {round(value)}" if value == round(value) else ""
-        return Complaint(f"must be a whole number, received {value!r}{near_by}")
-    if bool in options and value in (0, 1):
-        return Complaint(f"is a number: write {'true' if value else 'false'}", "warning")
-    if str in options:
-        return Complaint(f'is a number where text is meant: write "{value}" in quotes', "warning")
-    return Complaint(f"must be {_describe(options)}, received {value!r}")
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    config = ConfigDict(arbitrary_types_allowed=True, coerce_numbers_to_str=True)
+    try:
+        return TypeAdapter(hint, config=config)
+    except Exception:  # pydantic accepts no configuration for a dataclass
+        return TypeAdapter(hint)
 
 
-def _of_list(options: tuple[Any, ...], value: list[Any], converts_text: bool) -> Complaint:
-    items = next((typing.get_args(option) for option in options if typing.get_origin(option) is list), None)
-    for place, item in enumerate(value if items else (), 1):
-        complaint = judge(items[0], item, converts_text=False)  # type: ignore[index]
-        if complaint:
-            return Complaint(f"item {place} {complaint.message}")
-    instead = f": write {written(value[0])}" if len(value) == 1 else ""
-    return Complaint(f"must be {_describe(options)}, received a list, {_short(value)}{instead}")
+def _wrong_item(hint: Any, value: list[Any]) -> str:
+    for option in (hint, *typing.get_args(hint)):
+        if typing.get_origin(option) is list:
+            (item,) = typing.get_args(option)
+            for place, entry in enumerate(value, 1):
+                if not _fits(item, entry):
+                    return f"; item {place} must be {_describe(item)}"
+    return ""
 
 
 def _check_entries(key: str, hint: Any, subject: Subject) -> Iterator[Finding]:
-    """Mappings: JSON that cannot be read, and unknown keys where a dataclass says which there are."""
+    """Text that is not the JSON of a mapping, and unknown keys of mappings whose dataclass is known."""
     value = subject.given[key]
-    options = _options(hint)
-    takes_mapping = any((typing.get_origin(option) or option) is dict for option in options)
-    if takes_mapping and isinstance(value, str) and key.endswith("_kwargs"):
-        yield from _check_json(key, value, subject)
-    if key == "accelerator_config" and isinstance(value, Mapping):
+    options = (hint, *typing.get_args(hint))
+    is_mapping = any((typing.get_origin(option) or option) is dict for option in options)
+    if is_mapping and isinstance(value, str) and key.endswith("_kwargs"):
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = None
+        if not isinstance(parsed, dict):
+            remedy = f"write {key}: {{NAME: VALUE}}"
+            yield subject.error(key, f"must be a mapping, or a mapping in JSON, received the text {value!r}: {remedy}")
+    if key == "accelerator_config":
         from transformers.trainer_pt_utils import AcceleratorConfig
 
         yield from _check_fields(key, value, AcceleratorConfig, subject)
     for option in options:
         item = next(iter(typing.get_args(option)), None)
-        if typing.get_origin(option) is list and dataclasses.is_dataclass(item) and isinstance(value, list):
-            for entry in value:
-                if isinstance(entry, Mapping):
-                    yield from _check_fields(key, entry, item, subject)
+        if typing.get_origin(option) is list and dataclasses.is_dataclass(item):
+            for entry in value if isinstance(value, list) else ():
+                yield from _check_fields(key, entry, item, subject)
 
 
-def _check_json(key: str, text: str, subject: Subject) -> Iterator[Finding]:
-    try:
-        is_mapping = isinstance(json.loads(text), dict)
-    except json.JSONDecodeError:
-        is_mapping = False
-    if not is_mapping:
-        yield subject.error(
-            key, f"must be a mapping, or one in JSON, received the text {text!r}: write {key}: {{NAME: VALUE}}"
-        )
-
-
-def _check_fields(key: str, entry: Mapping[str, Any], cls: Any, subject: Subject) -> Iterator[Finding]:
+def _check_fields(key: str, entry: Any, cls: Any, subject: Subject) -> Iterator[Finding]:
     known = [field.name for field in dataclasses.fields(cls)]
-    for name in entry:
+    for name in entry if isinstance(entry, Mapping) else ():
         if name not in known:
-            meant = near(str(name), known)
-            instead = f"did you mean `{meant}`?" if meant else f"it takes {', '.join(known)}"
-            yield subject.error(f"{key}.{name}", f"is not an argument of {cls.__name__}: {instead}")
+            meant = similar(str(name), known)
+            remedy = f"did you mean `{meant}`?" if meant else f"it has {', '.join(known)}"
+            yield subject.error(f"{key}.{name}", f"is not an argument of {cls.__name__}: {remedy}")
 
 
-def _describe(options: tuple[Any, ...]) -> str:
+def _describe(hint: Any) -> str:
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     words = []
     for option in options:
         origin = typing.get_origin(option) or option
@@ -224,27 +184,5 @@ def _describe(options: tuple[Any, ...]) -> str:
     return " or ".join(dict.fromkeys(words)) or "something else"
 
 
-def scientific(number: float) -> str:
-    """A number as YAML reads it: `1.0e-07`, with a point."""
-    mantissa, _, exponent = repr(number).partition("e")
-    return f"{mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}" if exponent else repr(number)
-
-
-def _short(value: Any) -> str:
-    text = written(value)
+def _shorten(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _as_number(word: str) -> float | None:
-    try:
-        return float(word)
-    except ValueError:
-        return None
-
-
-def _is_whole(word: str) -> bool:
-    try:
-        int(word)
-    except ValueError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""`hf-sched check`: what is wrong with a configuration, or with the learning rates of a finished run."""
+"""`hf-sched check`: the mistakes of a configuration, or an audit of the learning rates of a finished run."""
 
 from __future__ import annotations
 
@@ -9,82 +9,60 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hf_sched.cli.output import console, print_json, writing_a_picture
-from hf_sched.plan.training_config import KINDS
+from hf_sched.cli.training_file import read_training_file, run_options
 
 if TYPE_CHECKING:
-    from hf_sched.audit import AuditReport
     from hf_sched.check import CheckReport
 
 
 @click.command("check", short_help="Find every mistake in a configuration; audit a run.")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True)
-@click.option("--kind", type=click.Choice(KINDS), help="The trainer; by default what the file says.")
-@click.option("--dataset-size", type=int, metavar="N", help="Samples to train on, where they cannot be counted.")
-@click.option(
-    "--world-size", type=int, metavar="N", help="Processes; by default what the launch line in the file says."
-)
-@click.option("--allow", metavar="KEY", multiple=True, help="A key that your own script takes. May be repeated.")
+@run_options
+@click.option("--allow", metavar="KEY", multiple=True, help="A key that your own script accepts. May be repeated.")
 @click.option("--strict", is_flag=True, help="Count warnings as errors.")
-@click.option("--config", type=Path, metavar="FILE", help="Of a run: the file that says what was planned.")
+@click.option("--config", type=Path, metavar="FILE", help="Of a run: the file with the planned schedule.")
 @click.option("--picture", type=Path, metavar="FILE", help="Of a run: draw plan and run into a PNG or SVG file.")
-@click.option("--json", is_flag=True, help="Write a JSON list, for machines: an object for each PATH.")
+@click.option("--json", is_flag=True, help="Write a JSON list for machines, with an object for each PATH.")
 def check_paths(
     paths: tuple[str, ...],
-    kind: str | None,
-    dataset_size: int | None,
-    world_size: int | None,
-    allow: tuple[str, ...],
     strict: bool,
     config: Path | None,
     picture: Path | None,
     json: bool,
+    kind: str | None,
+    **about_the_run: Any,
 ) -> None:
-    """Find every mistake in a configuration at once, and say what to write instead; of a run, audit its learning rates.
+    """Find every mistake in a configuration at once, with its remedy; of a run, audit its learning rates.
 
-    PATH is a YAML or JSON file of training arguments, or the folder of a run. Exit status: 0 no errors, 1 errors, 2
-    something cannot be read.
+    PATH is a YAML or JSON file of training arguments, or the folder of a run. Exit status: 0 without errors, 1 with
+    errors, 2 if something cannot be read.
     """
-    reports: list[Any] = [
-        _audit(Path(path), config) if Path(path).is_dir() else _check(path, kind, dataset_size, world_size, allow)
-        for path in paths
-    ]
+    from hf_sched.audit import audit
+    from hf_sched.check import check
+
+    reports: list[Any] = []
+    for path in paths:
+        if Path(path).is_dir():
+            reports.append(audit(Path(path), config))
+            if picture:
+                with writing_a_picture("--picture", picture):
+                    reports[-1].picture(picture)
+        else:
+            reports.append(check(read_training_file(path, kind), **about_the_run))
     if json:
         print_json([{"path": path, **report.as_dict()} for path, report in zip(paths, reports, strict=True)])
-    for path, report in zip(paths, reports, strict=True):
-        audits = hasattr(report, "comparisons")
-        if not json and audits:
-            click.echo("\n".join(report.lines))
-        elif not json:
-            _print_check(path, report)
-        if audits and picture:
-            _draw(report, picture)
+    else:
+        for path, report in zip(paths, reports, strict=True):
+            if Path(path).is_dir():
+                click.echo("\n".join(report.lines))
+            else:
+                _print_check(path, report)
     if any(not report.ok or (strict and report.findings) for report in reports):
         sys.exit(1)
 
 
-def _check(
-    path: str, kind: str | None, dataset_size: int | None, world_size: int | None, allow: tuple[str, ...]
-) -> CheckReport:
-    from hf_sched.check import check
-    from hf_sched.plan.training_config import TrainingConfig
-
-    config = TrainingConfig.read(path, kind)
-    return check(config, dataset_size=dataset_size, world_size=world_size, allow=allow)
-
-
-def _audit(folder: Path, config: Path | None) -> AuditReport:
-    from hf_sched.audit import audit
-
-    return audit(folder, config)
-
-
-def _draw(report: AuditReport, picture: Path) -> None:
-    with writing_a_picture("--picture", picture):
-        report.picture(picture)
-
-
 def _print_check(path: str, report: CheckReport) -> None:
-    """A line a finding, in columns; on a terminal the last one is folded."""
+    """Print one line per finding, in columns. A terminal folds the last column."""
     from rich.table import Table
     from rich.text import Text
 
@@ -97,13 +75,15 @@ def _print_check(path: str, report: CheckReport) -> None:
         table.add_row(
             Text(f"{path}:{finding.line}" if finding.line else path, "dim"),
             Text(finding.severity, "bold red" if finding.severity == "error" else "yellow"),
-            Text(finding.key, "bold"),
+            Text(finding.key or "-", "bold"),
             Text(finding.message),
         )
     if report.findings:
         out.print(table)
     for note in report.not_judged:
         out.print(Text(f"{path}: not judged: {note}"))
+    if report.assumed:
+        out.print(Text(f"{path}: assumed: {', '.join(report.assumed)}"))
     errors = len(report.errors)
     counts = f"{_count(errors, 'error')}, {_count(len(report.findings) - errors, 'warning')}"
     out.print(Text(f"{path}: {counts}, as {report.kind}"))

@@ -34,9 +34,6 @@ def recipe_arguments() -> tuple[type, ...]:
     """The dataclasses of our recipes' own arguments; empty without the `recipes` extra."""
     if not all(find_spec(module) for module in ("trl", "peft", "datasets")):
         return ()
-    from hf_sched.finetune.checkpoints.selection import BranchArguments
-    from hf_sched.finetune.data.load import ColumnArguments
-    from hf_sched.finetune.dry_run import PreviewArguments
-    from hf_sched.finetune.evaluation.before_after import EvaluationArguments
+    from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
 
-    return (BranchArguments, ColumnArguments, PreviewArguments, EvaluationArguments)
+    return RECIPE_ARGUMENTS

@@ -64,7 +64,9 @@ def _count(config: TrainingConfig, name: str) -> DatasetSize:
             sizes = {key: info.num_examples for key, info in splits.items()}
     if not sizes:
         return DatasetSize(None, f"{name!r} is not in the cache of `datasets`")
-    return DatasetSize(sizes[OneOf(tuple(sizes))("dataset_train_split", split)], f"counted in split {split!r} of {name}")
+    return DatasetSize(
+        sizes[OneOf(tuple(sizes))("dataset_train_split", split)], f"counted in split {split!r} of {name}"
+    )
 
 
 @contextmanager

@@ -360,4 +360,3 @@ def _phases(name: str, schedule: Schedule | None, curve: Array | None, warmup: i
         for phase, first, steps in named
         if steps
     )
-

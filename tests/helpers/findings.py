@@ -1,4 +1,4 @@
-"""What a check finds in a few arguments, and what the installed library makes of the same ones."""
+"""The findings about a few arguments, and what the installed TRL does with the same arguments."""
 
 from __future__ import annotations
 
@@ -12,36 +12,46 @@ from typing import Any
 import yaml
 
 from hf_sched.check import CheckReport, Finding, check
-from hf_sched.check.subject import classes_of
-from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.plan.training_config import TrainingConfig, classes_of
 
 CPU = {"use_cpu": True, "bf16": False, "output_dir": "out"}
 
 
-def report(kind: str = "sft", *, world_size: int | None = None, dataset_size: int | None = None, **given: Any):
-    return check(TrainingConfig(kind, given), world_size=world_size, dataset_size=dataset_size)
+def report(
+    kind: str = "sft",
+    *,
+    num_processes: int | None = None,
+    dataset_size: int | None = None,
+    extra: tuple[type, ...] = (),
+    **given: Any,
+) -> CheckReport:
+    """The report about some arguments."""
+    config = TrainingConfig(kind, given, extra=extra)
+    return check(config, num_processes=num_processes, dataset_size=dataset_size)
 
 
-def report_of_text(text: str, folder: Path, kind: str | None = None, **options: Any) -> CheckReport:
+def report_of_text(text: str, folder: Path, kind: str | None = "sft", **options: Any) -> CheckReport:
+    """The report about a file with this text."""
     path = folder / "config.yaml"
     path.write_text(text)
     return check(TrainingConfig.read(path, kind), **options)
 
 
-def find(kind: str = "sft", *, world_size: int | None = None, dataset_size: int | None = None, **given: Any):
-    """The one finding."""
-    found = report(kind, world_size=world_size, dataset_size=dataset_size, **given).findings
+def find(kind: str = "sft", **given: Any) -> Finding:
+    """The only finding about some arguments."""
+    found = report(kind, **given).findings
     assert len(found) == 1, found
     return found[0]
 
 
 def assert_error(finding: Finding, key: str, part: str) -> None:
-    assert (finding.severity, finding.key) == ("error", key)
+    """Check that a finding is an error about a key, with this text."""
+    assert (finding.severity, finding.key) == ("error", key), finding
     assert part in finding.message, finding.message
 
 
-def refused(kind: str = "sft", **given: Any) -> str | None:
-    """What TRL's parser and the dataclasses say of them: an error, or which keys it drops; None: taken."""
+def rejection(kind: str = "sft", **given: Any) -> str | None:
+    """Why TRL's parser and dataclasses reject some arguments, or which keys they drop; None if they accept them."""
     from trl import TrlParser
 
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), redirect_stderr(StringIO()) as printed:

@@ -1,9 +1,9 @@
-"""What real trainers do with a folder of configurations, for tests to compare a plan with; on one process or several.
+"""Record what real trainers do with a folder of configurations, on one process or several, to compare it with plans.
 
     python tests/helpers/launchers/observed_runs.py FOLDER
 
-Of each `*.yaml` a trainer is made, as the recipes make it; those called `train_*.yaml` are trained to the end. The main
-process writes what it saw to `FOLDER/observed_WORLDSIZE.json`.
+Creates a trainer for each `*.yaml` as the recipes do, and trains those named `train_*.yaml` to the end. The main process
+writes `FOLDER/observed_WORLDSIZE.json`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trl import (
     SFTTrainer,
 )
 
-import hf_sched  # noqa: F401  (its schedules become values of lr_scheduler_type)
+import hf_sched  # noqa: F401  (registers the schedules)
 from hf_sched.finetune.config import parse
 from hf_sched.finetune.data.load import load_rows, to_demonstration
 
@@ -41,7 +41,7 @@ _TYPES = {
 
 
 class Reward:
-    """The length of a completion; keeps count of what was generated while the model trained."""
+    """The length of a completion. Counts the completions and prompts of each generation."""
 
     __name__ = "length"
 
@@ -56,7 +56,7 @@ class Reward:
 
 
 def observe(path: Path) -> dict[str, Any]:
-    """The counts of the trainer of a configuration; with its logs and checkpoints where it is to be trained."""
+    """The counts of a configuration's trainer, and the logs and checkpoints of its training."""
     kind = path.stem.removeprefix("train_").split("_")[0]
     arguments, trainer_class = _TYPES[kind]
     script, args, model, mixture = parse(

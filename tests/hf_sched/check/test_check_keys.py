@@ -1,16 +1,17 @@
-"""Keys: unknown, misspelt, given twice, of another trainer, of earlier versions, of other programs."""
+"""Keys: unknown, misspelt, repeated, of another trainer, of earlier versions, of other programs."""
 
 from __future__ import annotations
 
 import pytest
 
-from hf_sched.check.renamed import DEPRECATED, ELSEWHERE, RENAMED, Moved, moved
-from hf_sched.check.subject import Subject, arguments_of
-from hf_sched.plan.training_config import KINDS, TrainingConfig
-from tests.helpers.findings import assert_error, find, refused, report, report_of_text
+from hf_sched.check import check
+from hf_sched.check.renamed import DEPRECATED, OTHER_NAMES, RENAMED, find_renamed
+from hf_sched.check.subject import Subject
+from hf_sched.plan.training_config import KINDS, TrainingConfig, arguments_of
+from tests.helpers.findings import assert_error, find, rejection, report, report_of_text
 
-# What each is written as now, and taken by the installed version.
-NOW = {
+# The new form of each old key, which the installed version accepts.
+NEW = {
     "warmup_ratio": (0.1, {"warmup_steps": 0.1}),
     "evaluation_strategy": ("steps", {"eval_strategy": "steps"}),
     "max_seq_length": (512, {"max_length": 512}),
@@ -24,53 +25,51 @@ NOW = {
     "adafactor": (True, {"optim": "adafactor"}),
     "gradient_checkpointing_use_reentrant": (False, {"activation_checkpointing_kwargs": {"use_reentrant": False}}),
 }
-GONE = ("overwrite_output_dir", "logging_dir", "save_safetensors", "tokenizer", "fp16_backend", "use_mps_device")
+REMOVED = ("overwrite_output_dir", "logging_dir", "save_safetensors", "tokenizer", "fp16_backend", "use_mps_device")
 
 
-@pytest.mark.parametrize("old", NOW)
-def test_a_renamed_key_is_given_with_what_to_write(old):
-    value, now = NOW[old]
+@pytest.mark.parametrize("old", NEW)
+def test_a_renamed_key_is_reported_with_the_line_to_write(old):
+    value, new = NEW[old]
     found = find(**{old: value})
-    ((key, new_value),) = now.items()
+    ((key, new_value),) = new.items()
     assert_error(found, old, f"write `{key}: ")
     written = str(new_value).lower() if isinstance(new_value, bool) else new_value
     assert str(written if not isinstance(new_value, dict) else next(iter(new_value))) in found.message
-    assert refused(**{old: value}).startswith("dropped")
-    assert refused(**now) is None
-    assert not report(**now).errors
+    assert rejection(**{old: value}).startswith("dropped")
+    assert rejection(**new) is None
+    assert not report(**new).errors
 
 
-@pytest.mark.parametrize("old", GONE)
+@pytest.mark.parametrize("old", REMOVED)
 def test_a_removed_key_is_to_be_left_out(old):
-    assert_error(find(**{old: True}), old, "leave it out")
-    assert refused(**{old: True}).startswith("dropped")
+    assert_error(find(**{old: True}), old, "leave it out: ")
+    assert rejection(**{old: True}).startswith("dropped")
 
 
-def test_where_both_names_are_given_the_old_one_goes():
-    assert_error(find(warmup_ratio=0.1, warmup_steps=0.1), "warmup_ratio", "leave it out, `warmup_steps` is given")
-
-
-def test_the_advice_depends_on_the_trainer():
+def test_advice_on_an_old_key_depends_on_value_and_trainer():
+    assert_error(find(warmup_ratio=0.1, warmup_steps=0.1), "warmup_ratio", "leave it out, `warmup_steps` is set")
+    assert "leave it out: the default is the same" in find(adafactor=False).message
     assert "`max_length` limits" in find("dpo", max_prompt_length=512).message
     assert "prompts are no longer cut" in find("grpo", max_prompt_length=512).message
     assert "chat_template_path" in find("sft", chat_template="x").message
 
 
-def test_no_old_key_is_an_argument_of_the_installed_version_and_all_new_ones_are():
-    for key, entries in RENAMED.items():
-        for entry in (entries,) if isinstance(entries, Moved) else entries:
-            kinds = entry.kinds or KINDS
+def test_tables_of_renamed_keys_match_the_installed_version():
+    for key, rows in RENAMED.items():
+        for row in rows:
+            kinds = row.kinds or KINDS
+            assert set(kinds) <= set(KINDS)
             assert all(key not in arguments_of(kind) for kind in kinds), key
-            assert entry.to is None or any(entry.to in arguments_of(kind) for kind in kinds), key
-            assert entry.to is None or not entry.kinds or all(entry.to in arguments_of(kind) for kind in kinds), key
-            assert entry.to or entry.how, key
-
-
-def test_deprecated_keys_and_their_successors_are_arguments():
+            assert not row.to or any(row.to in arguments_of(kind) for kind in kinds), key
+            assert not row.to or not row.kinds or all(row.to in arguments_of(kind) for kind in kinds), key
+            assert row.to or row.text, key
+            for kind in kinds:
+                found = find_renamed(key, Subject(TrainingConfig(kind, {key: 1})))
+                assert not found or found.advice(True).startswith(("write `", "leave it out: ")), key
     known = {name for kind in KINDS for name in arguments_of(kind)}
-    assert {*DEPRECATED, *(entry.to for entry in DEPRECATED.values())} <= known
-    assert set(ELSEWHERE.values()) <= known
-    assert not ELSEWHERE.keys() & known
+    assert {*DEPRECATED, *DEPRECATED.values(), *OTHER_NAMES.values()} <= known
+    assert not OTHER_NAMES.keys() & known
 
 
 def test_a_deprecated_key_is_a_warning():
@@ -83,81 +82,43 @@ def test_a_deprecated_key_is_a_warning():
         SFTConfig("out", gradient_checkpointing=True, use_cpu=True, bf16=False)
 
 
-def test_every_advice_is_a_line_of_yaml_or_says_why_there_is_none():
-    for key, entries in RENAMED.items():
-        for entry in (entries,) if isinstance(entries, Moved) else entries:
-            for kind in entry.kinds or KINDS:
-                subject = Subject(TrainingConfig(kind, {key: 1}))
-                found = moved(key, subject)
-                if found:
-                    assert found.advice(True).startswith(("write `", "leave it out: ")), key
-
-
-def test_a_misspelt_key():
+def test_unknown_keys_are_errors_with_the_most_likely_remedy():
     assert_error(find(lerning_rate=1e-4), "lerning_rate", "did you mean `learning_rate`?")
-    assert "lerning_rate" in refused(lerning_rate=1e-4)
-
-
-def test_an_unknown_key_may_be_the_users_own():
-    from hf_sched.check import check
-
+    assert "lerning_rate" in rejection(lerning_rate=1e-4)
+    assert_error(find(lr=1e-4), "lr", "write `learning_rate`")
     assert_error(find(frobnicate=1), "frobnicate", "--allow frobnicate")
     assert check(TrainingConfig("sft", {"frobnicate": 1}), allow=["frobnicate"]).ok
-
-
-def test_a_key_of_another_trainer():
     assert_error(find("sft", num_generations=8), "num_generations", "is an argument of GRPO and RLOO, not of SFT")
-    assert "num_generations" in refused("sft", num_generations=8)
+    assert "num_generations" in rejection("sft", num_generations=8)
     assert not report("grpo", num_generations=8).errors
 
 
-def test_what_others_call_it():
-    assert_error(find(lr=1e-4), "lr", "`learning_rate` may be what is meant")
-
-
-def test_a_script_on_the_trainer_has_arguments_of_its_own_which_only_warn():
-    found = find("trainer", model_name_or_path="gpt2")
-    assert found.severity == "warning"
+def test_unknown_keys_of_a_script_for_the_trainer_are_warnings():
+    assert find("trainer", model_name_or_path="gpt2").severity == "warning"
     assert_error(find("trainer", lerning_rate=1e-4), "lerning_rate", "`learning_rate`")
 
 
-def test_keys_of_recipes_and_of_the_parser_are_known():
-    assert not report(
-        "grpo", reward_funcs=["exact_answer"], anneal_from="runs/x", env={"A": 1}, num_processes=2
-    ).findings
+def test_keys_of_the_parser_the_launcher_and_trls_scripts_are_known(tmp_path):
+    assert not report("grpo", env={"A": 1}, reward_model_name_or_path="x").findings
+    assert not report_of_text("num_processes: 2\naccelerate_config: zero2\n", tmp_path).findings
     assert_error(find("sft", reward_funcs=["exact_answer"]), "reward_funcs", "of GRPO and RLOO")
-    assert not report("grpo", reward_model_name_or_path="x").findings  # of TRL's own script
 
 
-def test_keys_of_the_launcher_are_for_the_command_trl(tmp_path):
-    trl, script = "# trl sft --config x.yaml\n", "# accelerate launch sft.py --config x.yaml\n"
-    assert not report_of_text(trl + "num_processes: 2\n", tmp_path).findings
-    (found,) = report_of_text(script + "num_processes: 2\n", tmp_path, "sft").findings
-    assert_error(found, "num_processes", "is no argument of SFT")
-    assert refused(num_processes=2).startswith("dropped")
-
-
-def test_a_key_given_twice_is_found_with_its_lines(tmp_path):
-    text = "max_steps: 10\nlearning_rate: 1.0e-4\nmax_steps: 20\nlr_scheduler_kwargs:\n  a: 1\n"
-    (found,) = report_of_text(text.replace("lr_scheduler_kwargs:\n  a: 1\n", ""), tmp_path, "sft").findings
+def test_a_repeated_key_is_reported_with_its_lines(tmp_path):
+    (found,) = report_of_text("max_steps: 10\nlearning_rate: 1.0e-4\nmax_steps: 20\n", tmp_path).findings
     assert_error(found, "max_steps", "2 times (lines 1, 3)")
     assert (found.line, found.value) == (3, 20)
     nested = "lr_scheduler_type: polynomial\nlr_scheduler_kwargs:\n  power: 2.0\n  power: 3.0\n"
-    (found,) = report_of_text(nested, tmp_path, "sft").findings
+    (found,) = report_of_text(nested, tmp_path).findings
     assert_error(found, "lr_scheduler_kwargs.power", "lines 3, 4")
 
 
-def test_lines_are_those_of_the_file(tmp_path):
+def test_findings_have_the_lines_of_the_file(tmp_path):
     text = (
         "# comment\n\nlearning_rate: 1.0e-4\nlerning_rate: 1\nlr_scheduler_type: linear\nlr_scheduler_kwargs:\n  x: 1\n"
     )
-    found = report_of_text(text, tmp_path, "sft").findings
+    found = report_of_text(text, tmp_path).findings
     assert [(finding.key, finding.line) for finding in found] == [("lerning_rate", 4), ("lr_scheduler_kwargs.x", 7)]
-
-
-def test_lines_of_json(tmp_path):
-    from hf_sched.check import check
-
     path = tmp_path / "config.json"
     path.write_text('{\n  "learning_rate": 1e-4,\n  "lerning_rate": 1\n}\n')
     (found,) = check(TrainingConfig.read(path, "sft")).findings
@@ -174,6 +135,6 @@ def test_lines_of_json(tmp_path):
         ("torchtune", {"model": {"_component_": "x"}}),
     ],
 )
-def test_a_configuration_of_another_program_is_told_so(program, given):
+def test_a_configuration_of_another_program_is_named(program, given):
     with pytest.raises(ValueError, match=program):
         report(**given)

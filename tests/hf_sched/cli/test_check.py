@@ -1,4 +1,4 @@
-"""`hf-sched check` as it is typed: lines, JSON, exit status."""
+"""`hf-sched check` as a user runs it: lines, JSON, exit status, audits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from click.testing import CliRunner
 
 import hf_sched
 from hf_sched.cli import app
+from hf_sched.cli.training_file import recipe_arguments
+from hf_sched.plan.training_config import TrainingConfig
 
 BROKEN = "learning_rate: 1e-4\nlerning_rate: 2\nlr_scheduler_kwargs:\n  num_cycle: 1\nlr_scheduler_type: cosine\n"
 
@@ -29,7 +31,7 @@ def config(tmp_path):
     return write
 
 
-def test_a_line_a_finding_in_the_order_of_the_file(config):
+def test_check_prints_a_line_per_finding_in_file_order(config):
     path = config(BROKEN)
     result = run(path, "--kind", "sft")
     assert result.exit_code == 1
@@ -40,63 +42,71 @@ def test_a_line_a_finding_in_the_order_of_the_file(config):
         [f"{path}:2", "error", "lerning_rate"],
         [f"{path}:4", "error", "lr_scheduler_kwargs.num_cycle"],
     ]
-    assert lines[-1] == f"{path}: 2 errors, 1 warning, as sft"
-    # In columns: all messages begin in the same one.
+    assert lines[-2:] == [f"{path}: assumed: 1 process", f"{path}: 2 errors, 1 warning, as sft"]
+    # All messages begin in the same column.
     assert len({line.index(line.split(maxsplit=3)[3]) for line in lines[:3]}) == 1
 
 
-def test_exit_status_and_strict(config):
+def test_exit_status_depends_on_errors_and_strict(config):
     right, odd = config("max_steps: 10\n", "right.yaml"), config("learning_rate: 1e-4\n", "odd.yaml")
     assert run(right, "--kind", "sft").exit_code == 0
     assert run(odd, "--kind", "sft").exit_code == 0
     assert run(odd, "--kind", "sft", "--strict").exit_code == 1
-    assert run(right, odd, "--kind", "trainer").exit_code == 1  # where text is no number
+    assert run(right, odd, "--kind", "trainer").exit_code == 1  # no parser converts the text to a number
 
 
-def test_json(config):
+def test_json_has_an_object_per_path(config):
     path = config(BROKEN)
     result = run(path, "--json", "--kind", "sft")
     assert result.exit_code == 1
     ((found),) = json.loads(result.stdout)
-    assert (found["path"], found["kind"], found["ok"]) == (path, "sft", False)
+    assert (found["path"], found["kind"], found["ok"], found["assumed"]) == (path, "sft", False, ["1 process"])
     assert found["findings"][1] == {
         "key": "lerning_rate",
         "value": 2,
         "line": 2,
         "severity": "error",
-        "message": "is no argument of SFT: did you mean `learning_rate`?",
+        "message": "is not an argument of SFT: did you mean `learning_rate`?",
     }
 
 
 def test_options_reach_the_check(config):
     grpo = config("num_generations: 6\nper_device_train_batch_size: 4\n")
-    assert run(grpo, "--world-size", "3").exit_code == 0
-    assert run(grpo, "--world-size", "4").exit_code == 1
+    assert run(grpo, "--num-processes", "3").exit_code == 0
+    assert run(grpo, "--num-processes", "4").exit_code == 1
+    launch = config("distributed_type: MULTI_GPU\nnum_processes: 4\n", "four.yaml")
+    assert run(grpo, "--accelerate-config", launch).exit_code == 1
     sft = config("warmup_steps: 100\nper_device_train_batch_size: 8\nnum_train_epochs: 1\nmine: 1\nmax_length: 8\n")
-    options = [sft, "--allow", "mine", "--world-size", "1"]
+    options = [sft, "--allow", "mine", "--num-processes", "1"]
     assert run(*options, "--dataset-size", "10000").exit_code == 0
     assert run(*options, "--dataset-size", "400").exit_code == 1
+    result = run(sft, "--num-processes", "0")
+    assert isinstance(result.exception, ValueError) and "`num_processes` must be" in str(result.exception)
 
 
-def test_a_number_that_is_none(config):
-    result = run(config("max_steps: 10\n"), "--world-size", "0")
-    assert isinstance(result.exception, ValueError) and "`world_size` must be" in str(result.exception)
+def test_the_arguments_of_our_recipes_are_known(config):
+    names = {name for cls in recipe_arguments() for name in cls.__dataclass_fields__}
+    assert {"anneal_from", "columns", "dry_run", "evaluate_on", "reward_funcs"} <= names
+    assert names <= TrainingConfig("grpo", {}, extra=recipe_arguments()).fields.keys()
+    rewards = "reward_funcs: [accuracy, {name: answer_format, format: hashes}]\nanneal_from: runs/x\n"
+    result = run(config(rewards), "--json")
+    assert json.loads(result.stdout)[0]["findings"] == []
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (None, "there is no file"),
         ("[1, 2]", "must be a mapping"),
-        ("a: [", "cannot be read"),
+        ("a: [", "does not parse"),
         ("base_model: x\ndatasets: []\n", "is a configuration of axolotl"),
     ],
 )
-def test_what_cannot_be_read_ends_with_status_2_and_one_line(config, tmp_path, text, said):
+def test_an_unreadable_file_is_one_line_and_status_2(config, tmp_path, text, message):
     path = config(text) if text is not None else str(tmp_path / "nothing.yaml")
     ended = subprocess.run([sys.executable, "-m", "hf_sched", "check", path], capture_output=True, text=True)
     assert ended.returncode == 2
-    assert said in ended.stderr and ended.stderr.startswith("hf-sched: ")
+    assert message in ended.stderr and ended.stderr.startswith("hf-sched: ")
     assert not ended.stdout
 
 
@@ -126,7 +136,7 @@ def test_the_folder_of_a_run_is_audited(model_path, tmp_path):
     assert result.stdout.splitlines()[-1] == "The learning rates are the planned ones."
     result = run(right, wrong)
     assert result.exit_code == 1
-    assert "of 16 steps" in result.stdout
+    assert "16 steps" in result.stdout
     found = json.loads(run(right, wrong, "--json").stdout)
     assert [(one["path"], one["ok"], one["deviation"] == 0) for one in found] == [
         (right, True, True),
@@ -135,8 +145,6 @@ def test_the_folder_of_a_run_is_audited(model_path, tmp_path):
     constant = tmp_path / "plan.yaml"
     constant.write_text("max_steps: 8\nlearning_rate: 1.0e-3\nlr_scheduler_type: constant\n")
     assert "constant, 8 steps" in run(right, "--config", str(constant)).stdout
-
-
-def test_a_folder_that_is_no_run_is_answered(tmp_path):
-    result = run(str(tmp_path))
-    assert isinstance(result.exception, ValueError) and str(tmp_path) in str(result.exception)
+    (tmp_path / "empty").mkdir()
+    result = run(str(tmp_path / "empty"))
+    assert isinstance(result.exception, ValueError) and "empty" in str(result.exception)

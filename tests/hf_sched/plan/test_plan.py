@@ -1,4 +1,4 @@
-"""A plan says what the real trainers then do: counted by them, and trained to the end, on one and on two processes."""
+"""Plans compared with real trainers: their counts, and runs trained to the end, on one and on two processes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def grpo(prompts: int, batch: int, accumulation: int, num_generations: int, **ot
     return {**sft(prompts, batch, accumulation), "num_generations": num_generations, **others}
 
 
-# Sizes that divide into nothing, and every key that moves a count. Those called train_ are trained.
+# Sizes that do not divide evenly, and every key that changes a count. Cases named train_* are trained.
 CASES: dict[str, dict[str, Any]] = {
     "sft_even": sft(32, 4),
     "sft_odd": sft(37, 4, 3),
@@ -59,6 +59,9 @@ CASES: dict[str, dict[str, Any]] = {
     ),
     "sft_uneven_batches": sft(37, 4, 2, accelerator_config={"even_batches": False}),
     "sft_by_length": sft(37, 4, 3, train_sampling_strategy="group_by_length"),
+    "sft_accumulation_in_accelerator_config": sft(
+        32, 2, accelerator_config={"gradient_accumulation_kwargs": {"num_steps": 4}}
+    ),
     "sft_rebalanced": sft(37, 4, 3, train_sampling_strategy="batch_rebalance"),
     "sft_rebalanced_dropped": sft(41, 4, 3, train_sampling_strategy="batch_rebalance", dataloader_drop_last=True),
     "grpo_plain": grpo(37, 4, 1, 4),
@@ -116,7 +119,7 @@ TRAINED = [name for name in CASES if name.startswith("train_")]
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
-    """The cases as files, and data for them."""
+    """The cases as files, and their data."""
     from hf_sched.finetune.demo.sorting_task import save_data
 
     folder = tmp_path_factory.mktemp("plan")
@@ -134,13 +137,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
                 rows = [{**row, "chosen": row["completion"], "rejected": row["completion"]} for row in rows]
             (data / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         given |= {"model_name_or_path": str(model_path), "dataset_name": str(data)}
-        (folder / f"{name}.yaml").write_text(f"# recipes/{kind}.py\n" + yaml.safe_dump(given))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(given))
     return folder
 
 
 def observe(folder: Path, launcher: list[str], processes: int) -> dict[str, Any]:
-    """What the trainers of all cases did, in processes of their own."""
-    for name in CASES:  # a folder of its own for each number of processes
+    """What the trainers of all cases did, in separate processes."""
+    for name in CASES:  # one output folder for each number of processes
         path = folder / f"{name}.yaml"
         output = str(folder / f"{name}_{processes}")
         path.write_text(path.read_text().split("output_dir")[0] + f"output_dir: {output}\n")
@@ -183,21 +186,22 @@ def seen(processes: int, name: str, request: pytest.FixtureRequest) -> dict[str,
 
 @pytest.fixture
 def planned(folder: Path, processes: int, name: str) -> Plan:
-    return plan(TrainingConfig.read(folder / f"{name}.yaml"), world_size=processes)
+    kind = name.removeprefix("train_").split("_")[0]
+    return plan(TrainingConfig.read(folder / f"{name}.yaml", kind), num_processes=processes)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_steps_are_those_of_the_trainer(name, processes, planned, seen):
+def test_plan_counts_the_steps_of_the_trainer(name, processes, planned, seen):
     assert planned.num_training_steps == seen["max_steps"]
     assert planned.steps_per_epoch == seen["steps_per_epoch"]
     assert planned.num_warmup_steps == seen["warmup_steps"]
-    if "split_batches" not in name:  # there the Trainer itself counts a process's share as a whole batch
+    if "split_batches" not in name:  # the Trainer counts a process's share as a whole batch
         assert planned.effective_batch == seen["total_batch"]
     assert planned.dataset_size.samples == CASES[name]["samples"]
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_the_run_then_does_what_was_planned(name, processes, planned, seen):
+def test_trained_run_follows_its_plan(name, processes, planned, seen):
     assert seen["global_step"] == planned.num_training_steps
     assert seen["epoch"] == pytest.approx(planned.epochs)
     np.testing.assert_allclose(seen["learning_rates"], planned.curve, rtol=1e-12, atol=0)
@@ -207,10 +211,10 @@ def test_the_run_then_does_what_was_planned(name, processes, planned, seen):
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if "grpo" in name])
-def test_generations_are_those_of_the_run(name, processes, planned, seen):
+def test_plan_counts_the_generations_of_the_run(name, processes, planned, seen):
     counted = planned.grpo
     assert len(seen["completions"]) == counted.generations
-    # What the main process saw is its share.
+    # The main process sees only its share.
     assert sum(seen["completions"]) * processes == counted.completions
     assert set(seen["completions"]) == {counted.generation_batch_size // processes}
     if processes == 1:

@@ -17,7 +17,6 @@ import yaml
 
 from benchmarks.common.recipe_runs import LAUNCHES, Run, free_port
 from hf_sched.finetune import grpo, sft
-from hf_sched.finetune.arguments import BranchArguments, DryRunArguments
 from hf_sched.finetune.data.load import ColumnArguments
 from hf_sched.finetune.evaluation import evaluate as evaluation
 from hf_sched.finetune.evaluation.before_after import EvaluationArguments, check_evaluation, command_for
@@ -26,7 +25,6 @@ from hf_sched.finetune.evaluation.generation import Loading
 from hf_sched.finetune.evaluation.generation_cache import Completion
 from hf_sched.finetune.evaluation.metrics import compare, describe, score_greedy, score_sampled
 from hf_sched.finetune.reports.report import describe_evaluation
-from hf_sched.plan.training_config import RECIPE_KEYS
 from tests.helpers.recipes import COMMON, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES, ZERO3, Finished, finish
 
 
@@ -307,15 +305,6 @@ def test_what_is_wrong_stops_a_recipe_before_it_trains(recipe, wrong, message, t
     monkeypatch.setattr(sys, "argv", [f"{recipe.__name__}.py", *flags])
     assert recipe.main() == 2
     assert message in capsys.readouterr().err
-
-
-def test_the_plan_knows_every_key_of_the_recipes():
-    own = [
-        field.name
-        for one in (BranchArguments, ColumnArguments, EvaluationArguments, DryRunArguments)
-        for field in dataclasses.fields(one)
-    ]
-    assert sorted(RECIPE_KEYS) == sorted([*own, "reward_funcs"])
 
 
 @pytest.mark.slow

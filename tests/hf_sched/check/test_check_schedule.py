@@ -1,0 +1,150 @@
+"""The schedule in a configuration: ours, transformers' own, and whether they fit the length of the run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.helpers.findings import assert_error, find, rejection, report
+
+KWARGS = "lr_scheduler_kwargs"
+
+
+def builtin(name: str, steps: int = 100, **kwargs):
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
+    return get_scheduler(name, optimizer, 0, steps, kwargs)
+
+
+def scheduled(name: str = "cosine_floor", *, max_steps: int = 100, warmup_steps: int = 0, **kwargs):
+    run = {"max_steps": max_steps, "learning_rate": 1e-4, "warmup_steps": warmup_steps}
+    return report(lr_scheduler_type=name, lr_scheduler_kwargs=kwargs, **run)
+
+
+def test_every_wrong_argument_of_a_schedule_is_reported_at_once():
+    found = scheduled(flor_ratio=0.1, floor_ratio=2, on_resume="kep", min_lr="1e-3").findings
+    assert {finding.key.split(".")[1] for finding in found} >= {"flor_ratio", "floor_ratio", "on_resume", "min_lr"}
+    assert any("did you mean 'floor_ratio'" in finding.message for finding in found)
+    assert not scheduled(min_lr="1e-7").findings  # our schedules read numbers in text
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "key", "part"),
+    [
+        ("cosine_floor", {"min_lr": 1e-3}, "min_lr", "at most the peak"),
+        ("cosine_floor", {"min_lr": 1e-5, "floor_ratio": 0.1}, "floor_ratio", "floor"),
+        ("wsd", {"decay": 200}, "decay", "200"),
+        ("cosine_restarts", {"num_cycles": 90}, "num_cycles", "each cycle"),
+        ("phases", {"phases": "warmup 5% | hodl"}, "phases", "hold"),
+        ("phases", {}, "phases", "is required by phases"),
+    ],
+)
+def test_arguments_that_our_schedules_reject_are_errors(name, kwargs, key, part):
+    (found,) = scheduled(name, **kwargs).findings
+    assert_error(found, f"{KWARGS}.{key}", part)
+
+
+def test_a_cut_off_cycle_is_a_warning():
+    (found,) = scheduled("cosine_restarts", first_cycle=30).findings
+    assert (found.severity, found.key) == ("warning", KWARGS)
+    assert "10" in found.message
+
+
+def test_an_unknown_length_limits_the_check():
+    found = find(lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"min_lr": 1e-3}, learning_rate=1e-4)
+    assert_error(found, f"{KWARGS}.min_lr", "at most the `learning_rate` 0.0001")
+    checked = report(lr_scheduler_type="cosine_floor", dataset_name="no/such")
+    assert checked.ok
+    assert "--dataset-size" in checked.not_judged[0]
+    assert report(lr_scheduler_type="cosine_floor", dataset_name="no/such", dataset_size=1000).not_judged == ()
+
+
+@pytest.mark.parametrize("name", ["cosine_floor", "linear"])
+def test_a_warmup_longer_than_the_run_is_an_error(name):
+    found = find(lr_scheduler_type=name, warmup_steps=100, max_steps=100)
+    assert_error(found, "warmup_steps", "a warmup of 100 steps in a run of 100 (`max_steps`)")
+    run = {"num_train_epochs": 1, "per_device_train_batch_size": 8, "dataset_size": 400, "num_processes": 2}
+    by_data = find(lr_scheduler_type=name, warmup_steps=100, **run)
+    assert_error(by_data, "warmup_steps", "in a run of 25 (400 samples on 2 processes)")
+    assert not report(lr_scheduler_type=name, warmup_steps=99, max_steps=100).findings
+
+
+def test_an_unknown_schedule_is_an_error():
+    assert_error(find(lr_scheduler_type="cosin_floor"), "lr_scheduler_type", "did you mean 'cosine_floor'?")
+    assert rejection(lr_scheduler_type="cosin_floor")
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "key", "part"),
+    [
+        ("linear", {"min_lr": 1e-6}, "min_lr", "has none: leave it out; hf_sched's schedules have it"),
+        ("cosine", {"num_cycle": 1}, "num_cycle", "did you mean 'num_cycles'"),
+        ("cosine_with_min_lr", {"min_lr": "1e-6"}, "min_lr", "write 1.0e-06"),
+        ("cosine_with_min_lr", {"min_lr": 1e-6, "min_lr_rate": 0.1}, "min_lr", "leave one of them out"),
+        ("warmup_stable_decay", {"num_decay_steps": 10, "decay_type": "sqrt"}, "decay_type", "1-sqrt"),
+        ("cosine", {"num_training_steps": 10}, "num_training_steps", "is set by the Trainer"),
+        ("polynomial", {"lr_end": 1.0}, "lr_end", "at most the `learning_rate`"),
+        ("cosine_with_min_lr", {}, "", "write lr_scheduler_kwargs: {min_lr_rate: 0.1}"),
+        ("warmup_stable_decay", {}, "", "{num_decay_steps: N}"),
+    ],
+)
+def test_arguments_that_transformers_rejects_are_errors(name, kwargs, key, part):
+    found = find(lr_scheduler_type=name, lr_scheduler_kwargs=kwargs, learning_rate=1e-4)
+    assert found.severity == "error" and part in found.message, found
+    assert key in found.key + found.message
+    with pytest.raises((TypeError, ValueError)):
+        builtin(name, **kwargs).lr_lambdas[0](100)
+
+
+def test_arguments_that_transformers_ignores_are_errors():
+    found = find(lr_scheduler_type="constant", lr_scheduler_kwargs={"min_lr": 1e-6})
+    assert_error(found, f"{KWARGS}.min_lr", "has none")
+    assert builtin("constant", min_lr=1e-6)
+    found = find(lr_scheduler_type="constant", warmup_steps=10)
+    assert_error(found, "warmup_steps", "write lr_scheduler_type: constant_with_warmup")
+
+
+@pytest.mark.parametrize("kwargs", [{"min_lr": 1e-3}, {"min_lr_rate": 2.0}])
+def test_a_floor_above_the_peak_is_an_error(kwargs):
+    found = find(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs=kwargs, learning_rate=1e-4)
+    assert found.severity == "error"
+    assert builtin("cosine_with_min_lr", **kwargs).lr_lambdas[0](100) > 1  # transformers raises the learning rate
+
+
+def test_the_default_floor_of_greedy_above_the_peak_is_an_error():
+    found = find(lr_scheduler_type="greedy", learning_rate=2e-5, eval_strategy="steps")
+    assert_error(found, f"{KWARGS}.min_lr", "must be at most the `learning_rate` 2e-05, is 0.001, its default")
+
+
+def test_a_stable_phase_or_decay_that_does_not_fit_is_reported():
+    kwargs = {"num_decay_steps": 60, "num_stable_steps": 50}
+    found = find(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs=kwargs, max_steps=100)
+    assert_error(found, f"{KWARGS}.num_decay_steps", "50 stable + 60 decay = 110 steps do not fit")
+    assert builtin("warmup_stable_decay", **kwargs).lr_lambdas[0](99) > 0.01  # planned to be 0
+    short = {"num_decay_steps": 10, "num_stable_steps": 50}
+    found = find(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs=short, max_steps=100)
+    assert found.severity == "warning"
+
+
+def test_right_schedules_of_transformers_have_no_findings():
+    for name, kwargs in (
+        ("cosine_with_min_lr", {"min_lr_rate": 0.1}),
+        ("cosine_with_restarts", {"num_cycles": 2}),
+        ("polynomial", {"power": 2.0}),
+        ("inverse_sqrt", {"timescale": 100}),
+        ("warmup_stable_decay", {"num_decay_steps": 20}),
+        ("constant_with_warmup", {}),
+    ):
+        assert scheduled(name, warmup_steps=10, **kwargs).findings == (), name
+    plateau = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"factor": 0.5}}
+    assert report(**plateau, eval_strategy="steps").findings == ()
+    assert find(lr_scheduler_type="reduce_lr_on_plateau").key == "lr_scheduler_type"
+    assert rejection(lr_scheduler_type="reduce_lr_on_plateau")
+
+
+def test_a_schedule_under_a_schedule_free_optimizer_is_a_warning():
+    run = {"optim": "schedule_free_adamw", "max_steps": 20}
+    found = find(lr_scheduler_type="cosine_floor", **run)
+    assert (found.severity, found.key) == ("warning", "lr_scheduler_type")
+    assert not report(lr_scheduler_type="constant", **run).findings
