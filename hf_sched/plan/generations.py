@@ -64,9 +64,9 @@ class Generations:
             steps = size // at_once if size else config.read_value("gradient_accumulation_steps", Whole(1))
         size = at_once * steps
         if size % num_generations:
-            allowed = f"a divisor of the {size} completions of a generation ({product} x steps_per_generation {steps})"
+            rule = f"must divide the {size} completions of a generation ({product} x steps_per_generation {steps})"
             remedy = f"write {_nearest_divisor(size, num_generations)}, or another batch size"
-            raise ArgumentError("num_generations", allowed, num_generations, remedy)
+            raise ArgumentError("num_generations", received=num_generations, rule=rule, hint=remedy)
         completions = at_once * batching.accumulation
         return cls(
             num_generations,

@@ -26,7 +26,7 @@ def test_shipped_configs_have_no_findings(path):
     ("given", "key", "part"),
     [
         ({"per_device_train_batch_size": 4, "num_generations": 3}, "num_generations", "write 2, or another batch size"),
-        ({"per_device_train_batch_size": 4}, "num_generations", "a divisor of the 4 completions"),
+        ({"per_device_train_batch_size": 4}, "num_generations", "must divide the 4 completions"),
         ({"generation_batch_size": 12}, "generation_batch_size", "a multiple of 8 (per_device_train_batch_size 8 x 1"),
         ({"generation_batch_size": 8, "steps_per_generation": 2}, "steps_per_generation", "leave one of them out"),
         ({"num_generations": 1}, "num_generations", "2 or more"),

@@ -265,7 +265,7 @@ def test_a_given_size_is_that_of_packed_sequences_and_useless_for_a_stream():
             "num_steps` is set beside `gradient_accumulation_steps`, received 4",
         ),
         (grpo(num_generations=1), "`num_generations` must be a whole number, 2 or more, received 1"),
-        (grpo(num_generations=5), r"`num_generations` must be a divisor of the 8 completions .* received 5; write 4"),
+        (grpo(num_generations=5), r"`num_generations` must divide the 8 completions .* received 5; write 4"),
         (grpo(generation_batch_size=20), r"`generation_batch_size` must be a multiple of 8 .* received 20; write 16"),
         (grpo(generation_batch_size=16, steps_per_generation=2), "the same meaning as `generation_batch_size`"),
         (grpo(steps_per_generation=32), "requires the 64 prompts of a generation, but the dataset has 40"),
