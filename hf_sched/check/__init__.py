@@ -37,7 +37,7 @@ def check(
         >>> check(TrainingConfig("sft", {"lerning_rate": 1e-4})).findings[0].message
         'is not an argument of SFT: did you mean `learning_rate`?'
     """
-    from hf_sched.check import bounds, combinations, deepspeed, generations, keys, renamed, schedule, values
+    from hf_sched.check import bounds, combinations, deepspeed, generations, keys, schedule, values
     from hf_sched.check.horizon import find_horizon
     from hf_sched.check.subject import Subject
     from hf_sched.plan.launch import find_world_size, read_accelerate_config
@@ -57,7 +57,7 @@ def check(
         subject = Subject(config, dataset_size, known, frozenset(allow))
     except ArgumentError as error:
         found.append(subject.rejected(error))
-    found += [*keys.check_keys(subject), *renamed.check_deprecated(subject), *values.check_values(subject)]
+    found += [*keys.check_keys(subject), *values.check_values(subject)]
     found += [*bounds.check_bounds(subject), *combinations.check_combinations(subject)]
     found += generations.check_generations(subject, _wrong(found))
     launch_name = str(accelerate_config or config.given.get("accelerate_config"))

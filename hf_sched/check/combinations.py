@@ -8,9 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from hf_sched.check.finding import Finding
-from hf_sched.check.renamed import DEPRECATED
 from hf_sched.check.subject import Subject
-from hf_sched.check.values import ALSO_ACCEPTED
 from hf_sched.plan.generations import GENERATING
 from hf_sched.plan.training_config import classes_of
 
@@ -90,8 +88,7 @@ def check_construction(subject: Subject, wrong: Collection[str]) -> Iterator[Fin
         return
     cls: Any = classes_of(subject.kind)[0]
     own = {field for field in cls.__dataclass_fields__ if field not in _NOT_CONSTRUCTED}
-    keys = [key for key in subject.given if key in own and (key not in wrong or key in (*DEPRECATED, *ALSO_ACCEPTED))]
-    given = {key: subject.given[key] for key in keys}
+    given = {key: value for key, value in subject.given.items() if key in own and key not in wrong}
     error, _ = _construct(cls, given, subject.kind)
     alone = {key: _construct(cls, {key: given[key]}, subject.kind) for key in given}
     if error is not None:
@@ -100,8 +97,7 @@ def check_construction(subject: Subject, wrong: Collection[str]) -> Iterator[Fin
         return
     _, of_defaults = _construct(cls, {}, subject.kind)
     for key in given:
-        if key not in DEPRECATED:
-            yield from (subject.warning(key, text) for text in alone[key][1] if text not in of_defaults)
+        yield from (subject.warning(key, text) for text in alone[key][1] if text not in of_defaults)
 
 
 def _construct(cls: Any, given: dict[str, Any], kind: str) -> tuple[Exception | None, list[str]]:

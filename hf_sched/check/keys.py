@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from hf_sched.check.finding import Finding
-from hf_sched.check.renamed import OTHER_NAMES, find_renamed
+from hf_sched.check.renamed import OTHER_NAMES, Renamed, find_renamed
 from hf_sched.check.subject import Subject
 from hf_sched.plan.launch import LAUNCH_KEYS
 from hf_sched.plan.training_config import kinds_with
@@ -18,16 +18,12 @@ _HERE = "give the YAML or JSON file of training arguments that a script for tran
 # The keys that identify a program's files (all of one set), and what to do instead.
 _PROGRAMS: tuple[tuple[str, tuple[set[str], ...], str], ...] = (
     ("axolotl", ({"base_model", "datasets"}, {"base_model", "micro_batch_size"}), "use `axolotl preprocess FILE`"),
-    (
-        "LLaMA-Factory",
-        ({"stage", "finetuning_type"}, {"stage", "template", "model_name_or_path"}),
-        "`llamafactory-cli train FILE` rejects its unknown keys",
-    ),
-    ("Accelerate", ({"compute_environment"}, {"distributed_type", "num_machines"}), _HERE),
-    ("DeepSpeed", ({"zero_optimization"}, {"train_micro_batch_size_per_gpu"}), _HERE),
-    ("verl", ({"actor_rollout_ref"},), _HERE),
-    ("Open-Instruct", ({"dataset_mixer_list"},), _HERE),
-    ("TRL's vLLM server", ({"model", "tensor_parallel_size"},), _HERE),
+    ("LLaMA-Factory", ({"stage", "finetuning_type"}, {"stage", "template"}), "use `llamafactory-cli train FILE`"),
+    ("Accelerate", ({"compute_environment"}, {"distributed_type", "num_machines"}), ""),
+    ("DeepSpeed", ({"zero_optimization"}, {"train_micro_batch_size_per_gpu"}), ""),
+    ("verl", ({"actor_rollout_ref"},), ""),
+    ("Open-Instruct", ({"dataset_mixer_list"},), ""),
+    ("TRL's vLLM server", ({"model", "tensor_parallel_size"},), ""),
 )
 
 
@@ -39,7 +35,7 @@ def check_program(given: Mapping[str, Any], source: str) -> None:
     """
     for program, signs, remedy in _PROGRAMS:
         if any(sign <= given.keys() for sign in signs):
-            raise ValueError(f"{source}: is a configuration of {program}; {remedy}")
+            raise ValueError(f"{source}: is a configuration of {program}; {remedy or _HERE}")
     if any(isinstance(value, Mapping) and "_component_" in value for value in given.values()):
         raise ValueError(f"{source}: is a configuration of torchtune; use `tune validate FILE`")
 
@@ -52,8 +48,11 @@ def check_keys(subject: Subject) -> Iterator[Finding]:
             yield subject.error(key, f"is set {len(lines)} times (lines {places}), the last one counts: keep one")
     known = {*subject.arguments, *subject.allowed, *(_KEYS_OF_TRL if subject.kind != "trainer" else ())}
     for key in subject.given:
+        renamed = find_renamed(key, subject)
         if key not in known:
-            yield _unknown(key, subject)
+            yield _unknown(key, renamed, subject)
+        elif renamed and renamed.to and key not in subject.allowed:
+            yield subject.warning(key, f"is deprecated: {renamed.advice(subject.given[key])}")
 
 
 def similar(word: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:
@@ -61,10 +60,9 @@ def similar(word: str, known: Iterable[str], cutoff: float = 0.8) -> str | None:
     return next(iter(difflib.get_close_matches(word.replace("-", "_"), list(known), n=1, cutoff=cutoff)), None)
 
 
-def _unknown(key: str, subject: Subject) -> Finding:
+def _unknown(key: str, renamed: Renamed | None, subject: Subject) -> Finding:
     kind = _called(subject.kind)
     allow = f"`--allow {key}` if your script takes it"
-    renamed = find_renamed(key, subject)
     if renamed is not None:
         given_too = renamed.to in subject.given
         advice = f"leave it out, `{renamed.to}` is set" if given_too else renamed.advice(subject.given[key])

@@ -1,16 +1,14 @@
 """Arguments of earlier versions of transformers and TRL, and what replaces them.
 
 Compiled from the dataclasses of transformers 4.36 to 4.57 and TRL 0.7 to 1.8, compared with transformers 5.23 and
-TRL 1.16. A key that the installed version still has is not looked up here.
+TRL 1.16. An old key that the installed version still has is deprecated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
 
 # Old keys | new key | what to write (default: the new key with the old value), or why nothing replaces it | kinds
@@ -89,39 +87,28 @@ kl_coef                             | beta | | rloo grpo
 rloo_k                              | num_generations | | rloo
 normalize_advantage                 | normalize_advantages | | rloo
 dataset_num_proc                    | | the data is not prepared in advance | grpo rloo
+gradient_checkpointing              | activation_checkpointing
+gradient_checkpointing_kwargs       | activation_checkpointing_kwargs
+use_transformers_paged              | use_transformers_continuous_batching
+vllm_importance_sampling_cap        | vllm_importance_sampling_clip_max
 """  # noqa: E501
-# Still accepted, with a warning.
-DEPRECATED = {
-    "gradient_checkpointing": "activation_checkpointing",
-    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-    "use_transformers_paged": "use_transformers_continuous_batching",
-    "vllm_importance_sampling_cap": "vllm_importance_sampling_clip_max",
-}
-# Names of the same argument in other programs and scripts.
-OTHER_NAMES = {
-    "lr": "learning_rate",
-    "peak_lr": "learning_rate",
-    "lr_scheduler": "lr_scheduler_type",
-    "scheduler": "lr_scheduler_type",
-    "num_warmup_steps": "warmup_steps",
-    "epochs": "num_train_epochs",
-    "num_epochs": "num_train_epochs",
-    "batch_size": "per_device_train_batch_size",
-    "micro_batch_size": "per_device_train_batch_size",
-    "train_batch_size": "per_device_train_batch_size",
-    "optimizer": "optim",
-    "grad_accum": "gradient_accumulation_steps",
-    "clip_grad_norm": "max_grad_norm",
-    "model_name": "model_name_or_path",
-    "model_id": "model_name_or_path",
-    "dataset": "dataset_name",
-    "dataset_mixture": "datasets",
-    "dataset_mixer": "datasets",
-    "dataset_splits": "dataset_train_split",
-    "preprocessing_num_workers": "dataset_num_proc",
-    "num_proc": "dataset_num_proc",
-    "num_samples_per_prompt": "num_generations",
-}
+# New key | names of the same argument in other programs and scripts
+_OTHER_NAMES = """
+learning_rate               | lr peak_lr
+lr_scheduler_type           | lr_scheduler scheduler
+warmup_steps                | num_warmup_steps
+num_train_epochs            | epochs num_epochs
+per_device_train_batch_size | batch_size micro_batch_size train_batch_size
+optim                       | optimizer
+gradient_accumulation_steps | grad_accum
+max_grad_norm               | clip_grad_norm
+model_name_or_path          | model_name model_id
+dataset_name                | dataset
+datasets                    | dataset_mixture dataset_mixer
+dataset_train_split         | dataset_splits
+dataset_num_proc            | preprocessing_num_workers num_proc
+num_generations             | num_samples_per_prompt
+"""
 
 
 @dataclass(frozen=True)
@@ -133,7 +120,7 @@ class Renamed:
     text: str
     """What to write, or why nothing replaces the key; empty for the new key with the old value."""
     kinds: tuple[str, ...]
-    """The kinds of trainer that the row applies to; empty for all."""
+    """Empty for all kinds of trainer."""
 
     def advice(self, value: Any) -> str:
         """What to write instead of the old key with this value."""
@@ -144,16 +131,13 @@ class Renamed:
         return f"write `{(self.text or self.to + ': {value}').format(value=as_yaml(value))}`"
 
 
-def _read_table() -> dict[str, list[Renamed]]:
-    found: dict[str, list[Renamed]] = {}
-    for line in _TABLE.strip().splitlines():
-        keys, to, text, kinds = ([part.strip() for part in line.split("|")] + ["", ""])[:4]
-        for key in keys.split():
-            found.setdefault(key, []).append(Renamed(to, text, tuple(kinds.split())))
-    return found
-
-
-RENAMED = _read_table()
+RENAMED: dict[str, list[Renamed]] = {}
+for _line in _TABLE.strip().splitlines():
+    _keys, _to, _text, _kinds = ([part.strip() for part in _line.split("|")] + ["", ""])[:4]
+    for _key in _keys.split():
+        RENAMED.setdefault(_key, []).append(Renamed(_to, _text, tuple(_kinds.split())))
+_pairs = (line.split("|") for line in _OTHER_NAMES.strip().splitlines())
+OTHER_NAMES = {other: new.strip() for new, others in _pairs for other in others.split()}
 
 
 def as_yaml(value: Any) -> str:
@@ -173,10 +157,3 @@ def find_renamed(key: str, subject: Subject) -> Renamed | None:
         if (not row.kinds or subject.kind in row.kinds) and (not row.to or row.to in subject.arguments):
             return row
     return None
-
-
-def check_deprecated(subject: Subject) -> Iterator[Finding]:
-    """Keys that still work, but not for long."""
-    for key, to in DEPRECATED.items():
-        if key in subject.given and key in subject.arguments and to in subject.arguments:
-            yield subject.warning(key, f"is deprecated: write `{to}: {as_yaml(subject.given[key])}`")
