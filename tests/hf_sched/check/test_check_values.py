@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 import pytest
+import trl
 import yaml
 
 from hf_sched.check.bounds import BOUNDS
@@ -14,72 +16,53 @@ from hf_sched.check.values import ALSO_ACCEPTED
 from hf_sched.plan.training_config import KINDS, arguments_of
 from tests.helpers.findings import assert_error, find, rejection, report, report_of_text
 
-
-@pytest.mark.parametrize(
-    ("key", "value", "part"),
-    [
-        ("adam_beta2", "x", "must be a number, received the text 'x'"),
-        ("max_steps", "1.5", "must be a whole number"),
-        ("bf16", "maybe", "must be true or false"),
-        ("optim", None, "received nothing"),
-        ("save_strategy", "step", "one of no, steps, epoch, best, received 'step'; did you mean 'steps'?"),
-        ("hub_strategy", "x", "one of end, every_save"),
-        ("optim", "adam", "one of adamw_torch"),
-        ("eval_strategy", False, 'YAML reads no as false, so write "no" in quotes'),
-        ("include_num_input_tokens_seen", "all", "must be true or false for TRL's parser"),
-        ("eval_strategy", True, "must be one of no, steps, epoch, received true"),
-        ("output_dir", ["a"], "must be text, received a list, [a]: write a"),
-    ],
+# Kind, key, value, severity, a part of the message, and whether TRL's parser accepts the value.
+CASES = (
+    ("sft", "adam_beta2", "x", "error", "must be a number, received the text 'x'", False),
+    ("sft", "max_steps", "1.5", "error", "must be a whole number", False),
+    ("sft", "bf16", "maybe", "error", "must be true or false", False),
+    ("sft", "optim", None, "error", "received nothing", False),
+    ("sft", "save_strategy", "step", "error", "one of no, steps, epoch, best, received 'step'; did you mean", False),
+    ("sft", "hub_strategy", "x", "error", "one of end, every_save", False),
+    ("sft", "optim", "adam", "error", "one of adamw_torch", False),
+    ("sft", "eval_strategy", False, "error", 'YAML reads no as false, so write "no" in quotes', False),
+    ("sft", "include_num_input_tokens_seen", "all", "error", "must be true or false for TRL's parser", False),
+    ("sft", "eval_strategy", True, "error", "must be one of no, steps, epoch, received true", False),
+    ("sft", "output_dir", ["a"], "error", "must be text, received a list, [a]: write a", False),
+    # YAML values are defaults of argparse, which neither converts them nor compares them with the choices.
+    ("sft", "max_steps", 1.5, "error", "must be a whole number, received 1.5", True),
+    ("sft", "max_steps", True, "error", "must be a whole number, received true", True),
+    ("sft", "seed", 42.0, "error", "write 42", True),
+    ("sft", "learning_rate", None, "error", "must be a number, received nothing", True),
+    ("sft", "label_names", "x", "error", "write [x]", True),
+    ("sft", "lr_scheduler_kwargs", ["a"], "error", "must be a mapping", True),
+    ("sft", "lr_scheduler_kwargs", "min_lr=1", "error", "must be a mapping, or a mapping in JSON", True),
+    ("sft", "dtype", "bf16", "error", "one of auto, bfloat16, float16, float32", True),
+    ("sft", "log_level", "loud", "error", "one of detail", True),
+    ("sft", "loss_type", "foo", "error", "one of nll, dft", True),
+    ("grpo", "loss_type", "foo", "error", "dapo", True),
+    ("dpo", "loss_type", "sigmoyd", "error", "did you mean 'sigmoid'", True),
+    ("dpo", "loss_type", ["sigmoid", "foo"], "error", "received 'foo'", True),
+    ("grpo", "importance_sampling_level", "word", "error", "one of token, sequence", True),
+    ("sft", "report_to", "wanb", "error", "did you mean 'wandb'", True),
+    ("sft", "report_to", None, "error", "write none", True),
+    ("grpo", "reward_weights", [1.0, "a"], "error", "item 2 must be a number", True),
+    # The parser converts these.
+    ("sft", "learning_rate", "1e-7", "warning", "write 1.0e-07", True),
+    ("sft", "per_device_train_batch_size", "8", "warning", "write 8", True),
+    ("sft", "max_steps", "100", "warning", "write 100", True),
+    ("sft", "bf16", "yes", "warning", "write true", True),
+    ("sft", "fp16", 0, "warning", "write false", True),
+    ("sft", "run_name", 42, "warning", 'write "42"', True),
 )
-def test_values_that_dataclass_or_parser_reject_are_errors(key, value, part):
-    assert_error(find(**{key: value}), key, part)
-    assert rejection(**{key: value})
 
 
-@pytest.mark.parametrize(
-    ("kind", "key", "value", "part"),
-    [
-        ("sft", "max_steps", 1.5, "must be a whole number, received 1.5"),
-        ("sft", "max_steps", True, "must be a whole number, received true"),
-        ("sft", "seed", 42.0, "write 42"),
-        ("sft", "learning_rate", None, "must be a number, received nothing"),
-        ("sft", "label_names", "x", "write [x]"),
-        ("sft", "lr_scheduler_kwargs", ["a"], "must be a mapping"),
-        ("sft", "lr_scheduler_kwargs", "min_lr=1", "must be a mapping, or a mapping in JSON"),
-        ("sft", "dtype", "bf16", "one of auto, bfloat16, float16, float32"),
-        ("sft", "log_level", "loud", "one of detail"),
-        ("sft", "loss_type", "foo", "one of nll, dft"),
-        ("grpo", "loss_type", "foo", "dapo"),
-        ("dpo", "loss_type", "sigmoyd", "did you mean 'sigmoid'"),
-        ("dpo", "loss_type", ["sigmoid", "foo"], "received 'foo'"),
-        ("grpo", "importance_sampling_level", "word", "one of token, sequence"),
-        ("sft", "report_to", "wanb", "did you mean 'wandb'"),
-        ("sft", "report_to", None, "write none"),
-        ("grpo", "reward_weights", [1.0, "a"], "item 2 must be a number"),
-    ],
-)
-def test_values_that_pass_the_parser_and_fail_later_are_errors(kind, key, value, part):
-    """YAML values are defaults of argparse, which neither converts them nor compares them with the choices."""
-    assert_error(find(kind, **{key: value}), key, part)
-    assert rejection(kind, **{key: value}) is None
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "remedy"),
-    [
-        ("learning_rate", "1e-7", "write 1.0e-07"),
-        ("per_device_train_batch_size", "8", "write 8"),
-        ("max_steps", "100", "write 100"),
-        ("bf16", "yes", "write true"),
-        ("fp16", 0, "write false"),
-        ("run_name", 42, 'write "42"'),
-    ],
-)
-def test_values_that_trls_parser_converts_are_warnings(key, value, remedy):
-    found = find(**{key: value})
-    assert (found.severity, found.key) == ("warning", key)
-    assert remedy in found.message
-    assert rejection(**{key: value}) is None
+@pytest.mark.parametrize(("kind", "key", "value", "severity", "part", "accepted"), CASES)
+def test_wrong_values_are_reported_with_their_remedy(kind, key, value, severity, part, accepted):
+    found = find(kind, **{key: value})
+    assert (found.severity, found.key) == (severity, key)
+    assert part in found.message, found.message
+    assert (rejection(kind, **{key: value}) is None) == accepted
 
 
 def test_numbers_as_text_are_errors_if_no_parser_converts_them():
@@ -99,26 +82,16 @@ def test_a_number_without_a_point_is_text_in_yaml(tmp_path):
         assert yaml.safe_load(as_yaml(number)) == number
 
 
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"lora_target_modules": "all-linear"},
-        {"lora_target_modules": ["q_proj"]},
-        {"fsdp": True},
-        {"resume_from_checkpoint": True},
-        {"report_to": "none"},
-        {"report_to": ["wandb"]},
-        {"warmup_steps": 10},
-        {"max_length": None},
-        {"max_length": "none"},
-        {"lr_scheduler_kwargs": '{"num_cycles": 1}', "lr_scheduler_type": "cosine"},
-        {"datasets": [{"path": "x", "split": "train"}]},
-        {"save_steps": 0.1},
-        {"logging_steps": 5},
-        {"deepspeed": None},
-        {"pad_to_multiple_of": "auto"},
-    ],
+RIGHT = (
+    *({"lora_target_modules": "all-linear"}, {"lora_target_modules": ["q_proj"]}, {"fsdp": True}, {"save_steps": 0.1}),
+    *({"resume_from_checkpoint": True}, {"report_to": "none"}, {"report_to": ["wandb"]}, {"warmup_steps": 10}),
+    *({"max_length": None}, {"max_length": "none"}, {"logging_steps": 5}, {"deepspeed": None}),
+    {"lr_scheduler_kwargs": '{"num_cycles": 1}', "lr_scheduler_type": "cosine"},
+    *({"datasets": [{"path": "x", "split": "train"}]}, {"pad_to_multiple_of": "auto"}),
 )
+
+
+@pytest.mark.parametrize("given", RIGHT, ids=str)
 def test_right_values_have_no_findings(given):
     assert not report(**given).findings
     assert rejection(**given) is None
@@ -135,32 +108,19 @@ def test_unknown_keys_of_a_nested_mapping_are_errors():
     assert_error(find(datasets=[{"id": "x"}]), "datasets.id", "it has path")
 
 
-@pytest.mark.parametrize(
-    ("given", "part"),
-    [
-        ({"per_device_train_batch_size": 0}, "1 or more, received 0"),
-        ({"gradient_accumulation_steps": -1}, "1 or more"),
-        ({"learning_rate": -1e-4}, "0 or more"),
-        ({"warmup_steps": -5}, "0 or more"),
-        ({"adam_beta2": 1.5}, "from 0 to 1"),
-        ({"save_steps": 0}, "above 0"),
-        ({"logging_steps": 0}, "above 0"),
-        ({"logging_steps": 1.5}, "a whole number of steps"),
-        ({"lora_dropout": 2}, "from 0 to 1"),
-    ],
-)
-def test_numbers_out_of_range_are_errors(given, part):
-    assert_error(find(**given), next(iter(given)), part)
-
-
-def test_suspicious_numbers_are_warnings():
+def test_numbers_out_of_range_are_reported():
+    assert_error(find(per_device_train_batch_size=0), "per_device_train_batch_size", "1 or more, received 0")
+    assert_error(find(gradient_accumulation_steps=-1), "gradient_accumulation_steps", "1 or more")
+    assert_error(find(learning_rate=-1e-4), "learning_rate", "0 or more")
+    assert_error(find(warmup_steps=-5), "warmup_steps", "0 or more")
+    assert_error(find(adam_beta2=1.5), "adam_beta2", "from 0 to 1")
+    assert_error(find(lora_dropout=2), "lora_dropout", "from 0 to 1")
+    assert_error(find(save_steps=0), "save_steps", "above 0")
+    assert_error(find(logging_steps=0), "logging_steps", "above 0")
+    assert_error(find(logging_steps=1.5), "logging_steps", "a whole number of steps")
     for given in ({"learning_rate": 0}, {"learning_rate": 2}, {"warmup_steps": 1.5}, {"max_steps": 0}):
         assert find(**given).severity == "warning"
-
-
-def test_tables_name_arguments_of_the_installed_version():
-    known = {name for kind in KINDS for name in arguments_of(kind)}
-    assert {*BOUNDS, *ALSO_ACCEPTED} <= known
+    assert {*BOUNDS, *ALSO_ACCEPTED} <= {name for kind in KINDS for name in arguments_of(kind)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -173,25 +133,16 @@ def test_no_default_of_the_installed_version_is_a_mistake(kind):
     assert [found for found in report(kind, **defaults).findings if "deprecated" not in found.message] == []
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        ("grpo", "loss_type"),
-        ("dpo", "loss_type"),
-        ("grpo", "importance_sampling_level"),
-        ("grpo", "vllm_importance_sampling_mode"),
-    ],
+WORDS = (
+    *("grpo.loss_type", "dpo.loss_type"),
+    *("grpo.importance_sampling_level", "grpo.vllm_importance_sampling_mode"),
 )
-def test_words_from_the_code_are_those_of_the_documentation(kind, name):
-    import re
 
-    import trl
 
-    text = next(
-        field.metadata["help"]
-        for field in getattr(trl, f"{kind.upper()}Config").__dataclass_fields__.values()
-        if field.name == name
-    )
+@pytest.mark.parametrize("place", WORDS)
+def test_words_from_the_code_are_those_of_the_documentation(place):
+    kind, name = place.split(".")
+    text = getattr(trl, f"{kind.upper()}Config").__dataclass_fields__[name].metadata["help"]
     words = words_compared(kind, name)
     assert len(words) > 1
     documented = set(re.findall(r"[`'\"]+([a-z][a-z_]+)[`'\"]+", text)) - {name, "log_ratio"}
