@@ -33,7 +33,7 @@ def test_every_wrong_argument_of_a_schedule_is_reported_at_once():
     ("name", "kwargs", "key", "part"),
     [
         ("cosine_floor", {"min_lr": 1e-3}, "min_lr", "at most the peak"),
-        ("cosine_floor", {"min_lr": 1e-5, "floor_ratio": 0.1}, "floor_ratio", "floor"),
+        ("cosine_floor", {"min_lr": 1e-5, "floor_ratio": 0.1}, "min_lr", "second floor"),
         ("wsd", {"decay": 200}, "decay", "200"),
         ("cosine_restarts", {"num_cycles": 90}, "num_cycles", "each cycle"),
         ("phases", {"phases": "warmup 5% | hodl"}, "phases", "hold"),
