@@ -1,11 +1,11 @@
-"""The median of measured rounds with its confidence interval, and what the interval says about a bound."""
+"""Means and medians with their 95% confidence intervals, and what an interval says about a bound."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 from scipy import stats
 
@@ -13,25 +13,32 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """The median of the rounds and its interval, which is NaN if there are too few rounds (fewer than 6)."""
+class Interval:
+    """A mean or median and the ends of its interval, which are NaN if there are too few values."""
 
-    median: float
+    center: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Estimate:
-        """Estimate from ranks alone, without an assumption about the distribution."""
+    def of_median(cls, values: Sequence[float]) -> Interval:
+        """Estimate by ranks, without an assumption about the distribution; it takes 6 values or more."""
         interval = stats.quantile_test(values, p=0.5).confidence_interval(LEVEL)
         return cls(median(values), float(interval.low), float(interval.high))
 
+    @classmethod
+    def of_mean(cls, values: Sequence[float]) -> Interval:
+        """Estimate by Student's t, which assumes a normal distribution."""
+        mean, count = fmean(values), len(values)
+        half_width = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * stats.sem(values)) if count > 1 else math.nan
+        return cls(mean, mean - half_width, mean + half_width)
+
     def at_most(self, bound: float) -> str:
-        """Return whether the median is at most the bound, as far as the interval shows."""
+        """Return whether the value is at most the bound, as far as the interval shows."""
         return self._verdict(met=self.high <= bound, missed=self.low > bound)
 
     def at_least(self, bound: float) -> str:
-        """Return whether the median is at least the bound, as far as the interval shows."""
+        """Return whether the value is at least the bound, as far as the interval shows."""
         return self._verdict(met=self.low >= bound, missed=self.high < bound)
 
     def _verdict(self, met: bool, missed: bool) -> str:
@@ -39,5 +46,6 @@ class Estimate:
             return "too few rounds to tell"
         return "met" if met else "MISSED" if missed else "not shown: too noisy"
 
-    def __str__(self) -> str:
-        return f"{self.median:.4g} ({self.low:.4g} to {self.high:.4g})"
+    def __format__(self, sign: str) -> str:
+        interval = "" if math.isnan(self.low) else f" ({self.low:{sign}.4g} to {self.high:{sign}.4g})"
+        return f"{self.center:{sign}.4g}{interval}"

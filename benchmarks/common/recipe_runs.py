@@ -31,13 +31,11 @@ TIMEOUT = 300.0  # seconds
 ON_CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
 REWARD = "benchmarks.common.recipe_runs.share_of_digits"
 # Settings of the sorting task that several benchmarks share.
+_SHARED = {**ON_CPU, "seed": 0, "report_to": "none", "logging_steps": 1}
 TASK: dict[str, dict[str, Any]] = {
-    kind: {**ON_CPU, "seed": 0, "report_to": "none", "logging_steps": 1, **more}
-    for kind, more in {
-        "sft": {"max_length": 64},
-        # An untrained model gives no correct answer: with `exact_answer` every loss would be 0, and thus equal.
-        "grpo": {"num_generations": 4, "max_completion_length": 10, "reward_funcs": [REWARD]},
-    }.items()
+    "sft": {**_SHARED, "max_length": 64},
+    # An untrained model gives no correct answer: with `exact_answer` every loss would be 0, and thus equal.
+    "grpo": {**_SHARED, "num_generations": 4, "max_completion_length": 10, "reward_funcs": [REWARD]},
 }
 
 

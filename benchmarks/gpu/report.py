@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.common.intervals import Estimate
+from benchmarks.common.intervals import Interval
 from benchmarks.common.programs import BARE, RECIPE
 from benchmarks.common.reporting import table_head, table_row
 from benchmarks.gpu.matrix_rate import ModelCost
@@ -45,15 +45,13 @@ def _speed_table(key: str, found: Mapping[str, Any] | str, rate: float) -> list[
     length = _median(next((of_rounds for name, of_rounds in runs.items() if "packing" not in name), []), "length")
     above = DEFAULTS
     for name, of_rounds in runs.items():
-        references = [SHIPPED[BARE] if name in SHIPPED.values() else DEFAULTS]
-        if name.startswith("+"):
-            references += [above] if above != DEFAULTS else []
-            above = name
+        references = {SHIPPED[BARE] if name in SHIPPED.values() else DEFAULTS, above if name.startswith("+") else name}
         times = [
-            f"{Estimate.of(ratios(of_rounds, runs[other]))} of {other if other == references[0] else 'the row above'}"
-            for other in references
-            if other != name and other in runs
+            f"{Interval.of_median(ratios(of_rounds, runs[other]))} of {other}"
+            for other in runs
+            if other in references and other != name
         ]
+        above = name
         tokens, step, peak = (_median(of_rounds, what) for what in ("tokens", "step", "peak_bytes"))
         share = f"{tokens * cost.training(length) / rate:.1%}"
         cells = (f"{tokens:,.0f}", f"{step:.3g} s", f"{peak / 2**30:.2f} GiB", share, "; ".join(times))
@@ -70,12 +68,12 @@ def _verdicts(runs: Mapping[str, Any]) -> list[str]:
     lines = []
     ours, theirs = (runs.get(SHIPPED[script]) for script in (RECIPE, BARE))
     if ours and theirs:
-        verdict = Estimate.of(ratios(ours, theirs)).at_least(SAME)
+        verdict = Interval.of_median(ratios(ours, theirs)).at_least(SAME)
         same = "the same" if ours[0]["losses"] == theirs[0]["losses"] else "NOT the same"
         lines.append(f"- At least {SAME} times as fast as TRL's script: {verdict}; the losses are {same}, bit for bit.")
     added = [name for name in runs if name.startswith("+")]
     if added and DEFAULTS in runs:
         best = max(added, key=lambda name: _median(runs[name], "tokens"))
-        verdict = Estimate.of(ratios(runs[best], runs[DEFAULTS])).at_least(FASTER)
+        verdict = Interval.of_median(ratios(runs[best], runs[DEFAULTS])).at_least(FASTER)
         lines.append(f'- At least {FASTER} times TRL\'s defaults, with all settings up to "{best}": {verdict}.')
     return lines

@@ -12,50 +12,31 @@ from statistics import fmean
 
 from scipy import stats
 
-LEVEL = 0.95
+from benchmarks.common.intervals import LEVEL, Interval
 
 Values = Mapping[float, Mapping[int, float]]
 """Values of a schedule by peak learning rate and seed; a training that failed is missing."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds, and the ends of its t interval (NaN for a single seed)."""
-
-    mean: float
-    low: float
-    high: float
-    seeds: int
-
-
-@dataclass(frozen=True)
 class Compared:
     """A schedule compared with the baseline, each at its own best peak, over the seeds that both have."""
 
-    difference: Estimate
+    difference: Interval
     """The schedule's mean minus the baseline's."""
     p: float
     """Two-sided p value of the paired t test."""
     adjusted_p: float
     """The p value adjusted by Holm's method for the number of schedules."""
-    better: bool
-    """Whether the difference has the desired sign."""
+    higher: bool
+    """Whether higher is better."""
 
     @property
     def verdict(self) -> str:
         """What the test shows, and no more."""
         if not self.adjusted_p < 1 - LEVEL:
             return "no difference shown"
-        return "better" if self.better else "worse"
-
-
-def mean_interval(values: Sequence[float]) -> Estimate:
-    """Return the mean and Student's t interval, which assumes a normal distribution."""
-    mean, count = fmean(values), len(values)
-    if count < 2:
-        return Estimate(mean, float("nan"), float("nan"), count)
-    half_width = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * stats.sem(values))
-    return Estimate(mean, mean - half_width, mean + half_width, count)
+        return "better" if (self.difference.center > 0) == self.higher else "worse"
 
 
 def best_peak(values: Values, higher: bool, without: int | None = None) -> float | None:
@@ -90,8 +71,9 @@ def compare(of_each: Mapping[str, Values], baseline: str, higher: bool) -> dict[
             differences[name] = [mine[seed] - base[seed] for seed in common]
     ps = {name: paired_t(each) for name, each in differences.items()}
     adjusted = holm(ps)
-    estimates = {name: mean_interval(each) for name, each in differences.items()}
-    return {name: Compared(one, ps[name], adjusted[name], (one.mean > 0) == higher) for name, one in estimates.items()}
+    return {
+        name: Compared(Interval.of_mean(each), ps[name], adjusted[name], higher) for name, each in differences.items()
+    }
 
 
 def holm(ps: Mapping[str, float]) -> dict[str, float]:

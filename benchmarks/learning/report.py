@@ -10,23 +10,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
 import hf_sched
+from benchmarks.common.intervals import LEVEL, Interval
 from benchmarks.common.reporting import installed_versions
-from benchmarks.learning.paired_seeds import (
-    LEVEL,
-    Compared,
-    Estimate,
-    Values,
-    best_peak,
-    compare,
-    holm,
-    mean_interval,
-    paired_t,
-    tuned,
-)
+from benchmarks.learning.paired_seeds import Compared, Values, best_peak, compare, holm, paired_t, tuned
 from benchmarks.learning.trials import Outcome
 
 COSINE, WSD = "cosine", "wsd"
@@ -103,11 +94,10 @@ def sweep_table(
             rows.append(f"| {_code(name)} | no peak at which all seeds finished | | | | | |")
             continue
         edge = " (edge)" if _is_edge(of_schedule, peak) else ""
-        row = f"| {_code(name)} | {peak:g}{edge} | {format_estimate(mean_interval(mine))} "
+        row = f"| {_code(name)} | {peak:g}{edge} | {Interval.of_mean(mine)} "
         if name in compared:
             one = compared[name]
-            by = format_estimate(one.difference, sign="+")
-            rows.append(row + f"| {by} | {one.p:.2g} | {one.adjusted_p:.2g} | {one.verdict} |")
+            rows.append(row + f"| {one.difference:+} | {one.p:.2g} | {one.adjusted_p:.2g} | {one.verdict} |")
         else:
             rows.append(row + f"| {'the baseline' if name == baseline else 'too few seeds'} | | | |")
     return rows
@@ -122,7 +112,7 @@ def peak_table(values: Mapping[str, Values], higher: bool) -> list[str]:
         cells = []
         for peak in peaks:
             found = list(of_schedule.get(peak, {}).values())
-            mean = f"{mean_interval(found).mean:.4g}" if found else "-"
+            mean = f"{fmean(found):.4g}" if found else "-"
             cells.append(f"**{mean}**" if peak == best else mean)
         rows.append(f"| {_code(name)} | {' | '.join(cells)} |")
     return rows
@@ -158,9 +148,9 @@ def budget_table(outcomes: Sequence[Outcome]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for budget, each in differences.items():
-        means = " | ".join(format_estimate(mean_interval(of(name, budget))) for name in (COSINE, WSD))
-        by = format_estimate(mean_interval(each), sign="+")
-        rows.append(f"| {budget} | {means} | {by} | {ps[str(budget)]:.2g} | {adjusted[str(budget)]:.2g} |")
+        means = " | ".join(f"{Interval.of_mean(of(name, budget))}" for name in (COSINE, WSD))
+        p, adjusted_p = ps[str(budget)], adjusted[str(budget)]
+        rows.append(f"| {budget} | {means} | {Interval.of_mean(each):+} | {p:.2g} | {adjusted_p:.2g} |")
     cosine, wsd = (
         sum(one.facts["trained"] for one in outcomes if (one.facts["schedule"], one.facts["seed"]) == (name, seeds[0]))
         for name in (COSINE, WSD)
@@ -177,9 +167,9 @@ def _notes(outcomes: Sequence[Outcome], values: Mapping[str, Values], higher: bo
     deviations = [one.deviation for one in outcomes if one.deviation is not None]
     seeds = sorted({one.facts["seed"] for one in outcomes})
     lines = [
-        f"Seeds {', '.join(map(str, seeds))}. At each seed, a schedule is judged at the peak that is best for the other "
-        "seeds; `best peak` is the best for all seeds. Intervals are Student's t over seeds. Tests are paired by seed and "
-        "two-sided, with Holm's adjustment for the number of schedules.",
+        f"Seeds {', '.join(map(str, seeds))}. Each seed uses the peak that is best for the other seeds; `best peak` is "
+        "the best for all seeds. Intervals are Student's t over seeds. Tests are paired by seed and two-sided, with "
+        "Holm's adjustment for the number of schedules.",
         "",
         f"Largest deviation of a learning rate from its plan: {max(deviations, default=float('nan')):.2g}, over "
         f"{sum(one.steps for one in outcomes):,} optimizer steps.",
@@ -235,7 +225,7 @@ def draw(
     left, right = figure.subplots(1, 2)
     for number, (name, of_schedule) in enumerate(values.items()):
         peaks = sorted(peak for peak, found in of_schedule.items() if found)
-        means = [mean_interval(list(of_schedule[peak].values())).mean for peak in peaks]
+        means = [fmean(of_schedule[peak].values()) for peak in peaks]
         color, width = ("black", 2) if name == baseline else (f"C{number % 10}", 1)
         left.plot(peaks, means, marker="o", markersize=4, label=name, color=color, linewidth=width)
     left.set(xscale="log", xlabel="peak learning rate", ylabel=f"{metric}, mean over seeds")
@@ -243,23 +233,17 @@ def draw(
     left.set_xticks(ticks, [f"{peak:g}" for peak in ticks], minor=False)
     left.minorticks_off()
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-    names = list(reversed(compared))
+    names = list(compared)[::-1]
     for row, name in enumerate(names):
         one, color = compared[name].difference, {"better": "C2", "worse": "C3"}.get(compared[name].verdict, "0.4")
-        error = [[one.mean - one.low], [one.high - one.mean]]
-        right.errorbar(one.mean, row, xerr=error, fmt="o", capsize=3, color=color)
+        error = [[one.center - one.low], [one.high - one.center]]
+        right.errorbar(one.center, row, xerr=error, fmt="o", capsize=3, color=color)
     right.axvline(0, color="black", linewidth=1)
     right.set_yticks(range(len(names)), names)
     better = "right" if is_higher_better(metric) else "left"
     right.set(xlabel=f"{metric} minus that of {baseline} ({LEVEL:.0%}); {better} is better")
     right.margins(y=0.1)
     figure.savefig(file, dpi=150)
-
-
-def format_estimate(one: Estimate, sign: str = "") -> str:
-    """Return the mean, with its interval if it has one."""
-    interval = f" ({one.low:{sign}.4g} to {one.high:{sign}.4g})" if one.seeds > 1 else ""
-    return f"{one.mean:{sign}.4g}{interval}"
 
 
 def _is_edge(values: Values, peak: float) -> bool:

@@ -21,7 +21,7 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
-from benchmarks.common.intervals import Estimate
+from benchmarks.common.intervals import Interval
 from benchmarks.common.programs import BARE, RECIPE
 from benchmarks.common.reporting import installed_versions, table_head, table_row
 from benchmarks.overhead.rounds import ALL_ON, WORKLOADS, measure, programs
@@ -74,15 +74,15 @@ def table(results: Results) -> list[str]:
     lines = table_head("training", "", BARE, *(f"{name}, at most {bound:g}" for name, bound in BOUNDS.items()))
     for key, rounds in results.items():
 
-        def estimate(name: str, what: str, rounds: Rounds = rounds) -> Estimate:
-            return Estimate.of([found[name][what] for found in rounds])
+        def estimate(name: str, what: str, rounds: Rounds = rounds) -> Interval:
+            return Interval.of_median([found[name][what] for found in rounds])
 
         for measured, (what, form) in MEASURES.items():
             ratios = {name: estimate(name, f"{measured}_ratio") for name in BOUNDS}
             cells = (f"{ratio}: {ratio.at_most(BOUNDS[name])}" for name, ratio in ratios.items())
-            lines.append(table_row(key, what, form.format(estimate(BARE, measured).median), *cells))
+            lines.append(table_row(key, what, form.format(estimate(BARE, measured).center), *cells))
         more = (f"{estimate(name, 'once_cpu_more')} s more" for name in BOUNDS)
-        once = f"{estimate(BARE, 'once_cpu').median:.3g} s"
+        once = f"{estimate(BARE, 'once_cpu').center:.3g} s"
         lines.append(table_row(key, "start and end, CPU time", once, *more))
     return lines
 

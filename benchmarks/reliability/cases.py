@@ -123,8 +123,8 @@ def kill_and_resume(recipe: str, where: str, settings: Settings) -> list[Row]:
         rates.append(deviation_from_plan(resumed, recipe))
         rates.append(deviation(resumed.logged("learning_rate"), whole.logged("learning_rate")))
         losses.append(deviation(resumed.logged("loss"), whole.logged("loss")))
-        weights = (run.folder / "model.safetensors" for run in (resumed, whole))
-        same_weights += filecmp.cmp(*weights, shallow=False)
+        ours, theirs = (run.folder / "model.safetensors" for run in (resumed, whole))
+        same_weights += filecmp.cmp(ours, theirs, shallow=False)
         settings.report(
             f"kill {len(losses)} of {settings.trials}: half-written: {broken or 'none'}; largest deviation "
             f"of rates {max(rates):.2g}, of losses {losses[-1]:.2g}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.common.intervals import Estimate
+from benchmarks.common.intervals import Interval
 from benchmarks.common.programs import BARE, RECIPE, Observed, Program, run_alone, run_in_turns
 from benchmarks.common.recipe_runs import RunFailed
 from benchmarks.overhead import rounds, run
@@ -55,7 +55,7 @@ def test_round_measures_each_program_and_shows_a_slow_callback(tmp_path, monkeyp
     assert all(found[BARE][f"{measure}_ratio"] == 1 for measure in run.MEASURES)
     assert found[ALL_ON]["step_cpu"] > 0.1 + found[BARE]["step_cpu"] / 2
     for measure in ("step_cpu", "step_wall"):
-        assert Estimate.of([found[ALL_ON][f"{measure}_ratio"]] * 6).at_most(run.BOUNDS[ALL_ON]) == "MISSED"
+        assert Interval.of_median([found[ALL_ON][f"{measure}_ratio"]] * 6).at_most(run.BOUNDS[ALL_ON]) == "MISSED"
     assert found[RECIPE]["step_cpu"] < found[ALL_ON]["step_cpu"] - 0.05
     assert found[RECIPE]["callbacks_cpu"] < 0.1 < found[ALL_ON]["callbacks_cpu"]
 
@@ -123,11 +123,11 @@ def test_ratios_are_medians_over_pairs_of_steps():
 
 
 def test_interval_of_a_median_uses_ranks():
-    six = Estimate.of([3, 1, 2, 6, 5, 4])
-    assert (six.median, six.low, six.high) == (3.5, 1, 6)
-    nine = Estimate.of(range(9))
-    assert (nine.median, nine.low, nine.high) == (4, 1, 7)
-    assert math.isnan(Estimate.of(range(5)).low)
+    six = Interval.of_median([3, 1, 2, 6, 5, 4])
+    assert (six.center, six.low, six.high) == (3.5, 1, 6)
+    nine = Interval.of_median(range(9))
+    assert (nine.center, nine.low, nine.high) == (4, 1, 7)
+    assert math.isnan(Interval.of_median(range(5)).low)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_interval_of_a_median_uses_ranks():
     ],
 )
 def test_bound_is_met_only_if_the_whole_interval_says_so(values, most, least):
-    assert (Estimate.of(values).at_most(1.0), Estimate.of(values).at_least(1.0)) == (most, least)
+    assert (Interval.of_median(values).at_most(1.0), Interval.of_median(values).at_least(1.0)) == (most, least)
 
 
 def test_failed_program_is_reported_with_its_output_and_keeps_the_callers_pythonpath(tmp_path, monkeypatch):

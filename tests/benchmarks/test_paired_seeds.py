@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.learning.paired_seeds import best_peak, compare, holm, mean_interval, paired_t, tuned
+from benchmarks.common.intervals import Interval
+from benchmarks.learning.paired_seeds import best_peak, compare, holm, paired_t, tuned
 
 
 def flat(value: float) -> dict[int, float]:
@@ -17,11 +18,11 @@ def flat(value: float) -> dict[int, float]:
 
 def test_interval_is_students_t():
     values = [0.31, 0.35, 0.33, 0.40, 0.29]
-    ours = mean_interval(values)
+    ours = Interval.of_mean(values)
     theirs = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), rel=1e-12)
-    assert ours.mean == pytest.approx(np.mean(values)) and ours.seeds == 5
-    assert math.isnan(mean_interval([0.3]).low)
+    assert ours.center == pytest.approx(np.mean(values))
+    assert math.isnan(Interval.of_mean([0.3]).low)
 
 
 def test_best_peak_has_the_best_mean_of_all_seeds():
