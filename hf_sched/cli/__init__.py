@@ -16,6 +16,7 @@ from hf_sched.cli.check import check_paths
 from hf_sched.cli.cooldown import cooldown
 from hf_sched.cli.finetune import dpo, grpo, sft
 from hf_sched.cli.list import list_schedules
+from hf_sched.cli.memory import estimate_memory
 from hf_sched.cli.merge import merge_adapter
 from hf_sched.cli.plan import plan_run
 from hf_sched.cli.plot import plot
@@ -40,7 +41,11 @@ def app(modules: tuple[str, ...]) -> None:
             ) from None
 
 
-for command in (list_schedules, show, plot, plan_run, check_paths, sft, grpo, dpo, cooldown, merge_adapter, run):
+for command in (
+    *(list_schedules, show, plot, plan_run, check_paths),
+    *(sft, grpo, dpo, estimate_memory, merge_adapter),
+    *(cooldown, run),
+):
     app.add_command(command)
 
 

@@ -1,13 +1,11 @@
-"""How much memory a run needs at its peak on each process, estimated before a model is loaded.
+"""Estimates the peak memory of a run on each process before the model is loaded, from the model's config.json alone.
 
-Nothing here is a formula of a model's shape: the model is built on fake tensors, which have shapes and types and no
-memory, one step of training is made with them, and the bytes alive are counted operation by operation.
-
-What is assumed (`ASSUMPTIONS`, printed under the table) is what fake tensors cannot tell.
+`estimate.py` holds the formula, `read.py` reads a run from a recipe's arguments, `check.py` compares it with the memory
+of the device. Nothing is built or traced.
 """
 
-from hf_sched.finetune.memory.estimate import ASSUMPTIONS, GIB, Estimate, Moment, estimate, least
-from hf_sched.finetune.memory.settings import Lora, Settings
-from hf_sched.finetune.memory.spread import Spread
+from hf_sched.finetune.memory.check import check_memory
+from hf_sched.finetune.memory.estimate import Estimate, alternatives, estimate
+from hf_sched.finetune.memory.read import Run, read_config, read_run
 
-__all__ = ["ASSUMPTIONS", "GIB", "Estimate", "Lora", "Moment", "Settings", "Spread", "estimate", "least"]
+__all__ = ["Estimate", "Run", "alternatives", "check_memory", "estimate", "read_config", "read_run"]

@@ -1,0 +1,79 @@
+"""`hf-sched memory`: estimate the memory of a run before it starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("memory", short_help="Estimate the GPU memory of a run.")
+@click.argument("config")
+@click.option("--kind", type=click.Choice(["sft", "grpo", "dpo"]), help="The recipe; by default guessed from the keys.")
+@click.option("--accelerate-config", metavar="FILE", help="The file for `accelerate launch --config_file`.")
+@click.option("--num-processes", type=click.IntRange(1), metavar="N", help="Processes; by default those of FILE, or 1.")
+@click.option("--gpu-memory", metavar="SIZE", help="Of one GPU: 80GB, 24GiB; by default that of this machine's.")
+@click.option("--length", type=click.IntRange(1), metavar="N", help="Tokens of the longest sample (`max_length`).")
+@click.option(
+    "--prompt-length",
+    type=click.IntRange(1),
+    metavar="N",
+    default=512,
+    show_default=True,
+    help="Tokens of the longest prompt (GRPO).",
+)
+@click.option("--json", is_flag=True, help="Write a JSON object for machines, in bytes.")
+def estimate_memory(
+    config: str,
+    kind: str | None,
+    accelerate_config: str | None,
+    num_processes: int | None,
+    gpu_memory: str | None,
+    length: int | None,
+    prompt_length: int,
+    json: bool,
+) -> None:
+    """Estimate the peak memory of a run on each GPU, and name changes that fit if it does not.
+
+    CONFIG is the recipe's YAML file. Only the config.json of the model is read. The exit status is 1 if the run does
+    not fit.
+    """
+    from hf_sched.cli.output import console, print_json
+    from hf_sched.finetune.memory import alternatives, estimate, read_config
+    from hf_sched.finetune.memory.check import CLOSE, as_dict, describe_alternatives, show
+
+    run = read_config(
+        Path(config),
+        kind,
+        accelerate_config=accelerate_config,
+        num_processes=num_processes,
+        length=length,
+        prompt=prompt_length,
+    )
+    device_bytes = _device_bytes(gpu_memory)
+    found = estimate(run, device_bytes)
+    is_close = device_bytes is not None and found.total > CLOSE * device_bytes
+    fitting = alternatives(run, device_bytes) if is_close and device_bytes else {}
+    if json:
+        print_json(as_dict(found, device_bytes, fitting))
+    else:
+        show(found, device_bytes, console())
+        if is_close:
+            console().print(describe_alternatives(fitting))
+    sys.exit(int(device_bytes is not None and found.total > device_bytes))
+
+
+def _device_bytes(size: str | None) -> int | None:
+    from hf_sched.schedules.validation import ArgumentError
+
+    if size is None:
+        import torch
+
+        return int(torch.cuda.mem_get_info()[1]) if torch.cuda.is_available() else None
+    from accelerate.utils.modeling import convert_file_size_to_int
+
+    try:
+        return int(convert_file_size_to_int(size.replace(" ", "")))
+    except ValueError:
+        raise ArgumentError("gpu_memory", "a size such as 80GB or 24GiB", size) from None
