@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ TWO_PROCESSES = ["accelerate_configs/cpu_2proc.yaml"]
 FSDP2 = ["tests/helpers/launchers/fsdp2_cpu_2proc.yaml", "tests/helpers/launchers/fsdp2_on_cpu.py"]
 ZERO2 = ["tests/helpers/launchers/zero2_cpu_2proc.yaml"]
 ZERO3 = ["tests/helpers/launchers/zero3_cpu_2proc.yaml"]
+needs_compiler = pytest.mark.skipif(not shutil.which("c++"), reason="DeepSpeed compiles an operator when first used")
 
 SFT = {"learning_rate": 2e-3, "per_device_train_batch_size": 8, "max_length": 64}
 GRPO = {

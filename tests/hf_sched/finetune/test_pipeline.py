@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from hf_sched._run_files import LEARNING_RATES, read_learning_rates
 from hf_sched.audit import audit
 from hf_sched.finetune.pipeline import check_model
 from hf_sched.schedules.validation import ArgumentError
-from tests.helpers.recipes import BASE, FSDP2, ONE_PROCESS, TWO_PROCESSES, ZERO2, ZERO3
+from tests.helpers.recipes import BASE, FSDP2, ONE_PROCESS, TWO_PROCESSES, ZERO2, ZERO3, needs_compiler
 
 STEPS = 12
 SCHEDULES = {
@@ -27,7 +26,6 @@ SCHEDULES = {
     "cosine_restarts": {"num_cycles": 2, "cycle_multiplier": 2, "peak_multiplier": 0.5, "floor_ratio": 0.1},
 }
 SAVING = {"save_strategy": "steps", "save_steps": 6}
-needs_compiler = pytest.mark.skipif(not shutil.which("c++"), reason="DeepSpeed compiles an operator when first used")
 
 
 def requested(name: str) -> dict[str, object]:

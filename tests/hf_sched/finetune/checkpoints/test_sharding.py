@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +15,9 @@ from safetensors.torch import load_file
 from benchmarks.common.recipe_runs import STEPS, Run, RunFailed, Workshop
 from hf_sched.finetune.checkpoints.sharding import Sharding, check_sharding, sharding_of_checkpoint
 from hf_sched.finetune.merge import check_adapter, merge
+from tests.helpers.recipes import needs_compiler
 from tests.helpers.seen_by_ranks import LORA, WATCHED, logits_of, planned, seen
 
-needs_compiler = pytest.mark.skipif(not shutil.which("c++"), reason="DeepSpeed compiles an operator when first used")
 SHARDED = [
     pytest.param("zero2", marks=needs_compiler),
     pytest.param("zero3", marks=needs_compiler),
