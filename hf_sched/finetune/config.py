@@ -78,14 +78,12 @@ def given_arguments(words: Sequence[str]) -> dict[str, Any]:
 
 def check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> None:
     """Raise a ValueError if the parser left over any words, naming the nearest known arguments."""
-    flags = [word for word in words if word.startswith("--")]
-    if not words:
-        return
     complaints = []
-    for flag in flags or words:
-        near = get_close_matches(flag.lstrip("-").replace("-", "_"), known, n=1)
-        complaints.append(f"`{flag.lstrip('-')}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
-    raise ValueError(f"the recipe has no argument {', '.join(complaints)}: correct it or leave it out")
+    for word in [word for word in words if word.startswith("--")] or words:
+        near = get_close_matches(word.lstrip("-").replace("-", "_"), known, n=1)
+        complaints.append(f"`{word.lstrip('-')}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
+    if complaints:
+        raise ValueError(f"the recipe has no argument {', '.join(complaints)}: correct it or leave it out")
 
 
 def stop(error: Exception) -> NoReturn:
@@ -109,13 +107,11 @@ def _read_yaml(path: str) -> Mapping[str, Any]:
 
 def _flag_value(words: Sequence[str]) -> Any:
     """Return the value of a flag as YAML reads it: `60` is a number, and no word means true."""
-    values = []
-    for word in words:
-        try:
-            values.append(yaml.safe_load(word))
-        except yaml.YAMLError:
-            values.append(word)
-    return (values if len(values) > 1 else values[0]) if values else True
+    values: list[Any] = list(words) or [True]
+    for place, word in enumerate(words):
+        with suppress(yaml.YAMLError):
+            values[place] = yaml.safe_load(word)
+    return values if len(values) > 1 else values[0]
 
 
 def _check_whole_numbers(part: Any) -> None:

@@ -134,9 +134,7 @@ def show_probe(trainer: Any, rewards: Sequence[Reward | str], *, in_full: bool) 
     """Show what each reward gives to a right, a wrong and an empty answer; warn if right answers earn nothing."""
     console = _console()
     probed = probe(rewards, next(iter(trainer.train_dataset)), trainer.args.reward_weights, _tokenizer(trainer))
-    if probed is None:
-        if in_full:
-            console.print("\nThe rewards are not tried: the data has no column with right answers")
+    if probed is None:  # the data has no column with right answers
         return
     probes, most = probed
     if in_full:

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -83,8 +84,13 @@ def provenance(trainer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def git_commit() -> dict[str, Any] | None:
     """Return the commit of the working directory and whether tracked files differ; None outside a checkout."""
-    commit, changed = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
-    return None if commit is None else {"commit": commit, "dirty": None if changed is None else bool(changed)}
+    command = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    commit, dirty, _ = done.stdout.strip().partition("-dirty")
+    return {"commit": commit, "dirty": bool(dirty)}
 
 
 def hide(value: Any, name: str = "") -> Any:
@@ -124,10 +130,8 @@ def _hide_in_text(text: str) -> str:
 def _versions() -> dict[str, str]:
     found = {"hf_sched": hf_sched.__version__}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -135,12 +139,3 @@ def _devices(device: torch.device) -> list[str]:
     if device.type == "cuda":
         return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return [f"{device.type} ({platform.processor() or platform.machine()}, {os.cpu_count()} cores)"]
-
-
-def _git(*words: str) -> str | None:
-    command = ["git", "--no-optional-locks", *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -12,14 +12,10 @@ from transformers import TrainerCallback
 
 logger = logging.getLogger(__name__)
 
-WINDOW = 10
-"""Log records whose median is checked: any run has single steps that look bad."""
-CLIPPED = 0.5
-"""Share of completions that are cut off, from which on it is typical of the run."""
-EQUAL_GROUPS = 0.8
-"""Share of groups with equal rewards: in a run that learns well, more and more groups are entirely right."""
-COLLAPSED = 0.1
-"""Share of the initial entropy at which nearly every token has only one likely value."""
+WINDOW = 10  # log records whose median is checked: any run has single steps that look bad
+CLIPPED = 0.5  # share of completions that are cut off
+EQUAL_GROUPS = 0.8  # share of groups with equal rewards; in a good run, more and more groups are entirely right
+COLLAPSED = 0.1  # share of the initial entropy at which nearly every token has only one likely value
 
 Record = Mapping[str, Any]
 Sign = Callable[[Sequence[Record], Sequence[Record], Any], str | None]
@@ -43,13 +39,11 @@ class GRPODiagnostics(TrainerCallback):
             return
         for sign in SIGNS:
             found = sign(last, first, args)
-            if found is None:
-                continue
-            before = self._last_seen.get(sign)
-            self._last_seen[sign] = self._records
-            # A sign that hovers around its threshold has not disappeared.
-            if before is None or self._records - before > WINDOW:
-                logger.warning(f"step {state.global_step}: {found}")
+            if found is not None:
+                # A sign that hovers around its threshold has not disappeared.
+                if self._records - self._last_seen.get(sign, -WINDOW) > WINDOW:
+                    logger.warning(f"step {state.global_step}: {found}")
+                self._last_seen[sign] = self._records
 
 
 def zero_reward(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:

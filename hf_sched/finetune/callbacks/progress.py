@@ -12,9 +12,8 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
-SHARE = 0.1
-SECONDS = 30.0
-"""Without a terminal, a line is written after each tenth of the run, and at least every 30 seconds."""
+# Without a terminal, a line is written after each tenth of the run, and at least every 30 seconds.
+SHARE, SECONDS = 0.1, 30.0
 
 _SHOWN = {"learning_rate": "lr", "loss": "loss", "reward": "reward"}
 _SPEED = ("runtime", "per_second", "num_tokens")
@@ -27,33 +26,29 @@ class Progress(ProgressCallback):
         super().__init__()
         self._is_terminal = sys.stderr.isatty()
         self._figures: dict[str, str] = {}
-        self._written: tuple[int, float] = (0, 0.0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.current_step = self._written_step = state.global_step
+        self._written_at = time.monotonic()
         if state.is_world_process_zero:
-            self.training_bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                dynamic_ncols=True,
-                file=sys.stderr if self._is_terminal else io.StringIO(),
-                mininterval=0.1 if self._is_terminal else SECONDS,
-            )
-        self.current_step = state.global_step
-        self._written = (state.global_step, time.monotonic())
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.is_world_process_zero:
-            self.training_bar.total = state.max_steps  # a live cooldown lowers it
-        super().on_step_end(args, state, control, **kwargs)
+            file = sys.stderr if self._is_terminal else io.StringIO()
+            self.training_bar = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, file=file)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the line of the previous step, now that its figures are logged."""
-        self._write_line(state)
+        tenth = max(1, round(SHARE * state.max_steps))
+        is_due = state.global_step // tenth > self._written_step // tenth
+        if is_due or time.monotonic() - self._written_at >= SECONDS:
+            self._write_line(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.training_bar is not None:
+            self.training_bar.total = state.max_steps  # a live cooldown lowers it
+        super().on_step_end(args, state, control, **kwargs)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.training_bar is None:
             return
-        logs = logs or {}
         self._figures |= {_SHOWN[key]: f"{logs[key]:.4g}" for key in _SHOWN if logs.get(key) is not None}
         self.training_bar.set_postfix(self._figures, refresh=False)
         evaluated = {key: value for key, value in logs.items() if key.startswith("eval_") and not key.endswith(_SPEED)}
@@ -66,17 +61,13 @@ class Progress(ProgressCallback):
             super().on_prediction_step(args, state, control, **kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._write_line(state)
         if self.training_bar is not None:
-            self._write_line(state, is_last=True)
             super().on_train_end(args, state, control, **kwargs)
 
-    def _write_line(self, state: Any, *, is_last: bool = False) -> None:
-        if self.training_bar is None or self._is_terminal or state.global_step == self._written[0]:
-            return
-        step, when = self._written
-        tenth = max(1, round(SHARE * state.max_steps))
-        if is_last or state.global_step // tenth > step // tenth or time.monotonic() - when >= SECONDS:
-            self._written = (state.global_step, time.monotonic())
+    def _write_line(self, state: Any) -> None:
+        if self.training_bar is not None and not self._is_terminal and state.global_step > self._written_step:
+            self._written_step, self._written_at = state.global_step, time.monotonic()
             print(self.training_bar, file=sys.stderr, flush=True)
 
 
@@ -91,9 +82,5 @@ def show_progress(trainer: Any) -> None:
 class StandardErrorHandler(logging.Handler):
     """Writes log records to standard error, above a progress bar."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(f"{record.levelname}: {record.getMessage()}", file=sys.stderr)
