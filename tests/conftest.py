@@ -1,4 +1,4 @@
-"""What all tests share: nothing reaches out of the machine, torch leaves room for processes beside it; a tiny model."""
+"""Shared by all tests: no network access, one thread per process, a tiny model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CI"] = "1"  # TRL sends telemetry otherwise
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# Before torch is imported, and for child processes, too: tiny models are slower on many threads than on one.
+# Before torch is imported, and for child processes: tiny models are slower on many threads than on one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests.helpers.recipes import run_recipe, task  # noqa: F401  (fixtures)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Trainings in processes of their own first: the files that take longest, so that no core waits for the last."""
+    """Run the files with subprocess trainings first, because they take longest."""
     items.sort(key=lambda item: "finetune" not in item.path.parts)
 
 
 @pytest.fixture(scope="session")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of a few thousand random weights, and its tokenizer."""
+    """A Llama with a few thousand random weights, and its tokenizer."""
     from hf_sched.finetune.demo.sorting_task import save_model
 
     folder = tmp_path_factory.mktemp("model")

@@ -1,4 +1,4 @@
-"""For tests: recipes whose processes each write down what they saw (tests/helpers/launchers/observed_recipe.py)."""
+"""Runs of recipes whose processes each record what they saw (tests/helpers/launchers/observed_recipe.py)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import hf_sched
 from benchmarks.common.recipe_runs import LAUNCHES, PEAK, SCHEDULE, STEPS, WARMUP_STEPS, Launch
 
 OBSERVER = "tests/helpers/launchers/observed_recipe.py"
-WATCHED: dict[str, Launch] = {
+OBSERVED: dict[str, Launch] = {
     name: dataclasses.replace(launch, script=(*launch.script, OBSERVER)) for name, launch in LAUNCHES.items()
 }
-# Without dropout, whose masks depend on how a batch is spread; at a rate at which so few steps change the logits.
+# Without dropout, whose masks depend on how a batch is split; at a rate high enough to change the logits in a few steps.
 LORA = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear", "lora_dropout": 0.0, "learning_rate": 1e-2}
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What the process of a rank saw."""
+    """What the process of a rank recorded."""
 
     rates: list[list[float]]
-    """Of each optimizer step, in one group after the other."""
+    """Of each optimizer step, in each parameter group."""
     losses: list[float]
     tokens: torch.Tensor
     logits: torch.Tensor
@@ -34,7 +34,7 @@ class Seen:
 
 
 def seen(folder: Path, processes: int) -> list[Seen]:
-    """Of a run that has ended, by rank."""
+    """Read the records of a finished run, by rank."""
     found = []
     for rank in range(processes):
         read = json.loads((folder / f"observed_{rank}.json").read_text())
@@ -47,13 +47,13 @@ def seen(folder: Path, processes: int) -> list[Seen]:
 
 
 def planned(recipe: str, kind: str = "full") -> list[float]:
-    """The learning rate of each step."""
+    """The planned learning rate of each step."""
     schedule = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP_STEPS, **SCHEDULE)
     return schedule.curve(peak=LORA["learning_rate"] if kind == "lora" else PEAK[recipe]).tolist()
 
 
 def logits_of(saved: Path, base: Path, tokens: torch.Tensor) -> torch.Tensor:
-    """Of a saved model, or of a saved adapter and its base."""
+    """Logits of a saved model, or of a saved adapter on its base."""
     if (saved / "adapter_config.json").is_file():
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(saved))
     else:

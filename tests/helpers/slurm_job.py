@@ -1,4 +1,4 @@
-"""A job of Slurm on this machine, with the stubs of tests/helpers/launchers/slurm, and stand-ins for what it starts."""
+"""A Slurm job on this machine, with the stubs of tests/helpers/launchers/slurm and stand-ins for its programs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.helpers.recipes import ROOT
 
 SCRIPT = ROOT / "recipes" / "slurm" / "train.slurm"
 STUBS = ROOT / "tests" / "helpers" / "launchers" / "slurm"
-# On loopback, so that each name resolves and is told from the others.
+# Loopback addresses, so that each name resolves and differs from the others.
 NODES = ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
 
-# Stands in for `accelerate` where only what it is given counts: tells of its words and of the vLLM server; then ends
-# with the status that it is told for its rank, or goes on until SIGTERM.
+# Replaces `accelerate`: records its arguments and the health of the vLLM server, then exits with the status of its rank
+# in STATUS, or waits for SIGTERM.
 LAUNCHER = """
 import json, os, signal, sys, time
 from urllib.request import urlopen
@@ -27,22 +27,22 @@ words = sys.argv[1:]
 def healthy():
     url = f"http://{words[words.index('--vllm_server_host') + 1]}:{words[words.index('--vllm_server_port') + 1]}/health"
     return urlopen(url, timeout=5).status == 200
-def tell(**more):
+def record(**more):
     seen = {"words": words, "node": os.environ["SLURMD_NODENAME"], "cpus": os.environ["SRUN_CPUS_PER_TASK"], **more}
     seen["healthy"] = "--vllm_server_host" in words and healthy()
     with open(f"launch-{os.environ['SLURM_PROCID']}-{len(more)}.json", "w") as file:
         json.dump(seen, file)
 def end(number, frame):
-    tell(told=True)
+    record(terminated=True)
     sys.exit(143)
 signal.signal(signal.SIGTERM, end)
-tell()
+record()
 status = json.loads(os.environ["STATUS"])[int(os.environ["SLURM_PROCID"])]
 if status is None:
     time.sleep(200)
 sys.exit(status)
 """
-# Stands in for `trl`, which needs vLLM to serve: answers after a while, if at all.
+# Replaces `trl vllm-serve`: answers after two seconds, or fails.
 SERVER = """
 import os, signal, sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -65,13 +65,13 @@ HTTPServer(("", int(words[words.index("--port") + 1])), Health).serve_forever()
 
 
 class Job:
-    """A job of Slurm: what sbatch would have requested, and a folder that looks like the repository."""
+    """A Slurm job: the environment of sbatch, and a folder that looks like the repository."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in ("recipes", "accelerate_configs", "tests"):
             (folder / name).symlink_to(ROOT / name)
-        # sbatch runs a copy elsewhere, so that the script must not look beside itself.
+        # sbatch runs a copy elsewhere, so the script must not look for files next to itself.
         self.script = folder / "spool" / "slurm_script"
         self.script.parent.mkdir()
         shutil.copy(SCRIPT, self.script)
@@ -83,19 +83,19 @@ class Job:
         self.requeued = folder / "requeued"
 
     def stand_in(self) -> Job:
-        """Put stand-ins in the place of the launcher and of vLLM's server."""
+        """Replace the launcher and vLLM's server by stand-ins."""
         self.command("accelerate", LAUNCHER)
         self.command("trl", SERVER)
         return self
 
     def command(self, name: str, text: str, *, shell: bool = False) -> None:
-        """A command that the job finds."""
+        """Add a command to the PATH of the job."""
         path = self.folder / "bin" / name
         path.write_text(f"#!/bin/bash\n{text}\n" if shell else f"#!{sys.executable}\n{text}")
         path.chmod(0o755)
 
     def start(self, nodes: int, *words: str, gpus: int = 1, **environment: str) -> subprocess.Popen[str]:
-        """The batch script, on the first node."""
+        """Start the batch script on the first node."""
         given = {
             "PATH": f"{self.folder / 'bin'}:{STUBS}:{os.environ['PATH']}",
             "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
@@ -103,7 +103,7 @@ class Job:
             "SLURM_JOB_NODELIST": ",".join(NODES[:nodes]),
             "SLURM_GPUS_ON_NODE": str(gpus),
             "SLURM_CPUS_ON_NODE": "4",
-            # As in every batch script: this is its own rank, not that of a task.
+            # The rank of the batch script, not of a task.
             "SLURM_PROCID": "0",
             "SLURM_NODEID": "0",
             "REQUEUED": str(self.requeued),
@@ -119,7 +119,7 @@ class Job:
         )
 
     def run(self, nodes: int, *words: str, **given: Any) -> tuple[int, str]:
-        """The exit status, and what was printed by the script and the nodes."""
+        """Return the exit status, and the output of the script and the nodes."""
         script = self.start(nodes, *words, **given)
         printed, _ = script.communicate(timeout=500)
         return script.returncode, printed + self.logs()
@@ -127,9 +127,9 @@ class Job:
     def logs(self) -> str:
         return "".join(path.read_text() for path in sorted(self.folder.glob("logs/*/*.log")))
 
-    def launched(self, told: bool = False) -> list[dict[str, Any]]:
-        """What the stand-in for `accelerate` saw, in the order of the ranks."""
-        return [json.loads(path.read_text()) for path in sorted(self.folder.glob(f"launch-*-{int(told)}.json"))]
+    def launched(self, terminated: bool = False) -> list[dict[str, Any]]:
+        """What the stand-in for `accelerate` recorded, by rank."""
+        return [json.loads(path.read_text()) for path in sorted(self.folder.glob(f"launch-*-{int(terminated)}.json"))]
 
 
 def _free(port: int) -> bool:

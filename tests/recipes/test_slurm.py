@@ -1,4 +1,4 @@
-"""recipes/slurm/train.slurm under a stub of Slurm that runs every node on this machine (tests/helpers/launchers/slurm)."""
+"""recipes/slurm/train.slurm runs under a stub of Slurm whose nodes are processes of this machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 @pytest.fixture
 def stand_ins(job: Job) -> Job:
-    """A job with a launcher and a server that only tell what they were given."""
+    """A job whose launcher and server only record their arguments."""
     return job.stand_in()
 
 
@@ -59,7 +59,7 @@ SHELL = [SCRIPT, ROOT / "recipes" / "launch.sh", STUBS / "scontrol"]
 
 
 @pytest.mark.parametrize("script", SHELL, ids=[path.name for path in SHELL])
-def test_the_shell_scripts_are_sound(script):
+def test_shell_scripts_pass_shellcheck(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     shellcheck = shutil.which("shellcheck", path=path)
@@ -69,7 +69,7 @@ def test_the_shell_scripts_are_sound(script):
     assert os.access(script, os.X_OK) or script == SCRIPT
 
 
-def test_each_node_launches_with_a_rank_of_its_own_and_the_words_as_they_were(stand_ins):
+def test_each_node_launches_with_its_rank_and_unchanged_arguments(stand_ins):
     odd = ["--lr_scheduler_kwargs", '{"floor_ratio": 0.1}', "--run_name", "two words, a $HOME and 'quotes'"]
     status, output = stand_ins.run(2, *DDP, "--config", "my.yaml", *odd, gpus=8, STATUS="[0, 0]")
     assert (status, output) == (0, "")
@@ -87,11 +87,11 @@ def test_each_node_launches_with_a_rank_of_its_own_and_the_words_as_they_were(st
     assert not stand_ins.requeued.exists()
 
 
-def test_a_node_that_fails_ends_the_others_and_the_job(stand_ins):
+def test_failing_node_ends_the_others_and_the_job(stand_ins):
     began = time.monotonic()
     status, _ = stand_ins.run(3, *DDP, STATUS="[null, 3, null]")
     assert status != 0
-    assert time.monotonic() - began < 100  # the others would have gone on for longer
+    assert time.monotonic() - began < 100  # the others would have taken longer
     assert not stand_ins.requeued.exists()
 
 
@@ -104,7 +104,7 @@ def test_a_node_that_fails_ends_the_others_and_the_job(stand_ins):
         (["--vllm", "model", *DDP], "`--vllm` needs its own node: sbatch --nodes 2, or more"),
     ],
 )
-def test_a_wrong_line_is_refused_in_one_line(stand_ins, words, message):
+def test_wrong_arguments_are_named_in_one_line(stand_ins, words, message):
     status, output = stand_ins.run(1, *words)
     assert status == 2
     (line,) = output.splitlines()
@@ -112,7 +112,7 @@ def test_a_wrong_line_is_refused_in_one_line(stand_ins, words, message):
     assert message in line
 
 
-def test_a_job_without_gpus_says_how_to_get_them(stand_ins):
+def test_job_without_gpus_says_how_to_request_them(stand_ins):
     status, output = stand_ins.run(1, *DDP, gpus="")
     assert status != 0
     assert "ask for GPUs: sbatch --gpus-per-node 8" in output
@@ -121,7 +121,7 @@ def test_a_job_without_gpus_says_how_to_get_them(stand_ins):
 VLLM = ["--vllm", "some/model --tensor_parallel_size 4"]
 
 
-def test_vllm_gets_the_last_node_and_the_training_waits_for_its_health(stand_ins):
+def test_vllm_gets_the_last_node_and_training_waits_until_it_is_healthy(stand_ins):
     status, output = stand_ins.run(3, *VLLM, *DDP, "--config", "my.yaml", gpus=8, STATUS="[0, 0]", SERVER="works")
     assert status == 0, output
     port = str(20000 + stand_ins.number % 10000)
@@ -138,13 +138,13 @@ def test_vllm_gets_the_last_node_and_the_training_waits_for_its_health(stand_ins
     assert (stand_ins.folder / "server.ended").exists()
 
 
-def test_the_server_ends_with_a_training_that_fails(stand_ins):
+def test_server_ends_with_a_failing_training(stand_ins):
     status, _ = stand_ins.run(2, *VLLM, *DDP, STATUS="[3]", SERVER="works")
     assert status == 3
     assert (stand_ins.folder / "server.ended").exists()
 
 
-def test_a_server_that_fails_ends_the_job_before_it_trains(stand_ins):
+def test_failing_server_ends_the_job_before_training(stand_ins):
     status, output = stand_ins.run(2, *VLLM, *DDP, STATUS="[0]", SERVER="fails")
     assert status == 2
     assert f"the vLLM server has ended: see logs/{stand_ins.number}/vllm-{NODES[1]}.log" in output
@@ -152,7 +152,7 @@ def test_a_server_that_fails_ends_the_job_before_it_trains(stand_ins):
     assert stand_ins.launched() == []
 
 
-def test_a_training_that_slurm_ends_keeps_its_server_until_it_is_through(stand_ins):
+def test_training_ended_by_slurm_keeps_its_server_until_it_has_finished(stand_ins):
     script = stand_ins.start(2, *VLLM, *DDP, STATUS="[null]", SERVER="works")
     wait_for(stand_ins.launched)
     steps = [each for each in psutil.Process(script.pid).children() if "srun" in " ".join(each.cmdline())]
@@ -160,18 +160,17 @@ def test_a_training_that_slurm_ends_keeps_its_server_until_it_is_through(stand_i
     for each in (*steps, script):  # as scancel and preemption do
         each.send_signal(signal.SIGTERM)
     assert script.wait(300) == 143
-    (seen,) = stand_ins.launched(told=True)
+    (seen,) = stand_ins.launched(terminated=True)
     assert seen["healthy"]
     assert (stand_ins.folder / "server.ended").exists()
-    assert not stand_ins.requeued.exists()  # Slurm does that itself, if it is to
+    assert not stand_ins.requeued.exists()  # Slurm decides that itself
 
 
-# From here on, real trainings.
 STEPS = 12
 
 
 def requested(job: Job, task: Path, steps: int = STEPS) -> list[str]:
-    """What to train, on CPU; one process a node."""
+    """Write the configuration of a run on CPU, with one process per node; return the job's arguments."""
     schedule = {"lr_scheduler_type": "cosine_floor", "warmup_steps": 2, "max_steps": steps}
     where = {"model_name_or_path": str(task / "model"), "dataset_name": str(task / "sft"), "output_dir": "run"}
     config = {**COMMON, **SFT, **schedule, **where, "per_device_train_batch_size": 4}
@@ -184,7 +183,8 @@ def planned(steps: int = STEPS) -> np.ndarray:
     return schedule.curve(peak=SFT["learning_rate"])
 
 
-def test_two_nodes_train_together_on_the_planned_curve(job, task):
+@pytest.mark.slow
+def test_two_nodes_train_on_the_planned_rates(job, task):
     status, output = job.run(2, *requested(job, task))
     assert status == 0, output[-6000:]
     run = Finished(job.folder / "run", status, output)
@@ -195,7 +195,7 @@ def test_two_nodes_train_together_on_the_planned_curve(job, task):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_a_job_whose_time_is_up_is_requeued_and_goes_on_as_if_never_interrupted(job, task, nodes):
+def test_job_at_its_time_limit_is_requeued_and_resumes_exactly(job, task, nodes):
     steps = 40
     words = [*requested(job, task, steps), "--lr_scheduler_kwargs", '{"floor_ratio": 0.1}']
     if nodes == 1:

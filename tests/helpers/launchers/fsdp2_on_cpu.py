@@ -1,8 +1,8 @@
-"""Run a script with FSDP2 really sharding on CPU processes over gloo, which Accelerate does on accelerators only.
+"""Run a script under FSDP2 on CPU processes over gloo; Accelerate itself shards on accelerators only.
 
-    accelerate launch --config_file tests/helpers/launchers/fsdp2_cpu_2proc.yaml tests/helpers/launchers/fsdp2_on_cpu.py SCRIPT ...
+accelerate launch --config_file tests/helpers/launchers/fsdp2_cpu_2proc.yaml tests/helpers/launchers/fsdp2_on_cpu.py ...
 
-For tests alone: it replaces a private method of Accelerate.
+It replaces a private method of Accelerate.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from accelerate.utils import DistributedType
 
 
 def _prepare_backend(*_args: Any, **_kwargs: Any) -> tuple[str, DistributedType]:
-    # MULTI_GPU is the state from which Accelerate goes on to FSDP, and gloo the backend that CPU tensors need. The
-    # group is made here because Accelerate, under `use_cpu: true`, makes one for MULTI_CPU only.
+    # Accelerate switches to FSDP from MULTI_GPU, and CPU tensors need gloo. Under `use_cpu: true` Accelerate creates a
+    # process group for MULTI_CPU only, so create it here.
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
     return "gloo", DistributedType.MULTI_GPU
 
 
 def _set_device(state: PartialState) -> None:
-    # MULTI_GPU would look for a CUDA device of this rank.
+    # For MULTI_GPU, Accelerate would look for a CUDA device.
     state.device = torch.device("cpu")
 
 
 def main() -> None:
-    """Run the script named on the command line as `python SCRIPT ARGS...` would."""
+    """Run the script of the command line as `python SCRIPT ARGS...` would."""
     if len(sys.argv) < 2:
         raise SystemExit(f"usage: {sys.argv[0]} SCRIPT [ARGS...]")
     PartialState._prepare_backend = _prepare_backend

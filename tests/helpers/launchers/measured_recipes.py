@@ -1,9 +1,9 @@
-"""Run recipes one after another and say how much memory each took beyond what it had before its model; for tests.
+"""Run recipes one after another and measure the memory that each takes from the loading of its model on.
 
     python tests/helpers/launchers/measured_recipes.py OUT.json RECIPE CONFIG [RECIPE CONFIG ...]
 
-Each runs in a fork of this process, so that the libraries are imported once. The figures, in bytes, are the kernel's:
-resident `before` the model is loaded, and the `peak` from then on. Under `accelerate launch` rank 1 writes OUT.1.json.
+Each runs in a fork of this process, so the libraries are imported once. The figures are the kernel's, in bytes: resident
+`before` the model is loaded, and the `peak` from then on. Under `accelerate launch` rank 1 writes OUT.1.json.
 """
 
 from __future__ import annotations
@@ -17,18 +17,14 @@ import sys
 import traceback
 from pathlib import Path
 
-from hf_sched.finetune import (
-    grpo,  # noqa: F401  (imported before the forks)
-    sft,  # noqa: F401
-)
-from hf_sched.finetune.memory import check as memory_check
+from hf_sched.finetune import grpo, pipeline, sft  # noqa: F401  (imported before the forks)
 
-# Of mallopt(3): from 128 KiB on, memory is the kernel's again as soon as it is freed.
+# Parameters of mallopt(3): return blocks of 128 KiB and more to the kernel as soon as they are freed.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
 def read(name: str) -> int:
-    """A figure of this process, in bytes."""
+    """Read a figure of this process, in bytes."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found, name
     return int(found[1]) * 1024
@@ -39,16 +35,16 @@ def measure(recipe: str, config: str) -> dict[str, int]:
     for option, value in ((M_MMAP_THRESHOLD, 2**17), (M_TRIM_THRESHOLD, 2**17), (M_ARENA_MAX, 1)):
         assert ctypes.CDLL(None).mallopt(option, value) == 1
     before = 0
-    check = memory_check.check_memory
+    check = pipeline.check_memory
 
     def check_and_begin(*args: object, **kwargs: object) -> None:
         nonlocal before
-        # In full, or on a CPU it would do nothing: what it imports would count as the training's.
+        # In full, because otherwise it does nothing on a CPU, and its imports would count for the training.
         check(*args, **{**kwargs, "in_full": True})  # type: ignore[arg-type]
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = read("VmRSS")
 
-    memory_check.check_memory = check_and_begin
+    pipeline.check_memory = check_and_begin
     sys.argv = [recipe, "--config", config]
     try:
         runpy.run_path(recipe, run_name="__main__")
@@ -59,7 +55,7 @@ def measure(recipe: str, config: str) -> dict[str, int]:
 
 
 def measure_in_a_fork(recipe: str, config: str) -> dict[str, int]:
-    """The same in a child."""
+    """Run a recipe in a child process."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:

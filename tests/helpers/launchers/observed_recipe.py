@@ -1,9 +1,9 @@
-"""Run a recipe and write down what each of its processes saw, not only the first.
+"""Run a recipe and record the learning rates, losses and logits of each of its processes.
 
     accelerate launch ... tests/helpers/launchers/observed_recipe.py recipes/sft.py --config FILE.yaml
 
-Into `output_dir`, of the process of each rank: `observed_RANK.json`, the learning rates that torch's optimizer stepped
-with and the losses, and `observed_RANK.pt`, the logits of the trained model on a few tokens before it is saved.
+Writes into `output_dir` for each rank: `observed_RANK.json`, with the losses and the learning rates of torch's own
+optimizer, and `observed_RANK.pt`, with the logits of the trained model on a few tokens before it is saved.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from transformers import TrainerCallback
 
 
 class Observer(TrainerCallback):
-    """Takes the rates inside torch's optimizer, which no wrapper stands before; then losses and logits."""
+    """Records the rates in torch's optimizer, inside all wrappers; then losses and logits."""
 
     def __init__(self) -> None:
         self.rates: dict[int, list[float]] = {}
         self.step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        while hasattr(optimizer, "optimizer"):  # of Accelerate, of DeepSpeed
+        while hasattr(optimizer, "optimizer"):  # of Accelerate and DeepSpeed
             optimizer = optimizer.optimizer
-        optimizer.register_step_pre_hook(self.take)
+        optimizer.register_step_pre_hook(self.record)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step = state.global_step + 1
 
-    def take(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        # ZeRO has it step one group after another.
+    def record(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # ZeRO steps one group after another.
         self.rates.setdefault(self.step, []).extend(float(group["lr"]) for group in optimizer.param_groups)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -57,7 +57,7 @@ class Observer(TrainerCallback):
 
 
 def main() -> None:
-    """Run the script named on the command line as `python SCRIPT ARGS...` would."""
+    """Run the script of the command line as `python SCRIPT ARGS...` would."""
     transformers.trainer.DEFAULT_CALLBACKS.append(Observer)
     del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)

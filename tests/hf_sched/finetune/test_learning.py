@@ -1,4 +1,4 @@
-"""The demo's task is one that GRPO really learns, whatever the seed."""
+"""GRPO learns the task of the demo, with any seed."""
 
 from __future__ import annotations
 

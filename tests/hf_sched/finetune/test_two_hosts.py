@@ -1,4 +1,4 @@
-"""Trainings on two hosts (network namespaces): each rank is on the plan; where a host is lost the other ends well."""
+"""Runs on two hosts (network namespaces) follow the plan, and a lost host ends the other with a message."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import torch
 
 from benchmarks.common.recipe_runs import STEPS, Run, RunFailed, Workshop
 from benchmarks.reliability.two_hosts import CannotRun, cut, finish_both, network, start_on_both
-from tests.helpers.seen_by_ranks import WATCHED, planned, seen
+from tests.helpers.seen_by_ranks import OBSERVED, planned, seen
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LOSS_BOUND = 1e-5  # sums in another order
 SAVE_STEPS = 4
 SILENCE = 20  # seconds
-# From the kill to the end of what is left: an error at once, the launcher's report, on a machine with other work.
+# Seconds from the kill to the exit of the other host, on a busy machine.
 PATIENCE = 120
 
 
@@ -30,7 +30,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.fixture
 def hosts() -> Iterator[None]:
-    """Two of them, or the reason why not."""
+    """Two hosts, or a skip with the reason."""
     made = network()
     try:
         made.__enter__()
@@ -41,19 +41,19 @@ def hosts() -> Iterator[None]:
 
 
 def on_one(workshop: Workshop, recipe: str, processes: str) -> Path:
-    """The folder of a training on one host, made once."""
+    """The folder of a run on one host, trained once."""
     folder = workshop.folder / f"{recipe}-{processes}" / "run"
     if not folder.is_dir():
-        workshop.start(recipe, WATCHED[processes], folder, save_steps=SAVE_STEPS).finish()
+        workshop.start(recipe, OBSERVED[processes], folder, save_steps=SAVE_STEPS).finish()
     return folder
 
 
 def start(workshop: Workshop, recipe: str, processes: str, name: str, **given: object) -> list[Run]:
-    """Start on both hosts, which share a disk; their logs are beside each other."""
+    """Start on both hosts, which share a disk."""
     shared = workshop.folder / f"{recipe}-{name}" / "run"
     requested = {"save_steps": SAVE_STEPS, "output_dir": str(shared), **given}
     folders = [{"folder": folder, **requested} for folder in (shared, shared.with_name("second"))]
-    return start_on_both(workshop, recipe, WATCHED[processes], folders)
+    return start_on_both(workshop, recipe, OBSERVED[processes], folders)
 
 
 def is_at(run: Run, step: int) -> bool:
@@ -70,19 +70,19 @@ def ends_within(run: Run, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["sft", "grpo"])
-def test_two_hosts_train_on_the_plan_on_every_rank_as_one_host_does(workshop, hosts, recipe):
+def test_every_rank_on_two_hosts_trains_on_the_planned_rates_as_on_one(workshop, hosts, recipe):
     one = seen(on_one(workshop, recipe, "4"), 4)
     first, _ = finish_both(start(workshop, recipe, "4", "both"))
-    for rank, beside in zip(seen(first.folder, 4), one, strict=True):
+    for rank, other in zip(seen(first.folder, 4), one, strict=True):
         assert [set(rates) for rates in rank.rates] == [{rate} for rate in planned(recipe)]
-        assert rank.rates == beside.rates
+        assert rank.rates == other.rates
         assert np.count_nonzero(rank.losses) == STEPS
-        np.testing.assert_allclose(rank.losses, beside.losses, rtol=0, atol=LOSS_BOUND)
-        torch.testing.assert_close(rank.logits, beside.logits, rtol=0, atol=LOSS_BOUND)
+        np.testing.assert_allclose(rank.losses, other.losses, rtol=0, atol=LOSS_BOUND)
+        torch.testing.assert_close(rank.logits, other.logits, rtol=0, atol=LOSS_BOUND)
 
 
 @pytest.mark.parametrize(("recipe", "lost"), [("sft", 0), ("sft", 1), ("grpo", 1)])
-def test_a_host_is_killed_the_other_says_so_and_the_resumed_run_is_the_whole_one(workshop, hosts, recipe, lost):
+def test_killed_host_is_reported_and_the_resumed_run_equals_an_uninterrupted_one(workshop, hosts, recipe, lost):
     whole = on_one(workshop, recipe, "2")
     runs = start(workshop, recipe, "2", f"lost-{lost}")
     try:
@@ -95,22 +95,22 @@ def test_a_host_is_killed_the_other_says_so_and_the_resumed_run_is_the_whole_one
             run.kill(run.processes())
     with pytest.raises(RunFailed, match="error"):
         left.finish()
-    said = left.output.split(f"{recipe}.py: error: ")[1]
-    assert "another process of this run, on this node or another, is gone" in said
-    assert "launch the run again as it was, with `resume_from_checkpoint: auto`" in said
+    message = left.output.split("ERROR: ")[1]
+    assert "another process of this run, on this node or another, is gone" in message
+    assert "launch the run again with `resume_from_checkpoint: auto`" in message
     last = max((int(path.name.split("-")[1]) for path in runs[0].folder.glob("checkpoint-*")), default=0)
     assert 2 * SAVE_STEPS <= last < STEPS
-    assert f"that is from {runs[0].folder}/checkpoint-" in said
+    assert f"which resumes from {runs[0].folder}/checkpoint-" in message
 
     finish_both(start(workshop, recipe, "2", f"lost-{lost}"))
     for rank, before in zip(seen(runs[0].folder, 2), seen(whole, 2), strict=True):
-        assert 0 < len(rank.rates) <= STEPS - SAVE_STEPS, "it was resumed, not begun anew"
+        assert 0 < len(rank.rates) <= STEPS - SAVE_STEPS, "it was resumed, not started again"
         assert rank.rates == before.rates[-len(rank.rates) :]
         assert rank.losses == before.losses
         assert torch.equal(rank.logits, before.logits)
 
 
-def test_a_host_that_falls_silent_is_waited_for_as_long_as_ddp_timeout_says(workshop, hosts):
+def test_silent_host_is_reported_after_ddp_timeout(workshop, hosts):
     runs = start(workshop, "sft", "2", "silent", ddp_timeout=SILENCE)
     try:
         assert runs[0].wait_for(lambda: is_at(runs[0], SAVE_STEPS + 1)), runs[0].output
@@ -124,11 +124,11 @@ def test_a_host_that_falls_silent_is_waited_for_as_long_as_ddp_timeout_says(work
         assert f"is gone or has not answered for `ddp_timeout` ({SILENCE} s)" in run.output
 
 
-def test_hosts_that_share_no_disk_do_not_go_on_from_different_checkpoints(workshop, hosts, tmp_path):
+def test_hosts_with_different_last_checkpoints_are_rejected(workshop, hosts, tmp_path):
     disks = [on_one(workshop, "sft", "2"), tmp_path / "other"]
     given = {"model_name_or_path": "nowhere", "resume_from_checkpoint": "auto"}
     of_hosts = [{"folder": tmp_path / f"log_{n}", "output_dir": str(disk), **given} for n, disk in enumerate(disks)]
-    runs = start_on_both(workshop, "sft", WATCHED["2"], of_hosts)
+    runs = start_on_both(workshop, "sft", OBSERVED["2"], of_hosts)
     try:
         for run in runs:
             with pytest.raises(RunFailed):

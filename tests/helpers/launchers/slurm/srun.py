@@ -1,7 +1,7 @@
-"""What of Slurm's srun a batch script relies on, with every node on this machine.
+"""A stub of Slurm's srun that runs every node on this machine.
 
-Tasks get their words as they are (no shell) and SLURM_* variables of their own. A signal goes to the tasks, not to what
-they have started (Slurm's `SignalChildrenProcesses=no`). When the step ends, everything that it started does.
+Tasks get their arguments unchanged (no shell) and their own SLURM_* variables. Signals go to the tasks, not to their
+children (Slurm's `SignalChildrenProcesses=no`). When the step ends, all its processes end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 def main() -> int:
-    """Run the tasks; the highest of their exit statuses."""
+    """Run the tasks; return the highest of their exit statuses."""
     parser = argparse.ArgumentParser(prog="srun", allow_abbrev=False)
     for name in ("nodes", "ntasks", "wait", "kill-on-bad-exit"):
         parser.add_argument(f"--{name}", type=int, required=True)
@@ -34,7 +34,7 @@ def main() -> int:
         parser.error(f"Requested node configuration is not available: {args}")
     nodes.sort(key=allocated.index)  # ranks follow the order of the allocation, whatever --nodelist says
 
-    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: what the tasks leave behind stays below this process
+    ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphans of the tasks stay children of this process
     tasks: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, frame: object) -> None:

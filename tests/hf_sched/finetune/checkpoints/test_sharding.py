@@ -16,7 +16,7 @@ from benchmarks.common.recipe_runs import STEPS, Run, RunFailed, Workshop
 from hf_sched.finetune.checkpoints.sharding import Sharding, check_sharding, sharding_of_checkpoint
 from hf_sched.finetune.merge import check_adapter, merge
 from tests.helpers.recipes import needs_compiler
-from tests.helpers.seen_by_ranks import LORA, WATCHED, logits_of, planned, seen
+from tests.helpers.seen_by_ranks import LORA, OBSERVED, logits_of, planned, seen
 
 SHARDED = [
     pytest.param("zero2", marks=needs_compiler),
@@ -39,7 +39,7 @@ class Runs:
     def start(self, recipe: str, where: str, name: str, kind: str = "full", **given: object) -> Run:
         folder = self.workshop.folder / f"{recipe}-{where}-{kind}-{name}" / "run"
         requested = {"save_steps": SAVES_AT, **(LORA if kind == "lora" else {}), **given}
-        return self.workshop.start(recipe, WATCHED[where], folder, **requested)
+        return self.workshop.start(recipe, OBSERVED[where], folder, **requested)
 
     def whole(self, recipe: str, where: str, kind: str = "full") -> Run:
         """An uninterrupted run."""
@@ -103,10 +103,13 @@ def test_sharded_run_equals_ddp_saves_a_complete_model_and_resumes_exactly(runs,
 @pytest.mark.slow
 @pytest.mark.parametrize(("written", "where"), [("1", "2"), ("2", "1"), ("fsdp2", "fsdp2 on 1")])
 def test_unsharded_checkpoint_resumes_on_another_number_of_processes(runs, monkeypatch, written, where):
-    monkeypatch.setitem(WATCHED, "fsdp2 on 1", dataclasses.replace(WATCHED["fsdp2"], processes=1))
+    monkeypatch.setitem(OBSERVED, "fsdp2 on 1", dataclasses.replace(OBSERVED["fsdp2"], processes=1))
     whole = runs.whole("sft", written)
     resumed = runs.start("sft", where, f"from-{written}", resume_from_checkpoint=middle(whole)).finish()
-    (before, *_), ranks = seen(whole.folder, WATCHED[written].processes), seen(resumed.folder, WATCHED[where].processes)
+    (before, *_), ranks = (
+        seen(whole.folder, OBSERVED[written].processes),
+        seen(resumed.folder, OBSERVED[where].processes),
+    )
     for rank in ranks:
         assert rank.rates == before.rates[SAVES_AT:]
         np.testing.assert_allclose(rank.losses, before.losses, rtol=0, atol=LOSS_BOUND)
@@ -129,7 +132,7 @@ def test_unsharded_checkpoint_resumes_on_another_number_of_processes(runs, monke
     ],
 )
 def test_other_sharding_is_rejected_before_a_model_is_loaded(runs, monkeypatch, written, where, message):
-    monkeypatch.setitem(WATCHED, "zero2 on 1", dataclasses.replace(WATCHED["zero2"], processes=1))
+    monkeypatch.setitem(OBSERVED, "zero2 on 1", dataclasses.replace(OBSERVED["zero2"], processes=1))
     checkpoint = middle(runs.whole("sft", written))
     refused = runs.start(
         "sft", where, f"from-{written}", resume_from_checkpoint=checkpoint, model_name_or_path="nowhere"
