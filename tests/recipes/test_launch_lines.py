@@ -65,6 +65,10 @@ def commands_of_head(file: Path) -> Iterator[str]:
 
 LINES = [(file.relative_to(ROOT), line) for file in PAGES for line in commands_of_page(file)]
 LINES += [(file.relative_to(ROOT), line) for file in HEADED for line in commands_of_head(file)]
+# The configurations that docs/recipes.md tells the reader to write.
+WRITTEN_BY_READERS = re.findall(
+    r"`(my_\w+\.yaml)`:\n\n```yaml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"), re.DOTALL
+)
 
 
 class Parsed(Exception):
@@ -90,8 +94,9 @@ class Reader:
 
     def read(self, line: str) -> None:
         """Parse one line; raise whatever its program raises."""
-        # Configurations that the reader writes.
-        line = re.sub(r"(?<![\w/])my_sft\.yaml", "recipes/configs/demo_sft.yaml", line)
+        for name, text in WRITTEN_BY_READERS:
+            (self.folder / name).write_text(text)
+            line = re.sub(rf"(?<![\w/]){name}", str(self.folder / name), line)
         words = shlex.split(line, comments=True)
         for file in re.findall(FILES, line):
             assert (ROOT / file).is_file(), file
