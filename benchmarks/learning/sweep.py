@@ -80,7 +80,7 @@ def _check(recipe: Recipe, schedules: Sequence[NamedSchedule], peak: float, base
     steps = recipe.given.get("max_steps")
     for schedule in schedules:
         if isinstance(steps, int) and steps > 0:  # otherwise the training itself checks it
-            schedule.play(num_training_steps=steps, num_warmup_steps=0, peak=peak)
+            schedule.curve(num_training_steps=steps, num_warmup_steps=0, peak=peak)
 
 
 def _slug(label: str) -> str:

@@ -165,7 +165,7 @@ def recipe_words(
         # The last epoch ends with the run, so this also evaluates a run shorter than an epoch.
         "eval_strategy": "no" if metric == "exact_match" else "epoch",
     }
-    if schedule.brings_warmup:
+    if schedule.has_own_warmup:
         arguments["warmup_steps"] = 0
     words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
     return (str(ROOT / "recipes" / f"{kind}.py"), *words, *(flag.replace("{seed}", str(seed)) for flag in flags))

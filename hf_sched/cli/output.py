@@ -1,4 +1,4 @@
-"""How commands write: with colours to a terminal, plainly into a pipe, and as JSON where a machine reads."""
+"""Output of the commands: with colors on a terminal, plain in a pipe, JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hf_sched.schedules.validation import ArgumentError
 
 
 def console() -> Console:
-    """Where to write; lines are broken to fit a terminal only, so that `grep` finds a line whole."""
+    """A console that wraps lines on a terminal only, so that `grep` finds whole lines."""
     found = Console(highlight=False, emoji=False)
     if found.is_terminal:
         return found
@@ -34,19 +34,20 @@ FORMATS = (".png", ".svg", ".pdf")
 
 @contextmanager
 def writing_a_picture(option: str, path: Path) -> Iterator[None]:
-    """Answer what may go wrong with a picture: its format, a missing matplotlib, a folder that is not there."""
+    """Turn the usual failures of writing a picture into errors about the option."""
     if path.suffix.lower() not in FORMATS:
         raise ArgumentError(option, f"a file that ends in {', '.join(FORMATS)}", str(path))
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ValueError(f"`{option}` needs {error.name}: pip install 'hf_sched[plot]', or leave it away") from None
+        hint = "pip install 'hf_sched[plot]', or omit the option"
+        raise ArgumentError(option, rule=f"needs {error.name}", hint=hint) from None
     except OSError as error:
-        raise ValueError(f"`{option}` {str(path)!r} cannot be written: {error.strerror}") from None
+        raise ArgumentError(option, received=str(path), rule="cannot be written", hint=str(error.strerror)) from None
 
 
 class _WithoutTrailingBlanks(io.StringIO):
-    """Rich fills each cell of a table up to its width."""
+    """Removes the blanks that rich fills the cells of a table with."""
 
     def __init__(self, file: TextIO) -> None:
         self.file = file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,15 @@ import click
 
 from hf_sched.cli.output import console, writing_a_picture
 from hf_sched.reference.named_schedule import LabeledCurve, NamedSchedule
-from hf_sched.schedules.validation import DurationReader, Number, as_steps
+from hf_sched.schedules.validation import ArgumentError, Number, as_steps
 
 STEPS = 1000
 
 
-@click.command(short_help="Draw schedules over the steps of a run.")
+@click.command(short_help="Plot schedules over the steps of a run.")
 @click.argument("schedules", metavar="SCHEDULE...", nargs=-1, required=True)
-@click.option("--steps", type=int, help=f"Optimizer steps of the run; {STEPS} by default, or what a file says.")
-@click.option("--warmup", default="0", metavar="STEPS|SHARE", help="Warmup (50, 5%), where none is said.")
+@click.option("--steps", type=int, help=f"Optimizer steps of the run; by default {STEPS}, or those of a file.")
+@click.option("--warmup", default="0", metavar="STEPS|SHARE", help="Warmup (50, 5%) of schedules without their own.")
 @click.option("--lr", type=float, help="The peak learning rate; without it the curves are shares of the peak.")
 @click.option("--output", "-o", type=Path, metavar="FILE", help="Write a PNG, SVG or PDF file, not to the terminal.")
 @click.option("--dataset-size", type=int, help="For files: samples in the training set.")
@@ -32,19 +32,24 @@ def plot(
     dataset_size: int | None,
     num_processes: int | None,
 ) -> None:
-    """Draw one or several schedules over the steps of a run.
+    """Plot one or several schedules over the steps of a run.
 
     A SCHEDULE is a name (cosine_floor), a name with arguments (cosine_restarts:num_cycles=3), phases ("warmup 5% | hold
-    | decay 20%"), or a configuration file, whose steps, warmup and learning rate are its own.
+    | decay 20%"), or a configuration file with its own steps, warmup and learning rate.
     """
-    played = [
-        _play_file(text, steps, dataset_size, num_processes) if _is_file(text) else _play(text, steps, warmup, lr)
-        for text in schedules
+    files = [Path(text).suffix in (".yaml", ".yml", ".json") and "|" not in text for text in schedules]
+    if lr is None and any(files) and not all(files):
+        raise ArgumentError("--lr", rule="is required to plot a file, which has learning rates, beside names")
+    drawn = [
+        _curve_of_file(text, steps, dataset_size, num_processes) if is_file else _curve(text, steps, warmup, lr)
+        for text, is_file in zip(schedules, files, strict=True)
     ]
-    absolute = lr is not None or any(_is_file(text) for text in schedules)
-    if absolute and lr is None and not all(_is_file(text) for text in schedules):
-        raise ValueError("a file has learning rates, the others only shares of a peak: give their peak by `--lr`")
-    curves = _with_labels(played)
+    curves: dict[str, Any] = {}
+    for one in drawn:
+        label, number = one.label, 2
+        while label in curves:
+            label, number = f"{one.label} ({number})", number + 1
+        curves[label] = one.curve
     if output is None:
         from hf_sched.plots.terminal import draw
 
@@ -54,30 +59,23 @@ def plot(
     with writing_a_picture("--output", output):
         from hf_sched.plots.figures import save_schedules
 
-        ylabel = "learning rate" if absolute else "learning rate / peak"
-        save_schedules(curves, [one.schedule for one in played], output, ylabel=ylabel)
+        ylabel = "learning rate / peak" if lr is None and not any(files) else "learning rate"
+        save_schedules(curves, [one.schedule for one in drawn], output, ylabel=ylabel)
     click.echo(f"wrote {output}")
 
 
-def _is_file(text: str) -> bool:
-    return Path(text).suffix in (".yaml", ".yml", ".json") and "|" not in text
-
-
-def _play(text: str, steps: int | None, warmup: str, lr: float | None) -> LabeledCurve:
+def _curve(text: str, steps: int | None, warmup: str, lr: float | None) -> LabeledCurve:
     requested = NamedSchedule.read(text)
     if requested.needs_peak and lr is None:
-        raise ValueError(f"the curve of {text!r} depends on the learning rate: give it by `--lr`")
+        raise ArgumentError("--lr", rule=f"is required, because the curve of {text!r} depends on the learning rate")
     total = STEPS if steps is None else steps
-    warmup_steps = as_steps(DurationReader()("--warmup", warmup), total, None, "--warmup")
-    played = requested.play(
-        total, 0 if requested.brings_warmup else warmup_steps, 1.0 if lr is None else Number(0)("--lr", lr)
-    )
-    if played is None:
-        raise ValueError(f"{requested.name} follows a metric: nobody knows its curve before the run")
-    return played
+    warmup_steps = as_steps(warmup, total, name="--warmup")
+    peak = 1.0 if lr is None else Number(0)("--lr", lr)
+    drawn = requested.curve(total, 0 if requested.has_own_warmup else warmup_steps, peak)
+    return drawn or _follows_a_metric(text)
 
 
-def _play_file(path: str, steps: int | None, dataset_size: int | None, num_processes: int | None) -> LabeledCurve:
+def _curve_of_file(path: str, steps: int | None, dataset_size: int | None, num_processes: int | None) -> LabeledCurve:
     from hf_sched.plan import plan
     from hf_sched.plan.training_config import TrainingConfig
 
@@ -86,16 +84,9 @@ def _play_file(path: str, steps: int | None, dataset_size: int | None, num_proce
         config = TrainingConfig(config.kind, {**config.given, "max_steps": steps}, config.source)
     planned = plan(config, dataset_size=dataset_size, num_processes=num_processes)
     if planned.curve is None:
-        raise ValueError(f"{path}: its schedule follows a metric: nobody knows its curve before the run")
+        return _follows_a_metric(path)
     return LabeledCurve(Path(path).stem, planned.curve, planned.schedule)
 
 
-def _with_labels(played: Sequence[LabeledCurve]) -> Mapping[str, Any]:
-    """The curves by their labels; a label that comes twice is numbered."""
-    curves: dict[str, Any] = {}
-    for one in played:
-        label, number = one.label, 2
-        while label in curves:
-            label, number = f"{one.label} ({number})", number + 1
-        curves[label] = one.curve
-    return curves
+def _follows_a_metric(text: str) -> LabeledCurve:
+    raise ArgumentError("schedule", "one whose curve is known before the run", text, "this one follows a metric")

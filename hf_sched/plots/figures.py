@@ -1,4 +1,4 @@
-"""Pictures of schedules. Needs matplotlib, which `pip install hf_sched[plot]` brings."""
+"""Matplotlib figures of schedules. Requires the `plot` extra."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
     from hf_sched.schedules.schedule import Schedule
 
-# Distinct also to the colour-blind (Okabe and Ito 2008).
+# Distinguishable with color blindness (Okabe and Ito 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 PHASE_COLORS = {"warmup": "#E69F00", "hold": "#999999", "decay": "#56B4E9", "restart": "#009E73"}
 
 
 def new_figure(panels: int, size: tuple[float, float] | None = None, strip: float = 0) -> tuple[Any, list[Any]]:
-    """A figure with `panels` axes side by side, that needs no screen and no pyplot state.
+    """Create a figure with `panels` axes side by side, without a screen or pyplot state.
 
     Args:
-        panels: How many axes.
-        size: Width and height in inches; by default as large as the panels need.
-        strip: Where above 0, there is one more axes below each panel, with this share of its height.
+        panels: The number of axes.
+        size: Width and height in inches; by default it depends on `panels`.
+        strip: If above 0, another axes is below each panel, with this fraction of its height.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ def new_figure(panels: int, size: tuple[float, float] | None = None, strip: floa
 
 
 def draw_curves(ax: Axes, curves: Mapping[str, npt.ArrayLike]) -> None:
-    """Draw learning rates of shape (num_training_steps,), each under its label, over the optimizer steps from 0."""
+    """Draw labeled learning rates of shape (num_training_steps,) over the optimizer steps from 0."""
     for number, (label, curve) in enumerate(curves.items()):
         ax.plot(curve, label=label, color=COLORS[number % len(COLORS)], linewidth=1.8)
     _finish_learning_rate(ax)
@@ -50,26 +50,26 @@ def draw_curves(ax: Axes, curves: Mapping[str, npt.ArrayLike]) -> None:
 def draw_planned_and_actual(
     ax: Axes, planned: npt.ArrayLike, steps: npt.ArrayLike, actual: npt.ArrayLike, *, name: str
 ) -> None:
-    """Draw the planned learning rate of every step as a band, and what was logged at `steps` (from 0) as dots on it."""
+    """Draw the planned learning rate of every step as a band, and the logged ones at `steps` (from 0) as dots."""
     ax.plot(planned, label=f"planned: {name}", color=COLORS[5], linewidth=5, alpha=0.55, solid_capstyle="round")
     ax.plot(steps, actual, ".", label="actual", color=COLORS[1], markersize=3)
     _finish_learning_rate(ax)
 
 
 def shade_phases(ax: Axes, schedule: Schedule) -> list[Artist]:
-    """Shade the phases of a schedule behind its curve; gives what a legend needs to tell them apart."""
+    """Shade the phases of a schedule; returns the handles of a legend."""
     for segment in schedule.segments:
-        first, behind = segment.first - 0.5, segment.first + segment.steps - 0.5
-        ax.axvspan(first, behind, color=PHASE_COLORS[segment.kind], alpha=0.22, linewidth=0)
+        first, stop = segment.first - 0.5, segment.first + segment.steps - 0.5
+        ax.axvspan(first, stop, color=PHASE_COLORS[segment.kind], alpha=0.22, linewidth=0)
         if segment.first:
             ax.axvline(segment.first, color="0.55", linewidth=0.6)
     return _phase_legend([schedule], alpha=0.35)
 
 
 def draw_phase_strips(ax: Axes, schedules: Sequence[Schedule | None]) -> list[Artist]:
-    """Draw the phases of schedules as strips, one below the other; gives what a legend needs to tell them apart.
+    """Draw the phases of schedules as strips, one below the other; returns the handles of a legend.
 
-    Each has the colour of its curve at its left end. None leaves its strip blank.
+    The marker at the left has the color of the curve. The strip of None is blank.
     """
     for row, schedule in enumerate(schedules):
         place = ax.get_yaxis_transform()
@@ -85,13 +85,13 @@ def draw_phase_strips(ax: Axes, schedules: Sequence[Schedule | None]) -> list[Ar
 def save_schedules(
     curves: Mapping[str, npt.ArrayLike], schedules: Sequence[Schedule | None], path: str | Path, *, ylabel: str
 ) -> None:
-    """Write a picture of learning rates, and of the phases they are made of.
+    """Write a picture of learning rates and their phases.
 
     Args:
-        curves: Learning rates of shape (num_training_steps,) by their labels; their lengths may differ.
-        schedules: What they are the curves of, in the same order; None for one without phases.
-        path: PNG, SVG or PDF, by its ending.
-        ylabel: What the rates are measured in.
+        curves: Learning rates of shape (num_training_steps,) by label; their lengths may differ.
+        schedules: The schedules of the curves, in the same order; None for a curve without phases.
+        path: A PNG, SVG or PDF file.
+        ylabel: The unit of the rates.
     """
     with_strips = len(schedules) > 1 and any(schedules)
     figure, axes = new_figure(1, (8.0, 4.4), strip=0.05 * len(schedules) if with_strips else 0)

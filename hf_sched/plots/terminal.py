@@ -1,6 +1,6 @@
-"""Curves in a terminal, in braille: each character is two points wide and four high.
+"""Curves in a terminal, as braille characters of two by four points.
 
-There are libraries for it; the best known (plotext) takes longer to import than `hf-sched show` may take in all.
+The best known library for this, plotext, takes longer to import than `hf-sched show` may take in total.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import numpy as np
 import numpy.typing as npt
 from rich.markup import escape
 
-# A braille character is this one plus the bits of its points, by row and column (Unicode, Braille Patterns).
+# A braille character is this one plus the bits of its points, by row and column.
 _BRAILLE = 0x2800
 _BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 STYLES = ("blue", "dark_orange", "green", "magenta", "yellow", "cyan")
 
 
 def draw(curves: Mapping[str, npt.ArrayLike], *, width: int = 72, height: int = 14) -> str:
-    """Learning rates over the optimizer steps, in one frame, as lines of text with rich's markup for colours.
+    """Draw learning rates over the optimizer steps in one frame, as text with rich's markup for colors.
 
     Args:
-        curves: Learning rates of shape (num_training_steps,) by their labels; their lengths may differ.
-        width: Characters of a line, 30 or more.
-        height: Lines of the frame, without the axis below it.
+        curves: Learning rates of shape (num_training_steps,) by label; their lengths may differ.
+        width: Characters per line, 30 or more.
+        height: Lines of the frame, without the axis.
 
     Raises:
-        ValueError: There is nothing to draw.
+        ValueError: There is no curve, or a curve has no steps.
     """
     rates = {label: np.asarray(curve, dtype=np.float64) for label, curve in curves.items()}
     if not rates or any(curve.size == 0 for curve in rates.values()):
@@ -58,29 +58,29 @@ def draw(curves: Mapping[str, npt.ArrayLike], *, width: int = 72, height: int = 
     return "\n".join(lines)
 
 
-def _points(shares: npt.NDArray[np.float64], steps: int, columns: int, height: int) -> npt.NDArray[np.int_]:
-    """The braille bits of a curve of shares from 0 to 1 in a frame of `steps` steps, of shape (height, columns)."""
+def _points(values: npt.NDArray[np.float64], steps: int, columns: int, height: int) -> npt.NDArray[np.int_]:
+    """The braille bits of a curve with values from 0 to 1 in a frame of `steps` steps, of shape (height, columns)."""
     width = columns * 2
-    rows = np.rint((1 - shares) * (height * 4 - 1)).astype(int)
+    rows = np.rint((1 - values) * (height * 4 - 1)).astype(int)
     points = np.zeros((height * 4, width), dtype=bool)
-    shown = 0  # the last step of the column before, where the line comes from
+    shown = 0  # the last step of the previous column, where the line comes from
     for x in range(width):
-        # All the steps that fall on a column of points, so that no jump and no short cycle is lost; where there are
-        # fewer steps than columns, each is held until the next.
+        # All steps of a column of points, so that no jump and no short cycle is lost. With fewer steps than columns,
+        # each step continues until the next.
         first = x * steps // width
         last = max(first, ((x + 1) * steps - 1) // width)
-        if first >= shares.size:
+        if first >= values.size:
             break
         here = rows[shown : last + 1]
         points[here.min() : here.max() + 1, x] = True
-        shown = min(last, shares.size - 1)
+        shown = min(last, values.size - 1)
     blocks = points.reshape(height, 4, columns, 2).transpose(0, 2, 1, 3) * _BITS
     bits: npt.NDArray[np.int_] = blocks.sum(axis=(2, 3))
     return bits
 
 
 def _colored(cells: npt.NDArray[np.int_], owner: npt.NDArray[np.int_]) -> str:
-    """A line of braille characters, each run of one curve in its colour; a blank where no curve is."""
+    """A line of braille characters in the colors of their curves."""
     pieces = []
     for number, group in groupby(zip(owner, cells, strict=True), key=lambda pair: int(pair[0]) if pair[1] else -1):
         text = "".join(chr(_BRAILLE + bits) if bits else " " for _, bits in group)

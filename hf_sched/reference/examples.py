@@ -1,62 +1,62 @@
-"""The example in a schedule's reference: its arguments, its YAML, and its curve."""
+"""The example of a schedule's reference: its arguments, its YAML, and its curve."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from hf_sched.integrations.builtin_schedules import has_warmup
 from hf_sched.reference.description import Reference
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.validation import ArgumentError
 
-# Of the run that examples are shown in.
+# The run of all examples.
 STEPS, WARMUP = 1000, 50
 
 
-def kwargs(of: Reference) -> dict[str, Any]:
+def kwargs(reference: Reference) -> dict[str, Any]:
     """The `lr_scheduler_kwargs` of the example."""
     import yaml
 
-    arguments: dict[str, Any] = yaml.safe_load(of.example or "{}")
+    arguments: dict[str, Any] = yaml.safe_load(reference.example or "{}")
     return arguments
 
 
 def trainers_warmup(name: str, arguments: Mapping[str, Any], steps: int = STEPS) -> int:
-    """A `warmup_steps` to show a schedule with: a twentieth, or none where it has none or brings one of its own."""
-    if name in registry.available():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # cycles that fit behind a warmup need not fit without one
-            alone = registry.entry(name).build(steps, 0, dict(arguments))
-        takes_one = alone.segments[0].kind != "warmup"
-    else:
-        takes_one = has_warmup(name)
-    return steps * WARMUP // STEPS if takes_one else 0
+    """The `warmup_steps` to show a schedule with: 5%, or 0 if the schedule has no warmup or its own."""
+    if name not in registry.available():
+        return steps * WARMUP // STEPS if has_warmup(name) else 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # cycles that fit after a warmup need not fit without one
+        alone = registry.entry(name).build(steps, 0, dict(arguments))
+    return 0 if alone.segments[0].kind == "warmup" else steps * WARMUP // STEPS
 
 
-def schedule(of: Reference, **more: object) -> Schedule:
-    """One of our schedules as the example has it, with further arguments."""
-    return registry.entry(of.name).build(STEPS, trainers_warmup(of.name, kwargs(of)), kwargs(of) | more)
+def schedule(reference: Reference, **more: object) -> Schedule:
+    """The schedule of the example (one of hf_sched), with further arguments."""
+    arguments = kwargs(reference)
+    return registry.entry(reference.name).build(STEPS, trainers_warmup(reference.name, arguments), arguments | more)
 
 
-def has_floor(of: Reference) -> bool:
-    """Whether one of our schedules ends on a floor, rather than refusing one; `phases` does if it is written so."""
-    if "floor_ratio" in kwargs(of) or registry.entry(of.name).has_own_floor:
+def has_floor(reference: Reference) -> bool:
+    """Whether a schedule of hf_sched takes a floor. `phases` does if its text goes to the floor."""
+    if "floor_ratio" in kwargs(reference) or registry.entry(reference.name).has_own_floor:
         return True
-    try:
-        schedule(of, floor_ratio=0.0)
-    except ValueError:
-        return False
-    return True
+    with suppress(ArgumentError):
+        return bool(schedule(reference, floor_ratio=0.0))
+    return False
 
 
-def yaml_text(of: Reference) -> str:
-    """The example as it stands in the YAML file of a training."""
-    lines = ["learning_rate: 2.0e-5"]
-    if warmup := trainers_warmup(of.name, kwargs(of)):
-        lines.append(f"warmup_steps: {warmup}")
-    lines.append(f"lr_scheduler_type: {of.name}")
-    if kwargs(of):
-        lines.append(f"lr_scheduler_kwargs: {of.example}")
-    return "\n".join(lines)
+def yaml_text(reference: Reference) -> str:
+    """The example as lines of a YAML file of training arguments."""
+    warmup = trainers_warmup(reference.name, kwargs(reference))
+    lines = [
+        "learning_rate: 2.0e-5",
+        f"warmup_steps: {warmup}" if warmup else "",
+        f"lr_scheduler_type: {reference.name}",
+        f"lr_scheduler_kwargs: {reference.example}" if kwargs(reference) else "",
+    ]
+    return "\n".join(filter(None, lines))

@@ -1,4 +1,4 @@
-"""What somebody asks to see: a schedule's name with arguments, phases as text, or a configuration, and its curve.
+"""Schedules as command lines write them: a name with arguments, or phases as text.
 
 cosine_floor
 cosine_restarts:num_cycles=3,floor_ratio=0.1
@@ -16,87 +16,81 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched.integrations import builtin_schedules as builtin
+from hf_sched.integrations import builtin_schedules
 from hf_sched.schedules import registry
 from hf_sched.schedules.phases import KINDS
 from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.validation import ArgumentError
 
-# They are learning rates, not shares of the peak.
+# Arguments that are learning rates, not fractions of the peak.
 _ABSOLUTE = re.compile(r"\b(min_lr|lr_end|max_lr)\b")
 
 
 @dataclass(frozen=True)
-class NamedSchedule:
-    """A schedule that somebody asks for, ours or transformers' own."""
-
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    """What `lr_scheduler_kwargs` would hold."""
-    label: str = ""
-    """As it was written."""
-
-    @classmethod
-    def read(cls, text: str) -> NamedSchedule:
-        """Read `NAME`, `NAME:ARGUMENT=VALUE,...`, `NAME:{JSON or YAML}` or a text in the phase language.
-
-        Raises:
-            ValueError: The name is none, or what stands behind it cannot be read.
-        """
-        words = text.split()
-        if "|" in text or (words and words[0] in KINDS):
-            return cls("phases", {"phases": text}, text)
-        name, colon, behind = text.strip().partition(":")
-        if name not in builtin.BUILTIN and name not in registry.available():
-            raise registry.unknown_schedule(name)
-        arguments = _arguments(behind) if colon else {}
-        return cls(name, arguments, text.strip())
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether it is one of hf_sched's or the user's, rather than transformers' own."""
-        return self.name in registry.available()
-
-    @property
-    def brings_warmup(self) -> bool:
-        """Whether it says its own warmup, so that it cannot be given another."""
-        if not self.is_ours or "warmup" in self.arguments:
-            return self.is_ours
-        first = str(self.arguments.get("phases", "")).split()
-        return self.name == "phases" and first[:1] == ["warmup"]
-
-    @property
-    def needs_peak(self) -> bool:
-        """Whether its curve depends on the learning rate by more than a factor."""
-        return bool(_ABSOLUTE.search(f"{dict(self.arguments)}")) or self.name == "polynomial"
-
-    def play(self, num_training_steps: int, num_warmup_steps: int, peak: float) -> LabeledCurve | None:
-        """Its curve in a run, arguments as in `hf_sched.build`, `peak` the learning rate; None if it follows a metric.
-
-        Raises:
-            ValueError: Something does not fit.
-        """
-        if self.is_ours:
-            schedule = registry.entry(self.name).build(num_training_steps, num_warmup_steps, dict(self.arguments))
-            return LabeledCurve(self.label or self.name, schedule.curve(peak=peak), schedule)
-        curve = builtin.curve(
-            self.name,
-            num_training_steps=num_training_steps,
-            num_warmup_steps=num_warmup_steps,
-            peak=peak,
-            **self.arguments,
-        )
-        return None if curve is None else LabeledCurve(self.label or self.name, curve, None)
-
-
-@dataclass(frozen=True)
 class LabeledCurve:
-    """A curve, and what it is the curve of."""
+    """A curve with its label."""
 
     label: str
     curve: npt.NDArray[np.float64]
     """Learning rates of shape (num_training_steps,)."""
     schedule: Schedule | None
-    """None for transformers' own."""
+    """None for transformers' own schedules."""
+
+
+@dataclass(frozen=True)
+class NamedSchedule:
+    """A schedule by its name, one of ours or of transformers, with its arguments."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """`lr_scheduler_kwargs`."""
+    label: str = ""
+    """The text that it was read from."""
+
+    @classmethod
+    def read(cls, text: str) -> NamedSchedule:
+        """Read `NAME`, `NAME:ARGUMENT=VALUE,...`, `NAME:{JSON or YAML}` or text in the phase language.
+
+        Raises:
+            ArgumentError: The name is unknown, or the arguments do not parse.
+        """
+        words = text.split()
+        if "|" in text or (words and words[0] in KINDS):
+            return cls("phases", {"phases": text}, text)
+        name, colon, arguments = text.strip().partition(":")
+        if name not in registry.BUILTIN_NAMES and name not in registry.available():
+            raise registry.unknown_schedule(name)
+        return cls(name, _arguments(arguments) if colon else {}, text.strip())
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is registered here, rather than one of transformers' own."""
+        return self.name in registry.available()
+
+    @property
+    def has_own_warmup(self) -> bool:
+        """Whether its arguments contain a warmup, so that no other one may be added."""
+        first = str(self.arguments.get("phases", "")).split()[:1]
+        return self.is_ours and ("warmup" in self.arguments or (self.name == "phases" and first == ["warmup"]))
+
+    @property
+    def needs_peak(self) -> bool:
+        """Whether the shape of its curve depends on the peak."""
+        return bool(_ABSOLUTE.search(f"{dict(self.arguments)}")) or self.name == "polynomial"
+
+    def curve(self, num_training_steps: int, num_warmup_steps: int, peak: float) -> LabeledCurve | None:
+        """Its curve in a run; None if it follows a metric. Arguments as in `hf_sched.build`.
+
+        Raises:
+            ArgumentError: An argument is wrong or does not fit the run.
+        """
+        label = self.label or self.name
+        if self.is_ours:
+            schedule = registry.entry(self.name).build(num_training_steps, num_warmup_steps, dict(self.arguments))
+            return LabeledCurve(label, schedule.curve(peak=peak), schedule)
+        run = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps, "peak": peak}
+        curve = builtin_schedules.curve(self.name, **run, **self.arguments)
+        return None if curve is None else LabeledCurve(label, curve, None)
 
 
 def _arguments(text: str) -> dict[str, Any]:
@@ -108,8 +102,6 @@ def _arguments(text: str) -> dict[str, Any]:
     except yaml.YAMLError:
         arguments = None
     if not isinstance(arguments, dict) or any(value is None for value in arguments.values()):
-        raise ValueError(
-            f"what stands behind the name must be arguments (floor_ratio=0.1,num_cycles=3) or a mapping in JSON, "
-            f"received {text!r}"
-        )
+        allowed = "a name with arguments (wsd:decay=20%,floor_ratio=0.1) or with a mapping in JSON"
+        raise ArgumentError("schedule", allowed, text, "the part after the colon does not parse")
     return arguments

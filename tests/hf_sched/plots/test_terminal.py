@@ -1,4 +1,4 @@
-"""Curves in a terminal show what the curve is: read back from the braille, point by point."""
+"""Curves in a terminal, read back from the braille characters point by point."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def points(drawn: str) -> npt.NDArray[np.bool_]:
 @pytest.mark.parametrize("name", ["cosine_floor", "wsd", "cosine_restarts"])
 def test_every_step_is_on_the_line(name: str, steps: int) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few steps have no room for all cycles
+        warnings.simplefilter("ignore")  # few steps do not fit all cycles
         curve = hf_sched.build(name, num_training_steps=steps).curve(peak=2e-5)
     drawn = points(draw({name: curve}, width=70, height=HEIGHT))
     columns = np.arange(steps) * drawn.shape[1] // steps
     rows = np.rint((1 - curve / curve.max()) * (HEIGHT * 4 - 1)).astype(int)
     assert drawn[rows, columns].all()
-    # and nothing else: a column holds the steps that fall on it and the way from the one before
+    # A column has its own steps, the way from the previous one, and nothing else.
     for column in range(drawn.shape[1]):
         first = max(column * steps // drawn.shape[1] - 1, 0)
         last = max(column * steps // drawn.shape[1], ((column + 1) * steps - 1) // drawn.shape[1])
@@ -45,7 +45,7 @@ def test_every_step_is_on_the_line(name: str, steps: int) -> None:
         assert set(np.flatnonzero(drawn[:, column])) <= set(range(here.min(), here.max() + 1))
 
 
-def test_the_axes_say_the_peak_and_the_last_step() -> None:
+def test_the_axes_show_the_peak_and_the_last_step() -> None:
     drawn = draw({"half": np.linspace(2e-5, 0, 51)}, width=60, height=HEIGHT)
     lines = drawn.splitlines()
     assert lines[0].startswith("2e-05 ┤") and lines[HEIGHT - 1].startswith("    0 ┤")
@@ -53,11 +53,11 @@ def test_the_axes_say_the_peak_and_the_last_step() -> None:
     assert lines[HEIGHT + 2].strip() == "optimizer step"
 
 
-def test_several_curves_have_a_colour_and_a_label_each() -> None:
+def test_each_curve_has_a_color_and_a_label() -> None:
     drawn = draw({"one [x]": np.full(10, 1.0), "two": np.full(5, 0.5)}, width=60, height=HEIGHT)
     assert r"[blue]━━[/] one \[x]" in drawn and "[dark_orange]━━[/] two" in drawn
     shown = points(drawn)
-    assert shown[0].all()  # the longer one goes on to the end
+    assert shown[0].all()  # the longer one continues to the end
     half = shown[HEIGHT * 2 - 2 : HEIGHT * 2 + 2].any(axis=0)
     assert half[: shown.shape[1] // 2].all() and not half[shown.shape[1] // 2 + 1 :].any()
 

@@ -1,4 +1,4 @@
-"""What is requested on a command line is read as it is meant."""
+"""Schedules on a command line: names, arguments, phases, and their curves."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import hf_sched
+from hf_sched import ArgumentError
 from hf_sched.integrations import builtin_schedules as builtin
 from hf_sched.reference.named_schedule import NamedSchedule
 
@@ -35,34 +36,34 @@ def test_names_arguments_and_phases(text: str, name: str, arguments: dict[str, A
     [
         ("cosin", "must be the name of a schedule, received 'cosin'; did you mean 'cosine'"),
         ("", "must be the name of a schedule, received ''"),
-        ("wsd:decay", "must be arguments .* received 'decay'"),
-        ("wsd:decay=", "must be arguments"),
-        ("wsd:{decay", "must be arguments"),
-        ("wsd:[1]", "must be arguments"),
+        ("wsd:decay", "must be a name with arguments .* received 'decay'"),
+        ("wsd:decay=", "must be a name with arguments"),
+        ("wsd:{decay", "must be a name with arguments"),
+        ("wsd:[1]", "must be a name with arguments"),
     ],
 )
-def test_what_cannot_be_read_is_answered(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_text_that_does_not_parse_is_an_error(text: str, words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
         NamedSchedule.read(text)
 
 
 def test_curves_are_those_of_the_schedules() -> None:
-    played = NamedSchedule.read("cosine_floor:floor_ratio=0.2").play(100, 10, 3e-4)
-    assert played is not None
+    found = NamedSchedule.read("cosine_floor:floor_ratio=0.2").curve(100, 10, 3e-4)
+    assert found is not None
     schedule = hf_sched.build("cosine_floor", num_training_steps=100, num_warmup_steps=10, floor_ratio=0.2)
-    assert played.schedule == schedule
-    np.testing.assert_array_equal(played.curve, schedule.curve(peak=3e-4))
+    assert found.schedule == schedule
+    np.testing.assert_array_equal(found.curve, schedule.curve(peak=3e-4))
 
-    played = NamedSchedule.read("cosine_with_min_lr:min_lr=1e-5").play(100, 10, 3e-4)
-    assert played is not None and played.schedule is None
+    found = NamedSchedule.read("cosine_with_min_lr:min_lr=1e-5").curve(100, 10, 3e-4)
+    assert found is not None and found.schedule is None
     curve = builtin.curve("cosine_with_min_lr", num_training_steps=100, num_warmup_steps=10, peak=3e-4, min_lr=1e-5)
-    np.testing.assert_array_equal(played.curve, curve)
+    np.testing.assert_array_equal(found.curve, curve)
 
-    assert NamedSchedule.read("greedy").play(100, 10, 3e-4) is None
+    assert NamedSchedule.read("greedy").curve(100, 10, 3e-4) is None
 
 
 @pytest.mark.parametrize(
-    ("text", "needs_peak", "brings_warmup"),
+    ("text", "needs_peak", "has_own_warmup"),
     [
         ("wsd", False, False),
         ("wsd:min_lr=1e-6", True, False),
@@ -73,6 +74,8 @@ def test_curves_are_those_of_the_schedules() -> None:
         ("linear", False, False),
     ],
 )
-def test_what_else_the_curve_needs(text: str, needs_peak: bool, brings_warmup: bool) -> None:
+def test_a_named_schedule_knows_whether_it_needs_a_peak_or_has_a_warmup(
+    text: str, needs_peak: bool, has_own_warmup: bool
+) -> None:
     requested = NamedSchedule.read(text)
-    assert (requested.needs_peak, requested.brings_warmup) == (needs_peak, brings_warmup)
+    assert (requested.needs_peak, requested.has_own_warmup) == (needs_peak, has_own_warmup)
