@@ -54,6 +54,26 @@ def test_imports_point_one_way():
     assert not wrong
 
 
+def test_schedules_have_no_import_cycles():
+    modules = {path.stem: path for path in (PACKAGE / "schedules").glob("[!_]*.py")}
+    imports = {name: imported_modules(path) & modules.keys() - {name} for name, path in modules.items()}
+    while leaves := [name for name, others in imports.items() if not others & imports.keys()]:
+        for name in leaves:
+            del imports[name]
+    assert not imports, "these modules import each other, in a function or at module level"
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of hf_sched.schedules that a file imports, at module level or in a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "hf_sched.schedules":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hf_sched.schedules."):
+            found.add(str(node.module).split(".")[2])
+    return found
+
+
 def test_recipes_use_public_names_only():
     for path in [*(ROOT / "recipes").glob("*.py")]:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= 40, path
