@@ -1,17 +1,17 @@
-"""Completions in batches, by transformers or by vLLM, greedy or sampled.
+"""Generates completions in batches with transformers or vLLM, greedy or sampled.
 
-What is sampled for a prompt depends on its own seed alone, not on the batch that it is in, nor on what came before: an
-evaluation that was interrupted goes on with the very same samples.
+A sampled completion depends only on its prompt and its seed, not on the batch. An interrupted evaluation therefore
+continues with the same samples.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import warnings
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -27,30 +27,22 @@ from transformers import (
 )
 
 from hf_sched.finetune.evaluation.generation_cache import Completion, adapter_base
+from hf_sched.schedules.validation import ArgumentError
 
-ENGINES = ("auto", "transformers", "vllm")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are chosen."""
+    """How tokens are chosen; a temperature of 0 is greedy."""
 
     max_new_tokens: int = 256
     temperature: float = 0.0
-    """0 is greedy."""
     top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ValueError(f"`max_new_tokens` must be above 0, received {self.max_new_tokens}")
-        if self.temperature < 0:
-            raise ValueError(f"`temperature` must not be negative, received {self.temperature}: 0 is greedy")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"`top_p` must be above 0 and at most 1, received {self.top_p}: 1 leaves no token out")
 
 
 def default_device() -> str:
-    """A GPU, if there is one."""
+    """`cuda` if there is a GPU, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -64,22 +56,30 @@ class Loading:
     trust_remote_code: bool = False
 
 
+class Engine(Protocol):
+    """A loaded model that generates."""
+
+    def complete(self, prompts: Sequence[list[int]], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
+        """Generate one completion for each prompt; its seed decides what is sampled."""
+
+
 def choose_engine(name: str) -> str:
-    """`transformers` or `vllm`; `auto` is vLLM where it is installed beside a GPU.
+    """`transformers` or `vllm`; `auto` is vLLM if it is installed and there is a GPU.
 
     Raises:
-        ValueError: It is neither, or vLLM where it is not installed.
+        ArgumentError: vLLM is requested but not installed.
     """
-    if name not in ENGINES:
-        raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}, received {name!r}")
-    installed = importlib.util.find_spec("vllm") is not None
-    if name == "vllm" and not installed:
-        raise ValueError("`engine` is 'vllm', which is not installed: `pip install vllm`, or write 'transformers'")
-    return "vllm" if name == "vllm" or (name == "auto" and installed and torch.cuda.is_available()) else "transformers"
+    is_installed = importlib.util.find_spec("vllm") is not None
+    if name == "vllm" and not is_installed:
+        rule = "is 'vllm', which is not installed"
+        raise ArgumentError("evaluate_engine", rule=rule, hint="run `pip install vllm`, or write 'transformers'")
+    return (
+        "vllm" if name == "vllm" or (name == "auto" and is_installed and torch.cuda.is_available()) else "transformers"
+    )
 
 
 def load_tokenizer(model: str, loading: Loading) -> Any:
-    """A model's tokenizer; an adapter without one of its own has its base's."""
+    """Load a model's tokenizer; an adapter saved without one uses that of its base model."""
     base = adapter_base(model)
     source = base if base and not (Path(model).expanduser() / "tokenizer_config.json").is_file() else model
     tokenizer = AutoTokenizer.from_pretrained(
@@ -90,8 +90,13 @@ def load_tokenizer(model: str, loading: Loading) -> Any:
     return tokenizer
 
 
+def load_engine(name: str, model: str, tokenizer: Any, loading: Loading) -> Engine:
+    """Load a model into an engine."""
+    return (VllmEngine if name == "vllm" else TransformersEngine)(model, tokenizer, loading)
+
+
 def encode(tokenizer: Any, prompt: str | list[dict[str, str]]) -> list[int]:
-    """A prompt's tokens: messages by the model's chat template, text as the tokenizer begins one."""
+    """Tokenize a prompt: chat messages by the chat template, text with the tokenizer's special tokens."""
     if isinstance(prompt, str):
         return list(tokenizer(prompt)["input_ids"])
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
@@ -99,7 +104,7 @@ def encode(tokenizer: Any, prompt: str | list[dict[str, str]]) -> list[int]:
 
 
 class TransformersEngine:
-    """Generation by transformers, on one device; where a batch does not fit into its memory, in halves of it."""
+    """Generates with transformers on one device. A batch that does not fit into memory is halved until it does."""
 
     def __init__(self, model: str, tokenizer: Any, loading: Loading) -> None:
         self.tokenizer, self.loading = tokenizer, loading
@@ -108,12 +113,12 @@ class TransformersEngine:
         )
         self.model = self.model.to(loading.device).eval()
         self.stops = _stop_tokens(self.model.generation_config.eos_token_id, tokenizer)
-        # The model's own settings (a repetition penalty, say) would go into what is said to be plain greedy.
+        # The model's own settings, such as a repetition penalty, would make greedy decoding something else.
         self.model.generation_config = GenerationConfig(eos_token_id=self.stops, pad_token_id=tokenizer.pad_token_id)
         self._fits: int | None = None
 
     def complete(self, prompts: Sequence[list[int]], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
-        """A completion for each prompt, in order; a seed decides what is sampled for its prompt."""
+        """Generate one completion for each prompt; its seed decides what is sampled."""
         done: list[Completion] = []
         while len(done) < len(prompts):
             part = slice(len(done), len(done) + (self._fits or len(prompts)))
@@ -125,7 +130,7 @@ class TransformersEngine:
                 if rows == 1 or not should_reduce_batch_size(error):
                     raise
             self._fits = rows // 2
-            warnings.warn(f"{rows} prompts at once do not fit into memory: going on with {self._fits}", stacklevel=2)
+            logger.warning("%d prompts at once do not fit into memory: continuing with %d", rows, self._fits)
             clear_device_cache(garbage_collection=True)
         return done
 
@@ -155,20 +160,18 @@ class TransformersEngine:
 
 
 class SeededChoice(LogitsProcessor):
-    """Samples, for each row by a generator of its own: leaves the one token that a uniform number falls on."""
+    """Samples each row with its own random generator: masks all tokens but the one a uniform number selects."""
 
     def __init__(self, seeds: Sequence[int], prompt_length: int, max_new_tokens: int, device: str) -> None:
         self.prompt_length = prompt_length
-        rows = [
-            torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-            for seed in seeds
-        ]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        rows = [torch.rand(max_new_tokens, generator=one, dtype=torch.float64) for one in generators]
         self.uniform = torch.stack(rows).to(device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """All tokens but the chosen one at minus infinity."""
+        """Scores of minus infinity for all tokens but the selected one."""
         step = input_ids.shape[1] - self.prompt_length
-        # In float64: over a large vocabulary a float32 sum is off by more than a rare token's probability.
+        # In float64: over a large vocabulary the error of a float32 sum exceeds the probability of a rare token.
         cumulative = scores.softmax(-1, dtype=torch.float64).cumsum(-1)
         mark = self.uniform[:, step : step + 1] * cumulative[:, -1:]
         chosen = torch.searchsorted(cumulative, mark, right=True).clamp(max=scores.shape[1] - 1)
@@ -176,7 +179,7 @@ class SeededChoice(LogitsProcessor):
 
 
 class VllmEngine:
-    """Generation by vLLM, which batches by itself."""
+    """Generates with vLLM, which forms its own batches."""
 
     def __init__(self, model: str, tokenizer: Any, loading: Loading) -> None:
         from vllm import LLM
@@ -199,31 +202,18 @@ class VllmEngine:
         self.stops = _stop_tokens(None, tokenizer)  # vLLM adds those of the model's generation_config
 
     def complete(self, prompts: Sequence[list[int]], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
-        """A completion for each prompt, in order; a seed decides what is sampled for its prompt."""
+        """Generate one completion for each prompt; its seed decides what is sampled."""
         from vllm import SamplingParams
 
-        settings = [
-            SamplingParams(
-                temperature=decoding.temperature,
-                top_p=decoding.top_p,
-                max_tokens=decoding.max_new_tokens,
-                seed=seed,
-                stop_token_ids=self.stops,
-            )
-            for seed in seeds
-        ]
-        requested = [{"prompt_token_ids": prompt} for prompt in prompts]
-        outputs = self.llm.generate(requested, settings, lora_request=self.adapter, use_tqdm=False)
+        chosen = {"temperature": decoding.temperature, "top_p": decoding.top_p, "max_tokens": decoding.max_new_tokens}
+        settings = [SamplingParams(**chosen, seed=seed, stop_token_ids=self.stops) for seed in seeds]
+        requests = [{"prompt_token_ids": prompt} for prompt in prompts]
+        outputs = self.llm.generate(requests, settings, lora_request=self.adapter, use_tqdm=False)
         return [Completion(output.outputs[0].text, output.outputs[0].finish_reason == "stop") for output in outputs]
 
 
-def load_engine(name: str, model: str, tokenizer: Any, loading: Loading) -> TransformersEngine | VllmEngine:
-    """The engine by that name, with the model loaded."""
-    return (VllmEngine if name == "vllm" else TransformersEngine)(model, tokenizer, loading)
-
-
 def _stop_tokens(configured: int | list[int] | None, tokenizer: Any) -> list[int]:
-    """What ends a completion, by the model's generation settings and by the tokenizer (a chat's end of turn)."""
+    """The tokens that end a completion: those of the generation settings and the tokenizer's (end of turn)."""
     listed = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in (*listed, tokenizer.eos_token_id) if token is not None})
 

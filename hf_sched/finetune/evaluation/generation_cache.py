@@ -1,7 +1,7 @@
-"""What an evaluation has generated so far, on disk: one that is killed goes on where it stopped.
+"""Keeps generated completions on disk, so that an interrupted evaluation continues where it stopped.
 
-A JSONL file that only grows: a line with the settings of an evaluation, then a line a completion. Under other settings,
-or for a model whose weights have changed, another line with settings follows, and nothing of before is used.
+The cache is a JSONL file that only grows: a line with the settings of an evaluation, then one line for each completion.
+Completions are reused only under equal settings, which include a digest of the model's weights.
 """
 
 from __future__ import annotations
@@ -13,70 +13,60 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-Place = tuple[int, int]
+SampleIndex = tuple[int, int]
 """Number of the problem, number of the sample."""
 
-# What decides a model's answers; a folder also holds what a run left there.
+# The files that determine a model's answers; the folder of a run holds others too.
 _MODEL_FILES = (
-    "*.safetensors",
-    "pytorch_model*.bin",
-    "adapter_model.bin",
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
+    *("*.safetensors", "pytorch_model*.bin", "adapter_model.bin", "*.model", "vocab*", "merges.txt", "tokenizer*"),
+    *("config.json", "generation_config.json", "adapter_config.json", "special_tokens_map.json", "added_tokens.json"),
     "chat_template*",
 )
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote."""
+    """What a model generated."""
 
     text: str
     ended: bool
-    """Whether it stopped by itself, rather than at the most tokens it was given."""
+    """Whether it ended by itself, and not at the token limit."""
 
 
-class Journal:
-    """The file, opened for one evaluation.
+class GenerationCache:
+    """The completions of one model under one set of settings.
 
     Args:
-        path: It need not exist.
-        settings: All that the completions depend on, `model` and `decoding` among it.
+        path: The file. It need not exist.
+        settings: Everything that the completions depend on, including `model` and `decoding`.
 
     Raises:
-        ValueError: The file is not a journal.
+        ValueError: The file is not a generation cache.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         self.settings = json.loads(json.dumps(settings))
         self.key = _digest(self.settings)
-        self.done: dict[Place, Completion] = {}
-        self._headers: list[dict[str, Any]] = []
+        self.done: dict[SampleIndex, Completion] = {}
+        self._all_settings: list[dict[str, Any]] = []
         self._read()
 
     @property
     def changed(self) -> dict[str, tuple[Any, Any]]:
-        """What differs from the last evaluation of this model here, if none was under these settings: old and new."""
+        """Old and new value of each setting that differs from the last evaluation of this model, if all were new."""
         new = self.settings
-        alike = [old for old in self._headers if all(old[name] == new[name] for name in ("model", "decoding"))]
-        if not alike or new in alike:
+        earlier = [old for old in self._all_settings if all(old[name] == new[name] for name in ("model", "decoding"))]
+        if not earlier or new in earlier:
             return {}
-        old = alike[-1]
+        old = earlier[-1]
         return {name: (old.get(name), value) for name, value in new.items() if old.get(name) != value}
 
-    def append(self, completions: Iterable[tuple[Place, Completion]]) -> None:
-        """Write completions, in one go, so that a process killed at any moment leaves whole lines but for the last."""
-        lines = []
-        if self.settings not in self._headers:
-            self._headers.append(self.settings)
+    def append(self, completions: Iterable[tuple[SampleIndex, Completion]]) -> None:
+        """Write completions to the file."""
+        lines: list[dict[str, Any]] = []
+        if self.settings not in self._all_settings:
+            self._all_settings.append(self.settings)
             lines.append({"evaluation": self.key, "settings": self.settings})
         for (problem, sample), completion in completions:
             self.done[problem, sample] = completion
@@ -86,38 +76,36 @@ class Journal:
             file.write("".join(json.dumps(line) + "\n" for line in lines))
 
     def _read(self) -> None:
-        if not self.path.exists():
-            return
-        content = self.path.read_bytes()
+        content = self.path.read_bytes() if self.path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):  # the writer was killed within a line
+        if len(whole) < len(content):  # the process was killed while it wrote a line
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
         for number, line in enumerate(whole.splitlines(), 1):
             try:
-                self._take(json.loads(line))
+                self._read_line(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
-                    f"line {number} of {str(self.path)!r} is not what an evaluation writes: move it away to begin anew"
+                    f"line {number} of {str(self.path)!r} was not written by an evaluation: move the file away to "
+                    "start a new one"
                 ) from None
 
-    def _take(self, line: dict[str, Any]) -> None:
+    def _read_line(self, line: dict[str, Any]) -> None:
         if "settings" in line:
             settings = line["settings"]
             _ = settings["model"], settings["decoding"]
-            self._headers.append(settings)
-            return
-        key, place = line["of"], (line["problem"], line["sample"])
-        completion = Completion(line["text"], line["ended"])
-        if key == self.key:
-            self.done[place] = completion
+            self._all_settings.append(settings)
+        elif line["of"] == self.key:
+            self.done[line["problem"], line["sample"]] = Completion(line["text"], line["ended"])
+        else:
+            _ = line["problem"], line["sample"], line["text"], line["ended"]
 
 
-def identity(model: str, revision: str | None = None) -> str:
-    """A digest of all that a model is, weights, tokenizer and template; of an adapter with its base.
+def model_digest(model: str, revision: str | None = None) -> str:
+    """A digest of a model's weights, tokenizer and chat template; of an adapter, also of its base model.
 
-    A folder is read in full, so that a model trained anew is another one, and a copied one is not; of one on the hub it
-    is the commit.
+    The files of a folder are read, so that a retrained model differs and a copied one does not. Of a hub model it is
+    the commit.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir():
@@ -125,9 +113,9 @@ def identity(model: str, revision: str | None = None) -> str:
 
         return f"commit {getattr(AutoConfig.from_pretrained(model, revision=revision), '_commit_hash', None)}"
     files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
-    parts = [[path.name, _digest_of(path)] for path in files]
+    parts = [[path.name, _file_digest(path)] for path in files]
     base = adapter_base(model)
-    return _digest([*parts, identity(base)] if base else parts)
+    return _digest([*parts, model_digest(base)] if base else parts)
 
 
 def adapter_base(model: str) -> str | None:
@@ -140,7 +128,7 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _digest_of(path: Path) -> str:
+def _file_digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 22):

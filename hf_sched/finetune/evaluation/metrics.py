@@ -1,4 +1,4 @@
-"""From completions to figures: the share of right answers, pass@k, and two models compared on the same problems."""
+"""Computes figures from completions: the share of right answers, pass@k, and differences on the same problems."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Result = dict[str, Any]
 
 GREEDY_METHOD = f"Wilson score, {LEVEL:.0%}"
 SAMPLED_METHOD = f"percentile bootstrap over problems, {LEVEL:.0%}, {RESAMPLES} resamples"
-PAIRED_METHOD = f"paired, from the interval of each and their correlation (Newcombe 1998, method 10), {LEVEL:.0%}"
-ESTIMATOR = "mean over problems of 1 - C(n-c, k) / C(n, k) for c right of n samples (Chen et al. 2021)"
+PAIRED_METHOD = f"paired, Newcombe 1998, method 10, {LEVEL:.0%}"
+ESTIMATOR = "mean over problems of 1 - C(n-c, k) / C(n, k) with c right of n samples (Chen et al. 2021)"
 
 
 def judge(completions: Sequence[str], problems: Sequence[Problem], metric: Reward) -> list[bool | None]:
-    """Whether each is right: the metric gives it 1 or more. None where it has no verdict, which counts as wrong."""
+    """Whether each completion is right (the metric gives 1 or more). None, no verdict, counts as wrong."""
     columns = {name: [problem[name] for problem in problems] for name in problems[0] if name != "prompt"}
     chat = not isinstance(problems[0]["prompt"], str)
     given = [[{"role": "assistant", "content": text}] if chat else text for text in completions]
@@ -39,7 +39,7 @@ def judge(completions: Sequence[str], problems: Sequence[Problem], metric: Rewar
 
 
 def score_greedy(completions: Sequence[Completion], problems: Sequence[Problem], metric: Reward) -> Result:
-    """The share of right answers with its interval, and every problem with its completion."""
+    """Compute the share of right answers with its interval; the result also holds every completion."""
     verdicts = judge([completion.text for completion in completions], problems, metric)
     rows = [
         {
@@ -57,7 +57,7 @@ def score_greedy(completions: Sequence[Completion], problems: Sequence[Problem],
         "problems": len(rows),
         "interval": wilson(right, len(rows)),
         "interval_method": GREEDY_METHOD,
-        **_notes(completions, verdicts),
+        **_counts(completions, verdicts),
         "completions": rows,
     }
 
@@ -65,7 +65,7 @@ def score_greedy(completions: Sequence[Completion], problems: Sequence[Problem],
 def score_sampled(
     completions: Sequence[Sequence[Completion]], problems: Sequence[Problem], metric: Reward, ks: Sequence[int]
 ) -> Result:
-    """pass@k for each k with its interval; `completions` are the samples of each problem."""
+    """Compute pass@k with its interval for each k; `completions` holds the samples of each problem."""
     samples = len(completions[0])
     flat = [completion for of_problem in completions for completion in of_problem]
     repeated = [problem for problem in problems for _ in range(samples)]
@@ -80,17 +80,16 @@ def score_sampled(
         "pass_at": passed,
         "estimator": ESTIMATOR,
         "interval_method": SAMPLED_METHOD,
-        **_notes(flat, verdicts),
+        **_counts(flat, verdicts),
         "right_of_each_problem": right,
     }
 
 
 def compare(before: Result, after: Result, name: str) -> Result:
-    """The second of two models against the first, `name`, problem by problem."""
+    """Compare a model, problem by problem, with a previous one called `name`."""
     first, second = ([row["right"] for row in result["completions"]] for result in (before, after))
     gained = sum(new and not old for old, new in zip(first, second, strict=True))
     lost = sum(old and not new for old, new in zip(first, second, strict=True))
-    p = mcnemar(gained, lost)
     compared = {
         "with": name,
         "difference": fmean(second) - fmean(first),
@@ -98,40 +97,42 @@ def compare(before: Result, after: Result, name: str) -> Result:
         "interval_method": PAIRED_METHOD,
         "gained": gained,
         "lost": lost,
-        "mcnemar_p": p,
+        "mcnemar_p": mcnemar(gained, lost),
     }
-    compared["verdict"] = _verdict(compared, p < 1 - LEVEL)
-    ours, theirs = after.get("sampled"), before.get("sampled")
-    if ours and theirs:
-        compared["pass_at"] = {k: _compare_pass_at(int(k), theirs, ours) for k in ours["pass_at"]}
+    compared["verdict"] = _verdict(compared, is_significant=compared["mcnemar_p"] < 1 - LEVEL)
+    new, old = after.get("sampled"), before.get("sampled")
+    if new and old:
+        compared["pass_at"] = {k: _compare_pass_at(int(k), old, new) for k in new["pass_at"]}
     return compared
 
 
 def describe(name: str, result: Result) -> list[str]:
-    """A model's figures, a line each."""
+    """The figures of a model as lines of text."""
     share = f"{result['exact_match']:.1%} ({_span(result['interval'])})"
-    lines = [f"{name}: {result['right']} of {result['problems']} right, {share}{_told(result, result['problems'])}"]
+    lines = [
+        f"{name}: {result['right']} of {result['problems']} right, {share}{_count_text(result, result['problems'])}"
+    ]
     if sampled := result.get("sampled"):
         rates = ", ".join(
             f"pass@{k} {one['value']:.1%} ({_span(one['interval'])})" for k, one in sampled["pass_at"].items()
         )
         total = result["problems"] * sampled["samples"]
-        lines.append(f"  {sampled['samples']} samples a problem: {rates}{_told(sampled, total)}")
+        lines.append(f"  {sampled['samples']} samples of each problem: {rates}{_count_text(sampled, total)}")
     if compared := result.get("compared"):
-        lines.append(f"  against {compared['with']}: {describe_difference(compared)}")
+        lines.append(f"  compared with {compared['with']}: {describe_difference(compared)}")
         for k, one in compared.get("pass_at", {}).items():
             lines.append(f"  pass@{k}: {describe_points(one)}")
     return lines
 
 
 def describe_difference(compared: Result) -> str:
-    """A comparison in a line."""
+    """A comparison of exact match as one line."""
     changed = f"{compared['gained']} gained, {compared['lost']} lost, McNemar p = {compared['mcnemar_p']:.2g}"
     return f"{_points(compared)}; {changed}: {compared['verdict']}"
 
 
 def describe_points(compared: Result) -> str:
-    """A comparison of pass@k, in short."""
+    """A comparison of pass@k as one line."""
     return f"{_points(compared)}: {compared['verdict']}"
 
 
@@ -143,21 +144,20 @@ def _compare_pass_at(k: int, before: Result, after: Result) -> Result:
     return {**compared, "interval_method": SAMPLED_METHOD, "verdict": _verdict(compared)}
 
 
-def _verdict(compared: Result, significant: bool = True) -> str:
+def _verdict(compared: Result, is_significant: bool = True) -> str:
     low, high = compared["interval"]
-    if not significant or low <= 0 <= high:
+    if not is_significant or low <= 0 <= high:
         return "no difference shown"
     return "better" if low > 0 else "worse"
 
 
-def _notes(completions: Sequence[Completion], verdicts: Sequence[bool | None]) -> Result:
-    """What an honest reader of the figures asks next."""
+def _counts(completions: Sequence[Completion], verdicts: Sequence[bool | None]) -> Result:
     return {"cut_off": sum(not one.ended for one in completions), "no_verdict": sum(one is None for one in verdicts)}
 
 
-def _told(result: Result, total: int) -> str:
-    told = f"; {result['cut_off']} of {total} cut off at max_new_tokens" if result["cut_off"] else ""
-    return told + (f"; the metric had no verdict on {result['no_verdict']}" if result["no_verdict"] else "")
+def _count_text(result: Result, total: int) -> str:
+    cut_off = f"; {result['cut_off']} of {total} cut off at max_new_tokens" if result["cut_off"] else ""
+    return cut_off + (f"; the metric had no verdict on {result['no_verdict']}" if result["no_verdict"] else "")
 
 
 def _span(interval: Sequence[float]) -> str:

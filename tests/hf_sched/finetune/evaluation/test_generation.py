@@ -1,13 +1,15 @@
-"""Completions do not depend on the batch that they are made in; sampled ones have the model's own probabilities."""
+"""Generation does not depend on the batch, samples follow the model's probabilities, and completions are cached."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GenerationConfig, TemperatureLogitsWarper, TopPLogitsWarper
 
 from hf_sched.finetune.evaluation.generation import (
@@ -19,7 +21,7 @@ from hf_sched.finetune.evaluation.generation import (
     encode,
     load_tokenizer,
 )
-from hf_sched.finetune.evaluation.generation_cache import Completion, identity
+from hf_sched.finetune.evaluation.generation_cache import Completion, GenerationCache, model_digest
 
 PROMPTS = ["sort 1", "sort 52913", "sort 0000", "sort 98765432", "sort 31", "sort 777", "sort 2468"]
 GREEDY = Decoding(max_new_tokens=12)
@@ -39,7 +41,7 @@ def engine_and_prompts(model_path: Path) -> tuple[TransformersEngine, list[list[
 
 
 @pytest.mark.parametrize("decoding", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_a_batch_gives_what_each_prompt_gives_alone(engine_and_prompts, decoding):
+def test_completion_does_not_depend_on_the_batch(engine_and_prompts, decoding):
     engine, prompts = engine_and_prompts
     seeds = [100 + number for number in range(len(prompts))]
     together = engine.complete(prompts, seeds, decoding)
@@ -50,7 +52,7 @@ def test_a_batch_gives_what_each_prompt_gives_alone(engine_and_prompts, decoding
         assert engine.complete(prompts, seeds[::-1], decoding) != together
 
 
-def test_greedy_is_the_most_probable_token_at_each_step(engine_and_prompts):
+def test_greedy_takes_the_most_probable_token(engine_and_prompts):
     engine, prompts = engine_and_prompts
     for prompt, completion in zip(prompts, engine.complete(prompts, [0] * len(prompts), GREEDY), strict=True):
         tokens: list[int] = []
@@ -61,7 +63,7 @@ def test_greedy_is_the_most_probable_token_at_each_step(engine_and_prompts):
         assert completion == engine._read(tokens)
 
 
-def test_samples_have_the_models_probabilities():
+def test_samples_follow_the_models_probabilities():
     logits = torch.tensor([2.0, 0.5, -1.0, 1.0, -torch.inf, 0.0])
     draws = 20_000
     scores = logits.repeat(draws, 1)
@@ -81,16 +83,14 @@ def test_samples_have_the_models_probabilities():
     assert 0.2 < (later == found).float().mean() < 0.6
 
 
-def test_what_ends_a_completion_is_no_part_of_it(engine_and_prompts):
+def test_stop_token_is_not_part_of_the_completion(engine_and_prompts):
     engine, _ = engine_and_prompts
     stop, (three,) = engine.tokenizer.eos_token_id, engine.tokenizer("3")["input_ids"]
     assert engine._read([three, three, stop, engine.tokenizer.pad_token_id]) == Completion("33", True)
     assert engine._read([three, three]) == Completion("33", False)
 
 
-def test_the_models_own_generation_settings_do_not_count_but_for_what_stops_it(
-    model_path, tmp_path, engine_and_prompts
-):
+def test_generation_config_of_the_model_only_adds_stop_tokens(model_path, tmp_path, engine_and_prompts):
     engine, prompts = engine_and_prompts
     shutil.copytree(model_path, tmp_path / "model")
     (three,) = engine.tokenizer("3")["input_ids"]
@@ -108,7 +108,7 @@ def test_the_models_own_generation_settings_do_not_count_but_for_what_stops_it(
     assert set(stopping.stops) == {three, engine.tokenizer.eos_token_id}
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine_and_prompts, monkeypatch):
+def test_batch_that_does_not_fit_is_halved(engine_and_prompts, monkeypatch, caplog):
     engine, prompts = engine_and_prompts
     seeds = list(range(len(prompts)))
     expected = engine.complete(prompts, seeds, SAMPLED)
@@ -121,8 +121,8 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine_and_prompts, m
         return generate(**given)
 
     monkeypatch.setattr(engine.model, "generate", within_three_rows)
-    with pytest.warns(UserWarning, match="7 prompts at once do not fit into memory: going on with 3"):
-        assert engine.complete(prompts, seeds, SAMPLED) == expected
+    assert engine.complete(prompts, seeds, SAMPLED) == expected
+    assert "7 prompts at once do not fit into memory: continuing with 3" in caplog.text
     assert engine.complete(prompts, seeds, SAMPLED) == expected
     assert requested == [7, 3, 3, 1, 3, 3, 1], "once is enough to learn it"
 
@@ -131,7 +131,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(engine_and_prompts, m
         engine.complete(prompts, seeds, GREEDY)
 
 
-def test_an_adapter_answers_as_the_model_that_it_is_merged_into(model_path, tmp_path, engine_and_prompts):
+def test_adapter_answers_like_the_merged_model(model_path, tmp_path, engine_and_prompts):
     engine, prompts = engine_and_prompts
     torch.manual_seed(0)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
@@ -146,30 +146,88 @@ def test_an_adapter_answers_as_the_model_that_it_is_merged_into(model_path, tmp_
         of_folder, _ = load(tmp_path / folder)
         answers.append(of_folder.complete(prompts, range(len(prompts)), SAMPLED))
     assert answers[0] == answers[1] != engine.complete(prompts, range(len(prompts)), SAMPLED)
-    assert len({identity(str(path)) for path in (tmp_path / "adapter", tmp_path / "merged", model_path)}) == 3
+    assert len({model_digest(str(path)) for path in (tmp_path / "adapter", tmp_path / "merged", model_path)}) == 3
 
 
-def test_text_is_a_prompt_too(engine_and_prompts):
+def test_prompt_may_be_text(engine_and_prompts):
     engine, _ = engine_and_prompts
     assert encode(engine.tokenizer, "sort 12") == engine.tokenizer("sort 12")["input_ids"]
 
 
-def test_an_engine_that_is_not_there_is_refused():
+def test_engine_that_is_not_installed_is_an_error():
     assert choose_engine("transformers") == choose_engine("auto") == "transformers"
-    with pytest.raises(ValueError, match="`engine` is 'vllm', which is not installed: `pip install vllm`"):
+    with pytest.raises(ValueError, match="`evaluate_engine` is 'vllm', which is not installed; run `pip install vllm`"):
         choose_engine("vllm")
-    with pytest.raises(ValueError, match="`engine` must be one of auto, transformers, vllm, received 'tgi'"):
-        choose_engine("tgi")
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"max_new_tokens": 0}, "`max_new_tokens` must be above 0, received 0"),
-        ({"temperature": -1.0}, "`temperature` must not be negative, received -1.0"),
-        ({"top_p": 0.0}, "`top_p` must be above 0 and at most 1, received 0.0"),
-    ],
-)
-def test_decoding_that_cannot_be_is_refused(given, message):
-    with pytest.raises(ValueError, match=message):
-        Decoding(**given)
+# The cache of completions.
+
+
+SETTINGS = {"model": "m", "decoding": "greedy", "weights": "w", "max_new_tokens": 10}
+DONE = [((0, 0), Completion("1\n2 ü", True)), ((1, 0), Completion("", False))]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    GenerationCache(tmp_path / "of" / "e.jsonl", SETTINGS).append(DONE)
+    return tmp_path / "of" / "e.jsonl"
+
+
+def test_cache_reads_what_it_wrote(path: Path):
+    assert GenerationCache(path, SETTINGS).done == dict(DONE)
+    again = GenerationCache(path, SETTINGS)
+    again.append([((2, 0), Completion("x", True))])
+    assert len(GenerationCache(path, SETTINGS).done) == 3 == len(again.done)
+    assert len(path.read_text().splitlines()) == 4, "the settings are written once"
+
+
+def test_incomplete_line_of_the_cache_is_dropped(path: Path):
+    whole = path.read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        cache = GenerationCache(path, SETTINGS)
+        assert cache.done == dict(DONE[: max(whole[:end].count(b"\n") - 1, 0)])
+        cache.append(DONE)
+        assert GenerationCache(path, SETTINGS).done == dict(DONE)
+
+
+@pytest.mark.parametrize("line", ["not json", "[]", '{"of": 1}', '{"settings": {}}', "null"])
+def test_file_that_is_not_a_cache_is_an_error(path: Path, line: str):
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(ValueError, match=rf"line 4 of '{path}' was not written by an evaluation: move the file away"):
+        GenerationCache(path, SETTINGS)
+
+
+def test_other_settings_start_anew_and_lose_nothing(path: Path):
+    other = GenerationCache(path, {**SETTINGS, "weights": "v", "max_new_tokens": 20})
+    assert other.done == {} and other.changed == {"weights": ("w", "v"), "max_new_tokens": (10, 20)}
+    other.append([((0, 0), Completion("other", True))])
+    assert other.changed == {} and GenerationCache(path, SETTINGS).changed == {}
+    assert GenerationCache(path, SETTINGS).done == dict(DONE)
+    assert GenerationCache(path, {**SETTINGS, "model": "another"}).changed == {}
+    assert GenerationCache(path, {**SETTINGS, "decoding": "sampled"}).changed == {}
+
+
+def test_model_digest_follows_weights_template_and_base(model_path: Path, tmp_path: Path):
+    known = model_digest(str(model_path))
+    copied = shutil.copytree(model_path, tmp_path / "copied")
+    (copied / "evaluation.json").write_text("{}")
+    (copied / "trainer_state.json").write_text("{}")
+    assert model_digest(str(copied)) == known
+
+    weights = load_file(copied / "model.safetensors")
+    name = max(weights)
+    weights[name] = weights[name] + torch.zeros_like(weights[name]).index_fill_(0, torch.tensor([0]), 1e-3)
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    assert model_digest(str(copied)) != known
+
+    template = shutil.copytree(model_path, tmp_path / "template")
+    (template / "chat_template.jinja").write_text("{{ messages }}")
+    assert model_digest(str(template)) != known
+
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(copied)}))
+    known = model_digest(str(adapter))
+    (copied / "model.safetensors").write_bytes(b"trained again")
+    assert model_digest(str(adapter)) != known

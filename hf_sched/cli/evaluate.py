@@ -1,0 +1,89 @@
+"""`hf-sched evaluate`: measure models on held-out problems and compare them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hf_sched.finetune.evaluation.arguments import ENGINES, EvaluationArguments, flag_of
+from hf_sched.schedules.validation import ArgumentError
+
+
+def _options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for each field of `EvaluationArguments`."""
+    hints = typing.get_type_hints(EvaluationArguments)
+    for field in reversed(fields(EvaluationArguments)):
+        hint = hints[field.name]
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        kind: Any = next((kind for kind in kinds if kind in (int, float)), str)
+        command = click.option(
+            flag_of(field.name),
+            field.name,
+            type=click.Choice(ENGINES) if field.name == "evaluate_engine" else kind,
+            default=field.default,
+            show_default=field.default is not None,
+            required=field.name == "evaluate_on",
+            help=field.metadata["help"],
+        )(command)
+    return command
+
+
+@click.command("evaluate", short_help="Measure models on held-out problems.")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@_options
+@click.option("--instruction", help="Text below each question. By default the one of GSM8K, as in the recipes.")
+@click.option("--dtype", default="auto", show_default=True, help="To load the models in.")
+@click.option("--device", help="cpu, cuda or cuda:1. By default a GPU if there is one.")
+@click.option("--revision", help="Branch, tag or commit of models on the hub.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a model.")
+@click.option("--output", type=Path, metavar="FILE", required=True, help="The JSON file for the results.")
+def evaluate_models(
+    models: tuple[str, ...],
+    instruction: str | None,
+    dtype: str,
+    device: str | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    output: Path,
+    **options: Any,
+) -> None:
+    """Measure how many held-out problems each MODEL answers right, and compare it with the previous one.
+
+    A MODEL is a folder, also of a LoRA adapter, or a hub name. The data have the columns `prompt` and `answer`, or
+    `question` and `answer` as GSM8K has. With `--samples 8`, each problem is also answered 8 times for pass@1 and
+    pass@8. Completions are kept beside the output: an interrupted command continues where it stopped.
+
+    \b
+    hf-sched evaluate runs/demo/sft runs/demo/grpo --data runs/demo/task/grpo \\
+      --output runs/demo/evaluation.json
+    """
+    if int(os.environ.get("RANK", 0)) > 0:
+        return  # under `accelerate launch`, one process evaluates
+    from hf_sched.finetune.data.load import FINAL_ANSWER
+    from hf_sched.finetune.evaluation.evaluate import evaluate
+    from hf_sched.finetune.evaluation.generation import Loading, default_device
+    from hf_sched.finetune.evaluation.metrics import describe
+
+    log, handler = logging.getLogger("hf_sched"), logging.StreamHandler()
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    loading = Loading(dtype, device or default_device(), revision, trust_remote_code)
+    given = FINAL_ANSWER if instruction is None else instruction
+    try:
+        results = evaluate(models, EvaluationArguments(**options), output, instruction=given, loading=loading)
+    except ArgumentError as error:
+        if error.name in options:
+            error.name = flag_of(error.name)
+        raise
+    finally:
+        log.removeHandler(handler)
+    for model, result in results.items():
+        click.echo("\n".join(describe(model, result)))
