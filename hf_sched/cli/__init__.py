@@ -21,6 +21,7 @@ from hf_sched.cli.memory import estimate_memory
 from hf_sched.cli.merge import merge_adapter
 from hf_sched.cli.plan import plan_run
 from hf_sched.cli.plot import plot
+from hf_sched.cli.report import report_runs
 from hf_sched.cli.run import run
 from hf_sched.cli.show import show
 
@@ -45,7 +46,7 @@ def app(modules: tuple[str, ...]) -> None:
 for command in (
     *(list_schedules, show, plot, plan_run, check_paths),
     *(sft, grpo, dpo, estimate_memory, merge_adapter),
-    *(evaluate_models, cooldown, run),
+    *(evaluate_models, report_runs, cooldown, run),
 ):
     app.add_command(command)
 

@@ -1,1 +1,1 @@
-"""Markdown and HTML reports of finished or interrupted runs."""
+"""Reports on finished or interrupted runs, in Markdown and HTML: `hf-sched report`."""

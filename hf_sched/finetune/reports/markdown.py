@@ -1,4 +1,4 @@
-"""Markdown of data: whatever a model wrote shows as the text it is, in a table, on any page that it is rendered on."""
+"""Markdown of data. Text that a model or a user wrote shows as it is and cannot become markup."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 _MOST = 600
 
 
-def text(value: Any, most: int = _MOST) -> str:
-    """A value as plain text on one line; of a long one the beginning and the end."""
+def text(value: Any) -> str:
+    """A value as plain text on one line; the middle of a long one is omitted."""
     flat = " ".join(str(value).split())
-    if len(flat) > most:
-        flat = f"{flat[: most * 2 // 3]} ... {flat[-most // 3 :]}"
+    if len(flat) > _MOST:
+        flat = f"{flat[: _MOST * 2 // 3]} ... {flat[-_MOST // 3 :]}"
     flat = re.sub(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w))", r"\\\1", flat)
-    # Pages differ in whether a backslash keeps these from being HTML, and an address from becoming a link.
+    # Renderers differ in whether a backslash keeps these from becoming HTML, and an address from becoming a link.
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"(?i)\b(https?|ftp)://|\bwww\.", lambda found: found[0].replace(":", "&#58;", 1), flat)
 
 
 def code(value: Any) -> str:
-    """A value as code on one line, in a table."""
+    """A value as inline code, for a table cell."""
     shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     flat = " ".join(shown.split())[:_MOST]
     if not flat:
@@ -33,6 +33,6 @@ def code(value: Any) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table, of cells that are Markdown already, and an empty line; nothing without rows."""
+    """The lines of a table whose cells are Markdown, and an empty line; no lines without rows."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines, ""] if lines else []

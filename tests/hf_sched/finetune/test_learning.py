@@ -32,15 +32,8 @@ def test_grpo_lifts_held_out_exact_match_by_25_points(tmp_path: Path, seed: int)
         command = [f"recipes/{recipe}.py", "--config", str(tmp_path / f"{recipe}.yaml")]
         finish(TWO_PROCESSES, command, tmp_path / recipe)
     models = [str(tmp_path / "sft"), str(tmp_path / "grpo")]
-    command = [
-        "-m",
-        "hf_sched.finetune.evaluation.evaluate",
-        "--models",
-        *models,
-        "--data",
-        str(tmp_path / "task/grpo"),
-    ]
-    command += ["--max_new_tokens", "10", "--output", str(tmp_path / "evaluation.json")]
+    command = ["-m", "hf_sched", "evaluate", *models, "--data", str(tmp_path / "task/grpo")]
+    command += ["--max-new-tokens", "10", "--output", str(tmp_path / "evaluation.json")]
     finish(ONE_PROCESS, command, tmp_path)
     before, after = (
         result["exact_match"] for result in json.loads((tmp_path / "evaluation.json").read_text()).values()

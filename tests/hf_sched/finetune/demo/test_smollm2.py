@@ -209,21 +209,8 @@ def test_grpo_goes_on_from_there_and_its_answers_are_counted(merged: Path, gsm8k
     assert run.logged("reward") == pytest.approx([a + 0.2 * b for a, b in zip(right, form, strict=True)], abs=1e-6)
 
     output = tmp_path / "evaluation.json"
-    words = ["--metric", "accuracy", "--max_problems", "10", "--max_new_tokens", "128", "--output", str(output)]
-    finish(
-        ONE_PROCESS,
-        [
-            "-m",
-            "hf_sched.finetune.evaluation.evaluate",
-            "--models",
-            str(merged),
-            str(folder),
-            "--data",
-            gsm8k[1],
-            *words,
-        ],
-        tmp_path,
-    )
+    words = ["--metric", "accuracy", "--max-problems", "10", "--max-new-tokens", "128", "--output", str(output)]
+    finish(ONE_PROCESS, ["-m", "hf_sched", "evaluate", str(merged), str(folder), "--data", gsm8k[1], *words], tmp_path)
     results = json.loads(output.read_text())
     assert [len(results[str(model)]["completions"]) for model in (merged, folder)] == [10, 10]
     # Some answers come to an end, in the form that was taught.

@@ -1,4 +1,4 @@
-"""Two or more runs side by side: what was requested differently, and what came of it."""
+"""The section that compares runs: outcomes, evaluations on the same problems, differing arguments and versions."""
 
 from __future__ import annotations
 
@@ -8,41 +8,37 @@ from typing import Any
 import numpy as np
 
 from hf_sched.audit import AuditReport
-from hf_sched.finetune.evaluation.metrics import compare, describe_difference, describe_points
+from hf_sched.finetune.evaluation.metrics import compare
 from hf_sched.finetune.evaluation.statistics import Interval
 from hf_sched.finetune.reports.markdown import code, table, text
-from hf_sched.finetune.reports.pictures import pictures_of_comparison
-from hf_sched.finetune.reports.run_folder import NOT_HOW, RunFolder
-from hf_sched.finetune.reports.sections import commit_of, describe_measured, share, throughput
+from hf_sched.finetune.reports.run_folder import PLACES, RunFolder
+from hf_sched.finetune.reports.sections import commit_of, describe_measured, describe_pair, last_mean, share, throughput
 
 _ABSENT = "(none)"
 
 
-def describe_comparison(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> list[str]:
-    """The section; `results` are those of an evaluation of these runs, beside their own."""
+def describe_comparison(runs: Sequence[RunFolder], results: Mapping[str, Any], pictures: Sequence[str]) -> list[str]:
+    """The section; `results` are those of a common evaluation, and `pictures` lines that show the pictures."""
     head = ("", *(text(run.name) for run in runs))
-    arguments, versions = [run.comparable for run in runs], [_versions(run) for run in runs]
-    # What one of them was given; of the others it is the default then.
-    requested = [name for run in runs for name in run.requested if name not in NOT_HOW]
+    # Arguments that a run was given; other runs may have their defaults.
+    names = [name for run in runs for name in run.requested if name not in PLACES]
+    arguments = _differences([run.comparable for run in runs], names)
+    versions = [_versions(run) for run in runs]
     other = _differences(versions, [name for one in versions for name in one]) if all(versions) else []
+    pairs = _compare_pairs(runs, results)
     return [
-        "## Side by side",
-        "",
-        *(line for one in pictures_of_comparison(runs) for line in (f"![{text(one.alt)}]({one.name})", "")),
-        *table(head, _outcomes(runs, results)),
-        *_paired(runs, results),
-        "### Arguments that differ",
-        "",
-        *(table(head, _differences(arguments, requested)) or ["None that the folders tell of.", ""]),
+        *("## Side by side", "", *pictures, *table(head, outcomes(runs, results))),
+        *(["### Exact match, on the same problems", "", *pairs, ""] if pairs else []),
+        *("### Arguments that differ", "", *(table(head, arguments) or ["None that the folders record.", ""])),
         *(["### Versions that differ", "", *table(head, other)] if other else []),
     ]
 
 
-def _outcomes(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> list[list[str]]:
+def outcomes(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each outcome. A row that only some runs have follows the row before it in these runs."""
     columns = [_outcome(run, run.result(results)) for run in runs]
     names: list[str] = []
     for column in columns:
-        # What only this one has comes behind what is before it there.
         place = 0
         for name in column:
             if name not in names:
@@ -60,9 +56,8 @@ def _outcome(run: RunFolder, result: Mapping[str, Any] | None) -> dict[str, str]
     for key in ("loss", "eval_loss", "reward"):
         steps, values = run.logged(key)
         if len(values):
-            mean = max(1, min(10, len(values) // 2))
             best = int(np.argmax(values) if key == "reward" else np.argmin(values))
-            shown[f"{key}, last (mean of up to 10)"] = f"{values[-mean:].mean():.4g}"
+            shown[f"{key}, last (mean of up to 10)"] = f"{last_mean(values):.4g}"
             shown[f"{key}, best"] = f"{values[best]:.4g} (step {int(steps[best]) + 1})"
     shown |= throughput(run)
     if result:
@@ -80,26 +75,24 @@ def _versions(run: RunFolder) -> dict[str, Any]:
     return {"Python": run.sessions[-1].get("python"), **run.sessions[-1]["versions"]} if run.sessions else {}
 
 
-def _paired(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> list[str]:
-    """Each run against the first that was evaluated, problem by problem."""
+def _compare_pairs(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> list[str]:
+    """Compare each evaluated run with the first one, problem by problem."""
     found = [(run.name, result) for run in runs if (result := run.result(results))]
     lines = []
     for name, result in found[1:]:
         first, before = found[0]
-        pair = f"- {text(name)} against {text(first)}"
-        if why := _not_alike(before, result):
-            lines.append(f"{pair}: not compared, since they were evaluated {why}")
+        if why := _difference_in_method(before, result):
+            lines.append(f"- {text(name)} compared with {text(first)}: not possible, they were evaluated {why}")
             continue
-        one, other = _loaded(before, result)
-        compared = compare(one, other, first)
-        unknown = " (not all of them say by which metric they were evaluated)" * (_metric(before) != _metric(result))
-        lines.append(f"{pair}: {describe_difference(compared)}{unknown}")
-        lines += [f"  - pass@{k}: {describe_points(one)}" for k, one in compared.get("pass_at", {}).items()]
-    return ["### Exact match, on the same problems", "", *lines, ""] if lines else []
+        compared = compare(*as_comparable(before, result), first)
+        is_unknown = _metric(before) != _metric(result)
+        note = " (not all files say which metric was used)" if is_unknown else ""
+        lines += describe_pair(name, first, compared, note)
+    return lines
 
 
-def _not_alike(before: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
-    """Why two results say nothing of a difference between two models."""
+def _difference_in_method(before: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
+    """Why two results cannot be compared."""
     if _problems(before) != _problems(result):
         return "on different problems"
     metrics = _metric(before), _metric(result)
@@ -116,18 +109,17 @@ def _problems(result: Mapping[str, Any]) -> list[Any]:
 
 
 def _metric(result: Mapping[str, Any]) -> Any:
-    """None in the files of before it was written down."""
     return result.get("measured", {}).get("metric")
 
 
-def _loaded(*results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Results as they were before they were written down; without samples if they were not drawn alike in each."""
-    alike = _drawn(results[0]) == _drawn(results[1])
-    kept = [{key: value for key, value in one.items() if key != "sampled" or alike} for one in results]
+def as_comparable(*results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Two results for `compare`, without samples if these were drawn differently."""
+    is_equal = _sampling(results[0]) == _sampling(results[1])
+    kept = [{key: value for key, value in one.items() if key != "sampled" or is_equal} for one in results]
     return [{**one, "interval": Interval(*one["interval"])} for one in kept]
 
 
-def _drawn(result: Mapping[str, Any]) -> list[Any]:
+def _sampling(result: Mapping[str, Any]) -> list[Any]:
     sampled = result.get("sampled") or {}
     settings = sampled.get("settings", {})
     return [sampled.get("samples"), *(settings.get(key) for key in ("temperature", "top_p", "max_new_tokens"))]

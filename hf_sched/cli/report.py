@@ -1,0 +1,38 @@
+"""`hf-sched report`: write a report on one or more runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report", short_help="Write a report on one or more runs.")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=Path)
+@click.option(
+    "--evaluation", type=Path, metavar="FILE", help="What `hf-sched evaluate` wrote; by default each run's own."
+)
+@click.option(
+    "--output", type=Path, metavar="FILE", help="A .md or .html file. By default report.md in the run's folder."
+)
+@click.option("--html", is_flag=True, help="Also write an HTML page beside the Markdown.")
+@click.option("--compare", is_flag=True, help="Show several runs side by side only, without a section for each.")
+def report_runs(
+    runs: tuple[Path, ...], evaluation: Path | None, output: Path | None, html: bool, compare: bool
+) -> None:
+    """Report planned and actual learning rates, loss, reward, speed, evaluation, configuration and versions.
+
+    A RUN is the `output_dir` of a Trainer, finished or interrupted, started by a recipe or not. Pictures are written
+    beside a Markdown file and embedded into an HTML page. Several runs are also compared side by side.
+
+    \b
+    hf-sched report runs/sft --html
+    hf-sched report runs/sft runs/sft_lower_rate --compare --output comparison.html
+    """
+    from hf_sched.finetune.reports.report import report
+
+    written, results = report(list(runs), evaluation, output, html=html, compare=compare)
+    click.echo(f"The report is in {' and '.join(map(str, written))}.")
+    for model, result in results.items():
+        low, high = result["interval"]
+        click.echo(f"  exact match of {model}: {result['exact_match']:.1%} ({low:.1%} to {high:.1%})")
