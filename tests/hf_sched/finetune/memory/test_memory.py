@@ -17,10 +17,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Trainer
 from trl import ModelConfig, SFTConfig
 
 from hf_sched.cli import app
+from hf_sched.finetune.demo.sorting_task import save_model
 from hf_sched.finetune.memory import Run, alternatives, check, estimate, read_config
 from hf_sched.finetune.memory.estimate import GIB, GPU_OVERHEAD
 from hf_sched.finetune.memory.read import Lora, Parallelism, Shape, read_parallelism
 from hf_sched.schedules.validation import ArgumentError
+from tests.helpers.recipes import ONE_PROCESS, finish
 
 ROOT = Path(__file__).parents[4]
 MIB = 2**20
@@ -273,3 +275,26 @@ def test_recipe_continues_if_memory_cannot_be_estimated(model_path, tmp_path, ca
     with caplog.at_level(logging.WARNING):
         run_check(model_path, tmp_path, optim="schedule_free_adamw")
     assert "memory: not estimated (`optim` must be one of" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc to measure memory")
+@pytest.mark.parametrize("case", ["SFT", "checkpointing", "GRPO"])
+def test_peak_of_a_training_run_is_near_the_estimate(tmp_path, case):
+    """The kernel also counts oneDNN's work space, Python objects and pages of the dataset: 48 MiB are allowed."""
+    _, kind, arguments, _ = MEASURED[case]
+    save_model(tmp_path / "model", layers=1, width=16, seed=0)  # for its tokenizer
+    AutoModelForCausalLM.from_config(CONFIGS["llama-15m"]).save_pretrained(tmp_path / "model")
+    row = {"text": "3" * 2000} if kind == "sft" else {"prompt": "3" * 100, "answer": "3"}
+    (tmp_path / "train.jsonl").write_text((json.dumps(row) + "\n") * 16)
+    given = {**arguments, "model_name_or_path": str(tmp_path / "model"), "output_dir": str(tmp_path / "run")}
+    given |= {"dataset_name": str(tmp_path / "train.jsonl"), "save_strategy": "no", "report_to": "none", "max_steps": 2}
+    given |= {"reward_funcs": ["exact_answer"]} if kind == "grpo" else {}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given))
+    words = [str(tmp_path / "out.json"), f"recipes/{kind}.py", str(tmp_path / "recipe.yaml")]
+    finish(ONE_PROCESS, ["tests/helpers/launchers/measured_recipe.py", *words], tmp_path)
+    measured = json.loads((tmp_path / "out.json").read_text())
+    taken = measured["peak"] - measured["before"]
+    total = estimate(read_config(tmp_path / "recipe.yaml", kind, prompt=132)).total
+    print(f"{case}: measured {taken / MIB:.0f} MiB, estimated {total / MIB:.0f}")
+    assert abs(total - taken) <= 0.15 * taken + 48 * MIB
