@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from hf_sched.check.builtin_schedule import check_builtin
 from hf_sched.check.finding import Finding
 from hf_sched.check.horizon import Horizon
 from hf_sched.check.subject import Subject
+from hf_sched.plan.plan import read_mapping
 from hf_sched.scheduler.resume import OnResume
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
@@ -30,8 +30,9 @@ def check_schedule(subject: Subject, horizon: Horizon) -> Iterator[Finding]:
         message = registry.unknown_name(subject.value("lr_scheduler_type"), builtin)
         yield subject.error("lr_scheduler_type", message)
         return
-    arguments = _arguments(subject)
-    if arguments is None:
+    try:
+        arguments = read_mapping(subject.config, KWARGS)
+    except ArgumentError:  # reported by `values.py`
         return
     if "on_resume" in arguments:
         try:
@@ -48,16 +49,6 @@ def check_schedule(subject: Subject, horizon: Horizon) -> Iterator[Finding]:
         yield from _check_ours(subject, registry.entry(name), arguments, horizon, warmup)
     else:
         yield from check_builtin(subject, name, arguments, horizon, warmup)
-
-
-def _arguments(subject: Subject) -> dict[str, Any] | None:
-    """`lr_scheduler_kwargs`; None if it is not a mapping, which `values.py` reports."""
-    given = subject.value(KWARGS)
-    try:
-        given = json.loads(given) if isinstance(given, str) else given
-    except json.JSONDecodeError:
-        return None
-    return dict(given or {}) if given is None or isinstance(given, Mapping) else None
 
 
 def _check_warmup(subject: Subject, horizon: Horizon, name: str) -> Iterator[Finding]:

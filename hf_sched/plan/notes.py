@@ -52,14 +52,8 @@ def notes_on_batches(
             yield f"The last batches of an epoch have {rest} of {size} samples and are filled up from its start."
         else:
             yield f"The last batch of an epoch has {rest} of {size} samples."
-    accelerator = config.get("accelerator_config")
-    even = accelerator.get("even_batches") if isinstance(accelerator, dict) else None
-    if even is False and batching.world_size > 1 and not batching.drop_last:
-        yield "With `even_batches: false` some processes may have one batch fewer than counted here."
     if config.get("auto_find_batch_size"):
         yield "`auto_find_batch_size` halves the batch size if memory runs out, which changes these numbers."
-    if config.get("group_by_length") or config.get("train_sampling_strategy") == "group_by_length":
-        yield "Batches group samples of similar length, which changes no number here."
 
 
 def notes_on_events(config: TrainingConfig, events: Events, curve: Any) -> Iterator[str]:
@@ -76,5 +70,3 @@ def notes_on_events(config: TrainingConfig, events: Events, curve: Any) -> Itera
         yield "A checkpoint is written at the end of each epoch; the steps of an epoch are unknown."
     if events.evaluations is None:
         yield "The run evaluates at the end of each epoch; the steps of an epoch are unknown."
-    if config.get("load_best_model_at_end") and config.get("save_total_limit"):
-        yield "The best checkpoint is kept besides the latest ones, within `save_total_limit` or as one more."

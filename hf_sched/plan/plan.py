@@ -91,16 +91,9 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, for JSON."""
-        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        nested = {name: dataclasses.asdict(plain[name]) for name in ("world_size", "dataset_size")}
-        return {
-            **plain,
-            **nested,
-            "schedule": self.schedule and str(self.schedule),
-            "curve": None if self.curve is None else self.curve.tolist(),
-            "phases": [dataclasses.asdict(phase) for phase in self.phases],
-            "grpo": self.grpo and dataclasses.asdict(self.grpo),
-        }
+        plain = dataclasses.asdict(dataclasses.replace(self, schedule=None, curve=None))
+        curve = None if self.curve is None else self.curve.tolist()
+        return {**plain, "schedule": self.schedule and str(self.schedule), "curve": curve}
 
 
 def plan(
@@ -194,7 +187,7 @@ def read_batching(config: TrainingConfig, processes: int) -> Batching:
         ArgumentError: An argument is wrong.
     """
     size = config.read_value("per_device_train_batch_size", Whole(1))
-    accelerator = _accelerator_config(config)
+    accelerator = read_mapping(config, "accelerator_config")
     split = bool(accelerator.get("split_batches"))
     if split and config.kind in GENERATING:
         raise ArgumentError("accelerator_config.split_batches", "false for GRPO and RLOO", True, "leave it out")
@@ -222,7 +215,7 @@ def _with_cooldown(config: TrainingConfig) -> tuple[TrainingConfig, int, list[st
         return config, 0, []
     from hf_sched.scheduler.anneal import anneal_from
 
-    kwargs = _kwargs(config)
+    kwargs = read_mapping(config, "lr_scheduler_kwargs")
     floors = {name: kwargs[name] for name in ("floor_ratio", "min_lr") if kwargs.get(name) is not None}
     given = {name: config.given.get(f"anneal_{name}") for name in ("duration", "shape")}
     cooldown = anneal_from(checkpoint, **{name: value for name, value in given.items() if value}, **floors)
@@ -247,8 +240,13 @@ def _check_warmup_ratio(config: TrainingConfig) -> None:
         )
 
 
-def _accelerator_config(config: TrainingConfig) -> Mapping[str, Any]:
-    given = config.get("accelerator_config")
+def read_mapping(config: TrainingConfig, name: str) -> dict[str, Any]:
+    """An argument that is a mapping, a mapping in JSON, or a JSON file; empty if it is missing.
+
+    Raises:
+        ArgumentError: It is something else.
+    """
+    given = config.get(name)
     read: Any = given or {}
     try:
         if isinstance(given, str):
@@ -256,8 +254,8 @@ def _accelerator_config(config: TrainingConfig) -> Mapping[str, Any]:
     except (OSError, json.JSONDecodeError):
         read = None
     if not isinstance(read, Mapping):
-        raise ArgumentError("accelerator_config", "a mapping, a mapping in JSON, or a JSON file", given)
-    return read
+        raise ArgumentError(name, "a mapping, a mapping in JSON, or a JSON file", given)
+    return dict(read)
 
 
 def _accumulation(config: TrainingConfig, accelerator: Mapping[str, Any]) -> int:
@@ -306,18 +304,7 @@ def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
     name = str(getattr(value, "value", value))
     if name not in (*registry.available(), *registry.BUILTIN_NAMES):
         raise ArgumentError("lr_scheduler_type", rule=registry.unknown_name(name))
-    return name, split_on_resume(_kwargs(config))[1]
-
-
-def _kwargs(config: TrainingConfig) -> Mapping[str, Any]:
-    given = config.value("lr_scheduler_kwargs") or {}
-    try:
-        read = json.loads(given) if isinstance(given, str) else given
-    except json.JSONDecodeError:
-        read = None
-    if not isinstance(read, Mapping):
-        raise ArgumentError("lr_scheduler_kwargs", "a mapping, or a mapping in JSON", given)
-    return read
+    return name, split_on_resume(read_mapping(config, "lr_scheduler_kwargs"))[1]
 
 
 def _warmup_steps(config: TrainingConfig, num_training_steps: int) -> int:

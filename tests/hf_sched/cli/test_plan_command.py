@@ -62,6 +62,7 @@ def test_every_shipped_config_has_a_plan(monkeypatch):
         assert planned["schedule"] in text
         assert all(note in text for note in planned["notes"])
         assert not any("is not an argument" in note for note in planned["notes"])
+        assert planned["kind"] in path.stem.split("_")
         assert planned["assumed"][-1] == "1 process"
 
 

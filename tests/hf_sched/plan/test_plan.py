@@ -25,20 +25,26 @@ KIND = {
     "dpo": {"max_length": 64, "learning_rate": 2e-4},
 }
 LINEAR = {"lr_scheduler_type": "linear"}
+BY_EPOCHS = {"save_strategy": "epoch", "eval_strategy": "epoch", "eval_delay": 2}
+IN_EPOCHS = {
+    "lr_scheduler_type": "phases",
+    "lr_scheduler_kwargs": {"phases": "warmup 0.5ep | hold 1ep | decay cosine to 0.1"},
+}
 FLOOR = {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"floor_ratio": 0.1}}
 
 
-def sft(samples: int, batch: int, accumulation: int = 1, **others: Any) -> dict[str, Any]:
-    return {
-        "samples": samples,
-        "per_device_train_batch_size": batch,
-        "gradient_accumulation_steps": accumulation,
-        **others,
-    }
+def sft(samples: int, batch: int, accumulation: int = 1, **more: Any) -> dict[str, Any]:
+    sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+    return {"samples": samples, **sizes, **more}
 
 
-def grpo(prompts: int, batch: int, accumulation: int, num_generations: int, **others: Any) -> dict[str, Any]:
-    return {**sft(prompts, batch, accumulation), "num_generations": num_generations, **others}
+def grpo(prompts: int, batch: int, accumulation: int, num_generations: int, **more: Any) -> dict[str, Any]:
+    return {**sft(prompts, batch, accumulation), "num_generations": num_generations, **more}
+
+
+def by_steps(save: float, evaluate: float, **more: Any) -> dict[str, Any]:
+    strategies = {"save_strategy": "steps", "eval_strategy": "steps"}
+    return {**strategies, "save_steps": save, "eval_steps": evaluate, **more}
 
 
 # Sizes that do not divide evenly, and every key that changes a count. Cases named train_* are trained.
@@ -54,14 +60,10 @@ CASES: dict[str, dict[str, Any]] = {
     "sft_split_batches": sft(37, 4, 2, accelerator_config={"split_batches": True}),
     "sft_split_batches_dropped": sft(37, 4, 2, accelerator_config={"split_batches": True}, dataloader_drop_last=True),
     "sft_dispatch_batches": sft(37, 4, 2, accelerator_config={"dispatch_batches": True}),
-    "sft_dispatch_batches_dropped": sft(
-        37, 4, 2, accelerator_config={"dispatch_batches": True}, dataloader_drop_last=True
-    ),
+    "sft_dispatched_dropped": sft(37, 4, 2, accelerator_config={"dispatch_batches": True}, dataloader_drop_last=True),
     "sft_uneven_batches": sft(37, 4, 2, accelerator_config={"even_batches": False}),
     "sft_by_length": sft(37, 4, 3, train_sampling_strategy="group_by_length"),
-    "sft_accumulation_in_accelerator_config": sft(
-        32, 2, accelerator_config={"gradient_accumulation_kwargs": {"num_steps": 4}}
-    ),
+    "sft_accelerator_accumulates": sft(32, 2, accelerator_config={"gradient_accumulation_kwargs": {"num_steps": 4}}),
     "sft_rebalanced": sft(37, 4, 3, train_sampling_strategy="batch_rebalance"),
     "sft_rebalanced_dropped": sft(41, 4, 3, train_sampling_strategy="batch_rebalance", dataloader_drop_last=True),
     "grpo_plain": grpo(37, 4, 1, 4),
@@ -76,41 +78,21 @@ CASES: dict[str, dict[str, Any]] = {
     "rloo_iterated": grpo(37, 4, 3, 2, steps_per_generation=2, num_iterations=2),
     "dpo_odd": sft(37, 4, 3, num_train_epochs=1.5),
     "train_sft_by_steps": sft(
-        37,
-        4,
-        3,
-        **FLOOR,
-        num_train_epochs=2.5,
-        warmup_steps=0.1,
-        save_strategy="steps",
-        save_steps=2,
-        save_total_limit=2,
-        eval_strategy="steps",
-        eval_steps=0.3,
+        37, 4, 3, **FLOOR, num_train_epochs=2.5, warmup_steps=0.1, **by_steps(2, 0.3, save_total_limit=2)
     ),
     "train_sft_by_epochs": sft(
-        37,
-        4,
-        2,
+        *(37, 4, 2),
         **LINEAR,
         num_train_epochs=2.4,
         warmup_steps=3,
         dataloader_drop_last=True,
-        save_strategy="epoch",
-        eval_strategy="epoch",
+        **BY_EPOCHS,
         eval_delay=2,
     ),
     "train_sft_late_evaluation": sft(
         21, 2, max_steps=7, **FLOOR, eval_strategy="steps", eval_steps=2, eval_delay=3, eval_on_start=True
     ),
-    "train_sft_epochs_in_the_schedule": sft(
-        37,
-        4,
-        2,
-        num_train_epochs=3,
-        lr_scheduler_type="phases",
-        lr_scheduler_kwargs={"phases": "warmup 0.5ep | hold 1ep | decay cosine to 0.1"},
-    ),
+    "train_sft_epochs_in_the_schedule": sft(37, 4, 2, num_train_epochs=3, **IN_EPOCHS),
     "train_grpo": grpo(9, 4, 2, 4, **FLOOR, num_train_epochs=1.5, warmup_steps=2, save_strategy="steps", save_steps=4),
     "train_grpo_reusing": grpo(9, 4, 3, 2, **LINEAR, max_steps=4, steps_per_generation=2, num_iterations=2),
 }
