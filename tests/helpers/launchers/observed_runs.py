@@ -2,8 +2,8 @@
 
     python tests/helpers/launchers/observed_runs.py FOLDER
 
-Creates a trainer for each `*.yaml` as the recipes do, and trains those named `train_*.yaml` to the end. The main process
-writes `FOLDER/observed_WORLDSIZE.json`.
+Creates a trainer for each `*.yaml`, and trains those named `train_*.yaml` to the end. The main process writes
+`FOLDER/observed_WORLDSIZE.json`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trl import (
 
 import hf_sched  # noqa: F401  (registers the schedules)
 from hf_sched.finetune.config import parse
-from hf_sched.finetune.data.load import load_rows, to_demonstration
+from hf_sched.finetune.data.load import DEMONSTRATIONS, PREFERENCES, PROBLEMS, load_rows
 
 _TYPES = {
     "sft": (SFTConfig, SFTTrainer),
@@ -62,7 +62,8 @@ def observe(path: Path) -> dict[str, Any]:
     script, args, model, mixture = parse(
         ScriptArguments, arguments, ModelConfig, DatasetMixtureConfig, args=["--config", str(path)]
     )
-    train, test = load_rows(script, mixture, to_demonstration, evaluating=args.eval_strategy != "no")
+    forms = {"sft": DEMONSTRATIONS, "dpo": PREFERENCES}.get(kind, PROBLEMS)
+    train, test = load_rows(script, mixture, None, evaluating=args.eval_strategy != "no", forms=forms)
     reward = Reward()
     rewards = {"reward_funcs": [reward]} if kind in ("grpo", "rloo") else {}
     trainer = trainer_class(

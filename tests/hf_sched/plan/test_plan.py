@@ -81,13 +81,7 @@ CASES: dict[str, dict[str, Any]] = {
         37, 4, 3, **FLOOR, num_train_epochs=2.5, warmup_steps=0.1, **by_steps(2, 0.3, save_total_limit=2)
     ),
     "train_sft_by_epochs": sft(
-        *(37, 4, 2),
-        **LINEAR,
-        num_train_epochs=2.4,
-        warmup_steps=3,
-        dataloader_drop_last=True,
-        **BY_EPOCHS,
-        eval_delay=2,
+        37, 4, 2, **LINEAR, **BY_EPOCHS, num_train_epochs=2.4, warmup_steps=3, dataloader_drop_last=True
     ),
     "train_sft_late_evaluation": sft(
         21, 2, max_steps=7, **FLOOR, eval_strategy="steps", eval_steps=2, eval_delay=3, eval_on_start=True
