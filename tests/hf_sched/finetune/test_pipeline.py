@@ -17,7 +17,7 @@ from hf_sched._run_files import LEARNING_RATES, read_learning_rates
 from hf_sched.audit import audit
 from hf_sched.finetune.pipeline import check_model
 from hf_sched.schedules.validation import ArgumentError
-from tests.helpers.recipes import BASE, FSDP2, ONE_PROCESS, TWO_PROCESSES, ZERO2, ZERO3, needs_compiler
+from tests.helpers.recipes import BASE, FSDP2, ONE_PROCESS, TWO_PROCESSES, ZERO2, needs_compiler
 
 STEPS = 12
 SCHEDULES = {
@@ -76,20 +76,13 @@ def test_one_and_two_processes_train_on_the_planned_rates(run_recipe, recipe, na
     assert "FutureWarning" not in one.output
 
 
-@pytest.mark.parametrize(
-    ("recipe", "launcher"),
-    [
-        pytest.param("sft", FSDP2, id="sft-fsdp2", marks=pytest.mark.slow),
-        pytest.param("sft", ZERO2, id="sft-zero2", marks=(needs_compiler, pytest.mark.slow)),
-        pytest.param("grpo", ZERO3, id="grpo-zero3", marks=(needs_compiler, pytest.mark.slow)),
-        pytest.param("dpo", ZERO2, id="dpo-zero2", marks=(needs_compiler, pytest.mark.slow)),
-        pytest.param("dpo", FSDP2, id="dpo-fsdp2", marks=pytest.mark.slow),
-    ],
-)
-def test_sharded_run_trains_on_the_planned_rates(run_recipe, recipe, launcher):
-    sharded = run_recipe(recipe, launcher, **requested("cosine_floor"))
+# SFT and GRPO: checkpoints/test_sharding.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [pytest.param(ZERO2, marks=needs_compiler), FSDP2], ids=["zero2", "fsdp2"])
+def test_sharded_dpo_trains_on_the_planned_rates(run_recipe, launcher):
+    sharded = run_recipe("dpo", launcher, **requested("cosine_floor"))
     assert sharded.args.world_size == 2
-    np.testing.assert_allclose(sharded.logged("learning_rate"), planned(recipe, "cosine_floor"), rtol=1e-12)
+    np.testing.assert_allclose(sharded.logged("learning_rate"), planned("dpo", "cosine_floor"), rtol=1e-12)
     assert (sharded.folder / "model.safetensors").stat().st_size > 10_000
     assert len(sharded.logged("learning_rate")) == STEPS
 
@@ -153,30 +146,10 @@ def test_cooldown_branches_off_a_checkpoint(run_recipe):
     np.testing.assert_allclose(rates[6:], BASE["sft"]["learning_rate"] * np.array([0.75, 0.5, 0.25, 0]), rtol=1e-12)
 
 
-LARS = {
-    "lr_scheduler_type": "lars_warmup",
-    "lr_scheduler_kwargs": {"warmup": 8, "trust_coefficient": 0.001, "after": "cosine_floor"},
-    "max_steps": STEPS,
-}
-
-
-@pytest.mark.slow
-def test_trust_ratios_are_equal_on_one_process_ddp_and_fsdp2(run_recipe):
-    # Under FSDP2 each process holds a part of every weight (a DTensor), under DDP all of it.
-    schedule = hf_sched.build("lars_warmup", num_training_steps=STEPS, **LARS["lr_scheduler_kwargs"])
-    curve = schedule.curve(peak=BASE["sft"]["learning_rate"])
-    one = np.array(run_recipe("sft", name="one", **LARS).logged("learning_rate"))
-    assert (one[:7] < 0.99 * curve[:7]).all()
-    np.testing.assert_array_equal(one[7:], curve[7:])
-    for launcher, name in ((TWO_PROCESSES, "ddp"), (FSDP2, "fsdp2")):
-        two = run_recipe("sft", launcher, name=name, per_device_train_batch_size=4, **LARS)
-        assert two.args.world_size == 2
-        np.testing.assert_allclose(two.logged("learning_rate"), one, rtol=1e-4)
-
-
 @pytest.mark.slow
 def test_trust_ratios_under_deepspeed_are_rejected_before_the_model_is_loaded(run_recipe):
-    rejected = run_recipe("sft", ZERO2, ok=False, model_name_or_path="nowhere", **LARS)
+    given = {"lr_scheduler_type": "lars_warmup", "lr_scheduler_kwargs": {"warmup": 8}, "max_steps": STEPS}
+    rejected = run_recipe("sft", ZERO2, ok=False, model_name_or_path="nowhere", **given)
     assert "gradient norm, which DeepSpeed does not show" in rejected.output
     assert "nowhere" not in rejected.output
 
