@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any
 
@@ -24,8 +23,7 @@ from hf_sched.plan.training_config import TrainingConfig
 
 logger = logging.getLogger(__name__)
 
-SAMPLES = 64
-"""Samples that are checked for a trained stop token."""
+SAMPLES = 64  # checked for a trained stop token
 _DERIVED = ("generation_batch_size",)  # computed from other arguments, beside which it must not be given
 
 
@@ -60,23 +58,12 @@ def plan_of(trainer: Any, kind: str) -> Plan:
     return plan(TrainingConfig(kind, given, "This run"), dataset_size=size, num_processes=args.world_size)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A training sample as the model sees it."""
+def read_sample(trainer: Any, number: int) -> tuple[list[tuple[str, bool]], bool]:
+    """Return a sample of an SFT trainer as its collator makes it.
 
-    parts: list[tuple[str, bool]]
-    """Its text in pieces, each with whether it is trained on."""
-    ends_with_stop: bool
-    """Whether the trained text ends with a stop token, white space after it aside."""
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether any of it is trained on."""
-        return any(trained for _, trained in self.parts)
-
-
-def read_sample(trainer: Any, number: int) -> Sample:
-    """Return a sample of the training data of an SFT trainer, as its collator makes it."""
+    Returns:
+        tuple: The text in pieces, each with whether it is trained on, and whether the trained text ends with a stop token.
+    """
     tokenizer = _tokenizer(trainer)
     batch = trainer.data_collator([trainer.train_dataset[number]])
     ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
@@ -88,7 +75,7 @@ def read_sample(trainer: Any, number: int) -> Sample:
     # ChatML, and so Qwen and SmolLM, puts a line break after the stop token.
     while learned and learned[-1] not in stop_tokens and not tokenizer.decode(learned[-1:]).strip():
         learned.pop()
-    return Sample(parts, bool(learned) and learned[-1] in stop_tokens)
+    return parts, bool(learned) and learned[-1] in stop_tokens
 
 
 def show_sample(trainer: Any, *, in_full: bool) -> None:
@@ -100,12 +87,12 @@ def show_sample(trainer: Any, *, in_full: bool) -> None:
     console = _console()
     if in_full:
         console.print("\n[bold]The first sample[/], with the trained text in «green»")
-        marked = (("«" + text + "»", "green") if trained else (text, "dim") for text, trained in samples[0].parts)
+        marked = (("«" + text + "»", "green") if trained else (text, "dim") for text, trained in samples[0][0])
         console.print(Text.assemble(*marked))
-    untrained = sum(not sample.is_trained for sample in samples)
+    untrained = sum(not any(trained for _, trained in parts) for parts, _ in samples)
     if untrained:
         logger.warning(f"{untrained} of the first {len(samples)} samples have no trained text")
-    stopping = sum(sample.ends_with_stop for sample in samples)
+    stopping = sum(ends for _, ends in samples)
     summary = f"the stop token is trained in {stopping} of the first {len(samples)} samples"
     if 2 * stopping < len(samples):
         logger.warning(

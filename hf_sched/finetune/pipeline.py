@@ -41,9 +41,6 @@ from hf_sched.finetune.memory.check import check_memory
 from hf_sched.finetune.training import train_and_save
 from hf_sched.schedules.validation import ArgumentError
 
-Rows = Any
-"""A `datasets.Dataset` or `IterableDataset`."""
-
 
 @dataclass
 class Run:
@@ -60,8 +57,8 @@ class Run:
     evaluation: EvaluationArguments
     rewards: RewardArguments = field(default_factory=RewardArguments)
     checkpoint: str | None = None
-    train_rows: Rows = None
-    eval_rows: Rows = None
+    train_rows: Any = None
+    eval_rows: Any = None
     trainer_arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments of this recipe's trainer in addition to those of every trainer."""
 

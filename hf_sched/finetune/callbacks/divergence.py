@@ -91,10 +91,8 @@ class DivergenceStop(TrainerCallback):
 
     def message(self) -> str:
         """Return what happened, the last good checkpoint, and what to try."""
-        args, log = self.trainer.args, self.trainer.state.log_history
+        args = self.trainer.args
         kept = last_complete(args.output_dir, up_to=self.step - 1)
-        losses = [f"{row['loss']:.4g} (step {row['step']})" for row in log if "loss" in row and row["step"] < self.step]
-        logged = f" Last losses: {', '.join(losses[-3:])}." if losses else ""
         checkpoint = (
             f"The last good checkpoint is {kept} (if the loss had already risen by then, use an earlier one). To "
             f"continue from it, set `resume_from_checkpoint: {kept}` and `on_resume: replace` in `lr_scheduler_kwargs`"
@@ -103,7 +101,7 @@ class DivergenceStop(TrainerCallback):
         )
         return (
             f"step {self.step} of {self.trainer.state.max_steps}: {self.reason}. The run was stopped there; its model "
-            f"is not saved.{logged}\n{checkpoint}.\nTry {'; '.join(_remedies(args))}."
+            f"is not saved.\n{checkpoint}.\nTry {'; '.join(_remedies(args))}."
         )
 
     def _check_weights(self, args: Any, state: Any, control: Any, *, used: bool) -> None:
