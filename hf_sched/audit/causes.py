@@ -96,7 +96,8 @@ def _resume(at: Departure) -> str | None:
                 f"{where} with another plan ({_differences(at.plan, plan)}), but {happened}: transformers' own "
                 "schedules keep the checkpoint's state. A schedule of hf_sched takes `on_resume`"
             )
-    if at.resumed_at and at.fits(moved=lambda steps: steps - at.resumed_at):
+    resumed_at = at.resumed_at or 0
+    if resumed_at and at.fits(moved=lambda steps: steps - resumed_at):
         return (
             f"{where}, but the schedule restarted from its first step: the checkpoint has no `scheduler.pt` or no "
             "`optimizer.pt` (`save_only_model: true` omits them)"

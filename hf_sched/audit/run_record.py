@@ -151,7 +151,8 @@ def _from_log(sessions: list[dict[str, Any]], rows: _Rows, config: Path | None) 
     if config:
         plans = [_plan_of_config(config, sessions[-1]["num_training_steps"])]
     begun, first = sessions[0]["step"], sessions[0]
-    peaks, groups = {}, {}
+    peaks: dict[str, float] = {}
+    groups: dict[str, int] = {}
     for session in reversed(sessions):
         peaks.update(zip(session["kinds"], session["peaks"], strict=True))
         groups.update({kind: members[0] for kind, members in session["kinds"].items()})

@@ -37,6 +37,7 @@ def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[An
     args = sys.argv[1:] if args is None else args
     given = given_arguments(args)
     parser = TrlParser(dataclass_types)
+    parser.register("type", Any, str)  # of `reward_funcs`: argparse cannot call `Any`
     parser.allow_abbrev = False  # `--learning_rat 1` is a typo, not a learning rate
     known = {field.name: field for cls in dataclass_types for field in dataclasses.fields(cls)}
     # TRL sets `gradient_checkpointing` by default; transformers 5 has renamed it and warns.

@@ -84,7 +84,8 @@ def _compare_pairs(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> lis
         if why := _difference_in_method(before, result):
             lines.append(f"- {text(name)} compared with {text(first)}: not possible, they were evaluated {why}")
             continue
-        compared = compare(*as_comparable(before, result), first)
+        one, other = as_comparable(before, result)
+        compared = compare(one, other, first)
         is_unknown = _metric(before) != _metric(result)
         note = " (not all files say which metric was used)" if is_unknown else ""
         lines += describe_pair(name, first, compared, note)
