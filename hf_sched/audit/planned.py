@@ -15,6 +15,7 @@ from hf_sched.integrations import builtin_schedules
 from hf_sched.scheduler.group_schedule import Cooldown, GroupSchedule
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.validation import ArgumentError
 
 Array = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
@@ -90,9 +91,8 @@ class Plan:
     @cached_property
     def _multiplier(self) -> Callable[[int], float] | None:
         if self.name not in registry.BUILTIN_NAMES:
-            raise ValueError(
-                f"{registry.unknown_name(self.name)} If it is your own, audit in Python, where it is registered"
-            )
+            hint = "if it is your own, audit in Python, where it is registered"
+            raise ArgumentError("lr_scheduler_type", "the name of a schedule", self.name, hint)
         # Of a schedule that takes no arguments, transformers ignores them.
         arguments = self.arguments if builtin_schedules.parameters(self.name) else {}
         return builtin_schedules.multiplier(

@@ -12,7 +12,7 @@ from hf_sched.check.horizon import Horizon
 from hf_sched.check.subject import Subject
 from hf_sched.check.values import judge
 from hf_sched.integrations.builtin_schedules import multiplier, parameters, scheduler_function
-from hf_sched.schedules.validation import ArgumentError, did_you_mean
+from hf_sched.schedules.validation import ArgumentError, unknown_argument
 
 KWARGS = "lr_scheduler_kwargs"
 _FROM_THE_TRAINER = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
@@ -57,8 +57,8 @@ def _check_arguments(
         elif not takes:
             yield subject.error(place, f"is not an argument of {name}, which has none: leave it out{ours}")
         elif key not in takes:
-            hint = f"{did_you_mean(key, takes)} It has {', '.join(takes)}{ours}"
-            yield subject.error(place, f"is not an argument of {name}{hint}")
+            detail = unknown_argument(key, value, takes, name).detail
+            yield subject.error(place, f"{detail}{ours}")
         elif key in hints and (wrong := judge(hints[key], value, converts_text=False)):  # no parser reads nested text
             yield subject.find(wrong[0], place, wrong[1])
     for key, parameter in takes.items():

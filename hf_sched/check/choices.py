@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
-from hf_sched.schedules.validation import did_you_mean
+from hf_sched.schedules.validation import ArgumentError, suggest
 
 # Declared as text. TRL compares them with words only when the first batch arrives, so the words are read from its code.
 _COMPARED_IN_CODE = (
@@ -49,8 +49,8 @@ def check_choice(key: str, allowed: tuple[str, ...], subject: Subject) -> Iterat
         if key == "report_to" and not isinstance(word, str):
             yield subject.error(key, f"must be one of {', '.join(allowed)}, received nothing: write none")
         elif allowed and isinstance(word, str) and word not in allowed:
-            hint = did_you_mean(word, allowed).removesuffix(".")
-            yield subject.error(key, f"must be one of {', '.join(allowed)}, received {word!r}{hint}")
+            error = ArgumentError(key, f"one of {', '.join(allowed)}", word, suggest(word, allowed))
+            yield subject.error(key, error.detail)
 
 
 @cache

@@ -27,8 +27,8 @@ def check_schedule(subject: Subject, horizon: Horizon) -> Iterator[Finding]:
     yield from found
     builtin = [str(member.value) for member in SchedulerType if member.value not in registry.available()]
     if name not in (*registry.available(), *builtin):
-        message = registry.unknown_name(subject.value("lr_scheduler_type"), builtin)
-        yield subject.error("lr_scheduler_type", message)
+        error = registry.unknown_schedule(subject.value("lr_scheduler_type"), builtin)
+        yield subject.error(error.name, error.detail)
         return
     try:
         arguments = read_mapping(subject.config, KWARGS)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched.integrations import transformers
-from hf_sched.schedules.validation import ArgumentError, Number, OneOf, Whole, did_you_mean, reader_of
+from hf_sched.schedules.validation import ArgumentError, Number, OneOf, Whole, reader_of, suggest, unknown_argument
 
 # Filled in by the Trainer.
 _FROM_THE_TRAINER = ("self", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
@@ -37,7 +37,7 @@ def scheduler_function(name: str) -> Callable[..., Any]:
             "lr_scheduler_type",
             received=name,
             rule="is not a schedule of transformers",
-            hint=did_you_mean(name, names)[2:],
+            hint=suggest(name, names),
         )
     if name == "greedy":
         from transformers.optimization import GreedyLR
@@ -133,8 +133,7 @@ def _read(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     known, takes = parameters(name), readers(name)
     for key in arguments:
         if key not in known:
-            hint = f"{did_you_mean(key, known)[2:]} it takes {', '.join(known) or 'no arguments'}".strip()
-            raise ArgumentError(key, received=arguments[key], rule=f"is not an argument of {name}", hint=hint)
+            raise unknown_argument(key, arguments[key], known, name)
     for key, parameter in known.items():
         if parameter.default is parameter.empty and arguments.get(key) is None:
             raise ArgumentError(key, rule=f"is required by {name}", hint="set it in `lr_scheduler_kwargs`")

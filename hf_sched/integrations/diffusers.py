@@ -15,7 +15,6 @@ from typing import Any
 
 from hf_sched.integrations.post_import import when_imported
 from hf_sched.schedules import registry
-from hf_sched.schedules.validation import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +81,4 @@ def _with_our_names(original: Callable[..., Any]) -> Callable[..., Any]:
 def _check_name(name: str, original: Callable[..., Any]) -> None:
     builtin = [member.value for member in original.__globals__.get("SchedulerType", ())]
     if builtin and name not in builtin:
-        ours = registry.available()
-        raise ValueError(
-            f"{name!r} is not the name of a schedule{did_you_mean(name, [*ours, *builtin])} hf_sched has "
-            f"{', '.join(ours)}; diffusers has {', '.join(builtin)}."
-        )
+        raise registry.unknown_schedule(name, builtin, "diffusers")

@@ -66,7 +66,7 @@ def _extend_enum(module: ModuleType) -> None:
     builtin = [member.value for member in enum if member.value not in registry.available()]
 
     def _missing_(cls: type[Enum], value: object) -> None:
-        raise ValueError(registry.unknown_name(value, builtin))
+        raise registry.unknown_schedule(value, builtin)
 
     enum._missing_ = classmethod(_missing_)  # type: ignore[assignment]
     for name in registry.available():

@@ -11,7 +11,7 @@ from hf_sched.plan.launch import LAUNCH_KEYS
 from hf_sched.plan.run_events import Events
 from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.schedules.validation import Whole, did_you_mean
+from hf_sched.schedules.validation import Whole, suggest
 
 
 def notes_on_data(config: TrainingConfig, samples: DatasetSize) -> Iterator[str]:
@@ -19,7 +19,8 @@ def notes_on_data(config: TrainingConfig, samples: DatasetSize) -> Iterator[str]
     if config.kind != "trainer":  # a script for the Trainer usually has more arguments
         for key in config.given:
             if key not in config.fields and key not in LAUNCH_KEYS:
-                yield f"`{key}` is not an argument and is ignored here{did_you_mean(key, config.fields)}"
+                hint = suggest(key, config.fields)
+                yield f"`{key}` is not an argument and is ignored here{f'; {hint}' if hint else '.'}"
     if config.read_value("max_steps", Whole(-1)) > 0 and "num_train_epochs" in config.given:
         yield "`max_steps` overrides `num_train_epochs`."
     if samples.samples is None:

@@ -303,7 +303,7 @@ def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
     value = config.value("lr_scheduler_type")
     name = str(getattr(value, "value", value))
     if name not in (*registry.available(), *registry.BUILTIN_NAMES):
-        raise ArgumentError("lr_scheduler_type", rule=registry.unknown_name(name))
+        raise registry.unknown_schedule(name)
     return name, split_on_resume(read_mapping(config, "lr_scheduler_kwargs"))[1]
 
 

@@ -271,7 +271,7 @@ def get_scheduler(
             plain_name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs, steps_per_epoch
         )
     if plain_name not in BUILTIN_NAMES:
-        raise ValueError(registry.unknown_name(plain_name))
+        raise registry.unknown_schedule(plain_name)
     import transformers
 
     scheduler: LRScheduler = transformers.get_scheduler(

@@ -25,10 +25,10 @@ from hf_sched.schedules.validation import (
     Reader,
     Whole,
     as_steps,
-    did_you_mean,
     epochs_as_steps,
     reader_of,
     suggest,
+    unknown_argument,
 )
 
 BuildPhases = Callable[..., Iterable[Phase] | ScheduleSpec]
@@ -99,9 +99,7 @@ class Entry:
         """
         for name, value in arguments.items():
             if name not in self.arguments:
-                takes = f"{self.name} takes {', '.join(self.arguments) or 'no arguments'}"
-                hint = " ".join(filter(None, [suggest(name, self.arguments), takes]))
-                raise ArgumentError(name, received=value, hint=hint, rule=f"is not an argument of {self.name}")
+                raise unknown_argument(name, value, self.arguments, self.name)
         given = {name: value for name, value in arguments.items() if value is not None}
         check_single_floor(given.get("floor_ratio"), given.get("min_lr"))
         for name, parameter in self.parameters.items():
@@ -296,21 +294,14 @@ def entry(name: str) -> Entry:
     return _entries[name]
 
 
-def unknown_schedule(name: object, builtin: Iterable[str] = BUILTIN_NAMES) -> ArgumentError:
-    """The error for a name that is neither ours nor transformers' (`builtin`)."""
+def unknown_schedule(
+    name: object, builtin: Iterable[str] = BUILTIN_NAMES, library: str = "transformers"
+) -> ArgumentError:
+    """The error for a name that is neither registered nor one of the library's own (`builtin`)."""
     theirs = [other for other in builtin if other not in _entries]
-    known = f"hf_sched has {', '.join(available())}; transformers has {', '.join(theirs)}"
+    known = f"hf_sched has {', '.join(available())}; {library} has {', '.join(theirs)}"
     hint = " ".join(filter(None, [suggest(name, [*_entries, *theirs]), known]))
     return ArgumentError("lr_scheduler_type", "the name of a schedule", name, hint)
-
-
-def unknown_name(name: object, builtin: Iterable[str] = BUILTIN_NAMES) -> str:
-    """The text of `unknown_schedule`."""
-    theirs = [other for other in builtin if other not in _entries]
-    return (
-        f"{name!r} is not the name of a schedule{did_you_mean(name, [*_entries, *theirs])} "
-        f"hf_sched has {', '.join(available())}; transformers has {', '.join(theirs)}."
-    )
 
 
 def on_register(listener: Callable[[str], None]) -> None:

@@ -68,10 +68,11 @@ def suggest(word: object, known: Iterable[str]) -> str:
     return f"did you mean '{similar[0]}'?" if similar else ""
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """The hint of `suggest` as the end of a sentence: "; did you mean 'x'?" or a period."""
-    hint = suggest(word, known)
-    return f"; {hint}" if hint else "."
+def unknown_argument(name: str, value: object, known: Iterable[str], owner: str) -> ArgumentError:
+    """The error for an argument that `owner` does not have; `known` are those that it has."""
+    takes = f"{owner} takes {', '.join(known) or 'no arguments'}"
+    hint = " ".join(filter(None, [suggest(name, known), takes]))
+    return ArgumentError(name, received=value, hint=hint, rule=f"is not an argument of {owner}")
 
 
 class Reader:

@@ -164,7 +164,7 @@ def test_unregistered_schedule_is_known_from_its_checkpoint(model_path, tmp_path
     assert audit(tmp_path).ok
     for place in tmp_path.glob("checkpoint-*"):
         shutil.rmtree(place)
-    with pytest.raises(ValueError, match=r"'own_for_the_audit' .* audit in Python"):
+    with pytest.raises(ValueError, match=r"'own_for_the_audit'; .* audit in Python"):
         audit(tmp_path)
 
 

@@ -47,11 +47,11 @@ def test_schedule_arguments_come_as_yaml_or_as_json_on_the_command_line(tmp_path
         ({"max_steps": 1.5}, r"`max_steps` must be a whole number, received 1.5"),
         (
             {"lr_scheduler_type": "cosin_floor"},
-            r"'cosin_floor' is not the name of a schedule; did you mean 'cosine_floor'",
+            r"must be the name of a schedule, received 'cosin_floor'; did you mean 'cosine_floor'",
         ),
         (
             {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"flor_ratio": 0.1}},
-            r"no argument `flor_ratio` \(received 0.1\); did you mean 'floor_ratio'",
+            r"`flor_ratio` is not an argument of cosine_floor, received 0.1; did you mean 'floor_ratio'",
         ),
         (
             {"lr_scheduler_type": "cosine_floor", "max_steps": 10, "warmup_steps": 10},

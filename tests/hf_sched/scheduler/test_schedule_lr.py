@@ -190,7 +190,7 @@ def test_a_checkpoint_of_a_builtin_schedule_is_rejected():
 
 
 def test_an_unknown_name_is_rejected_with_a_suggestion():
-    with pytest.raises(ValueError, match="'cosin' is not the name of a schedule; did you mean 'cosine'"):
+    with pytest.raises(ValueError, match="must be the name of a schedule, received 'cosin'; did you mean 'cosine'"):
         hf_sched.get_scheduler("cosin", make_optimizer(1.0), 0, 10)
 
 
