@@ -9,8 +9,7 @@ from typing import Any
 
 from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
-from hf_sched.plan.generations import GENERATING
-from hf_sched.plan.training_config import classes_of
+from hf_sched.plan.training_config import GENERATING, classes_of
 
 # Arguments that depend on the machine, read files, or are checked elsewhere for the real number of processes.
 _NOT_CONSTRUCTED = {

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator
 
 from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
-from hf_sched.plan.generations import GENERATING, Generations
-from hf_sched.plan.plan import read_batching
+from hf_sched.plan.generations import Generations
+from hf_sched.plan.run_length import Batching
+from hf_sched.plan.training_config import GENERATING
 from hf_sched.schedules.validation import ArgumentError
 
 # Larger numbers of processes are not tried.
@@ -40,7 +41,7 @@ def check_generations(subject: Subject, wrong: Collection[str]) -> Iterator[Find
 
 def _reject(subject: Subject, processes: int) -> ArgumentError | None:
     try:
-        generations = Generations.read(subject.config, read_batching(subject.config, processes))
+        generations = Generations.read(subject.config, Batching.read(subject.config, processes))
         if subject.text("eval_strategy") in ("steps", "epoch"):
             generations.check_evaluation(subject.config, processes)
     except ArgumentError as error:

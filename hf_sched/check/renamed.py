@@ -23,11 +23,8 @@ logging_dir                         | | set the environment variable TENSORBOARD
 save_safetensors                    | | checkpoints are always safetensors
 group_by_length                     | train_sampling_strategy | train_sampling_strategy: group_by_length
 adafactor                           | optim | optim: adafactor
-torchdynamo                         | torch_compile_backend
 push_to_hub_token                   | hub_token
 push_to_hub_model_id                | hub_model_id
-push_to_hub_organization            | hub_model_id | hub_model_id: {value}/NAME
-fsdp_min_num_params                 | fsdp_config | fsdp_config: {{min_num_params: {value}}}
 fsdp_transformer_layer_cls_to_wrap  | fsdp_config | fsdp_config: {{transformer_layer_cls_to_wrap: {value}}}
 dispatch_batches                    | accelerator_config | accelerator_config: {{dispatch_batches: {value}}}
 split_batches                       | accelerator_config | accelerator_config: {{split_batches: {value}}}
@@ -35,11 +32,6 @@ include_inputs_for_metrics          | include_for_metrics | include_for_metrics:
 include_tokens_per_second           | include_num_input_tokens_seen
 use_mps_device                      | | an MPS device is used if it is available
 fp16_backend half_precision_backend fp16_opt_level | | `bf16` or `fp16` alone set torch's mixed precision
-jit_mode_eval                       | | it was removed; `torch_compile` is the alternative
-tpu_num_cores                       | | the launcher sets it
-tpu_metrics_debug                   | | it was removed; use `debug: tpu_metrics_debug`
-use_ipex past_index use_legacy_prediction_loop mp_parameters | | it was removed
-ray_scope                           | | pass it to `hyperparameter_search` in Python
 torch_dtype                         | dtype
 use_flash_attention_2               | attn_implementation | attn_implementation: flash_attention_2
 gradient_checkpointing_use_reentrant | activation_checkpointing_kwargs | activation_checkpointing_kwargs: {{use_reentrant: {value}}}
@@ -47,11 +39,7 @@ tokenizer tokenizer_name_or_path    | | the model's tokenizer is the default; pa
 max_seq_length                      | max_length
 use_liger use_liger_loss            | use_liger_kernel
 label_pad_token_id padding_value    | | the data collator pads
-max_target_length                   | | `max_length` limits prompt and completion together
-is_encoder_decoder                  | | encoder-decoder models are not supported any more
 generate_during_eval                | | it was removed; a callback can generate
-base_model_attribute_name reference_free | | it was removed
-sanity_check                        | | it was removed; `max_steps: 10` is a trial run
 dataset_batch_size                  | | it was removed
 num_of_sequences chars_per_token    | | it was removed; `packing: true` packs to `max_length`
 chat_template                       | chat_template_path | chat_template_path: FILE.jinja | sft reward
@@ -61,31 +49,16 @@ max_prompt_length                   | | `max_length` limits prompt and completio
 max_completion_length               | | `max_length` limits prompt and completion together | dpo kto
 truncation_mode                     | | the end is cut | kto
 ref_model_init_kwargs               | | the reference model uses the model's `model_init_kwargs`
-model_adapter_name ref_adapter_name | | the trained adapter is the model's own; the model without it is the reference
-force_use_ref_model                 | | pass `ref_model` in Python
 rpo_alpha                           | loss_type | loss_type: [sigmoid, sft]` and `loss_weights: [1.0, {value}] | dpo
 tools                               | | put tools in a column `tools` of the data | dpo
-use_num_logits_to_keep use_logits_to_keep | | this is always so now
-prompt_sample_size min_density_ratio max_density_ratio | | it was removed
 vllm_device                         | | vLLM shares the training GPUs (`vllm_mode: colocate`) or is a server (`vllm_mode: server`)
-vllm_dtype                          | | vLLM uses the model's; a server's is set by `trl vllm-serve --dtype`
 vllm_max_model_len                  | vllm_max_model_length | | grpo rloo
-vllm_enable_prefix_caching          | | a server's is set by `trl vllm-serve --enable_prefix_caching`
 vllm_guided_decoding_regex          | vllm_structured_outputs_regex | | grpo rloo
 wandb_log_unique_prompts            | log_unique_prompts | | grpo rloo
 exp_name                            | run_name
-num_mini_batches                    | steps_per_generation | | rloo
-total_episodes                      | max_steps | max_steps: N  # optimizer steps, not episodes
-response_length                     | max_completion_length | | rloo grpo
-stop_token stop_token_id            | | it is the tokenizer's end-of-sequence token
-missing_eos_penalty non_eos_penalty | | write a reward function that looks for the end-of-sequence token
-reward_model_path                   | reward_model_name_or_path | | rloo grpo
 base_model sft_model_path           | model_name_or_path
-num_ppo_epochs                      | num_iterations | | rloo grpo
-cliprange                           | epsilon | | rloo grpo
 kl_coef                             | beta | | rloo grpo
 rloo_k                              | num_generations | | rloo
-normalize_advantage                 | normalize_advantages | | rloo
 dataset_num_proc                    | | the data is not prepared in advance | grpo rloo
 gradient_checkpointing              | activation_checkpointing
 gradient_checkpointing_kwargs       | activation_checkpointing_kwargs

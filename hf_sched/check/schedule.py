@@ -10,7 +10,6 @@ from hf_sched.check.builtin_schedule import check_builtin
 from hf_sched.check.finding import Finding
 from hf_sched.check.horizon import Horizon
 from hf_sched.check.subject import Subject
-from hf_sched.plan.plan import read_mapping
 from hf_sched.scheduler.resume import OnResume
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
@@ -31,7 +30,7 @@ def check_schedule(subject: Subject, horizon: Horizon) -> Iterator[Finding]:
         yield subject.error(error.name, error.detail)
         return
     try:
-        arguments = read_mapping(subject.config, KWARGS)
+        arguments = subject.config.mapping(KWARGS)
     except ArgumentError:  # reported by `values.py`
         return
     if "on_resume" in arguments:

@@ -9,8 +9,6 @@ from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import ArgumentError, Whole
 
-GENERATING = ("grpo", "rloo")
-
 
 @dataclass(frozen=True)
 class Generations:

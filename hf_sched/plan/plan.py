@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched.plan.dataset_size import DatasetSize, find_dataset_size
-from hf_sched.plan.generations import GENERATING, Generations
+from hf_sched.plan.generations import Generations
 from hf_sched.plan.launch import WorldSize, find_world_size
 from hf_sched.plan.notes import notes_on_batches, notes_on_data, notes_on_events
 from hf_sched.plan.run_events import find_events
 from hf_sched.plan.run_length import Batching, RunLength
-from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.plan.training_config import GENERATING, TrainingConfig
 from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Flag, Number, Whole
+from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Number, Whole
 
 Array = npt.NDArray[np.float64]
 
@@ -124,7 +124,7 @@ def plan(
     _check_warmup_ratio(config)
     processes = find_world_size(config, num_processes, accelerate_config)
     samples = find_dataset_size(config, dataset_size)
-    batching = read_batching(config, processes.processes)
+    batching = Batching.read(config, processes.processes)
     generations = Generations.read(config, batching) if config.kind in GENERATING else None
     length = _length(config, batching, generations, samples)
 
@@ -180,34 +180,6 @@ def assumptions(config: TrainingConfig, processes: WorldSize | None) -> tuple[st
     return (*kind, "1 process") if processes and processes.assumed else kind
 
 
-def read_batching(config: TrainingConfig, processes: int) -> Batching:
-    """The batches of a run.
-
-    Raises:
-        ArgumentError: An argument is wrong.
-    """
-    size = config.read_value("per_device_train_batch_size", Whole(1))
-    accelerator = read_mapping(config, "accelerator_config")
-    split = bool(accelerator.get("split_batches"))
-    if split and config.kind in GENERATING:
-        raise ArgumentError("accelerator_config.split_batches", "false for GRPO and RLOO", True, "leave it out")
-    if split and size % processes:
-        raise ArgumentError(
-            "per_device_train_batch_size",
-            f"a multiple of the {processes} processes that share a batch (`split_batches`)",
-            size,
-            f"write {-(-size // processes) * processes}",
-        )
-    return Batching(
-        size,
-        processes,
-        _accumulation(config, accelerator),
-        drop_last=config.read_value("dataloader_drop_last", Flag()),
-        split_batches=split,
-        rebalanced=config.get("train_sampling_strategy") == "batch_rebalance" and config.kind not in GENERATING,
-    )
-
-
 def _with_cooldown(config: TrainingConfig) -> tuple[TrainingConfig, int, list[str]]:
     """The arguments of a cooldown that starts from a checkpoint (`anneal_from`), and the steps of the checkpoint."""
     checkpoint = config.given.get("anneal_from")
@@ -215,7 +187,7 @@ def _with_cooldown(config: TrainingConfig) -> tuple[TrainingConfig, int, list[st
         return config, 0, []
     from hf_sched.scheduler.anneal import anneal_from
 
-    kwargs = read_mapping(config, "lr_scheduler_kwargs")
+    kwargs = config.mapping("lr_scheduler_kwargs")
     floors = {name: kwargs[name] for name in ("floor_ratio", "min_lr") if kwargs.get(name) is not None}
     given = {name: config.given.get(f"anneal_{name}") for name in ("duration", "shape")}
     cooldown = anneal_from(checkpoint, **{name: value for name, value in given.items() if value}, **floors)
@@ -238,35 +210,6 @@ def _check_warmup_ratio(config: TrainingConfig) -> None:
             rule="was removed from transformers",
             hint=f"write `warmup_steps: {ratio}`, a share of the run if it is below 1",
         )
-
-
-def read_mapping(config: TrainingConfig, name: str) -> dict[str, Any]:
-    """An argument that is a mapping, a mapping in JSON, or a JSON file; empty if it is missing.
-
-    Raises:
-        ArgumentError: It is something else.
-    """
-    given = config.get(name)
-    read: Any = given or {}
-    try:
-        if isinstance(given, str):
-            read = json.loads(given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
-        read = None
-    if not isinstance(read, Mapping):
-        raise ArgumentError(name, "a mapping, a mapping in JSON, or a JSON file", given)
-    return dict(read)
-
-
-def _accumulation(config: TrainingConfig, accelerator: Mapping[str, Any]) -> int:
-    steps: int = config.read_value("gradient_accumulation_steps", Whole(1))
-    nested = (accelerator.get("gradient_accumulation_kwargs") or {}).get("num_steps")
-    if nested is None:
-        return steps
-    name = "accelerator_config.gradient_accumulation_kwargs.num_steps"
-    if steps > 1:
-        raise ArgumentError(name, received=nested, rule="is set beside `gradient_accumulation_steps`", hint="omit one")
-    return Whole(1)(name, nested)
 
 
 def _length(
@@ -304,7 +247,7 @@ def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
     name = str(getattr(value, "value", value))
     if name not in (*registry.available(), *registry.BUILTIN_NAMES):
         raise registry.unknown_schedule(name)
-    return name, split_on_resume(read_mapping(config, "lr_scheduler_kwargs"))[1]
+    return name, split_on_resume(config.mapping("lr_scheduler_kwargs"))[1]
 
 
 def _warmup_steps(config: TrainingConfig, num_training_steps: int) -> int:

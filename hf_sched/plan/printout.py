@@ -65,20 +65,12 @@ def _generations(plan: Plan) -> list[tuple[str, str]]:
     g = plan.grpo
     steps = f"{g.optimizer_steps_per_generation:g} optimizer step{'s' if g.optimizer_steps_per_generation != 1 else ''}"
     prompts = _count(g.prompts_per_generation, "prompt")
-    rows = [
+    factors = f"steps_per_generation {g.steps_per_generation} x num_iterations {g.num_iterations}"
+    return [
         ("generation", f"{prompts} x num_generations {g.num_generations} = {g.generation_batch_size:,} completions"),
-        (
-            "its use",
-            f"{steps} = steps_per_generation {g.steps_per_generation} x num_iterations {g.num_iterations} / "
-            f"accumulation {plan.gradient_accumulation_steps}",
-        ),
-        ("optimizer step", f"{g.completions_per_step:,} completions = {g.prompts_per_step:g} prompts"),
+        ("used for", f"{steps} = {factors} / accumulation {plan.gradient_accumulation_steps}"),
+        ("run", f"{_count(g.generations, 'generation')}: {g.prompts:,} prompts, {g.completions:,} completions"),
     ]
-    if plan.dataset_size.samples is not None:
-        whole = plan.dataset_size.samples // g.prompts_per_generation
-        rows.append(("epoch", f"{_count(whole, 'generation')} x {steps} = {_count(plan.steps_per_epoch, 'step')}"))
-    total = f"{_count(g.generations, 'generation')}: {g.prompts:,} prompts, {g.completions:,} completions"
-    return [*rows, ("run", total)]
 
 
 def _rates(plan: Plan) -> list[tuple[str, str]]:

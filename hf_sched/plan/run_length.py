@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hf_sched.plan.training_config import GENERATING, TrainingConfig
+from hf_sched.schedules.validation import ArgumentError, Flag, Whole
+
 
 @dataclass(frozen=True)
 class Batching:
@@ -19,6 +22,39 @@ class Batching:
     split_batches: bool = False
     rebalanced: bool = False
     """Whether an optimizer step is split into batches of any size (`train_sampling_strategy: batch_rebalance`)."""
+
+    @classmethod
+    def read(cls, config: TrainingConfig, processes: int) -> Batching:
+        """The batches of a run.
+
+        Raises:
+            ArgumentError: An argument is wrong.
+        """
+        size = config.read_value("per_device_train_batch_size", Whole(1))
+        accumulation = config.read_value("gradient_accumulation_steps", Whole(1))
+        accelerator = config.mapping("accelerator_config")
+        split = bool(accelerator.get("split_batches"))
+        if split and config.kind in GENERATING:
+            raise ArgumentError("accelerator_config.split_batches", "false for GRPO and RLOO", True, "leave it out")
+        if split and size % processes:
+            allowed = f"a multiple of the {processes} processes that share a batch (`split_batches`)"
+            remedy = f"write {-(-size // processes) * processes}"
+            raise ArgumentError("per_device_train_batch_size", allowed, size, remedy)
+        nested = (accelerator.get("gradient_accumulation_kwargs") or {}).get("num_steps")
+        if nested is not None:
+            name = "accelerator_config.gradient_accumulation_kwargs.num_steps"
+            if accumulation > 1:
+                rule = "is set beside `gradient_accumulation_steps`"
+                raise ArgumentError(name, received=nested, rule=rule, hint="leave one of them out")
+            accumulation = Whole(1)(name, nested)
+        return cls(
+            size,
+            processes,
+            accumulation,
+            drop_last=config.read_value("dataloader_drop_last", Flag()),
+            split_batches=split,
+            rebalanced=config.get("train_sampling_strategy") == "batch_rebalance" and config.kind not in GENERATING,
+        )
 
     @property
     def samples_at_once(self) -> int:

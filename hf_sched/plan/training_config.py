@@ -25,6 +25,8 @@ _TRAINING_ARGUMENTS = {
     "rloo": ("trl", "RLOOConfig"),
 }
 KINDS = tuple(_TRAINING_ARGUMENTS)
+GENERATING = ("grpo", "rloo")
+"""The kinds that train on completions of the model."""
 # The other dataclasses that TRL's scripts parse.
 _SCRIPT_ARGUMENTS = {
     "grpo": ("trl.scripts.grpo", "GRPOScriptArguments"),
@@ -115,6 +117,23 @@ class TrainingConfig:
             ArgumentError: The reader rejects the value.
         """
         return reader(name, self.value(name))
+
+    def mapping(self, name: str) -> dict[str, Any]:
+        """An argument that is a mapping, a mapping in JSON, or a JSON file; empty if it is missing.
+
+        Raises:
+            ArgumentError: It is something else.
+        """
+        given = self.get(name)
+        read: Any = given or {}
+        try:
+            if isinstance(given, str):
+                read = json.loads(given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError):
+            read = None
+        if not isinstance(read, Mapping):
+            raise ArgumentError(name, "a mapping, a mapping in JSON, or a JSON file", given)
+        return dict(read)
 
 
 def classes_of(kind: str) -> list[type]:

@@ -35,7 +35,7 @@ def printed() -> str:
         "accelerate_configs/cpu_2proc.yaml)",
         "64 completions = 32 per process x 2 x 1 accumulated",
         "8 prompts x num_generations 8 = 64 completions",
-        "250 generations x 1 optimizer step = 250 steps",
+        "1 optimizer step = steps_per_generation 1 x num_iterations 1 / accumulation 1",
         "200 generations: 1,600 prompts, 12,800 completions",
         "cosine_floor: warmup 10 | decay 190 cosine; floor 0.1",
         "first 2e-05, peak 0.0002, last 2e-05",
