@@ -49,8 +49,8 @@ def check_choice(key: str, allowed: tuple[str, ...], subject: Subject) -> Iterat
         if key == "report_to" and not isinstance(word, str):
             yield subject.error(key, f"must be one of {', '.join(allowed)}, received nothing: write none")
         elif allowed and isinstance(word, str) and word not in allowed:
-            error = ArgumentError(key, f"one of {', '.join(allowed)}", word, suggest(word, allowed))
-            yield subject.error(key, error.detail)
+            hint = suggest(word, allowed)
+            yield subject.rejected(ArgumentError(key, f"one of {', '.join(allowed)}", word, hint))
 
 
 @cache

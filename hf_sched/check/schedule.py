@@ -26,8 +26,7 @@ def check_schedule(subject: Subject, horizon: Horizon) -> Iterator[Finding]:
     yield from found
     builtin = [str(member.value) for member in SchedulerType if member.value not in registry.available()]
     if name not in (*registry.available(), *builtin):
-        error = registry.unknown_schedule(subject.value("lr_scheduler_type"), builtin)
-        yield subject.error(error.name, error.detail)
+        yield subject.rejected(registry.unknown_schedule(subject.value("lr_scheduler_type"), builtin))
         return
     try:
         arguments = subject.config.mapping(KWARGS)

@@ -237,7 +237,10 @@ def test_a_given_size_is_that_of_packed_sequences_and_useless_for_a_stream():
         (sft(learning_rate="fast"), "`learning_rate` must be a finite number, 0 or more, received 'fast'"),
         (sft(save_strategy=False), r'`save_strategy` must be text, received False.*write "no" in quotes'),
         (sft(eval_strategy="step"), r"`eval_strategy` must be one of no, steps, epoch, received 'step'; did you mean"),
-        (sft(lr_scheduler_type="cosin_floor"), r"`lr_scheduler_type` must be .* 'cosin_floor'; did you mean 'cosine_floor'\?"),
+        (
+            sft(lr_scheduler_type="cosin_floor"),
+            r"`lr_scheduler_type` must be .* 'cosin_floor'; did you mean 'cosine_floor'\?",
+        ),
         (sft(lr_scheduler_kwargs="floor"), "`lr_scheduler_kwargs` must be a mapping.*, received 'floor'"),
         (sft(lr_scheduler_type="cosine_floor", warmup_steps=99), "`num_warmup_steps` must be less than .*received 99"),
         (
