@@ -150,7 +150,7 @@ def restore_enum_member(module: Any) -> None:
     cls.__setstate__ = set_state
 
 
-@_hook("reading transformers 5 arguments in transformers 4", "training_args", "TrainingArguments")
+@_hook("reading transformers 5 arguments in transformers 4", "training_args", "TrainingArguments.__post_init__")
 def accept_arguments_of_transformers_5(module: Any) -> None:
     """Accept a fraction as `warmup_steps`, and JSON as `lr_scheduler_kwargs` (rejected before 4.57.4)."""
     cls = module.TrainingArguments

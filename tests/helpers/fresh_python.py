@@ -40,7 +40,7 @@ class FreshPython:
         self._process = subprocess.Popen(
             [sys.executable, "-c", SERVER, preload],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
