@@ -49,7 +49,7 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None, num_t
             _become_ours(self, saved, request)
             self.load_state_dict(state)
         elif choice == "replace" and isinstance(self, LambdaLR):
-            self.last_epoch, self._step_count = saved.step, saved.step + 1
+            self.last_epoch = saved.step
             _replaced.add(self)
             restore_rates(self)
         else:
@@ -68,7 +68,7 @@ def restore_rates(scheduler: Any) -> None:
         for group, rate, peak in zip(scheduler.optimizer.param_groups, rates, scheduler.base_lrs, strict=True):
             set_rate(group, rate)
             set_rate(group, float(peak), "initial_lr")
-        scheduler._last_lr = [*rates]
+        scheduler.load_state_dict({**scheduler.state_dict(), "_last_lr": [*rates]})
 
 
 def _become_ours(scheduler: LRScheduler, saved: Saved, request: _Request) -> None:
