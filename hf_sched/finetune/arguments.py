@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_sched.finetune.data.load import ColumnArguments
-from hf_sched.finetune.evaluation.before_after import EvaluationArguments
+from hf_sched.finetune.evaluation import EvaluationArguments
 
 
 @dataclass

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from trl import TrlParser
@@ -85,12 +85,6 @@ def check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> No
         complaints.append(f"`{word.lstrip('-')}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
     if complaints:
         raise ValueError(f"the recipe has no argument {', '.join(complaints)}: correct it or leave it out")
-
-
-def stop(error: Exception) -> NoReturn:
-    """Print an error without its traceback, and exit with status 2."""
-    print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-    raise SystemExit(2) from error
 
 
 def _read_yaml(path: str) -> Mapping[str, Any]:

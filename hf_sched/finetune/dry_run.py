@@ -62,7 +62,7 @@ def read_sample(trainer: Any, number: int) -> tuple[list[tuple[str, bool]], bool
     """Return a sample of an SFT trainer as its collator makes it.
 
     Returns:
-        tuple: The text in pieces, each with whether it is trained on, and whether the trained text ends with a stop token.
+        tuple: The text in pieces, each with whether it is trained on; whether the trained text ends with a stop token.
     """
     tokenizer = _tokenizer(trainer)
     batch = trainer.data_collator([trainer.train_dataset[number]])
