@@ -20,20 +20,15 @@ from transformers.utils import cached_file
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 import hf_sched  # noqa: F401  (registers the schedules as values of lr_scheduler_type)
-from hf_sched.finetune.arguments import (
-    BranchArguments,
-    ColumnArguments,
-    DryRunArguments,
-    EvaluationArguments,
-    RewardArguments,
-)
+from hf_sched.finetune.arguments import BranchArguments, DryRunArguments, RewardArguments
 from hf_sched.finetune.callbacks.peer_failure import bound_waiting
 from hf_sched.finetune.callbacks.progress import StandardErrorHandler
 from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume
 from hf_sched.finetune.checkpoints.sharding import check_sharding
 from hf_sched.finetune.config import given_arguments, parse
-from hf_sched.finetune.data.load import load_rows
+from hf_sched.finetune.data.load import ColumnArguments, load_rows, names_of_columns
 from hf_sched.finetune.dry_run import show_plan
+from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation.before_after import check_evaluation, evaluate_before_and_after
 from hf_sched.finetune.evaluation.generation_cache import adapter_base
 from hf_sched.finetune.launch import check_launch, quiet_progress_bars
@@ -147,7 +142,7 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
         run.mixture,
         partial(recipe.convert, instruction=run.columns.instruction) if recipe.convert else None,
         evaluating=run.training.eval_strategy != "no",
-        columns=run.columns.columns,
+        columns=names_of_columns(run.columns.columns, "columns"),
         forms=recipe.row_forms(run),
         max_steps=run.training.max_steps,
     )
