@@ -157,7 +157,7 @@ def checked_split(
         if "input_ids" in found:
             return rows
         raise _missing_columns(source, found, forms)
-    place = {"columns": form, "source": source, "file": _file(script_args)}
+    place: dict[str, Any] = {"columns": form, "source": source, "file": _file(script_args)}
     if isinstance(rows, IterableDataset):
         rows = rows.map(_checked, with_indices=True, fn_kwargs=place)
     else:

@@ -99,8 +99,9 @@ def _longest_sample(kind: str, training_args: Any, model_args: Any, rows: Iterab
     """Return the tokens of the longest of the first rows (GRPO: of their prompts), with a chat template."""
     from transformers import AutoTokenizer
 
-    columns = {"grpo": [("prompt",)], "dpo": [("prompt", "chosen"), ("prompt", "rejected")]}.get(kind)
-    samples = ([row.get(name) for name in names] for row in islice(rows, ROWS) for names in columns or [tuple(row)])
+    texts: dict[str, list[tuple[str, ...]]] = {"grpo": [("prompt",)]}
+    texts["dpo"] = [("prompt", "chosen"), ("prompt", "rejected")]
+    samples = ([row.get(n) for n in names] for row in islice(rows, ROWS) for names in texts.get(kind, [tuple(row)]))
     longest = max(("\n".join(_texts(sample)) for sample in samples), key=len, default="")
     name, revision = model_args.model_name_or_path, model_args.model_revision
     trusts = training_args.trust_remote_code

@@ -56,12 +56,9 @@ class Estimate:
     """Memory of a process on its device, in bytes."""
 
     run: Run
-    trained: int
-    """Trained parameters."""
-    least: int
-    """What no smaller batch or shorter sequence reduces, without assumed overhead."""
-    moments: dict[str, dict[str, int]]
-    """Bytes by purpose at each moment of a step."""
+    trained: int  # trained parameters
+    least: int  # what no smaller batch or shorter sequence reduces, without assumed overhead
+    moments: dict[str, dict[str, int]]  # bytes by purpose at each moment of a step
 
     @property
     def peak(self) -> str:
@@ -76,16 +73,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Sizes:
-    trained: int
-    """Number of trained weights."""
-    element: int
-    """Bytes of a trained weight as stored."""
-    compute: int
-    """Bytes of a number in the forward pass."""
-    weights: int
-    """Bytes of all weights before sharding."""
-    casts: int
-    """Bytes of autocast's half-precision copies of the weights."""
+    trained: int  # number of trained weights
+    element: int  # bytes of a trained weight as stored
+    compute: int  # bytes of a number in the forward pass
+    weights: int  # bytes of all weights before sharding
+    casts: int  # bytes of autocast's half-precision copies of the weights
 
 
 def _sizes(run: Run) -> _Sizes:

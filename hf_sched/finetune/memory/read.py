@@ -22,12 +22,10 @@ class Shape:
     hidden: int
     intermediate: int
     heads: int
-    query: int
-    """Width of all heads together."""
+    query: int  # width of all heads together
     key_value: int
     vocabulary: int
-    tied: bool
-    """Whether the output head is the embedding matrix."""
+    tied: bool  # whether the output head is the embedding matrix
     qkv_bias: bool = False
 
     @classmethod
@@ -101,13 +99,11 @@ class Lora:
 class Parallelism:
     """How a run is distributed over processes."""
 
-    kind: str = "one process"
-    """`one process`, `DDP`, `ZeRO-1`, `ZeRO-2`, `ZeRO-3` or `FSDP2`."""
+    kind: str = "one process"  # `one process`, `DDP`, `ZeRO-1`, `ZeRO-2`, `ZeRO-3` or `FSDP2`
     processes: int = 1
     offloads_optimizer: bool = False
     offloads_weights: bool = False
-    reshards: bool = True
-    """FSDP2: whether a layer's weights are freed after its forward pass."""
+    reshards: bool = True  # FSDP2: whether a layer's weights are freed after its forward pass
 
     @property
     def is_sharded(self) -> bool:
@@ -130,36 +126,25 @@ class Run:
     kind: str
     model: str
     shape: Shape
-    batch: int
-    """Sequences per forward pass on a process; DPO has two per row."""
-    length: int
-    """Tokens of the longest sequence, prompt and completion together."""
+    batch: int  # sequences per forward pass on a process; DPO has two per row
+    length: int  # tokens of the longest sequence, prompt and completion together
     parallelism: Parallelism = field(default_factory=Parallelism)
     accumulation: int = 1
     checkpointing: bool = True
     optim: str = "adamw_torch_fused"
-    weight_bytes: int = 4
-    """Bytes per weight as loaded."""
-    is_mixed: bool = False
-    """Whether it computes in bf16 or fp16."""
-    is_eager: bool = False
-    """Whether attention keeps its scores."""
-    is_padded: bool = True
-    """Whether attention takes a mask, as for rows of different lengths."""
+    weight_bytes: int = 4  # bytes per weight as loaded
+    is_mixed: bool = False  # whether it computes in bf16 or fp16
+    is_eager: bool = False  # whether attention keeps its scores
+    is_padded: bool = True  # whether attention takes a mask, as for rows of different lengths
     liger: bool = False
     full_logits: bool = False
     """Whether the trainer computes the logits of all tokens at once (TRL before its fused output head)."""
     lora: Lora | None = None
-    bits: int = 0
-    """4 or 8 for a quantized model."""
-    reference: bool = False
-    """Whether a second, frozen model is loaded (GRPO with `beta`, DPO)."""
-    completion: int = 0
-    """Tokens of the longest completion that GRPO generates."""
-    generated: int = 0
-    """Completions that the trainer's own model generates at once."""
-    vllm_share: float = 0.0
-    """Share of the GPU that a colocated vLLM takes."""
+    bits: int = 0  # 4 or 8 for a quantized model
+    reference: bool = False  # whether a second, frozen model is loaded (GRPO with `beta`, DPO)
+    completion: int = 0  # tokens of the longest completion that GRPO generates
+    generated: int = 0  # completions that the trainer's own model generates at once
+    vllm_share: float = 0.0  # share of the GPU that a colocated vLLM takes
     vllm_sleeps: bool = False
     on_gpu: bool = True
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_sched.finetune.merge as module
+from hf_sched.cli import app
 from hf_sched.finetune.merge import check_adapter, compare, merge
 from hf_sched.schedules.validation import ArgumentError
-from tests.helpers.recipes import ROOT
+from tests.helpers.recipes import run_main
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +30,15 @@ def adapter(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "lora_target_modules: all-linear\nlearning_rate: 0.01\nmax_steps: 4\nuse_cpu: true\nbf16: false\n"
         "report_to: none\nsave_strategy: 'no'\n"
     )
-    command = [sys.executable, "recipes/sft.py", "--config", str(config)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+    status, output = run_main("sft", "--config", str(config))
+    assert status == 0, output[-3000:]
     return folder
 
 
 def test_merged_model_gives_the_logits_of_base_model_and_adapter(adapter: Path, task: Path, tmp_path: Path):
     output = tmp_path / "merged"
-    command = [sys.executable, "-m", "hf_sched", "merge", str(adapter), "--output", str(output)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "100.0% of the most likely tokens agree" in ended.stdout
+    result = CliRunner().invoke(app, ["merge", str(adapter), "--output", str(output)], catch_exceptions=False)
+    assert result.exit_code == 0 and "100.0% of the most likely tokens agree" in result.output
     merged = AutoModelForCausalLM.from_pretrained(output)
     base = AutoModelForCausalLM.from_pretrained(task / "model")
     tokenizer = AutoTokenizer.from_pretrained(output)

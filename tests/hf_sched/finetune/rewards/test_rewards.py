@@ -31,42 +31,38 @@ def load(*named: Any) -> list[Any]:
     return list(load_rewards(list(named))[0])
 
 
-ANSWERS = [
-    ("48 / 2 = 24, 48 + 24 = 72.\n#### 72", True),
-    (r"so it is \boxed{72}", True),
-    (r"so it is \boxed{72} of \boxed{", False),
-    ("<think>73?</think>\n<answer>72</answer>", True),
-    ("The answer is 72.", True),
-    ("#### $72.00", True),
-    ("#### 73\nNo, it is\n#### 72\nfor 5 apples", True),
-    (r"#### 73, no, \boxed{72}", True),
-    ("#### 73", False),
-    (r"72, so \boxed{73}", False),
-    ("", False),
-    ("####", False),
-    ("no number at all", False),
-]
-
-
-@pytest.mark.parametrize(("completion", "right"), ANSWERS)
-def test_last_marked_answer_or_last_number_is_compared(completion: str, right: bool):
-    assert final_number(completion, "72") == float(right)
-    assert accuracy(completion, "72") == float(right)
-
-
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("completion", "right"),
     [
+        ("48 / 2 = 24, 48 + 24 = 72.\n#### 72", True),
+        (r"so it is \boxed{72}", True),
+        (r"so it is \boxed{72} of \boxed{", False),
+        ("<think>73?</think>\n<answer>72</answer>", True),
+        ("The answer is 72.", True),
+        ("#### $72.00", True),
+        ("#### 73\nNo, it is\n#### 72\nfor 5 apples", True),
+        (r"#### 73, no, \boxed{72}", True),
+        ("#### 73", False),
+        (r"72, so \boxed{73}", False),
+        ("", False),
+        ("####", False),
+        ("no number at all", False),
+    ],
+)
+def test_last_marked_answer_or_last_number_is_compared(completion: str, right: bool):
+    assert final_number(completion, "72") == accuracy(completion, "72") == float(right)
+
+
+def test_final_answer_is_the_last_marked_one():
+    for text, answer in [
         (r"\boxed{\frac{1}{2}} apples", r"\frac{1}{2}"),
         (r"\boxed{1} then #### 2", "2"),
         ("#### 7\n#### 8 apples\nor so", "8 apples"),
         ("<answer>x + 1</answer>.", "x + 1"),
         (r"\boxed{never closed", "never closed"),
         ("no mark", "no mark"),
-    ],
-)
-def test_final_answer_is_the_last_marked_one(text: str, answer: str):
-    assert final_answer(text) == answer
+    ]:
+        assert final_answer(text) == answer
 
 
 def test_exact_answer_compares_all_and_final_number_thousands_and_signs():
@@ -74,9 +70,8 @@ def test_exact_answer_compares_all_and_final_number_thousands_and_signs():
     assert [final_number(*pair) for pair in [("#### 1,234", "1234"), ("#### -5", "-5"), ("#### 5", "-5")]] == [1, 1, 0]
 
 
-@pytest.mark.parametrize(
-    ("completion", "answer", "score"),
-    [
+def test_accuracy_compares_mathematically():
+    for completion, answer, score in [
         (r"\boxed{\frac{1}{2}}", "0.5", 1.0),
         ("#### 1/2", r"\frac{1}{2}", 1.0),
         (r"\boxed{8\text{ apples}}", "8", 1.0),
@@ -86,24 +81,19 @@ def test_exact_answer_compares_all_and_final_number_thousands_and_signs():
         (r"\boxed{x - 1}", "$1 + x$", 0.0),
         ("#### 1,234", "1234", 1.0),
         ("#### 5", "", None),
-    ],
-)
-def test_accuracy_compares_mathematically(completion: str, answer: str, score: float | None):
-    assert accuracy(completion, answer) == score
+    ]:
+        assert accuracy(completion, answer) == score, completion
 
 
-@pytest.mark.parametrize(
-    ("name", "completion", "wrong"),
-    [
+def test_answer_format_matches_named_formats_and_regular_expressions():
+    for name, completion, wrong in [
         ("boxed", r"so \boxed{3}", "so 3"),
         ("hashes", "so\n#### 3", "so 3"),
         ("answer_tag", "so <answer>3</answer>", "<answer>3"),
         ("think_answer", "<think>hm</think>\n<answer>3</answer>", "hm <answer>3</answer>"),
         (r"\d+", "33", "33!"),
-    ],
-)
-def test_answer_format_matches_named_formats_and_regular_expressions(name: str, completion: str, wrong: str):
-    assert (answer_format(completion, format=name), answer_format(wrong, format=name)) == (1.0, 0.0)
+    ]:
+        assert (answer_format(completion, format=name), answer_format(wrong, format=name)) == (1.0, 0.0)
 
 
 def test_tag_count_is_the_share_of_tags_that_occur_once():
@@ -268,7 +258,7 @@ def test_grpo_logs_each_reward_and_weighs_them(run_recipe, tmp_path: Path, monke
         "def moody(completions, **kwargs):\n"
         "    return [1 / (len(chat[-1]['content']) % 3) for chat in completions]\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    monkeypatch.syspath_prepend(tmp_path)
     run = run_recipe(
         "grpo",
         max_steps=3,
