@@ -119,7 +119,7 @@ def kill_and_resume(recipe: str, where: str, settings: Settings) -> list[Row]:
             failures.append(str(error))
             losses.append(math.inf)
             continue
-        recognised += bool(broken) and all(f"{name} is not whole" in resumed.output for name in broken)
+        recognised += bool(broken) and all(f"{name} is incomplete" in resumed.output for name in broken)
         rates.append(deviation_from_plan(resumed, recipe))
         rates.append(deviation(resumed.logged("learning_rate"), whole.logged("learning_rate")))
         losses.append(deviation(resumed.logged("loss"), whole.logged("loss")))
