@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,9 @@ class ScheduleLR(LRScheduler):
         self.group_schedule = group_schedule
         """The learning rates of all groups."""
         self._equal_groups = group_schedule.has_equal_rates
-        self._rates: dict[int, Any] = {}  # by step: one number if all groups have equal rates, else one per group
+        # The rates of the steps from `_first` to `_stop - 1`, each one number if all groups are equal, else a list.
+        self._rates: list[Any] = []
+        self._first = self._stop = 0
         if group_schedule.cooldown is not None:
             self.run_steps = group_schedule.schedule.num_training_steps
 
@@ -108,18 +110,17 @@ class ScheduleLR(LRScheduler):
             return
         self._step_count += 1
         self.last_epoch = step = self.last_epoch + 1
-        try:
-            rates = self._rates[step]
-        except KeyError:
-            rates = self._compute_rates(step)
+        if not self._first <= step < self._stop:
+            self._compute_rates(step)
+        rates = self._rates[step - self._first]
         if self._has_tensors:
-            for group, rate in zip(groups, self._per_group(rates)):  # noqa: B905 (equal lengths; `strict` costs time)
-                set_rate(group, rate)
+            for number, group in enumerate(groups):
+                set_rate(group, rates if self._equal_groups else rates[number])
         elif self._equal_groups:
             for group in groups:
                 group["lr"] = rates
         else:
-            for group, rate in zip(groups, rates):  # noqa: B905
+            for group, rate in zip(groups, rates):  # noqa: B905 (equal lengths; `strict` costs time)
                 group["lr"] = rate
 
     def _step_with_checks(self, epoch: int | None) -> None:
@@ -134,8 +135,8 @@ class ScheduleLR(LRScheduler):
         self._has_tensors = any(isinstance(group["lr"], Tensor) for group in groups)
         self._checked_groups = groups if self._step_count > 1 else None  # torch checks the order at the second call
 
-    def _compute_rates(self, step: int) -> Any:
-        """Compute the rates of `step` and the steps after it; return those of `step`."""
+    def _compute_rates(self, step: int) -> None:
+        """Compute the rates of `step` and of many steps after it."""
         total = self.schedule.num_training_steps
         ends = [total, self.run_steps] if self.run_steps > total else [total]  # one warning for each
         passed = [end for end in ends if step > end]
@@ -143,28 +144,21 @@ class ScheduleLR(LRScheduler):
             self._ends_warned.add(passed[-1])
             warnings.warn(_past_the_end(self.name, passed[-1], self.run_steps), UserWarning, stacklevel=3)
         # The last optimizer step is followed by a call of `step` as well; only the ones after it are worth a warning.
-        stop = min(
-            [
-                step + max(_CHUNK // (1 if self._equal_groups else len(self._peaks)), 1),
-                *(end + 1 for end in ends if step <= end),
-            ]
-        )
-        rates = self.group_schedule.rates(step, stop, slice(0, 1) if self._equal_groups else slice(None))
-        rows = (rates[0] if self._equal_groups else rates.T).tolist()
-        self._rates = dict(zip(range(step, stop), rows, strict=True))
-        return rows[0]
+        groups = slice(0, 1 if self._equal_groups else self._size)
+        stop = min([step + max(_CHUNK // groups.stop, 1), *(end + 1 for end in ends if step <= end)])
+        rates = self.group_schedule.rates(step, stop, groups)
+        self._rates = (rates[0] if self._equal_groups else rates.T).tolist()
+        self._first, self._stop = step, stop
 
-    def _per_group(self, rates: Any) -> list[float]:
-        return [rates] * len(self._peaks) if self._equal_groups else rates
-
-    def find_changed_group(self, groups: Iterable[Mapping[str, Any]]) -> tuple[int, float] | None:
+    def find_changed_group(self, groups: list[dict[str, Any]]) -> tuple[int, float] | None:
         """The first group whose learning rate is not the schedule's at this step, and the schedule's rate there."""
-        rates = self._rates.get(self.last_epoch)
-        if rates is None:
-            rates = self._compute_rates(self.last_epoch)
-        # `!=` of a tensor and a number compares in the precision of the tensor.
-        for number, (group, rate) in enumerate(zip(groups, self._per_group(rates))):  # noqa: B905
-            if group["lr"] != rate:
+        step = self.last_epoch
+        if not self._first <= step < self._stop:
+            self._compute_rates(step)
+        rates, equal = self._rates[step - self._first], self._equal_groups
+        for number, group in enumerate(groups[: self._size]):
+            rate = rates if equal else rates[number]
+            if group["lr"] != rate:  # a tensor is compared in its own precision
                 return number, rate
         return None
 

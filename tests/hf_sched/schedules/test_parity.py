@@ -119,7 +119,7 @@ def of_transformers(make: Callable[..., Any], *args: object, **kwargs: object) -
 def timm_schedulers() -> Any:
     """`timm.scheduler`, without the rest of timm."""
     try:
-        import timm_scheduler
+        from tests.helpers import timm_scheduler
     except ModuleNotFoundError as error:
         pytest.skip(f"needs {error.name}")
     return timm_scheduler.load()
