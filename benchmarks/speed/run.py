@@ -46,7 +46,7 @@ STEP_BOUNDS = {
     "1 group": (8, 3),
     "10 groups": (8, 3),
     "1000 groups, one rate": (15, 3),
-    "1000 groups, a rate each": (8, 3),
+    "1000 groups, a rate each": (15, 3),
     "1 tensor": (2, None),
     "10 tensors": (2, None),
 }
