@@ -166,7 +166,7 @@ def _from_log(sessions: list[dict[str, Any]], rows: _Rows, config: Path | None) 
         label = kind if len(first["kinds"]) > 1 else "learning_rate"
         series.append(Series(label, groups[kind], peaks[kind], steps.astype(np.int64) - 1, most, least))
     steps_made = max(int(one.steps[-1]) + 1 for one in series)
-    resumes = sorted({session["step"] for session in sessions if session["step"] and not session.get("told")})
+    resumes = sorted({session["step"] for session in sessions if session["step"] and not session.get("is_cooldown")})
     return Record(plans, series, LEARNING_RATES, steps_made, resumes, _starts_later(begun))
 
 

@@ -11,7 +11,6 @@ import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -81,9 +80,9 @@ class LearningRateLog(TrainerCallback):
             try:
                 self._file = _open(Path(args.output_dir) / LEARNING_RATES, state.global_step)
             except OSError as error:
-                self._give_up(error)
+                _warn_not_written(error)
             self._write({"session": self._session(args, state, optimizer, lr_scheduler)})
-            self._flush()
+            self._write()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Read the rates if the step is made within `backward`."""
@@ -104,18 +103,18 @@ class LearningRateLog(TrainerCallback):
         group_schedule = _group_schedule_of(lr_scheduler)
         if group_schedule is not self._group_schedule:
             self._group_schedule = group_schedule
-            self._write({"session": {**self._session(args, state, optimizer, lr_scheduler), "told": True}})
+            self._write({"session": {**self._session(args, state, optimizer, lr_scheduler), "is_cooldown": True}})
         rates = [low if low == high else [low, high] for low, high in self._spans().values()]
         self._write({"step": state.global_step + 1, "rates": rates})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the lines before the Trainer logs or saves, so that no checkpoint is ahead of the file."""
         if control.should_log or control.should_save:
-            self._flush()
+            self._write()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the lines if a later callback requested the checkpoint."""
-        self._flush()
+        self._write()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the file."""
@@ -169,34 +168,31 @@ class LearningRateLog(TrainerCallback):
             "group_schedule": group_schedule.state() if group_schedule and is_requested else None,
         }
 
-    def _write(self, row: dict[str, Any]) -> None:
-        if self._file is not None:
-            try:
+    def _write(self, row: dict[str, Any] | None = None, close: bool = False) -> None:
+        """Add a row; without one, write all rows to the disk. A failure ends the file, not the training."""
+        if self._file is None:
+            return
+        try:
+            if row is not None:
                 self._file.write(json.dumps(row) + "\n")
-            except OSError as error:
-                self._give_up(error)
-
-    def _flush(self) -> None:
-        if self._file is not None:
-            try:
-                self._file.flush()
-            except OSError as error:
-                self._give_up(error)
-
-    def _give_up(self, error: OSError) -> None:
-        logger.warning("%s is not written any further: %s; training continues", LEARNING_RATES, error)
-        file, self._file = self._file, None
-        if file is not None:
-            with suppress(OSError):
+            elif close:
+                file, self._file = self._file, None
                 file.close()
+            else:
+                self._file.flush()
+        except OSError as error:
+            self._file = None
+            _warn_not_written(error)
 
     def _close(self) -> None:
         if self._hook:
             self._hook.remove()
-        self._flush()
-        if self._file:
-            self._file.close()
-        self._hook = self._file = None
+            self._hook = None
+        self._write(close=True)
+
+
+def _warn_not_written(error: OSError) -> None:
+    logger.warning("%s is not written any further: %s; training continues", LEARNING_RATES, error)
 
 
 def _facts(args: Any) -> dict[str, Any]:

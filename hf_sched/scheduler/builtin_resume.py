@@ -1,12 +1,12 @@
 """Resuming a checkpoint of hf_sched under one of transformers' own schedules.
 
 transformers loads any state into any scheduler, so a built-in schedule would silently take over one of ours. Built-in
-schedules record no curve; a transition from one to the other is not possible, only `keep` and `replace` are.
+schedules record no curve, so there is no transition between the two: only `keep` and `replace` are possible.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakSet
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -20,12 +20,6 @@ _replaced: WeakSet[LambdaLR] = WeakSet()
 """Built-in schedulers that replaced a schedule of ours on a resume."""
 
 
-class _Request(NamedTuple):
-    name: str
-    on_resume: OnResume | None
-    num_training_steps: int
-
-
 def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None, num_training_steps: int) -> None:
     """Check the next state that a built-in scheduler loads; call this only if a checkpoint will be loaded.
 
@@ -36,9 +30,8 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None, num_t
         # Ours checks its states itself. DeepSpeed's wrapper holds a scheduler that has been here before.
         return
     cls = type(scheduler)
-    request = _Request(name, on_resume, num_training_steps)
 
-    def load_state_dict(self: LRScheduler, state: dict[str, Any]) -> None:
+    def load_state_dict(self: Any, state: dict[str, Any]) -> None:
         self.__class__ = cls
         if not is_own_state(state):
             self.load_state_dict(state)
@@ -46,14 +39,18 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None, num_t
         saved = read_state(state)
         choice = on_resume.choice if on_resume else None
         if choice == "keep" and saved.group_schedule is not None:
-            _become_ours(self, saved, request)
+            # The object itself becomes ours, because DeepSpeed holds a reference to it as well.
+            optimizer, self.__class__ = self.optimizer, ScheduleLR
+            self.__dict__.clear()
+            self.__init__(optimizer, saved.group_schedule.schedule, name=saved.name, on_resume=on_resume)
+            self.run_steps = num_training_steps
             self.load_state_dict(state)
         elif choice == "replace" and isinstance(self, LambdaLR):
             self.last_epoch = saved.step
             _replaced.add(self)
             restore_rates(self)
         else:
-            raise ValueError(_report(saved, self, request))
+            raise ValueError(_report(saved, self, name, on_resume))
 
     # A subclass of the same name, because an attribute of the scheduler itself would be saved with its state.
     scheduler.__class__ = type(cls.__name__, (cls,), {"load_state_dict": load_state_dict})
@@ -71,32 +68,18 @@ def restore_rates(scheduler: Any) -> None:
         scheduler.load_state_dict({**scheduler.state_dict(), "_last_lr": [*rates]})
 
 
-def _become_ours(scheduler: LRScheduler, saved: Saved, request: _Request) -> None:
-    """Turn the object itself into a `ScheduleLR`, because DeepSpeed holds a reference to it as well."""
-    assert saved.group_schedule is not None
-    optimizer = scheduler.optimizer
-    scheduler.__class__ = ScheduleLR
-    scheduler.__dict__.clear()
-    assert isinstance(scheduler, ScheduleLR)
-    scheduler.__init__(  # type: ignore[misc]
-        optimizer, saved.group_schedule.schedule, name=saved.name, on_resume=request.on_resume
-    )
-    scheduler.run_steps = request.num_training_steps
-
-
 def _rates_at(scheduler: LambdaLR, step: int) -> list[float]:
     return [float(peak) * factor(step) for peak, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
 
 
-def _report(saved: Saved, scheduler: LRScheduler, request: _Request) -> str:
-    new = _rates_at(scheduler, saved.step) if isinstance(scheduler, LambdaLR) else None
-    curve = saved.group_schedule.schedule if saved.group_schedule else "?"
-    wanted = f" (`on_resume: {request.on_resume.choice}` needs a schedule of hf_sched)" if request.on_resume else ""
+def _report(saved: Saved, scheduler: LRScheduler, name: str, on_resume: OnResume | None) -> str:
+    new = f"{_rates_at(scheduler, saved.step)[0]:.6g}" if isinstance(scheduler, LambdaLR) else "-"
+    wanted = f" (`on_resume: {on_resume.choice}` needs a schedule of hf_sched)" if on_resume else ""
     return (
-        f"the checkpoint, at step {saved.step}, was trained under {saved.name!r} of hf_sched ({curve}), but this run "
-        f"requests transformers' {request.name!r}{wanted}.\n"
-        "The learning rate of the next step for each `on_resume` in `lr_scheduler_kwargs`:\n"
+        f"the checkpoint, at step {saved.step}, was trained under {saved.name!r} of hf_sched "
+        f"({saved.group_schedule and saved.group_schedule.schedule}), but this run requests transformers' {name!r}"
+        f"{wanted}.\nThe learning rate of the next step for each `on_resume` in `lr_scheduler_kwargs`:\n"
         f"  keep     {saved.rates[0]:.6g}  {CHOICES['keep']}\n"
-        f"  replace  {f'{new[0]:.6g}' if new else '-'}  {CHOICES['replace']}\n"
+        f"  replace  {new}  {CHOICES['replace']}\n"
         "Or request the checkpoint's schedule, or another one of hf_sched, which can be joined without a jump."
     )

@@ -19,15 +19,15 @@ from hf_sched.scheduler.param_groups import set_rate, unwrap
 from hf_sched.schedules.schedule import Schedule, Segment
 
 
-def prepare(optimizer: Optimizer, schedule: Schedule) -> TrustRatio | None:
-    """Return what scales the learning rates, if the schedule needs it, and give each parameter its own group.
+def prepare(optimizer: Optimizer, schedule: Schedule) -> list[Segment]:
+    """Return the warmups with trust ratios; if there are any, give each parameter its own group.
 
     Raises:
         ValueError: The norms of gradients are not available, or the optimizer's groups can no longer be split.
     """
     warmups = [segment for segment in schedule.segments if segment.trust_coefficient is not None]
     if not warmups:
-        return None
+        return []
     check_no_deepspeed(_is_deepspeed(optimizer))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     if any(getattr(parameter, "_fsdp_flattened", False) for parameter in parameters):
@@ -43,7 +43,7 @@ def prepare(optimizer: Optimizer, schedule: Schedule) -> TrustRatio | None:
                 "the scheduler before the first step"
             )
         _split_groups(optimizer)
-    return TrustRatio(warmups)
+    return warmups
 
 
 def check_no_deepspeed(deepspeed: bool = False) -> None:
@@ -55,36 +55,26 @@ def check_no_deepspeed(deepspeed: bool = False) -> None:
         )
 
 
-class TrustRatio:
-    """Scales the learning rate of each parameter group by its trust ratio during a warmup with `lars`.
+def scale_by_trust_ratio(scheduler: LRScheduler, warmups: list[Segment]) -> None:
+    """Scale the learning rate of each parameter group by its trust ratio before each step of these warmups.
 
     At progress `p` of the warmup, the curve is multiplied by `p + (1 - p) * r`, where `r` is
     `coefficient * norm(w) / (norm(g) + weight_decay * norm(w))`, at most 1, and 1 if a norm is 0 (You et al. 2017,
     arXiv 1708.03888). The last step of the warmup is on the curve, and no step is above it.
     """
+    reference = weakref.ref(scheduler)  # a new scheduler may replace this one
 
-    def __init__(self, warmups: list[Segment]) -> None:
-        self.warmups = warmups
-        self._scheduler: weakref.ref[LRScheduler] | None = None
-
-    def attach(self, scheduler: LRScheduler) -> None:
-        """Scale before each step of the scheduler's optimizer, as long as the scheduler exists."""
-        self._scheduler = weakref.ref(scheduler)
-        unwrap(scheduler.optimizer).register_step_pre_hook(self._before_step)
-
-    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        scheduler = self._scheduler() if self._scheduler else None
-        if scheduler is None:  # a new scheduler has replaced it
-            return
-        step = max(scheduler.last_epoch, 0)
-        for warmup in self.warmups:
-            if warmup.first <= step < warmup.first + warmup.steps:
+    def before_step(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        current = reference()
+        step = max(current.last_epoch, 0) if current else -1
+        for warmup in warmups:
+            if current and warmup.first <= step < warmup.first + warmup.steps:
                 progress = (step - warmup.first + 1) / warmup.steps
-                assert warmup.trust_coefficient is not None
-                ratios = trust_ratios(optimizer, warmup.trust_coefficient)
-                scales = [progress + (1.0 - progress) * ratio for ratio in ratios]
-                for group, rate, scale in zip(optimizer.param_groups, scheduler.get_lr(), scales, strict=True):
-                    set_rate(group, float(rate) * scale)
+                ratios = trust_ratios(optimizer, warmup.trust_coefficient or 0.0)
+                for group, rate, ratio in zip(optimizer.param_groups, current.get_lr(), ratios, strict=True):
+                    set_rate(group, float(rate) * (progress + (1.0 - progress) * ratio))
+
+    unwrap(scheduler.optimizer).register_step_pre_hook(before_step)
 
 
 def trust_ratios(optimizer: Optimizer, coefficient: float) -> list[float]:

@@ -69,7 +69,7 @@ class ScheduleLR(LRScheduler):
         """Whether the state of a checkpoint was loaded."""
         self.run_steps = schedule.num_training_steps
         """Optimizer steps of the run. The curve of a checkpoint (`on_resume: keep`) may end earlier."""
-        trust_ratio = lars.prepare(optimizer, schedule)
+        trust_ratio_warmups = lars.prepare(optimizer, schedule)
         # The requested peaks; a resume may continue with those of the checkpoint.
         self._peaks = tuple(float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups)
         self._size = len(self._peaks)
@@ -79,8 +79,8 @@ class ScheduleLR(LRScheduler):
         self._set_group_schedule(GroupSchedule(schedule, self._peaks))
         super().__init__(optimizer, last_epoch)
         self.base_lrs = [*self._peaks]  # plain numbers, where torch keeps tensors
-        if trust_ratio:
-            trust_ratio.attach(self)
+        if trust_ratio_warmups:
+            lars.scale_by_trust_ratio(self, trust_ratio_warmups)
 
     @property
     def schedule(self) -> Schedule:

@@ -324,22 +324,6 @@ def test_jumping_to_a_step_continues_from_there(peaks, how, small_chunks):
 
 
 @GROUPS
-def test_a_state_loaded_in_the_middle_sets_the_rates_at_once(peaks, small_chunks):
-    optimizer = make_optimizer(*peaks)
-    scheduler = make(optimizer)
-    rates = planned(CURVE, 60, *peaks)
-    play(optimizer, scheduler, 6)
-    early = saved(scheduler.state_dict())
-    play(optimizer, scheduler, 10)
-    late = saved(scheduler.state_dict())
-    for state, step in ((early, 6), (late, 16), (early, 6)):
-        scheduler.load_state_dict(state)
-        assert [group["lr"] for group in optimizer.param_groups] == scheduler.get_last_lr() == rates[step].tolist()
-        assert (scheduler.last_epoch, scheduler._step_count) == (step, step + 1)
-        np.testing.assert_array_equal(play(optimizer, scheduler, 9), rates[step : step + 9])
-
-
-@GROUPS
 @pytest.mark.parametrize(
     "copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deepcopy", "pickle"]
 )
