@@ -88,7 +88,11 @@ class NamedSchedule:
         if self.is_ours:
             schedule = registry.entry(self.name).build(num_training_steps, num_warmup_steps, dict(self.arguments))
             return LabeledCurve(label, schedule.curve(peak=peak), schedule)
-        run = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps, "peak": peak}
+        run: dict[str, Any] = {
+            "num_training_steps": num_training_steps,
+            "num_warmup_steps": num_warmup_steps,
+            "peak": peak,
+        }
         curve = builtin_schedules.curve(self.name, **run, **self.arguments)
         return None if curve is None else LabeledCurve(label, curve, None)
 

@@ -460,9 +460,7 @@ def gradual_warmup(
         after_scheduler=CosineAnnealingLR(T)) -> {multiplier: 8, warmup: W, after: warmup_cosine}
     """
     steps = _warmup_steps(warmup, num_training_steps)
-    rest = _following(
-        after, after_kwargs or {}, _floors(floor_ratio, min_lr), num_training_steps, steps, steps_per_epoch
-    )
+    rest = _following(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
     if not steps and multiplier > 1:
         raise ArgumentError("warmup", f"1 step or more to reach `multiplier` {multiplier!r}", warmup)
     higher = [phase.scaled(multiplier) for phase in rest.phases]
@@ -498,9 +496,7 @@ def lars_warmup(
     steps = _warmup_steps(warmup, num_training_steps)
     if not steps:
         raise ArgumentError("warmup", "1 step or more, because lars_warmup acts during the warmup", warmup)
-    rest = _following(
-        after, after_kwargs or {}, _floors(floor_ratio, min_lr), num_training_steps, steps, steps_per_epoch
-    )
+    rest = _following(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
     rise = phases.warmup(steps, to=rest.phases[0].start or PEAK, lars=trust_coefficient)
     return ScheduleSpec((rise, *rest.phases), rest.floor_ratio, rest.min_lr)
 
@@ -548,13 +544,15 @@ def _warmup_steps(warmup: Any, num_training_steps: int) -> int:
 
 def _following(
     name: str | None,
-    arguments: Mapping[str, Any],
-    floor: dict[str, float],
+    arguments: Mapping[str, Any] | None,
+    floor_ratio: float | None,
+    min_lr: float | None,
     num_training_steps: int,
     num_warmup_steps: int,
     steps_per_epoch: float | None,
 ) -> ScheduleSpec:
     """The phases of another schedule after its warmup."""
+    arguments, floor = arguments or {}, _floors(floor_ratio, min_lr)
     if name is None:
         if arguments or floor:
             raise ArgumentError("after", f"the name of the schedule that takes {dict(arguments) | floor}", None)

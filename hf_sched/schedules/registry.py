@@ -187,7 +187,9 @@ class Entry:
             return spec
         if not self.has_own_floor:
             spec.check_takes_floor(self.name, **floor)
-        return replace(spec, **(floor or {"floor_ratio": self.floor_ratio}))
+        return ScheduleSpec(
+            spec.phases, floor.get("floor_ratio", None if floor else self.floor_ratio), floor.get("min_lr")
+        )
 
     def _culprit(
         self, error: ArgumentError, arguments: dict[str, Any], total: int, steps_per_epoch: float | None

@@ -80,8 +80,9 @@ class Reader:
 
     @property
     def allowed(self) -> str:
-        """The allowed values in words. By default the first line of the class's docstring."""
-        return (inspect.getdoc(type(self)) or "anything").partition("\n")[0].rstrip(".")
+        """The allowed values in words. By default the first line of the class's docstring, with a small initial."""
+        text = (inspect.getdoc(type(self)) or "anything").partition("\n")[0].rstrip(".")
+        return text[:1].lower() + text[1:]
 
     def __call__(self, name: str, value: object) -> Any:
         """Return the canonical form of `value`.
@@ -214,11 +215,9 @@ class OneOf(Reader):
 class TextReader(Reader):
     """Text."""
 
-    allowed = "text"
-
     def __call__(self, name: str, value: object) -> str:
         if not isinstance(value, str):
-            raise ArgumentError(name, self.allowed, value)
+            raise ArgumentError(name, "text", value)
         return value
 
 
@@ -226,23 +225,19 @@ class TextReader(Reader):
 class Flag(Reader):
     """True or false."""
 
-    allowed = "true or false"
-
     def __call__(self, name: str, value: object) -> bool:
         if not isinstance(value, bool):
-            raise ArgumentError(name, self.allowed, value)
+            raise ArgumentError(name, "true or false", value)
         return value
 
 
 @dataclass(frozen=True)
 class MappingReader(Reader):
-    """Arguments by name, as a new dict."""
-
-    allowed = "a mapping of arguments by name"
+    """A mapping of arguments by name."""
 
     def __call__(self, name: str, value: object) -> dict[str, Any]:
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise ArgumentError(name, self.allowed, value)
+            raise ArgumentError(name, "a mapping of arguments by name", value)
         return dict(value)
 
 

@@ -145,7 +145,7 @@ class Even(Reader):
         (hf_sched.Ratio, "a number from 0 to 1"),
         (hf_sched.Duration, "a number of steps (500), a share of the run (5%) or epochs (1ep), 0 or more"),
         (Annotated[list, ListOf(Whole(2))], "a list of one or more, each a whole number, 2 or more"),
-        (Annotated[int, Even()], "An even number"),
+        (Annotated[int, Even()], "an even number"),
         (dict, "anything"),
     ],
 )
