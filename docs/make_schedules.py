@@ -2,7 +2,7 @@
 
 python docs/make_schedules.py
 
-The text comes from docs/schedules.template.md and from the docstrings and annotations in hf_sched/schedules/catalog.py.
+The text comes from docs/schedules.template.md and the docstrings and annotations in hf_sched/schedules/catalog.py.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import string
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ README_PICTURE = DOCS / "schedules.png"
 
 README_STEPS, README_WARMUP, README_PEAK = 100, 10, 3e-4
 README_PAST_THE_END = 15
-# Ours and its arguments, and the built-in one that comes nearest and its arguments.
+# A schedule of hf_sched and its arguments, and the closest built-in one and its arguments.
 README_PAIRS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("cosine_floor", {"floor_ratio": 0.1}, "cosine_with_min_lr", {"min_lr_rate": 0.1}),
     ("warmup_cosine", {"warmup_shape": "exponential"}, "cosine", {}),
@@ -44,11 +45,11 @@ README_PAIRS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
 ]
 
 Panels = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
-"""What a picture shows: learning rates by their labels, by the title of their panel."""
+"""The contents of a picture: learning rates by label, by the title of their panel."""
 
 
 def main() -> None:
-    """Write all of it."""
+    """Write the page and the pictures."""
     PAGE.write_text(page(), encoding="utf-8")
     PICTURES.mkdir(exist_ok=True)
     for name in catalogue():
@@ -79,7 +80,7 @@ def catalogue() -> list[str]:
 
 
 def section(of: Reference) -> str:
-    """What the page says of one schedule."""
+    """The section of one schedule."""
     parts = [
         f"## {of.name}",
         of.summary,
@@ -101,7 +102,7 @@ def section(of: Reference) -> str:
 
 
 def arguments(of: Reference) -> list[Argument]:
-    """The arguments, without the floors where the schedule has none."""
+    """The arguments, without floors if the schedule has none."""
     return [
         argument
         for argument in of.arguments
@@ -125,7 +126,7 @@ def _with_links(source: str) -> str:
 
 
 def draw_schedule(schedule: hf_sched.Schedule, path: Path) -> None:
-    """Draw the learning rate over the steps, its phases in colour."""
+    """Draw the learning rate over the steps with colored phases."""
     figure, (ax,) = plotting.new_figure(1, (7.0, 2.7))
     curve = schedule.curve(peak=1.0)
     legend = plotting.shade_phases(ax, schedule)
@@ -141,7 +142,7 @@ def draw_schedule(schedule: hf_sched.Schedule, path: Path) -> None:
 
 
 def schedule_panels(schedule: hf_sched.Schedule) -> Panels:
-    """What the picture of a schedule shows; its text says which phases and which floor there are."""
+    """The contents of the picture of a schedule. The text has its phases and its floor."""
     return {"": {str(schedule): schedule.curve(peak=1.0)}}
 
 
@@ -152,13 +153,13 @@ def draw_shapes(path: Path) -> None:
     legend = {}
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
         for label, curve in curves.items():
-            number = list(FORMS).index(label.split()[0])  # a shape looks the same in both
+            number = list(FORMS).index(label.split()[0])  # the same color and dashes in both panels
             color = plotting.COLORS[number % len(plotting.COLORS)]
             dashes = "-" if number < len(plotting.COLORS) else "--"
             p = np.linspace(0, 1, len(curve))
             (legend[label],) = ax.plot(p, curve, label=label, color=color, linestyle=dashes, linewidth=1.6)
         ax.set_title(title, fontsize=10)
-        ax.set_xlabel("p, how much of the phase is over")
+        ax.set_xlabel("p, progress within the phase")
         ax.set_xlim(0, 1)
         ax.set_xticks([0, 0.5, 1])
         ax.set_ylim(0, 1.02)
@@ -168,9 +169,9 @@ def draw_shapes(path: Path) -> None:
 
 
 def shape_panels() -> Panels:
-    """Every shape between the peak and a tenth of it; those that need a number have one for an example."""
+    """Every shape between the peak and a tenth of it, with an example number if it needs one."""
     numbers = {"polynomial": "polynomial 2", "inverse_sqrt": "inverse_sqrt 10"}
-    # A warmup never trains at the level it starts from, so that is put in front; a decay that comes first does.
+    # A warmup never trains at its start level, so that is prepended. A first decay does.
     rising = {shape: np.insert(_curve(f"warmup 500 {shape} from 0.1 | hold 1")[:-1], 0, 0.1) for shape in WARMUP_SHAPES}
     falling = {shape: _curve(f"decay 501 {shape} to 0.1") for shape in (numbers.get(s, s) for s in DECAY_SHAPES)}
     return {"warmup": rising, "decay": falling}
@@ -181,7 +182,7 @@ def _curve(text: str) -> npt.NDArray[np.float64]:
 
 
 def draw_readme(path: Path) -> None:
-    """Draw three schedules beside the built-in ones."""
+    """Draw three schedules and the closest built-in ones."""
     panels = readme_panels()
     figure, axes = plotting.new_figure(len(panels))
     for ax, (title, curves) in zip(axes, panels.items(), strict=True):
@@ -194,32 +195,34 @@ def draw_readme(path: Path) -> None:
 
 
 def readme_panels() -> Panels:
-    """What the picture in the README shows."""
+    """The contents of the picture in the README."""
     return {
         ", ".join([ours, *(f"{key}={value}" for key, value in our_kwargs.items())]): {
-            ours: _played(ours, our_kwargs),
-            f"built-in {theirs}": _played(theirs, their_kwargs),
+            ours: _trained(ours, our_kwargs),
+            f"built-in {theirs}": _trained(theirs, their_kwargs),
         }
         for ours, our_kwargs, theirs, their_kwargs in README_PAIRS
     }
 
 
-def _played(name: str, kwargs: dict[str, Any]) -> npt.NDArray[np.float64]:
-    """The learning rates that a torch optimizer really trains with, past the end too."""
+def _trained(name: str, kwargs: dict[str, Any]) -> npt.NDArray[np.float64]:
+    """The learning rates that a torch optimizer trains with, also after the end of the run."""
     import torch
 
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=README_PEAK)
     scheduler = hf_sched.get_scheduler(name, optimizer, README_WARMUP, README_STEPS, dict(kwargs))
     rates = []
-    for _ in range(README_STEPS + README_PAST_THE_END):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the schedule is stepped after its end on purpose
+        for _ in range(README_STEPS + README_PAST_THE_END):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
     return np.array(rates)
 
 
 def digest(panels: Panels) -> str:
-    """A short hash of what a picture shows, to six digits, so that it does not depend on the machine."""
+    """A short hash of the contents of a picture, to six digits, so that it does not depend on the machine."""
     shown = "\n".join(
         f"{title}: {label}: {' '.join(f'{rate:.5e}' for rate in curve)}"
         for title, curves in panels.items()
@@ -229,13 +232,13 @@ def digest(panels: Panels) -> str:
 
 
 def _save(figure: Figure, path: Path, panels: Panels) -> None:
-    """Write a picture that has the digest of what it shows in it, and is the same whenever it is drawn again."""
+    """Write a reproducible picture that contains the digest of its contents."""
     import matplotlib
 
     metadata: dict[str, str | None] = {"Description": f"curves {digest(panels)}"}
     if path.suffix == ".svg":
         metadata |= {"Date": None, "Creator": None}
-    # Text that stays text makes a third of the file.
+    # Text instead of outlines makes the file a third as large.
     with matplotlib.rc_context({"svg.hashsalt": "hf_sched", "svg.fonttype": "none"}):
         figure.savefig(path, metadata=metadata)
 
