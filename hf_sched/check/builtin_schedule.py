@@ -38,7 +38,7 @@ def check_builtin(
             **arguments,
         )
     except ArgumentError as error:
-        yield subject.error(KWARGS if arguments else "lr_scheduler_type", str(error))
+        yield subject.error(f"{KWARGS}.{error.name}" if error.name in arguments else _place(arguments), error.detail)
         return
     if name == "warmup_stable_decay":
         yield from _check_stable(subject, arguments, horizon, warmup)
@@ -59,11 +59,14 @@ def _check_arguments(
         elif key not in takes:
             detail = unknown_argument(key, value, takes, name).detail
             yield subject.error(place, f"{detail}{ours}")
-        elif key in hints and (wrong := judge(hints[key], value, converts_text=False)):  # no parser reads nested text
-            yield subject.find(wrong[0], place, wrong[1])
+        else:
+            default = takes[key].default
+            hint = hints.get(key, Any if default in (None, inspect.Parameter.empty) else type(default))
+            if wrong := judge(hint, value, converts_text=False):  # no parser reads nested text
+                yield subject.find(wrong[0], place, wrong[1])
     for key, parameter in takes.items():
         if parameter.default is parameter.empty and key not in arguments:
-            yield subject.error(_missing(arguments), f"{name} requires `{key}`: write {KWARGS}: {{{key}: N}}")
+            yield subject.error(_place(arguments), f"{name} requires `{key}`: write {KWARGS}: {{{key}: N}}")
 
 
 def _check_floor(
@@ -77,7 +80,7 @@ def _check_floor(
             yield subject.error(f"{KWARGS}.min_lr", "has the same meaning as `min_lr_rate`: leave one of them out")
         elif not given:
             remedy = f"write {KWARGS}: {{min_lr_rate: 0.1}} (a share of the peak) or {{min_lr: ...}}"
-            yield subject.error(_missing(arguments), f"requires a floor: {remedy}")
+            yield subject.error(_place(arguments), f"requires a floor: {remedy}")
     for key in ("min_lr", "lr_end"):
         floor = arguments.get(key, takes[key].default if key in takes else None)
         if key in takes and isinstance(floor, (int, float)) and peak and floor > peak:
@@ -111,5 +114,5 @@ def _check_stable(subject: Subject, arguments: Mapping[str, Any], horizon: Horiz
         yield subject.warning(f"{KWARGS}.num_stable_steps", message)
 
 
-def _missing(arguments: Mapping[str, Any]) -> str:
+def _place(arguments: Mapping[str, Any]) -> str:
     return KWARGS if arguments else "lr_scheduler_type"

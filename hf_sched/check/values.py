@@ -76,20 +76,15 @@ def judge(hint: Any, value: Any, converts_text: bool, words: tuple[str, ...] = (
         if converts_text and types.NoneType in options and value.strip().lower() in ("none", "null"):
             return None
         return _judge_text(hint, expected, value, "warning" if converts_text else "error")
+    if isinstance(value, list):
+        return "error", _judge_list(hint, expected, value)
     converted = _convert(hint, value)
     if isinstance(converted, str):
         return "warning", f'is a number where text is expected: write "{value}" in quotes'
     if isinstance(converted, bool):
         return "warning", f"is a number: write {as_yaml(converted)}"
-    received = "a list, " if isinstance(value, list) else ""
-    message = f"{expected}, received {received}{_shorten(as_yaml(value))}"
-    if converted is not None:
-        message += f": write {as_yaml(converted)}"
-    elif isinstance(value, list) and len(value) == 1 and _fits(hint, value[0]):
-        message += f": write {as_yaml(value[0])}"
-    elif isinstance(value, list):
-        message += _wrong_item(hint, value)
-    return "error", message
+    remedy = "" if converted is None else f": write {as_yaml(converted)}"
+    return "error", f"{expected}, received {_shorten(as_yaml(value))}{remedy}"
 
 
 def _judge_text(hint: Any, expected: str, text: str, severity: Severity) -> tuple[Severity, str]:
@@ -102,6 +97,16 @@ def _judge_text(hint: Any, expected: str, text: str, severity: Severity) -> tupl
     if _fits(hint, [text]):
         return "error", f"must be a list, received the text {text!r}: write [{text}]"
     return "error", f"{expected}, received the text {text!r}"
+
+
+def _judge_list(hint: Any, expected: str, value: list[Any]) -> str:
+    for option in (hint, *typing.get_args(hint)):
+        if typing.get_origin(option) is list:
+            (item,) = typing.get_args(option)
+            place = next((place for place, entry in enumerate(value, 1) if not _fits(item, entry)), 1)
+            return f"item {place} must be {_describe(item)}, received {_shorten(as_yaml(value[place - 1]))}"
+    remedy = f": write {as_yaml(value[0])}" if len(value) == 1 and _fits(hint, value[0]) else ""
+    return f"{expected}, received a list, {_shorten(as_yaml(value))}{remedy}"
 
 
 def _fits(hint: Any, value: Any) -> bool:
@@ -127,16 +132,6 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
         return TypeAdapter(hint, config=config)
     except Exception:  # pydantic accepts no configuration for a dataclass
         return TypeAdapter(hint)
-
-
-def _wrong_item(hint: Any, value: list[Any]) -> str:
-    for option in (hint, *typing.get_args(hint)):
-        if typing.get_origin(option) is list:
-            (item,) = typing.get_args(option)
-            for place, entry in enumerate(value, 1):
-                if not _fits(item, entry):
-                    return f"; item {place} must be {_describe(item)}"
-    return ""
 
 
 def _check_entries(key: str, hint: Any, subject: Subject) -> Iterator[Finding]:

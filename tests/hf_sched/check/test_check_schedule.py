@@ -84,6 +84,7 @@ def test_an_unknown_schedule_is_an_error():
         ("cosine_with_min_lr", {"min_lr": 1e-6, "min_lr_rate": 0.1}, "min_lr", "leave one of them out"),
         ("warmup_stable_decay", {"num_decay_steps": 10, "decay_type": "sqrt"}, "decay_type", "1-sqrt"),
         ("cosine", {"num_training_steps": 10}, "num_training_steps", "is set by the Trainer"),
+        ("polynomial", {"lr_end": "1e-9"}, "lr_end", "write 1.0e-09"),
         ("polynomial", {"lr_end": 1.0}, "lr_end", "at most the `learning_rate`"),
         ("cosine_with_min_lr", {}, "", "write lr_scheduler_kwargs: {min_lr_rate: 0.1}"),
         ("warmup_stable_decay", {}, "", "{num_decay_steps: N}"),
