@@ -179,9 +179,13 @@ def read_run(
     from trl.trainer import utils as trl_utils
 
     name, trusts = model_args.model_name_or_path, bool(get("trust_remote_code"))
-    if not name:
-        raise ArgumentError("model_name_or_path", "a hub name or the folder of a model", name)
-    config = AutoConfig.from_pretrained(name, revision=model_args.model_revision, trust_remote_code=trusts)
+    try:
+        if not name:
+            raise OSError("it is missing")
+        config = AutoConfig.from_pretrained(name, revision=model_args.model_revision, trust_remote_code=trusts)
+    except OSError as error:
+        hint = " ".join(str(error).split())
+        raise ArgumentError("model_name_or_path", "a hub name or the folder of a model", name, hint) from error
     init = {"attn_implementation": model_args.attn_implementation, "dtype": model_args.dtype}
     init |= get("model_init_kwargs") or {}
     dtype = str(getattr(config, "dtype", "") if init["dtype"] in (None, "auto") else init["dtype"])

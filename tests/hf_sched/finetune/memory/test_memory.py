@@ -242,6 +242,7 @@ def test_command_shows_each_part_and_what_fits(models):
         (["--gpu-memory", "much"], {}, "`gpu_memory` must be a size such as 80GB or 24GiB, received 'much'"),
         (["--accelerate-config", "nowhere.yaml"], {}, "`accelerate_config` must be a file that exists"),
         ([], {"optim": "lomo"}, "`optim` must be one of adamw_torch"),
+        ([], {"model_name_or_path": "none"}, "`model_name_or_path` must be a hub name or the folder of a model, rec"),
         ([], {"max_length": None}, "`max_length` must be a number of tokens, received None"),
     ],
 )
