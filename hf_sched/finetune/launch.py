@@ -17,7 +17,7 @@ from accelerate.utils import DistributedType
 NUM_PROCESSES = "HF_SCHED_NUM_PROCESSES"
 """Set by `hf-sched sft|grpo|dpo`: the number of processes requested.
 
-`accelerate launch` tells its processes nothing if it starts a single one in place of several.
+`accelerate launch` sets no variable if it starts a single process instead of several.
 """
 
 
@@ -39,7 +39,7 @@ def check_launch(training_args: Any) -> None:
             "--config_file accelerate_configs/fsdp2.yaml`; without GPUs, use accelerate_configs/cpu_2proc.yaml"
         )
     requests_deepspeed = bool(training_args.deepspeed) or _is_set("ACCELERATE_USE_DEEPSPEED")
-    # The Trainer's Accelerator drops the plugin if Accelerate is told to stay on the CPU.
+    # The Trainer's Accelerator drops the plugin under ACCELERATE_USE_CPU.
     uses_deepspeed = training_args.deepspeed_plugin is not None and not _is_set("ACCELERATE_USE_CPU")
     if requests_deepspeed and not uses_deepspeed:
         raise ValueError(

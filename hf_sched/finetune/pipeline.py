@@ -1,7 +1,7 @@
 """The pipeline of all recipes: parse, check, load the data, train, save, evaluate.
 
-A recipe is a subclass of `Recipe` that says what differs: config and trainer class, row formats, extra arguments, and
-what a dry run shows. `sft.py` is the shortest example.
+A recipe is a subclass of `Recipe` that defines what differs: config and trainer class, row formats, extra arguments,
+and what a dry run shows. `sft.py` is the shortest example.
 """
 
 from __future__ import annotations

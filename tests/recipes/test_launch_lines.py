@@ -65,7 +65,7 @@ def commands_of_head(file: Path) -> Iterator[str]:
 
 LINES = [(file.relative_to(ROOT), line) for file in PAGES for line in commands_of_page(file)]
 LINES += [(file.relative_to(ROOT), line) for file in HEADED for line in commands_of_head(file)]
-# The configurations that docs/recipes.md tells the reader to write.
+# The configurations that the reader of docs/recipes.md writes.
 WRITTEN_BY_READERS = re.findall(
     r"`(my_\w+\.yaml)`:\n\n```yaml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"), re.DOTALL
 )
@@ -107,6 +107,9 @@ class Reader:
         args = launch_command_parser().parse_args(words[1:])
         if args.config_file:
             load_config_from_file(args.config_file)
+        if args.training_script == "hf_sched":
+            self.hf_sched(args.training_script_args)
+            return
         kind = re.fullmatch(r"recipes/(\w+)\.py|hf_sched\.finetune\.(\w+)", args.training_script)
         assert kind, args.training_script
         self.recipe(kind[1] or kind[2], args.training_script_args)

@@ -1,4 +1,4 @@
-"""Warns while a GRPO run shows signs that it learns nothing, and says what to change."""
+"""Warns if a GRPO run shows signs that it learns nothing, with a remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends a run that lost one of its processes (a dead node, a broken network) with a message that says how to resume.
+"""Ends a run that lost one of its processes (a dead node, a broken network) with a message about how to resume.
 
 The remaining processes notice at their next collective operation: within seconds if the connection was closed, as the
 system does for a killed process, or after `ddp_timeout` if the other side is silent. NCCL's watchdog may end a process

@@ -27,7 +27,7 @@ def checkpoint_to_resume(training_args: Any, branch: BranchArguments) -> str | N
     """Return the checkpoint to resume from, or None to start.
 
     `resume_from_checkpoint` is a path, `true` (the last complete checkpoint) or `auto` (the same, if there is one).
-    With `anneal_from` it is that checkpoint unless the cooldown has its own; `training_args` get the cooldown's schedule.
+    With `anneal_from` it is that checkpoint unless the cooldown has its own, and `training_args` get its schedule.
 
     Raises:
         ValueError: There is no such checkpoint, or not the same one on all nodes.

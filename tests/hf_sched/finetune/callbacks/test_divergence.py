@@ -54,10 +54,9 @@ def test_gradients_that_are_not_finite_stop_the_run_and_keep_checkpoints(
     assert steps_of(tmp_path) == [2, 4]  # a third one would have deleted the first
     assert is_finite(trainer.model.state_dict())
     assert not (tmp_path / "model.safetensors").exists()
-    said = caplog.text
-    assert "step 6 of 8: the gradients were not finite" in said
-    assert f"The last good checkpoint is {tmp_path / 'checkpoint-4'} " in said
-    assert ("`max_grad_norm: 1.0`, which was off" in said) == (max_grad_norm == 0)
+    assert "step 6 of 8: the gradients were not finite" in caplog.text
+    assert f"The last good checkpoint is {tmp_path / 'checkpoint-4'} " in caplog.text
+    assert ("`max_grad_norm: 1.0`, which was off" in caplog.text) == (max_grad_norm == 0)
     rows = json.loads((tmp_path / "trainer_state.json").read_text())["log_history"]
     assert max(row["step"] for row in rows) == 6
 

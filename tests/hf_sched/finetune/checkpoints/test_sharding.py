@@ -134,13 +134,13 @@ def test_unsharded_checkpoint_resumes_on_another_number_of_processes(runs, monke
 def test_other_sharding_is_rejected_before_a_model_is_loaded(runs, monkeypatch, written, where, message):
     monkeypatch.setitem(OBSERVED, "zero2 on 1", dataclasses.replace(OBSERVED["zero2"], processes=1))
     checkpoint = middle(runs.whole("sft", written))
-    refused = runs.start(
+    rejected = runs.start(
         "sft", where, f"from-{written}", resume_from_checkpoint=checkpoint, model_name_or_path="nowhere"
     )
     with pytest.raises(RunFailed):
-        refused.finish()
-    assert message in refused.output
-    assert "nowhere" not in refused.output.split("sft: error:")[1].split("\n")[0]
+        rejected.finish()
+    assert message in rejected.output
+    assert "nowhere" not in rejected.output.split("sft: error:")[1].split("\n")[0]
 
 
 LARS = {
