@@ -17,7 +17,7 @@ OBSERVER = "tests/helpers/launchers/observed_recipe.py"
 OBSERVED: dict[str, Launch] = {
     name: dataclasses.replace(launch, script=(*launch.script, OBSERVER)) for name, launch in LAUNCHES.items()
 }
-# Without dropout, whose masks depend on how a batch is split; at a rate high enough to change the logits in a few steps.
+# Without dropout, whose masks depend on how a batch is split; the rate is high, to change the logits in a few steps.
 LORA = {"use_peft": True, "lora_r": 4, "lora_target_modules": "all-linear", "lora_dropout": 0.0, "learning_rate": 1e-2}
 
 
