@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 
 import numpy as np
 
@@ -38,12 +39,12 @@ class Departure:
     """The step of a resume, or of a checkpoint, between the step before and that one."""
     other_plans: Sequence[Plan]
 
-    @property
+    @cached_property
     def tolerance(self) -> float:
         """The largest difference that counts as equal."""
         return 1e-6 * max(abs(self.peak), float(np.abs(self.actual).max()))
 
-    @property
+    @cached_property
     def is_varied(self) -> bool:
         """Whether the rates off the plan are enough to search many possibilities for one that fits."""
         return len(set(self.actual[self.start :][:1000].tolist())) > 2
@@ -79,9 +80,8 @@ def cause_of(departure: Departure) -> str | None:
 
 
 def _deepspeed(at: Departure) -> str | None:
-    name = at.plan.facts.get("deepspeed")
-    return name and (
-        f"another schedule: the DeepSpeed configuration has a `scheduler` ({name!r}), which replaces "
+    return at.plan.deepspeed and (
+        f"another schedule: the DeepSpeed configuration has a `scheduler` ({at.plan.deepspeed!r}), which replaces "
         "`lr_scheduler_type`; delete that block from the file"
     )
 
@@ -139,19 +139,12 @@ def _stepped_per_process(at: Departure) -> str | None:
             if at.fits(moved=lambda steps, n=times, s=start: s + n * (steps - s)):  # type: ignore[misc]
                 since = f", from step {start + 1} on" if start > begun else ""
                 often = "twice" if times == 2 else f"{times} times"
-                return f"the scheduler was stepped {often} for each optimizer step{since}: {_who_steps(at, times)}"
+                return (
+                    f"the scheduler was stepped {often} for each optimizer step{since}: "
+                    "`accelerator.prepare(scheduler)` steps it once per process (use `hf_sched.prepare_scheduler`), a "
+                    "loop may step it once per batch, and a callback or a `training_step` once more"
+                )
     return None
-
-
-def _who_steps(at: Departure, times: int) -> str:
-    if times == at.plan.facts.get("accumulation"):
-        return "this equals `gradient_accumulation_steps`; step it for each optimizer step, not for each batch"
-    if times == at.plan.facts.get("processes"):
-        return "this equals the number of processes; `accelerator.prepare(scheduler)` causes it"
-    return (
-        "`accelerator.prepare(scheduler)` does that with as many processes (use `hf_sched.prepare_scheduler`), and so "
-        "does a callback or a `training_step` that steps it again"
-    )
 
 
 def _other_horizon(at: Departure) -> str | None:

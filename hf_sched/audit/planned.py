@@ -45,8 +45,8 @@ class Plan:
     warmup_share: float | None = field(default=None, compare=False)
     """The warmup as a share of the run, if it was requested as one."""
     steps_per_epoch: float | None = field(default=None, compare=False)
-    facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """`accumulation`, `processes` and `deepspeed` (the scheduler in its configuration), as far as they are known."""
+    deepspeed: str | None = field(default=None, compare=False)
+    """The `scheduler` in the DeepSpeed configuration."""
 
     def rates(self, steps: npt.ArrayLike, *, group: int = 0, peak: float | None = None) -> Array | None:
         """Compute learning rates.

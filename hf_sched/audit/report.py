@@ -107,29 +107,21 @@ class AuditReport:
         return planned
 
     @property
-    def table(self) -> list[tuple[str, str]]:
-        """The figures by name."""
+    def lines(self) -> list[str]:
+        """The report as text."""
         record = self.record
+        of_run = f"of a run of {record.plans[-1].total} ({record.source})"
         rows = [("run", str(self.folder))]
         for plan in record.plans:
             since = f"from step {plan.first + 1} on: " if plan.first else ""
             rows.append(("planned", f"{since}{plan} ({plan.source})"))
-        known = len(self.comparisons[0].steps)
-        of_run = f"of a run of {record.plans[-1].total} ({record.source})"
-        rows.append(("compared", f"{known} of {record.steps_made} steps, {of_run}"))
+        rows.append(("compared", f"{len(self.comparisons[0].steps)} of {record.steps_made} steps, {of_run}"))
         if len(self.comparisons) > 1:
             rows.append(("groups", ", ".join(one.label for one in self.comparisons)))
         rows.append(("largest deviation", f"{self.deviation:.3g}, which is {self.relative_deviation:.2g} of the peak"))
         if self.departs is not None:
             rows.append(("departs at", f"step {self.departs + 1}"))
-        return rows
-
-    @property
-    def lines(self) -> list[str]:
-        """The report as text."""
-        width = max(len(name) for name, _ in self.table)
-        lines = [f"{name.ljust(width)}  {value}" for name, value in self.table]
-        lines += [f"note: {note}" for note in self.notes]
+        lines = [f"{name:17}  {value}" for name, value in rows] + [f"note: {note}" for note in self.notes]
         return lines + ([f"- {finding}" for finding in self.findings] or ["The learning rates are the planned ones."])
 
     def as_dict(self) -> dict[str, Any]:

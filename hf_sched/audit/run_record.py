@@ -185,7 +185,7 @@ def _plan_of_session(session: dict[str, Any]) -> Plan:
         LEARNING_RATES,
         group_schedule=GroupSchedule.from_state(session["group_schedule"]) if session.get("group_schedule") else None,
         first=session["step"],
-        facts=session.get("facts", {}),
+        deepspeed=session.get("facts", {}).get("deepspeed"),
     )
 
 
@@ -214,10 +214,7 @@ def _plan(args: Mapping[str, Any], total: int, source: str) -> Plan:
         float(args["learning_rate"]),
         source,
         warmup_share=share,
-        facts={
-            "accumulation": args.get("gradient_accumulation_steps"),
-            "deepspeed": (deepspeed.get("scheduler") or {}).get("type") if isinstance(deepspeed, dict) else None,
-        },
+        deepspeed=(deepspeed.get("scheduler") or {}).get("type") if isinstance(deepspeed, dict) else None,
     )
 
 

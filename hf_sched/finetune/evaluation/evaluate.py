@@ -104,16 +104,9 @@ def evaluate(
     """
     problems = load_problems(arguments, instruction)
     metric = load_metric(arguments.evaluate_metric, problems)
-    measured = {
-        "data": arguments.evaluate_on,
-        "data_config": arguments.evaluate_config,
-        "split": arguments.evaluate_split,
-        "columns": arguments.evaluate_columns,
-        "instruction": instruction,
-        "max_problems": arguments.evaluate_max_problems,
-        "metric": arguments.evaluate_metric,
-        "samples": arguments.evaluate_samples,
-    }
+    keys = ("config", "split", "columns", "max_problems", "metric", "samples")
+    measured = {"data": arguments.evaluate_on, "instruction": instruction}
+    measured |= {key: getattr(arguments, f"evaluate_{key}") for key in keys}
     results: dict[str, Result] = {}
     for model in models:
         cached = CachedModel(model, problems, arguments, loading or Loading(), output.with_suffix(".jsonl"))
@@ -178,21 +171,14 @@ class CachedModel:
         cache = GenerationCache(self.cache, self.settings(is_sampled))
         batches = plan_batches([len(prompt) for prompt in self.prompts], samples, self.arguments.evaluate_batch_size)
         missing = [batch for batch in batches if not all(place in cache.done for place in batch)]
-        self._log(cache, len(batches) - len(missing), len(batches))
+        if missing != batches:
+            done, kind = len(batches) - len(missing), "sampled" if is_sampled else "greedy"
+            logger.info("%s: %d of %d batches (%s) are in %s", self.model, done, len(batches), kind, self.cache)
         for batch in tqdm(missing, desc=self.model, unit="batch", disable=not missing):
             prompts = [self.prompts[number] for number, _ in batch]
             completed = self.engine.complete(prompts, [seed_of(place) for place in batch], self.decoding(is_sampled))
             cache.append(zip(batch, completed, strict=True))
         return [[cache.done[number, sample] for sample in range(samples)] for number in range(len(self.prompts))]
-
-    def _log(self, cache: GenerationCache, done: int, total: int) -> None:
-        if changed := cache.changed:
-            what = ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changed.items())
-            logger.info("%s: settings changed (%s), so it is evaluated anew", self.model, what)
-        elif done:
-            continues = "; continuing from there" if done < total else ""
-            kind = cache.settings["decoding"]
-            logger.info("%s: %d of %d batches (%s) are in %s%s", self.model, done, total, kind, self.cache, continues)
 
 
 def plan_batches(lengths: Sequence[int], samples: int, batch_size: int) -> list[list[SampleIndex]]:

@@ -38,7 +38,7 @@ class GenerationCache:
 
     Args:
         path: The file. It need not exist.
-        settings: Everything that the completions depend on, including `model` and `decoding`.
+        settings: Everything that the completions depend on.
 
     Raises:
         ValueError: The file is not a generation cache.
@@ -49,24 +49,14 @@ class GenerationCache:
         self.settings = json.loads(json.dumps(settings))
         self.key = _digest(self.settings)
         self.done: dict[SampleIndex, Completion] = {}
-        self._all_settings: list[dict[str, Any]] = []
+        self._is_listed = False
         self._read()
-
-    @property
-    def changed(self) -> dict[str, tuple[Any, Any]]:
-        """Old and new value of each setting that differs from the last evaluation of this model, if all were new."""
-        new = self.settings
-        earlier = [old for old in self._all_settings if all(old[name] == new[name] for name in ("model", "decoding"))]
-        if not earlier or new in earlier:
-            return {}
-        old = earlier[-1]
-        return {name: (old.get(name), value) for name, value in new.items() if old.get(name) != value}
 
     def append(self, completions: Iterable[tuple[SampleIndex, Completion]]) -> None:
         """Write completions to the file."""
         lines: list[dict[str, Any]] = []
-        if self.settings not in self._all_settings:
-            self._all_settings.append(self.settings)
+        if not self._is_listed:
+            self._is_listed = True
             lines.append({"evaluation": self.key, "settings": self.settings})
         for (problem, sample), completion in completions:
             self.done[problem, sample] = completion
@@ -92,13 +82,11 @@ class GenerationCache:
 
     def _read_line(self, line: dict[str, Any]) -> None:
         if "settings" in line:
-            settings = line["settings"]
-            _ = settings["model"], settings["decoding"]
-            self._all_settings.append(settings)
-        elif line["of"] == self.key:
-            self.done[line["problem"], line["sample"]] = Completion(line["text"], line["ended"])
-        else:
-            _ = line["problem"], line["sample"], line["text"], line["ended"]
+            self._is_listed |= line["evaluation"] == self.key
+            return
+        place, completion = (line["problem"], line["sample"]), Completion(line["text"], line["ended"])
+        if line["of"] == self.key:
+            self.done[place] = completion
 
 
 def model_digest(model: str, revision: str | None = None) -> str:

@@ -81,49 +81,26 @@ def _compare_pairs(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> lis
     lines = []
     for name, result in found[1:]:
         first, before = found[0]
-        if why := _difference_in_method(before, result):
-            lines.append(f"- {text(name)} compared with {text(first)}: not possible, they were evaluated {why}")
+        differing = [key for key, value in _method(before).items() if value != _method(result)[key]]
+        if differing and differing != ["samples"]:
+            lines.append(f"- {text(name)} compared with {text(first)}: not possible, {differing[0]} differs")
             continue
-        one, other = as_comparable(before, result)
-        compared = compare(one, other, first)
-        is_unknown = _metric(before) != _metric(result)
-        note = " (not all files say which metric was used)" if is_unknown else ""
-        lines += describe_pair(name, first, compared, note)
+        kept = [{key: one[key] for key in one if key != "sampled" or not differing} for one in (before, result)]
+        one, other = ({**kept_one, "interval": Interval(*kept_one["interval"])} for kept_one in kept)
+        lines += describe_pair(name, first, compare(one, other, first))
     return lines
 
 
-def _difference_in_method(before: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
-    """Why two results cannot be compared."""
-    if _problems(before) != _problems(result):
-        return "on different problems"
-    metrics = _metric(before), _metric(result)
-    if None not in metrics and metrics[0] != metrics[1]:
-        return f"by different metrics, {code(metrics[0])} and {code(metrics[1])}"
-    lengths = [one.get("settings", {}).get("max_new_tokens") for one in (before, result)]
-    if lengths[0] != lengths[1]:
-        return f"with different `max_new_tokens`, {lengths[0]} and {lengths[1]}"
-    return None
-
-
-def _problems(result: Mapping[str, Any]) -> list[Any]:
-    return [(row["prompt"], row["answer"]) for row in result["completions"]]
-
-
-def _metric(result: Mapping[str, Any]) -> Any:
-    return result.get("measured", {}).get("metric")
-
-
-def as_comparable(*results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Two results for `compare`, without samples if these were drawn differently."""
-    is_equal = _sampling(results[0]) == _sampling(results[1])
-    kept = [{key: value for key, value in one.items() if key != "sampled" or is_equal} for one in results]
-    return [{**one, "interval": Interval(*one["interval"])} for one in kept]
-
-
-def _sampling(result: Mapping[str, Any]) -> list[Any]:
+def _method(result: Mapping[str, Any]) -> dict[str, Any]:
+    """How a result was measured. Only results by equal methods can be compared, and samples if they are drawn alike."""
     sampled = result.get("sampled") or {}
     settings = sampled.get("settings", {})
-    return [sampled.get("samples"), *(settings.get(key) for key in ("temperature", "top_p", "max_new_tokens"))]
+    return {
+        "the data": [(row["prompt"], row["answer"]) for row in result["completions"]],
+        "the metric": result.get("measured", {}).get("metric"),
+        "`max_new_tokens`": result.get("settings", {}).get("max_new_tokens"),
+        "samples": [sampled.get("samples"), settings.get("temperature"), settings.get("top_p")],
+    }
 
 
 def _differences(columns: Sequence[Mapping[str, Any]], names: Iterable[str]) -> list[list[str]]:

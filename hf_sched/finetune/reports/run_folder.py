@@ -140,7 +140,10 @@ class RunFolder:
         """The given arguments; if they were not recorded, the Trainer's arguments that differ from their defaults."""
         if self.sessions:
             return dict(self.sessions[-1].get("arguments") or {})
-        usual = _defaults(type(self.saved_args).__name__)
+        from transformers import TrainingArguments
+
+        fields = dataclasses.fields(TrainingArguments)
+        usual = {field.name: getattr(field.default, "value", field.default) for field in fields}
         empty: tuple[Any, ...] = (None, False, "", [], {})
         return {key: value for key, value in self.settings.items() if value not in (*empty, usual.get(key))}
 
@@ -206,17 +209,6 @@ def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
 def _number(checkpoint: Path) -> int:
     number = checkpoint.name.rpartition("-")[2]
     return int(number) if number.isdigit() else -1
-
-
-def _defaults(name: str) -> dict[str, Any]:
-    """The defaults of a class of arguments of TRL or transformers, else of TrainingArguments."""
-    import transformers
-    import trl
-
-    found = next((made for package in (trl, transformers) if (made := getattr(package, name, None))), None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
-        found = transformers.TrainingArguments
-    return {field.name: getattr(field.default, "value", field.default) for field in dataclasses.fields(found)}
 
 
 def _plain(value: Any) -> Any:

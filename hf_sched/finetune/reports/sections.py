@@ -103,7 +103,7 @@ def throughput(run: RunFolder) -> dict[str, str]:
         _last(run, f"train_{key}")
         for key in ("runtime", "steps_per_second", "samples_per_second", "mem_gpu_peaked_delta")
     )
-    tokens, tokens_since = _tokens(run)
+    tokens = _last(run, "num_tokens")
     step_time = run.logged("step_time")[1]
     if runtime:
         shown["training time"] = f"{runtime:,.1f} s{', since the last resume' if run.resumes else ''}"
@@ -116,9 +116,9 @@ def throughput(run: RunFolder) -> dict[str, str]:
     if len(step_time):
         shown["seconds per step, median"] = f"{np.median(step_time):.4g}"
     if tokens:
-        shown["tokens"] = f"{tokens:,.0f}"
-        if runtime:
-            shown["tokens per second"] = f"{tokens_since / runtime:,.0f}"
+        shown["tokens, last logged"] = f"{tokens:,.0f}"
+        if runtime and not run.resumes:
+            shown["tokens per second"] = f"{tokens / runtime:,.0f}"
     return shown | ({"GPU memory, peak above the start": f"{memory / 2**30:.1f} GiB"} if memory else {})
 
 
@@ -180,9 +180,9 @@ def describe_evaluation(results: Mapping[str, Any], heading: str = "##") -> list
     return [*lines, *_describe_methods(list(results.values())[-1]), "", *_describe_examples(results)]
 
 
-def describe_pair(model: str, other: str, compared: Mapping[str, Any], note: str = "") -> list[str]:
+def describe_pair(model: str, other: str, compared: Mapping[str, Any]) -> list[str]:
     """The differences between two models as list items."""
-    lines = [f"- {text(model)} compared with {text(other)}: {describe_difference(dict(compared))}{note}"]
+    lines = [f"- {text(model)} compared with {text(other)}: {describe_difference(dict(compared))}"]
     return lines + [f"  - pass@{k}: {describe_points(one)}" for k, one in compared.get("pass_at", {}).items()]
 
 
@@ -214,25 +214,13 @@ def describe_measured(result: Mapping[str, Any]) -> str | None:
     """The metric and the data of a result; None if the file does not say."""
     if not (measured := result.get("measured")):
         return None
-    data = " ".join(str(measured[key]) for key in ("data", "data_config") if measured[key])
+    data = " ".join(str(measured[key]) for key in ("data", "config") if measured[key])
     return f"by {code(measured['metric'])} on {result['problems']} problems of {code(data)} ({text(measured['split'])})"
 
 
 def share(value: float, interval: Sequence[float]) -> str:
     """A share with its interval."""
     return f"{value:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
-
-
-def _tokens(run: RunFolder) -> tuple[float, float]:
-    """The number of tokens, in total and since the last resume. TRL may count from 0 again after a resume."""
-    steps, counts = run.logged("num_tokens")
-    if not len(counts):
-        return 0.0, 0.0
-    since = run.resumes[-1] if run.resumes else 0
-    before = counts[steps < since]
-    total = counts[-1] + counts[np.flatnonzero(np.diff(counts) < 0)].sum()
-    has_restarted = bool(len(before)) and counts[-1] != total
-    return float(total), float(counts[-1] - (before[-1] if len(before) and not has_restarted else 0))
 
 
 def _last(run: RunFolder, key: str) -> float | None:

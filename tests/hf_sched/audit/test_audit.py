@@ -200,7 +200,7 @@ def test_checkpoint_of_a_replaced_history_is_ignored(model_path, tmp_path):
         ({}, {}, "stepped twice for each optimizer step: "),
         ({"since": 4}, {}, "stepped twice for each optimizer step, from step 5 on"),
         ({"times": 3}, {"max_steps": 40}, "stepped 4 times for each optimizer step: `accelerator.prepare(scheduler)`"),
-        ({"times": 2}, {"gradient_accumulation_steps": 3}, "this equals `gradient_accumulation_steps`"),
+        ({"times": 2}, {"gradient_accumulation_steps": 3}, "stepped 3 times for each optimizer step: "),
         ({"since": 5, "only": True}, {}, "No known cause fits"),
     ],
     ids=["twice", "twice from a step on", "once per process", "once per batch", "once too often"],

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from benchmarks.common.recipe_runs import LAUNCHES, Run, free_port
 from hf_sched.cli import app
 from hf_sched.finetune import grpo, sft
 from hf_sched.finetune.data.load import ColumnArguments
@@ -100,8 +99,7 @@ def test_evaluation_killed_twice_ends_in_the_same_bytes(run: Finished, task: Pat
     for output in ("killed.json", "whole.json"):
         caplog.clear()
         CliRunner().invoke(app, words(run, task, tmp_path / output), catch_exceptions=False)
-        continues = "20 of 20 batches (greedy)" in caplog.text and "continuing from there" in caplog.text
-        assert continues == (output == "killed.json")
+        assert ("20 of 20 batches (greedy) are in" in caplog.text) == (output == "killed.json")
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     lines = [json.loads(line) for line in cache.read_text().splitlines()]
     assert sum("settings" in line for line in lines) == 4
@@ -149,7 +147,7 @@ def test_finished_generations_are_reused(run: Finished, task: Path, tmp_path: Pa
     evaluate(samples=4)
     assert "1 of 1 batches (greedy) are in" in caplog.text
     evaluate(max_new_tokens=3)
-    assert "settings changed (max_new_tokens 10 -> 3), so it is evaluated anew" in caplog.text
+    assert "batches" not in caplog.text, "the completions differ"
 
 
 def test_problems_with_own_columns_and_instruction(tmp_path):
@@ -292,25 +290,3 @@ def test_run_on_several_processes_is_evaluated_once(run_recipe, task, launcher, 
     before, after = read(run.folder)
     assert before["problems"] == after["problems"] == 20
     assert before["settings"]["weights"] != after["settings"]["weights"]
-
-
-@pytest.mark.slow
-def test_run_on_two_machines_is_evaluated_by_the_first(task, tmp_path):
-    command = sft_arguments(task, tmp_path / "shared", max_steps=3)
-    where = ("--num_machines", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port()))
-    machines = [
-        Run([*LAUNCHES["2"].words(*where, "--machine_rank", str(rank)), *command], tmp_path / f"machine-{rank}", {})
-        for rank in (0, 1)
-    ]
-    try:
-        for run in machines:
-            run.finish()
-    finally:
-        for run in machines:
-            run.kill(run.processes())
-    assert ["evaluating before and after" in run.output for run in machines] == [True, False]
-    assert json.loads((tmp_path / "shared" / "run.json").read_text())["sessions"][0]["processes"] == 2
-    before, after = read(tmp_path / "shared")
-    assert before["problems"] == after["problems"] == 20
-    assert before["settings"]["weights"] != after["settings"]["weights"]
-    assert len((tmp_path / "shared" / "evaluation.jsonl").read_text().splitlines()) == 2 * (1 + 20)

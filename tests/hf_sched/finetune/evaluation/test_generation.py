@@ -199,13 +199,10 @@ def test_file_that_is_not_a_cache_is_an_error(path: Path, line: str):
 
 
 def test_other_settings_start_anew_and_lose_nothing(path: Path):
-    other = GenerationCache(path, {**SETTINGS, "weights": "v", "max_new_tokens": 20})
-    assert other.done == {} and other.changed == {"weights": ("w", "v"), "max_new_tokens": (10, 20)}
+    other = GenerationCache(path, {**SETTINGS, "weights": "v"})
+    assert other.done == {}
     other.append([((0, 0), Completion("other", True))])
-    assert other.changed == {} and GenerationCache(path, SETTINGS).changed == {}
     assert GenerationCache(path, SETTINGS).done == dict(DONE)
-    assert GenerationCache(path, {**SETTINGS, "model": "another"}).changed == {}
-    assert GenerationCache(path, {**SETTINGS, "decoding": "sampled"}).changed == {}
 
 
 def test_model_digest_follows_weights_template_and_base(model_path: Path, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from hf_sched._run_files import LEARNING_RATES
 from hf_sched.audit import AuditReport
 from hf_sched.cli import app
 from hf_sched.finetune.evaluation.statistics import wilson
-from hf_sched.finetune.reports.comparison import as_comparable, outcomes
+from hf_sched.finetune.reports.comparison import describe_comparison, outcomes
 from hf_sched.finetune.reports.html import to_html
 from hf_sched.finetune.reports.markdown import code, text
 from hf_sched.finetune.reports.panels import panels_of_run
@@ -129,7 +130,7 @@ def test_report_of_a_resumed_run_has_every_section(sft: Path, tmp_path: Path):
         assert f"### {section}\n" in written
     assert "| planned, from step 5 on | cosine_floor" in written and "| resumed at step | 4 |" in written
     assert "| planned and actual | largest difference 0, over 8 of 8 steps (learning_rates.jsonl) |" in written
-    assert "| `num_tokens`" not in written and "| tokens per second |" in written and "| `grad_norm` |" in written
+    assert "| `num_tokens`" not in written and "| tokens, last logged |" in written and "| `grad_norm` |" in written
     losses = RunFolder.load(sft).logged("loss")[1]
     assert f"{losses.min():.4g} (step {losses.argmin() + 1})" in written
     for found in (written, (tmp_path / "r.html").read_text()):
@@ -280,39 +281,22 @@ def test_two_runs_side_by_side(sft: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ({"measured": {"metric": "accuracy"}}, "by different metrics, `exact_answer` and `accuracy`"),
-        ({"measured": {"metric": {"name": "exact_answer", "time_limit": 2}}}, "by different metrics, `exact_answer`"),
-        ({"settings": {"max_new_tokens": 16}}, "with different `max_new_tokens`, 10 and 16"),
-        ({"measured": {}}, "not all files say which metric"),
+        ({"measured": {"metric": "accuracy"}}, "not possible, the metric differs"),
+        ({"settings": {"max_new_tokens": 16}}, "not possible, `max_new_tokens` differs"),
+        ({"sampled": {"samples": 2}}, "no difference shown"),
         ({}, "no difference shown"),
     ],
 )
-def test_evaluations_by_other_methods_are_not_compared(sft: Path, tmp_path: Path, changed, reason):
-    for name, more in {"one": {}, "two": changed}.items():
-        shutil.copytree(sft, tmp_path / name, ignore=WITHOUT_WEIGHTS)
-        results = evaluation({str(tmp_path / name): [True, False]})
-        here = {"data": "held_out", "data_config": None, "split": "test"}
-        measured = {**here, "metric": "exact_answer"} if more.get("measured", True) else {}
-        results[str(tmp_path / name)] |= {
-            "settings": {"max_new_tokens": 10},
-            **more,
-            "measured": measured and {**measured, **more.get("measured", {})},
-        }
-        (tmp_path / name / "evaluation.json").write_text(json.dumps(results))
-    report(tmp_path / "one", tmp_path / "two", "--output", tmp_path / "r.md")
-    written = (tmp_path / "r.md").read_text()
-    (line,) = (line for line in written.splitlines() if line.startswith("- two compared with one: "))
-    assert reason in line and ("not possible" in line) == ("different" in reason)
-    assert "Measured by `exact_answer` on 2 problems of `held_out` (test)" in written
-    assert "| measured | by `exact_answer` on 2" in written
-
-
-def test_samples_drawn_differently_are_not_compared():
-    settings = {"temperature": 1.0, "top_p": 1.0, "max_new_tokens": 10}
-    result = {"interval": [0, 1], "sampled": {"samples": 2, "settings": settings}}
-    warmer = {**result, "sampled": {"samples": 2, "settings": {**settings, "temperature": 0.7}}}
-    assert all("sampled" in one for one in as_comparable(result, result))
-    assert not any("sampled" in one for one in as_comparable(result, warmer))
+def test_evaluations_by_other_methods_are_not_compared(sft: Path, changed, reason):
+    measured = {"data": "held_out", "config": None, "split": "test", "metric": "exact_answer"}
+    results = evaluation({"one": [True, False], "two": [True, False]})
+    before, after = ({**one, "measured": measured, "settings": {"max_new_tokens": 10}} for one in results.values())
+    runs = [dataclasses.replace(RunFolder.load(sft, name), folder=Path(name)) for name in results]
+    after |= {**changed, "measured": {**measured, **changed.get("measured", {})}}
+    lines = describe_comparison(runs, {"one": before, "two": after}, [])
+    (line,) = (line for line in lines if line.startswith("- two compared with one: "))
+    assert reason in line
+    assert any("| measured | by `exact_answer` on 2 problems of `held_out` (test)" in line for line in lines)
 
 
 def test_command_of_the_demo_and_wrong_arguments(sft: Path, grpo: Path, tmp_path: Path):
