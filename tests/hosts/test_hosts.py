@@ -46,11 +46,6 @@ def task(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     save_data(folder, train=64, test=4, backwards_share=0.0, seed=0)
     rows = [json.loads(line) for line in (folder / "sft" / "train.jsonl").read_text().splitlines()]
     texts = [(row["prompt"][0]["content"], row["completion"][0]["content"]) for row in rows]
-    backwards = [[{"role": "assistant", "content": answer[::-1]}] for _, answer in texts]
-    (folder / "dpo").mkdir()
-    with (folder / "dpo" / "train.jsonl").open("w") as out:
-        for row, rejected in zip(rows, backwards, strict=True):
-            print(json.dumps({"prompt": row["prompt"], "chosen": row["completion"], "rejected": rejected}), file=out)
     with (folder / "text.jsonl").open("w") as out:
         for prompt, answer in texts:
             print(json.dumps({"text": prompt + answer}), file=out)

@@ -2,8 +2,8 @@
 
     train_under_deepspeed.py MODEL RUNS.json OUT.json
 
-`RUNS.json` is a list of training arguments, optionally with `resume` (a checkpoint) and `groups` (a number of parameter
-groups). `OUT.json` gets one result per run: the learning rates that torch's optimizer used, or the error.
+`RUNS.json` is a list of training arguments, optionally with `resume` (a checkpoint). `OUT.json` gets one result per
+run: the learning rates that torch's optimizer used, or the error.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class AtTheOptimizer(TrainerCallback):
 
 
 def train(model_path: str, given: dict[str, Any]) -> dict[str, Any]:
-    resume, groups = given.pop("resume", None), given.pop("groups", None)
+    resume = given.pop("resume", None)
     args = TrainingArguments(
         **{"use_cpu": True, "report_to": "none", "bf16": False, "disable_tqdm": True, "logging_steps": 1}
         | {"per_device_train_batch_size": 4, "save_strategy": "no"}
@@ -43,17 +43,11 @@ def train(model_path: str, given: dict[str, Any]) -> dict[str, Any]:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(model_path)
     tokens = torch.randint(6, 16, (128, 12), generator=torch.Generator().manual_seed(0))
-    optimizer = None
-    if groups is not None:
-        parameters = list(model.parameters())
-        parts = [parameters[number::groups] for number in range(groups)]
-        optimizer = torch.optim.AdamW([{"params": part} for part in parts], lr=args.learning_rate)
     seen = AtTheOptimizer()
     trainer = Trainer(
         model,
         args,
         train_dataset=[{"input_ids": row, "labels": row} for row in tokens],
-        optimizers=(optimizer, None),
         callbacks=[seen],
     )
     trainer.train(resume_from_checkpoint=resume)

@@ -92,7 +92,11 @@ def test_numbers_may_arrive_as_text() -> None:
     [
         ("cosin", {}, r"is not a schedule of transformers, received 'cosin'; did you mean 'cosine'\?"),
         ("cosine", {"num_cycle": 2}, r"`num_cycle` is not an argument of cosine.*did you mean 'num_cycles'\?"),
-        ("constant", {"floor_ratio": 0.1}, "`floor_ratio` is not an argument of constant.* constant takes no arguments"),
+        (
+            "constant",
+            {"floor_ratio": 0.1},
+            "`floor_ratio` is not an argument of constant.* constant takes no arguments",
+        ),
         ("warmup_stable_decay", {}, "`num_decay_steps` is required by warmup_stable_decay"),
         ("cosine_with_min_lr", {}, "`lr_scheduler_kwargs` is rejected by .*One of min_lr or min_lr_rate"),
         ("cosine_with_min_lr", {"min_lr": 1e-5, "min_lr_rate": 0.1}, "Only one of min_lr or min_lr_rate"),

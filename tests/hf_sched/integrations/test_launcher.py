@@ -136,18 +136,6 @@ def test_hidden_sitecustomize_and_usercustomize_still_run(tmp_path):
     assert kept == os.pathsep.join([str(SITE), path])
 
 
-def test_error_in_hidden_sitecustomize_is_shown_as_without_hf_sched(tmp_path):
-    script(tmp_path, "import nowhere", "sitecustomize.py")
-    command = [sys.executable, "-c", "import sys; print('sitecustomize' in sys.modules)"]
-    env = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    plain, ours = (
-        subprocess.run(command, env=each, capture_output=True, text=True, timeout=60, check=False)
-        for each in (env, environment(base=env))
-    )
-    assert "No module named 'nowhere'" in plain.stderr
-    assert (ours.returncode, ours.stdout, ours.stderr) == (plain.returncode, plain.stdout, plain.stderr)
-
-
 def test_environment_keeps_pythonpath_and_nests():
     assert environment(base={"PYTHONPATH": ""})["PYTHONPATH"] == str(SITE)
     once = environment(["mine"], base={"PYTHONPATH": os.pathsep.join(["/a", "/b"])})

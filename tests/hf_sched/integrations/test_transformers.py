@@ -215,21 +215,19 @@ def test_action_runs_once_before_the_first_import_and_no_finder_is_skipped(pytho
     from importlib.machinery import ModuleSpec
     from hf_sched.integrations.post_import import when_imported
 
-    class Loader:
+    class Package:
+        "The only finder of the package, right after the one that sees its import; also its loader."
+        def find_spec(self, name, path=None, target=None):
+            return ModuleSpec(name, self) if name == "some_package" else None
         def create_module(self, spec): return None
         def exec_module(self, module): pass
-
-    class Only:
-        "Follows the finder that sees the import, and is the only one that finds the package."
-        def find_spec(self, name, path=None, target=None):
-            return ModuleSpec(name, Loader()) if name == "some_package" else None
 
     done = []
     def action():
         done.append("some_package" in sys.modules)
         import wrapt
         wrapt.register_post_import_hook(lambda module: None, "other_package")
-    sys.meta_path.insert(0, Only())
+    sys.meta_path.insert(0, Package())
     when_imported("some_package", action)
     import some_package
     del sys.modules["some_package"]
