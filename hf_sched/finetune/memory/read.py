@@ -189,6 +189,7 @@ def read_run(
     init = {"attn_implementation": model_args.attn_implementation, "dtype": model_args.dtype}
     init |= get("model_init_kwargs") or {}
     dtype = str(getattr(config, "dtype", "") if init["dtype"] in (None, "auto") else init["dtype"])
+    activation = get("activation_checkpointing")  # the name in newer versions of transformers
     batch, fp16, bf16 = int(get("per_device_train_batch_size")), bool(get("fp16")), get("bf16")
     bf16 = not fp16 if bf16 is None else bool(bf16)  # TRL's default
     targets = model_args.lora_target_modules or Lora.targets
@@ -201,7 +202,7 @@ def read_run(
         "batch": 2 * batch if kind == "dpo" else batch,
         "parallelism": parallelism,
         "accumulation": int(get("gradient_accumulation_steps")),
-        "checkpointing": bool(get("gradient_checkpointing")),
+        "checkpointing": bool(get("gradient_checkpointing") if activation is None else activation),
         "optim": str(getattr(get("optim"), "value", get("optim"))),
         "weight_bytes": 2 if dtype.endswith("16") else 4,
         "is_mixed": fp16 or bf16 or mixed_precision in ("bf16", "fp16"),

@@ -166,6 +166,7 @@ def test_quantization_dpo_vllm_and_full_logits_change_the_estimate(models):
     adapters = estimate(quantized).trained * 2
     weights = estimate(quantized).moments["optimizer step"]["weights"]
     assert weights == int(linear * (0.5 + 4 / 64)) + 2 * other + adapters
+    assert lora.checkpointing and not read(models, "sft", {**H200, "activation_checkpointing": False}).checkpointing
     dpo = read(models, "dpo", H200)
     assert dpo.batch == 16 and dpo.reference and not read(models, "dpo", {**H200, **LORA}).reference
     vllm = read(models, "grpo", {**H200, **GRPO, "use_vllm": True, "vllm_mode": "colocate"})
