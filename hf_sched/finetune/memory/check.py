@@ -133,7 +133,7 @@ def show(found: Estimate, device_bytes: int | None, console: Console) -> None:
     table.add_row("total", *(_gib(sum(parts.values())) for parts in found.moments.values()), style="bold")
     console.print(table)
     console.print(describe(found, device_bytes))
-    for assumption in ASSUMPTIONS:
+    for assumption in ASSUMPTIONS if run.on_gpu else ASSUMPTIONS[:-1]:
         console.print(f"- assumed: {assumption}", style="dim")
 
 
