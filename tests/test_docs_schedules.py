@@ -1,4 +1,4 @@
-"""docs/schedules.md says what the code does: it is generated, complete, and what it tells people to write works."""
+"""docs/schedules.md is generated, up to date and complete, and its examples work."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_picture_is_of_the_present_curve(name):
     assert path.stat().st_size < 40_000
 
 
-def test_there_is_no_other_picture():
+def test_every_picture_belongs_to_a_schedule():
     assert {path.stem for path in make.PICTURES.iterdir()} == {*NAMES, "shapes"}
 
 
@@ -70,7 +70,7 @@ def test_the_picture_in_the_readme_is_of_the_present_curves():
     assert drawn == f"curves {make.digest(make.readme_panels())}", f"docs/schedules.png is out of date: {AGAIN}"
 
 
-def test_a_picture_is_the_same_whenever_it_is_drawn(tmp_path):
+def test_pictures_are_reproducible(tmp_path):
     schedule = hf_sched.Schedule.parse("warmup 5 | hold 5 | decay 20 cosine | restart 10; floor 0.1")
     paths = [tmp_path / "one.svg", tmp_path / "two.svg"]
     for path in paths:
@@ -80,17 +80,6 @@ def test_a_picture_is_the_same_whenever_it_is_drawn(tmp_path):
     assert f"curves {make.digest(make.schedule_panels(schedule))}<".encode() in one
 
 
-def test_a_picture_that_shows_other_curves_is_noticed():
-    short = hf_sched.Schedule.parse("warmup 5 | decay 20; floor 0.1")
-    others = [
-        "warmup 5 | decay 20; floor 0.2",
-        "warmup 6 | decay 20; floor 0.1",
-        "warmup 5 | decay 20 cosine; floor 0.1",
-    ]
-    digests = {make.digest(make.schedule_panels(hf_sched.Schedule.parse(text))) for text in [str(short), *others]}
-    assert len(digests) == 4
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_docstring_follows_the_format(name):
     of = described(name)
@@ -98,11 +87,10 @@ def test_a_docstring_follows_the_format(name):
     for field in ("formula", "source", "example"):
         assert getattr(of, field), f"{name}: the docstring needs a line `{field.title()}: ...`"
     stray = re.search(r"^[A-Z]\w*( \w+)?:(?= )", of.text, flags=re.MULTILINE)
-    assert not stray, f"{name}: `{stray.group()}` is no field of hf_sched.reference.description: is it misspelt?"
-    told = f"{of.summary} {of.formula} {of.text}"
-    untold = [a.name for a in of.arguments if not re.search(rf"\b{a.name}\b", told)]
-    untold = [argument for argument in untold if argument not in ("floor_ratio", "min_lr")]
-    assert not untold, f"{name}: neither formula nor text says what {', '.join(untold)} does"
+    assert not stray, f"{name}: `{stray.group()}` is not a field of hf_sched.reference.description"
+    text = f"{of.summary} {of.formula} {of.text}"
+    missing = {a.name for a in of.arguments if not re.search(rf"\b{a.name}\b", text)} - {"floor_ratio", "min_lr"}
+    assert not missing, f"{name}: neither formula nor text explains {missing}"
     assert all(argument.takes != "anything" for argument in of.arguments), (
         f"{name}: an argument has no known annotation"
     )
@@ -128,13 +116,13 @@ MAPPINGS = [
 
 
 @pytest.mark.parametrize(("name", "here"), MAPPINGS)
-def test_what_to_write_instead_of_another_library_builds(name, here):
-    # That the curves are the same is in tests/hf_sched/test_coming_from.py, as far as the library is there.
+def test_the_translation_from_another_library_builds(name, here):
+    # tests/hf_sched/schedules/test_parity.py compares the curves.
     kwargs = yaml.safe_load(here)
     assert isinstance(kwargs, dict), f"{name}: `{here}` must be a YAML mapping of lr_scheduler_kwargs"
     kwargs = {argument: 100 if value == "W" else value for argument, value in kwargs.items()}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a cycle is cut off
+        warnings.simplefilter("ignore")  # about a cycle that is cut off
         hf_sched.build(name, num_training_steps=examples.STEPS, **kwargs)
 
 
@@ -144,7 +132,7 @@ def yaml_blocks() -> list[Any]:
         pytest.param(block, id=f"{path.name}-{number}")
         for path in paths
         for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL))
-        # Whole recipes are read by test_launch_lines.py, with the commands that they are for.
+        # test_launch_lines.py reads whole recipes with their commands.
         if "lr_scheduler_type" in block and "model_name_or_path" not in block
     ]
     assert len(blocks) > len(NAMES)
@@ -172,14 +160,12 @@ def test_every_schedule_has_a_section_and_a_line_in_the_contents():
     assert headings[-len(NAMES) :] == NAMES
     assert re.findall(r"^- \[(\w+)\]\(#\1\): .*\.$", PAGE, flags=re.MULTILINE) == NAMES
     ours = {
-        name
-        for name in hf_sched.available()
-        if registry.entry(name).build_phases.__module__.startswith("hf_sched.")
+        name for name in hf_sched.available() if registry.entry(name).build_phases.__module__.startswith("hf_sched.")
     }
     assert set(NAMES) == ours
 
 
-def test_its_links_lead_somewhere():
+def test_links_have_targets():
     headings = {heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.*)$", PAGE, flags=re.MULTILINE)}
     for link in re.findall(r"\]\(([^)]+)\)", PAGE):
         if link.startswith("#"):
@@ -188,7 +174,7 @@ def test_its_links_lead_somewhere():
             assert (DOCS / link).is_file(), link
 
 
-def test_its_table_of_shapes_has_their_formulas():
+def test_the_table_of_shapes_has_their_formulas():
     (table,) = re.findall(r"^\| shape \|.*\n\|---.*\n((?:\|.*\n)+)", PAGE, flags=re.MULTILINE)
     rows = [[cell.strip("` ") for cell in line.split("|")[1:4]] for line in table.splitlines()]
     words = [f"{name} {form.number.upper()}" if form.number else name for name, form in FORMS.items()]
@@ -202,11 +188,11 @@ def test_its_table_of_shapes_has_their_formulas():
         assert (bool(warmup), bool(decay)) == (bool(form.rising), bool(form.falling)), shape
         for formula, function, u in ((warmup, form.rising, p), (decay, form.falling, 1 - p)):
             if formula:
-                said = [eval(formula, names | {"p": at}) for at in p]
-                np.testing.assert_allclose(function(u, number), said, rtol=1e-12, err_msg=shape)
+                expected = [eval(formula, names | {"p": at}) for at in p]
+                np.testing.assert_allclose(function(u, number), expected, rtol=1e-12, err_msg=shape)
 
 
-def test_its_python_registers_a_schedule():
+def test_the_python_of_the_page_registers_a_schedule():
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
     with temporary_registrations():
         exec(code, {"hf_sched": hf_sched})

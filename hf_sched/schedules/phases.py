@@ -56,7 +56,6 @@ FLOOR = Level(floor=1.0)
 LINEAR = Shape("linear")
 
 
-@dataclass(frozen=True)
 class LevelReader(Reader):
     """A share of the peak (`0.1`), `peak`, `floor`, or a sum of both (`1.0 + 0.5 floor`)."""
 

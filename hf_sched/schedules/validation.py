@@ -211,7 +211,6 @@ class OneOf(Reader):
         return value
 
 
-@dataclass(frozen=True)
 class TextReader(Reader):
     """Text."""
 
@@ -221,7 +220,6 @@ class TextReader(Reader):
         return value
 
 
-@dataclass(frozen=True)
 class Flag(Reader):
     """True or false."""
 
@@ -231,7 +229,6 @@ class Flag(Reader):
         return value
 
 
-@dataclass(frozen=True)
 class MappingReader(Reader):
     """A mapping of arguments by name."""
 

@@ -1,4 +1,4 @@
-"""`import hf_sched`: quick, alone, and all of it there; in fresh interpreters since imports happen once."""
+"""`import hf_sched` is quick, imports no heavy library and has every public name; tested in fresh interpreters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def python(code: str, **environment: str) -> str:
-    """What code prints in a fresh interpreter."""
+    """The output of code in a fresh interpreter."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -31,7 +31,7 @@ def python(code: str, **environment: str) -> str:
 
 def test_importing_it_imports_neither_torch_nor_transformers():
     heavy = ("torch", "transformers", "wrapt", "matplotlib")
-    # Names that mean nothing to transformers must not need it either, nor must a whole curve.
+    # Neither an unknown name nor a whole curve needs transformers.
     code = f"""
 import sys, hf_sched
 hf_sched.build("cosine_restarts", num_training_steps=50).curve(peak=1.0)
@@ -45,12 +45,12 @@ print([module for module in {heavy} if module in sys.modules])
 
 
 def test_importing_it_takes_less_than_30_ms_over_numpy(tmp_path):
-    # Processor time, since others may keep the machine busy; wall time tells of them.
+    # Processor time, because wall time depends on other work on the machine.
     code = "import numpy, time; t = time.process_time(); import hf_sched; print(time.process_time() - t)"
-    # Compiled, as it is for whoever imports it twice, also where the environment says to keep no compiled files.
+    # With compiled files, as after the first import, also if the environment disables them.
     compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
     python(code, **compiled)
-    # The least of several: a busy machine can only add to it.
+    # The least of several, because other work can only add to it.
     assert min(float(python(code, **compiled)) for _ in range(7)) < 0.030
 
 
@@ -66,7 +66,7 @@ def test_every_public_name_is_there():
         assert getattr(hf_sched, name) is not None, name
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'hf_sched' has no attribute 'get_schedular'"):
         hf_sched.get_schedular  # noqa: B018
 

@@ -146,13 +146,13 @@ def of_optax(schedule: Callable[[Any], Any]) -> Curve:
 
 
 def optax_warmup(w: int, *schedules: Callable[[Any], Any], at: tuple[int, ...] = ()) -> Curve:
-    """Optax schedules one after another, behind a straight line to the peak; `at` are the times they meet."""
+    """Optax schedules one after another, after a straight line to the peak; `at` are the times where they meet."""
     schedules = (optax().linear_schedule(0.0, PEAK, w), *schedules)[not w :]
     return of_optax(optax().join_schedules(schedules, [*([w] if w else []), *at]))
 
 
 def after_a_warmup(w: int, curve: Curve) -> Curve:
-    """A curve that has no warmup of its own, behind a straight line from 0 to the peak."""
+    """A curve without a warmup, after a straight line from 0 to the peak."""
     return lambda times: [PEAK * t / w if t < w else curve([t - w])[0] for t in times]
 
 
@@ -201,27 +201,6 @@ def timm_cosine(w, T):
     return of_timm("CosineLRScheduler", w, t_initial=T - w, lr_min=FLOOR, warmup_prefix=True)
 
 
-@is_compared("warmup_cosine", WARM, warmup_start_ratio=0.25)
-def timm_cosine_from_a_start(w, T):
-    return of_timm("CosineLRScheduler", w, t_initial=T - w, warmup_lr_init=0.25 * PEAK, warmup_prefix=True)
-
-
-@is_compared("warmup_cosine", [(57, 30), (100, 20)], warmup_start_ratio=0.25, floor_ratio=RATIO)
-def torch_sequential(w, T):
-    optimizer = sgd()
-    parts = [lr_scheduler.LinearLR(optimizer, 0.25, total_iters=w)]
-    parts.append(lr_scheduler.CosineAnnealingLR(optimizer, T - w, FLOOR))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scheduler = lr_scheduler.SequentialLR(optimizer, parts, [w])
-        rates = []
-        for _ in range(T + 1):
-            rates += scheduler.get_last_lr()
-            optimizer.step()
-            scheduler.step()
-    return lambda times: [rates[t] for t in times]
-
-
 @is_compared("warmup_cosine", WARM, warmup_shape="cosine", warmup_start_ratio=RATIO, floor_ratio=RATIO)
 def transformers_wsd_with_a_cosine_warmup(w, T):
     # Its warmup also starts at `min_lr_ratio`.
@@ -240,18 +219,6 @@ def transformers_wsd_with_a_cosine_warmup(w, T):
 def optax_exponential_warmup(w, T):
     parts = [optax().exponential_decay(FLOOR, w, 1 / RATIO), optax().cosine_decay_schedule(PEAK, T - w)]
     return of_optax(optax().join_schedules(parts, [w]))
-
-
-@is_compared("warmup_cosine", WARM, warmup_shape="sqrt", warmup_start_ratio=RATIO)
-def closed_form_of_a_sqrt_warmup(w, T):
-    rising = closed_form(lambda t: PEAK * (RATIO + (1 - RATIO) * math.sqrt(t / w)))
-    return lambda times: [(rising if t < w else transformers_cosine(w, T))([t])[0] for t in times]
-
-
-@is_compared("warmup_cosine", WARM, warmup_shape="exponential", warmup_start_ratio=RATIO)
-def closed_form_of_a_saturating_warmup(w, T):
-    rising = closed_form(lambda t: PEAK * (RATIO + (1 - RATIO) * (1 - 0.01 ** (t / w)) / (1 - 0.01)))
-    return lambda times: [(rising if t < w else transformers_cosine(w, T))([t])[0] for t in times]
 
 
 @is_compared("cosine_cyclic", [(101, 0), (101 + 3 * 200, 0), (140, 40), (1000, 100)], half_period=100)
@@ -294,16 +261,6 @@ def transformers_linear(w, T):
     return of_transformers(transformers.get_linear_schedule_with_warmup, w, T)
 
 
-@is_compared("linear_with_warmup", RUNS + SHORT, floor_ratio=RATIO)
-def torch_linear(w, T):
-    return after_a_warmup(w, of_torch(lambda o: lr_scheduler.LinearLR(o, 1.0, RATIO, total_iters=T - w)))
-
-
-@is_compared("linear_with_warmup", min_lr=FLOOR)
-def optax_linear(w, T):
-    return optax_warmup(w, optax().linear_schedule(PEAK, FLOOR, T - w))
-
-
 @is_compared("polynomial_floor", RUNS + SHORT, power=2.5, min_lr=FLOOR)
 def transformers_polynomial(w, T):
     return of_transformers(transformers.get_polynomial_decay_schedule_with_warmup, w, T, lr_end=FLOOR, power=2.5)
@@ -312,16 +269,6 @@ def transformers_polynomial(w, T):
 @is_compared("polynomial_floor", power=2.5, floor_ratio=RATIO)
 def optax_polynomial(w, T):
     return optax_warmup(w, optax().polynomial_schedule(PEAK, FLOOR, 2.5, T - w))
-
-
-@is_compared("polynomial_floor", power=0.5)
-def torch_polynomial(w, T):
-    return after_a_warmup(w, of_torch(lambda o: lr_scheduler.PolynomialLR(o, T - w, 0.5)))
-
-
-@is_compared("polynomial_floor", power=3, min_lr=FLOOR)
-def timm_polynomial(w, T):
-    return of_timm("PolyLRScheduler", w, t_initial=T - w, power=3.0, lr_min=FLOOR, warmup_prefix=True)
 
 
 @is_compared("rex", RUNS + SHORT, floor_ratio=RATIO)
@@ -341,34 +288,14 @@ def torch_exponential(w, T):
     return after_a_warmup(w, of_torch(lambda o: lr_scheduler.ExponentialLR(o, 0.98)))
 
 
-@is_compared("exponential", WARM, gamma=0.98)
-def optax_warmup_exponential(w, T):
-    return of_optax(optax().warmup_exponential_decay_schedule(0.0, PEAK, w, 1, 0.98))
-
-
 @is_compared("exponential", RUNS + SHORT, floor_ratio=0.01)
 def optax_exponential(w, T):
     return optax_warmup(w, optax().exponential_decay(PEAK, T - w, 0.01))
 
 
-@is_compared("exponential", gamma=0.98)
-def timm_step_at_every_step(w, T):
-    return of_timm("StepLRScheduler", w, decay_t=1, decay_rate=0.98)
-
-
 @is_compared("step", RUNS + SHORT, step_size=7, gamma=0.3)
 def torch_step(w, T):
     return after_a_warmup(w, of_torch(lambda o: lr_scheduler.StepLR(o, 7, 0.3)))
-
-
-@is_compared("step", step_size=7, gamma=0.3)
-def timm_step(w, T):
-    return of_timm("StepLRScheduler", w, decay_t=7, decay_rate=0.3)
-
-
-@is_compared("step", step_size=7, gamma=0.3)
-def optax_staircase(w, T):
-    return optax_warmup(w, optax().exponential_decay(PEAK, 7, 0.3, staircase=True))
 
 
 def milestones(w):
@@ -379,12 +306,6 @@ def milestones(w):
 @is_compared("multistep", of_warmup=milestones, gamma=0.3)
 def torch_multistep(w, T):
     return after_a_warmup(w, of_torch(lambda o: lr_scheduler.MultiStepLR(o, [5, 9, 20], 0.3)))
-
-
-@is_compared("multistep", of_warmup=milestones, gamma=0.3)
-def timm_multistep(w, T):
-    # timm applies a milestone one step early, on purpose (see its docstring).
-    return of_timm("MultiStepLRScheduler", w, decay_t=[6, 10, 21], decay_rate=0.3)
 
 
 @is_compared("multistep", of_warmup=milestones, gamma=0.3)
@@ -433,11 +354,6 @@ def transformers_inverse_sqrt(w, T):
 @is_compared("inverse_sqrt_cooldown", stop=-15, timescale=12, cooldown=15)
 def transformers_inverse_sqrt_with_a_time_scale(w, T):
     return of_transformers(transformers.get_inverse_sqrt_schedule, w, timescale=12)
-
-
-@is_compared("inverse_sqrt_cooldown", stop=-15, timescale=12, cooldown=15)
-def timm_rsqrt(w, T):
-    return of_timm("WSDLRScheduler", w, t_initial=T - w, decay_t=15, stable_fn="rsqrt", stable_timescale=12)
 
 
 @is_compared("inverse_sqrt_cooldown", timescale=12, cooldown=15, floor_ratio=0.01)

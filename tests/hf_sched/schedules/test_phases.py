@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from fractions import Fraction
 from functools import partial
 
@@ -66,10 +65,6 @@ def test_a_level_is_written_as_it_is_read(text, level):
 )
 def test_a_level_may_be_spelt_in_other_ways(text, level):
     assert decay(5, to=text).end == level
-
-
-def test_a_levels_numbers_may_come_as_text_like_all_others():
-    assert Level("0.5", "2").at(10.0, 3.0) == 11.0
 
 
 @pytest.mark.parametrize("level", [(-1.0, 0.0), (0.0, -1.0)])
@@ -373,9 +368,3 @@ def test_a_wrong_argument_of_a_phase_is_named(make, name):
         make()
     assert caught.value.name == name
     assert "received" in caught.value.detail
-
-
-def test_a_phase_is_equal_to_one_of_the_same_words():
-    assert warmup("5%", "exponential") == warmup(0.05, f"exponential {math.log(100)!r}")
-    assert decay(5, to="floor") == decay(5.0)
-    assert re.match(r"Phase\(kind='restart', duration=5", repr(restart(5)))

@@ -30,7 +30,7 @@ from hf_sched.schedules.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES, Shape,
 from hf_sched.schedules.validation import DurationReader, ListOf, MappingReader, Number, Whole, as_steps
 from tests.helpers.catalogue import CATALOGUE, EXCLUSIVE
 
-EXAMPLES = 25
+EXAMPLES = 15
 EXACT = 1e-12
 NO_FLOOR = ("step", "multistep", "one_cycle")
 
@@ -432,7 +432,7 @@ def test_durations_in_epochs_equal_those_in_steps(name, data):
 
 
 @pytest.mark.parametrize("name", FORMS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(number=st.floats(0.01, 20) | st.floats(1e-290, 1e290))
 def test_a_shape_is_on_its_levels_exactly_and_between_them_otherwise(name, number):
     # The peak of a run, and the sign of the learning rates, depend on the last bit.

@@ -7,7 +7,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_sched.schedules.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES, Shape, ShapeReader
@@ -69,6 +69,7 @@ def test_every_shape_that_a_user_may_name_has_a_formula_here():
 
 
 @every_shape
+@settings(max_examples=25, deadline=None)
 @given(u=shares, number=usual_numbers)
 def test_a_shape_is_its_formula_to_twelve_digits_down_to_the_lower_level(name, rising, u, number):
     (value,) = values(name, number, u, rising=rising)
@@ -89,6 +90,7 @@ def test_a_shape_is_exactly_0_on_its_lower_level_and_1_on_its_upper(name, rising
 
 
 @every_shape
+@settings(max_examples=25, deadline=None)
 @given(xs=st.tuples(shares, shares), number=usual_numbers)
 def test_a_shape_never_falls_with_u(name, rising, xs, number):
     low, high = values(name, number, *sorted(xs), rising=rising)
@@ -96,6 +98,7 @@ def test_a_shape_never_falls_with_u(name, rising, xs, number):
 
 
 @every_shape
+@settings(max_examples=25, deadline=None)
 @given(xs=st.lists(shares, min_size=1, max_size=40), number=usual_numbers)
 def test_one_value_and_an_array_agree_bit_for_bit(name, rising, xs, number):
     # NumPy may take another path for long arrays than for single values.
@@ -105,6 +108,7 @@ def test_one_value_and_an_array_agree_bit_for_bit(name, rising, xs, number):
 
 
 @every_shape
+@settings(max_examples=25, deadline=None)
 @given(u=shares, number=all_numbers)
 def test_extreme_numbers_of_a_shape_stay_in_range(name, rising, u, number):
     with np.errstate(all="raise", under="ignore"):
