@@ -72,15 +72,9 @@ class TrainingConfig:
         Raises:
             ValueError: The file does not exist, does not parse or contains no mapping, or `kind` is unknown.
         """
-        path = Path(path)
         if kind is not None and kind not in KINDS:
             raise ArgumentError("kind", f"one of {', '.join(KINDS)}", kind)
-        if not path.is_file():
-            raise ValueError(f"there is no file {str(path)!r}: give a YAML or JSON file of training arguments")
-        given = _parse(path)
-        if not isinstance(given, dict):
-            raise ValueError(f"{path}: must be a mapping of arguments (`learning_rate: 2.0e-5`), received {given!r}")
-        arguments = {str(key): value for key, value in given.items()}
+        arguments = read_arguments(path)
         assumed, reason = (kind, "") if kind else _best_kind(arguments)
         return cls(assumed, arguments, str(path), reason, extra)
 
@@ -134,6 +128,27 @@ class TrainingConfig:
         if not isinstance(read, Mapping):
             raise ArgumentError(name, "a mapping, a mapping in JSON, or a JSON file", given)
         return dict(read)
+
+
+def read_arguments(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a YAML or JSON file.
+
+    Raises:
+        ValueError: The file does not exist, does not parse or contains no mapping.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {str(path)!r}: give a YAML or JSON file of training arguments")
+    text = path.read_text(encoding="utf-8")
+    try:
+        given = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: does not parse: {error}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: must be a mapping of arguments (`learning_rate: 2.0e-5`), received {given!r}")
+    return {str(key): value for key, value in given.items()}
 
 
 def classes_of(kind: str) -> list[type]:
@@ -191,13 +206,3 @@ def _installed_kinds() -> list[str]:
 @cache
 def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
-
-
-def _parse(path: Path) -> Any:
-    import yaml
-
-    text = path.read_text(encoding="utf-8")
-    try:
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: does not parse: {error}") from None
