@@ -56,7 +56,7 @@ def _run(kind: str, config: str, num_processes: int | None, accelerate_config: s
     requested = _requested_processes(num_processes, accelerate_config)
     environment = {**os.environ, **({NUM_PROCESSES: str(requested)} if requested else {})}
     flags = ("--config", config, *flags)
-    command = launch_command(kind, flags, num_processes, accelerate_config, has_gpu=torch.cuda.is_available())
+    command = launch_command(kind, flags, num_processes, accelerate_config, has_gpu=torch.accelerator.is_available())
     sys.exit(subprocess.run(command, env=environment, check=False).returncode)
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
+from click.testing import CliRunner
 from packaging.version import Version
 from trl import ModelConfig
 
 import hf_sched
 from hf_sched._run_files import LEARNING_RATES, read_learning_rates
 from hf_sched.audit import audit
+from hf_sched.cli import app
 from hf_sched.finetune.pipeline import check_model
 from hf_sched.schedules.validation import ArgumentError
 from tests.helpers.recipes import BASE, FSDP2, ONE_PROCESS, TWO_PROCESSES, ZERO2, needs_compiler
@@ -135,6 +137,22 @@ def test_lora_trains_an_adapter_on_the_planned_rates(run_recipe, recipe):
     lora = run_recipe(recipe, use_peft=True, lora_r=4, lora_target_modules="all-linear", **requested("cosine_floor"))
     np.testing.assert_allclose(lora.logged("learning_rate"), planned(recipe, "cosine_floor"), rtol=1e-12)
     assert (lora.folder / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("recipe", BASE)
+def test_plan_check_and_report_know_every_recipe(run_recipe, recipe, tmp_path):
+    run = run_recipe(recipe, **SAVING, **requested("cosine_floor"))
+
+    def invoke(*words: str) -> str:
+        result = CliRunner().invoke(app, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    config = str(tmp_path / "run.yaml")
+    assert f"{recipe}, {STEPS} optimizer steps" in invoke("plan", config, "--kind", recipe)
+    invoke("check", config, "--kind", recipe)
+    invoke("report", str(run.folder), "--output", str(tmp_path / "report.md"))
+    assert "cosine_floor" in (tmp_path / "report.md").read_text()
 
 
 def test_cooldown_branches_off_a_checkpoint(run_recipe):
