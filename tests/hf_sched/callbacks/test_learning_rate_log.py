@@ -1,4 +1,4 @@
-"""The log of every group's learning rate: what the steps were made with, in every tracker and in a file."""
+"""The learning-rate log: the rates that the steps used, in every tracker and in a file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def by_name(model):
 
 
 class Tracker(TrainerCallback):
-    """Stands where wandb, tensorboard and the others stand."""
+    """A tracker like wandb or tensorboard."""
 
     got: ClassVar[list[tuple[int, dict[str, float]]]] = []
 
@@ -51,10 +51,7 @@ class Tracker(TrainerCallback):
         self.got.append((state.global_step, dict(logs)))
 
 
-# In the log.
-
-
-def test_the_groups_of_one_peak_share_a_number(model_path, tmp_path):
+def test_groups_with_one_peak_share_an_entry(model_path, tmp_path):
     trainer, used = train(model_path, tmp_path)
     assert used.shape == (STEPS, 2)  # with and without weight decay
     assert logged(trainer, "learning_rate/group_0") == dict(enumerate(CURVE, 1)) == logged(trainer, "learning_rate")
@@ -68,7 +65,7 @@ def test_the_groups_of_one_peak_share_a_number(model_path, tmp_path):
     ids=["numbered", "named"],
 )
 @pytest.mark.parametrize("scheduler", ["cosine_floor", "cosine"])
-def test_each_kind_of_groups_has_its_own(model_path, tmp_path, optimizers, names, scheduler):
+def test_each_kind_of_groups_has_an_entry(model_path, tmp_path, optimizers, names, scheduler):
     trainer, used = train(model_path, tmp_path, optimizers=optimizers, lr_scheduler_type=scheduler)
     assert used.shape == (STEPS, 2)
     assert (used[1:, 0] != used[1:, 1]).all()
@@ -76,7 +73,7 @@ def test_each_kind_of_groups_has_its_own(model_path, tmp_path, optimizers, names
         assert logged(trainer, f"learning_rate/{name}") == dict(enumerate(rates, 1))
 
 
-def test_a_tracker_of_report_to_gets_them_with_the_loss_of_the_same_step(model_path, tmp_path, monkeypatch):
+def test_trackers_get_the_rates_with_the_loss_of_the_same_step(model_path, tmp_path, monkeypatch):
     monkeypatch.setitem(integrations.INTEGRATION_TO_CALLBACK, "tracker", Tracker)
     monkeypatch.setattr(Tracker, "got", [])
     given = {"optimizers": two_groups, "gradient_accumulation_steps": 2, "logging_steps": 5, "logging_first_step": True}
@@ -85,11 +82,11 @@ def test_a_tracker_of_report_to_gets_them_with_the_loss_of_the_same_step(model_p
     assert [step for step, _ in of_training] == [1, 5, 10]
     for step, logs in of_training:
         assert [logs["learning_rate/group_0"], logs["learning_rate/group_1"]] == used[step - 1].tolist()
-    # The summary at the end is of no step.
+    # The summary at the end belongs to no step.
     assert not any("learning_rate/group_0" in logs for _, logs in Tracker.got if "loss" not in logs)
 
 
-def test_tensorboard_shows_them(model_path, tmp_path, monkeypatch):
+def test_tensorboard_shows_the_rates(model_path, tmp_path, monkeypatch):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
     _, used = train(model_path, tmp_path / "run", report_to="tensorboard", optimizers=two_groups)
@@ -101,8 +98,8 @@ def test_tensorboard_shows_them(model_path, tmp_path, monkeypatch):
         np.testing.assert_allclose([scalar.value for scalar in scalars], used[:, number], rtol=1e-6)  # of 32 bits
 
 
-def test_trust_ratios_are_logged_as_the_step_used_them(model_path, tmp_path):
-    # They are set by a hook of the optimizer, behind every callback that could see them.
+def test_trust_ratios_are_logged_as_used(model_path, tmp_path):
+    # A hook of the optimizer sets them after all callbacks.
     used = []
 
     class Watched(Trainer):
@@ -122,7 +119,7 @@ def test_trust_ratios_are_logged_as_the_step_used_them(model_path, tmp_path):
     assert list(in_file(tmp_path).values())[:3] == [[[min(rates), max(rates)]] for rates in used[:3].tolist()]
 
 
-def test_of_many_kinds_of_groups_the_least_and_the_greatest_are_shown(model_path, tmp_path):
+def test_many_kinds_of_groups_are_logged_as_minimum_and_maximum(model_path, tmp_path):
     def many(model):
         groups = [{"params": [p], "lr": PEAK / (n + 1)} for n, p in enumerate(model.parameters())]
         empty = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": PEAK / (n + 100)} for n in range(20)]
@@ -138,22 +135,19 @@ def test_of_many_kinds_of_groups_the_least_and_the_greatest_are_shown(model_path
 
 
 class Meddler(TrainerCallback):
-    """Sets another rate when the step has been made, as a callback of a user's may."""
+    """Sets another rate after the step."""
 
     def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
         optimizer.param_groups[0]["lr"] = 1.0
 
 
-def test_what_comes_after_the_step_is_not_logged(model_path, tmp_path):
+def test_changes_after_the_step_are_not_logged(model_path, tmp_path):
     trainer, used = train(model_path, tmp_path, callbacks=[Meddler()], lr_scheduler_type="linear")
     assert logged(trainer, "learning_rate/group_0") == dict(enumerate(used[:, 0], 1))
     assert used.max() < 1.0
 
 
-# In the file.
-
-
-def test_the_file_has_every_step_and_says_what_was_planned(model_path, tmp_path):
+def test_file_has_every_step_and_the_plan(model_path, tmp_path):
     _, used = train(model_path, tmp_path, logging_steps=5, optimizers=two_groups)
     assert in_file(tmp_path) == dict(enumerate(used.tolist(), 1))
     (session,) = [row["session"] for row in read_learning_rates(tmp_path / LEARNING_RATES) if "session" in row]
@@ -163,7 +157,7 @@ def test_the_file_has_every_step_and_says_what_was_planned(model_path, tmp_path)
     assert session["group_schedule"]["schedule"].endswith("cosine; floor 0.1")
 
 
-def test_a_resume_goes_on_in_it(model_path, tmp_path):
+def test_resume_continues_the_file(model_path, tmp_path):
     saving = {"save_strategy": "steps", "save_steps": 5}
     train(model_path, tmp_path, **saving)
     with (tmp_path / LEARNING_RATES).open("a") as file:
@@ -176,14 +170,14 @@ def test_a_resume_goes_on_in_it(model_path, tmp_path):
     assert [row["session"]["step"] for row in rows if "session" in row] == [0, 5]
 
 
-def test_a_new_run_begins_it_anew(model_path, tmp_path):
+def test_new_run_starts_a_new_file(model_path, tmp_path):
     train(model_path, tmp_path)
     train(model_path, tmp_path, max_steps=6)
     assert list(in_file(tmp_path)) == [1, 2, 3, 4, 5, 6]
     assert len(read_learning_rates(tmp_path / LEARNING_RATES)) == 7
 
 
-def test_a_run_that_stops_on_an_error_leaves_its_steps_and_the_next_one_is_not_disturbed(model_path, tmp_path):
+def test_file_has_the_steps_before_an_error(model_path, tmp_path):
     class Fail(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if state.global_step == 4:
@@ -198,13 +192,13 @@ def test_a_run_that_stops_on_an_error_leaves_its_steps_and_the_next_one_is_not_d
     assert len(read_learning_rates(tmp_path / LEARNING_RATES)) == STEPS + 1
 
 
-def test_without_the_file_there_is_none(model_path, tmp_path):
+def test_every_step_false_writes_no_file(model_path, tmp_path):
     trainer, _ = train(model_path, tmp_path, log=hf_sched.LearningRateLog(every_step=False))
     assert not (tmp_path / LEARNING_RATES).exists()
     assert len(logged(trainer, "learning_rate/group_0")) == STEPS
 
 
-def test_every_line_is_json(model_path, tmp_path):
+def test_every_line_is_json_with_tensor_rates(model_path, tmp_path):
     train(model_path, tmp_path, optimizers=lambda model: two_groups(model, tensors=True))
     rows = [json.loads(line) for line in (tmp_path / LEARNING_RATES).read_text().splitlines()]
     assert len(rows) == STEPS + 1

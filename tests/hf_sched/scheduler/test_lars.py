@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 import hf_sched
+from tests.helpers.trainer import logged, train
 
 STEPS, WARMUP, PEAK, COEFFICIENT, DECAY = 10, 5, 0.1, 0.02, 0.01
 KWARGS = {"trust_coefficient": COEFFICIENT, "after": "cosine_floor"}
@@ -119,49 +119,24 @@ def test_unavailable_norms_are_an_error_at_construction(monkeypatch):
         TrainingArguments("out", lr_scheduler_type="lars_warmup", use_cpu=True)
 
 
-class Recorder(TrainerCallback):
-    """Records the learning rates that a step has used."""
-
-    def __init__(self) -> None:
-        self.used: list[list[float]] = []
-
-    def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
-        self.used.append([group["lr"] for group in optimizer.param_groups])
-
-
-def train(model_path: Path, folder: Path, resume: str | None = None) -> tuple[Trainer, np.ndarray]:
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(model_path)
-    tokens = torch.randint(6, 16, (64, 12), generator=torch.Generator().manual_seed(0))
-    args = TrainingArguments(
-        str(folder),
-        use_cpu=True,
-        report_to="none",
-        logging_steps=1,
-        per_device_train_batch_size=4,
-        max_steps=STEPS,
-        learning_rate=1e-2,
-        warmup_steps=WARMUP,
-        save_steps=3,
-        lr_scheduler_type="lars_warmup",
-        lr_scheduler_kwargs={**KWARGS, "trust_coefficient": 1e-4},
-    )
-    recorder = Recorder()
-    data = [{"input_ids": row, "labels": row} for row in tokens]
-    trainer = Trainer(model, args, train_dataset=data, callbacks=[recorder])
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer, np.array(recorder.used)
-
-
 def test_trainer_logs_used_rates_and_resumes_within_the_warmup(model_path, tmp_path):
-    trainer, used = train(model_path, tmp_path / "whole")
-    assert used.shape == (STEPS, sum(1 for _ in trainer.model.parameters()))
-    logged = [row["learning_rate"] for row in trainer.state.log_history if "learning_rate" in row]
-    np.testing.assert_array_equal(logged, used[:, 0])
-    planned = hf_sched.build("lars_warmup", num_training_steps=STEPS, num_warmup_steps=WARMUP, **KWARGS).curve(
-        peak=1e-2
-    )
-    assert (used[: WARMUP - 1] < planned[: WARMUP - 1, None]).any(axis=1).all()
-    np.testing.assert_array_equal(used[WARMUP - 1 :, 0], planned[WARMUP - 1 :])
-    _, resumed = train(model_path, tmp_path / "resumed", resume=str(tmp_path / "whole" / "checkpoint-3"))
-    np.testing.assert_array_equal(resumed, used[3:])
+    used: list[list[float]] = []
+
+    class Used(TrainerCallback):
+        def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+            used.append([group["lr"] for group in optimizer.param_groups])
+
+    kwargs = {**KWARGS, "trust_coefficient": 1e-4}
+    given = {"max_steps": STEPS, "warmup_steps": WARMUP, "save_strategy": "steps", "save_steps": 3}
+    given |= {"lr_scheduler_type": "lars_warmup", "lr_scheduler_kwargs": kwargs, "callbacks": [Used()]}
+    trainer, _ = train(model_path, tmp_path / "whole", **given)
+    rates = np.array(used)
+    assert rates.shape == (STEPS, sum(1 for _ in trainer.model.parameters()))
+    np.testing.assert_array_equal(logged(trainer, "learning_rate"), rates[:, 0])
+    schedule = hf_sched.build("lars_warmup", num_training_steps=STEPS, num_warmup_steps=WARMUP, **KWARGS)
+    planned = schedule.curve(peak=1e-2)
+    assert (rates[: WARMUP - 1] < planned[: WARMUP - 1, None]).any(axis=1).all()
+    np.testing.assert_array_equal(rates[WARMUP - 1 :, 0], planned[WARMUP - 1 :])
+    used.clear()
+    train(model_path, tmp_path / "resumed", resume=str(tmp_path / "whole" / "checkpoint-3"), **given)
+    np.testing.assert_array_equal(used, rates[3:])

@@ -273,7 +273,7 @@ def test_stepping_past_the_end_warns_once_and_says_why(peaks, ahead, monkeypatch
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         play(optimizer, scheduler, 20)
-        assert warned == []  # the last optimizer step is followed by a step of the schedule, too
+        assert warned == []  # the last optimizer step is followed by a step of the scheduler
         play(optimizer, scheduler, 30)
     (message,) = [str(warning.message) for warning in warned]
     assert message.startswith("cosine_floor: stepped beyond its 20 steps; the last learning rate is held.")
