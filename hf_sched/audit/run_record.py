@@ -161,8 +161,8 @@ def _from_log(sessions: list[dict[str, Any]], rows: _Rows, config: Path | None) 
         scale = first["learning_rate"] / first["peaks"][0] or 1.0
         peaks.update({kind: peak * scale for kind, peak in zip(first["kinds"], first["peaks"], strict=True)})
     series = []
-    for kind, blocks in rows.items():
-        steps, most, least = np.concatenate(blocks, axis=1)
+    for kind in list(rows):
+        steps, most, least = np.concatenate(rows.pop(kind), axis=1)  # frees the blocks
         label = kind if len(first["kinds"]) > 1 else "learning_rate"
         series.append(Series(label, groups[kind], peaks[kind], steps.astype(np.int64) - 1, most, least))
     steps_made = max(int(one.steps[-1]) + 1 for one in series)
