@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from transformers import TrainerCallback
 
 from hf_sched._run_files import LEARNING_RATES, read_learning_rates
+from hf_sched.integrations.deepspeed import scheduler_block
 from hf_sched.scheduler.checkpoint_state import plain
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import unwrap
@@ -197,11 +198,11 @@ def _warn_not_written(error: OSError) -> None:
 
 def _facts(args: Any) -> dict[str, Any]:
     """What may explain a deviation from the plan."""
-    config = getattr(getattr(args, "hf_deepspeed_config", None), "config", None) or {}
+    block = scheduler_block(args)
     return {
         "accumulation": args.gradient_accumulation_steps,
         "processes": args.world_size,
-        "deepspeed": config["scheduler"].get("type") if isinstance(config.get("scheduler"), dict) else None,
+        "deepspeed": block.get("type") if isinstance(block, dict) else None,
     }
 
 

@@ -13,17 +13,24 @@ def check_no_scheduler_block(args: Any, name: str) -> None:
     Raises:
         ValueError: It has one; the message names the file and the block.
     """
+    block = scheduler_block(args)
+    if block is not None:
+        kind = block.get("type") if isinstance(block, Mapping) else block
+        raise ValueError(
+            f"`lr_scheduler_type` is {name!r}, but {_source(args)} has a `scheduler` block ({kind!r}), which "
+            "overrides it; delete that block"
+        )
+
+
+def scheduler_block(args: Any) -> Any:
+    """The `scheduler` block in the DeepSpeed configuration of training arguments, or None."""
     # `deepspeed:` in the arguments, or `deepspeed_config_file` in the configuration of `accelerate launch`.
     plugin = getattr(args, "deepspeed_plugin", None)
     for holder in (getattr(args, "hf_deepspeed_config", None), getattr(plugin, "hf_ds_config", None)):
         config = getattr(holder, "config", None)
-        block = config.get("scheduler") if isinstance(config, Mapping) else None
-        if block is not None:
-            kind = block.get("type") if isinstance(block, Mapping) else block
-            raise ValueError(
-                f"`lr_scheduler_type` is {name!r}, but {_source(args)} has a `scheduler` block ({kind!r}), which "
-                "overrides it; delete that block"
-            )
+        if isinstance(config, Mapping) and config.get("scheduler") is not None:
+            return config["scheduler"]
+    return None
 
 
 def _source(args: Any) -> str:
