@@ -118,7 +118,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def show(found: Estimate, device_bytes: int | None, console: Console) -> None:
-    """Print a table of all parts at each moment, the verdict and the assumptions."""
+    """Print a table of all parts at each point, the verdict and the assumptions."""
     run = found.run
     console.print(
         f"[bold]Estimated memory per process[/], {run.kind} of {run.model} ({run.parallelism}, {run.batch} x "
@@ -126,11 +126,11 @@ def show(found: Estimate, device_bytes: int | None, console: Console) -> None:
     )
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("GiB")
-    for name in found.moments:
+    for name in found.breakdown:
         table.add_column(name, justify="right")
-    for part in dict.fromkeys(name for parts in found.moments.values() for name in parts):
-        table.add_row(part, *(_gib(parts[part]) if part in parts else "-" for parts in found.moments.values()))
-    table.add_row("total", *(_gib(sum(parts.values())) for parts in found.moments.values()), style="bold")
+    for part in dict.fromkeys(name for parts in found.breakdown.values() for name in parts):
+        table.add_row(part, *(_gib(parts[part]) if part in parts else "-" for parts in found.breakdown.values()))
+    table.add_row("total", *(_gib(sum(parts.values())) for parts in found.breakdown.values()), style="bold")
     console.print(table)
     console.print(describe(found, device_bytes))
     for assumption in ASSUMPTIONS if run.on_gpu else ASSUMPTIONS[:-1]:
@@ -160,7 +160,7 @@ def as_dict(found: Estimate, device_bytes: int | None, fitting: Mapping[str, Est
         "peak": found.peak,
         "parameters": found.run.shape.parameters,
         "trained": found.trained,
-        "moments": found.moments,
+        "breakdown": found.breakdown,
         "device": device_bytes,
         "fits": None if device_bytes is None else found.total <= device_bytes,
         "alternatives": [{"change": text, "total": after.total} for text, after in fitting.items()],

@@ -1,4 +1,4 @@
-"""The formula for peak memory: what a process holds throughout a step, and what each moment of the step adds.
+"""The formula for peak memory: what a process holds throughout a step, and what each point of the step adds.
 
 Let P be the number of parameters, T those that are trained, w the bytes per weight as loaded, and s the bytes in which
 the model computes (2 under bf16 and fp16). A full fine-tuning run on one process with AdamW takes:
@@ -58,17 +58,17 @@ class Estimate:
     run: Run
     trained: int  # trained parameters
     least: int  # what no smaller batch or shorter sequence reduces, without assumed overhead
-    moments: dict[str, dict[str, int]]  # bytes by purpose at each moment of a step
+    breakdown: dict[str, dict[str, int]]  # bytes by purpose at each point of a step
 
     @property
     def peak(self) -> str:
-        """The moment that needs the most."""
-        return max(self.moments, key=lambda name: sum(self.moments[name].values()))
+        """The point that needs the most."""
+        return max(self.breakdown, key=lambda name: sum(self.breakdown[name].values()))
 
     @property
     def total(self) -> int:
         """Bytes at the peak."""
-        return sum(self.moments[self.peak].values())
+        return sum(self.breakdown[self.peak].values())
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,10 @@ def estimate(run: Run, device_bytes: int | None = None) -> Estimate:
         end = gradients | {"embedding's second gradient": run.shape.embedding * sizes.element if is_twice else 0}
     if run.on_gpu and run.optim in ("adamw_torch", "rmsprop", "adagrad"):  # not fused: a copy of all weights
         step["optimizer's temporaries"] = sizes.trained * (4 if is_zero else sizes.element) // shards
-    moments = {"start of the backward pass": start, "end of the backward pass": end, "optimizer step": step}
+    breakdown = {"start of the backward pass": start, "end of the backward pass": end, "optimizer step": step}
     if run.generated or run.vllm_sleeps:
-        moments["generation"] = vllm | (_generation(run, sizes) if run.generated else {})
-    full = {name: {part: size for part, size in (held | parts).items() if size} for name, parts in moments.items()}
+        breakdown["generation"] = vllm | (_generation(run, sizes) if run.generated else {})
+    full = {name: {part: size for part, size in (held | parts).items() if size} for name, parts in breakdown.items()}
     return Estimate(run, sizes.trained, least, full)
 
 

@@ -1,4 +1,4 @@
-"""The memory formula agrees with measured peaks, and a run that does not fit is told what would."""
+"""The memory formula agrees with measured peaks, and changes that make a run fit are named."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_optimizer_states_are_those_of_the_optimizer(tmp_path, optim):
     optimizer.step()
     kept = [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
     run = Run("sft", "untied", Shape.of(CONFIGS["untied"]), 1, 1, optim=optim, on_gpu=False)
-    states = estimate(run).moments["optimizer step"].get("optimizer states", 0)
+    states = estimate(run).breakdown["optimizer step"].get("optimizer states", 0)
     assert states == sum(value.nbytes for value in kept if value.ndim)
 
 
@@ -146,7 +146,7 @@ def test_zero_and_fsdp_divide_by_the_processes():
     run, n = Run("sft", "m", shape, 1, 8, is_mixed=True, on_gpu=False), shape.parameters
 
     def step(kind: str) -> dict[str, int]:
-        return estimate(replace(run, parallelism=Parallelism(kind, 4))).moments["optimizer step"]
+        return estimate(replace(run, parallelism=Parallelism(kind, 4))).breakdown["optimizer step"]
 
     ddp = step("DDP")
     assert ddp["weights"] == ddp["gradients"] == ddp["DDP's buckets"] == 4 * n
@@ -164,13 +164,13 @@ def test_quantization_dpo_vllm_and_full_logits_change_the_estimate(models):
     linear, other = lora.shape.linear_parameters, lora.shape.parameters - lora.shape.linear_parameters
     quantized = read(models, "sft", {**H200, **LORA, "load_in_4bit": True, "dtype": "bfloat16"})
     adapters = estimate(quantized).trained * 2
-    weights = estimate(quantized).moments["optimizer step"]["weights"]
+    weights = estimate(quantized).breakdown["optimizer step"]["weights"]
     assert weights == int(linear * (0.5 + 4 / 64)) + 2 * other + adapters
     assert lora.checkpointing and not read(models, "sft", {**H200, "activation_checkpointing": False}).checkpointing
     dpo = read(models, "dpo", H200)
     assert dpo.batch == 16 and dpo.reference and not read(models, "dpo", {**H200, **LORA}).reference
     vllm = read(models, "grpo", {**H200, **GRPO, "use_vllm": True, "vllm_mode": "colocate"})
-    assert vllm.generated == 0 and estimate(vllm, 80 * GIB).moments["optimizer step"]["vLLM"] == 24 * GIB
+    assert vllm.generated == 0 and estimate(vllm, 80 * GIB).breakdown["optimizer step"]["vLLM"] == 24 * GIB
     with pytest.raises(ArgumentError, match="`vllm_gpu_memory_utilization` is a share of a GPU"):
         estimate(vllm)
     full = replace(lora, full_logits=True)
@@ -232,7 +232,7 @@ def test_command_shows_each_part_and_what_fits(models):
     assert result.exit_code == 0 and "ZeRO-2 with 2 processes, 8 x 1024 tokens" in result.output
     assert "it fits" in result.output and "- assumed: every batch is full" in result.output
     found = json.loads(command(models, *zero2, "--json", "--length", "512").output)
-    assert found["fits"] is None and found["total"] == sum(found["moments"][found["peak"]].values())
+    assert found["fits"] is None and found["total"] == sum(found["breakdown"][found["peak"]].values())
     result = command(models, "--gpu-memory", "8GB")
     assert result.exit_code == 1 and "it will not fit" in result.output and "this would: " in result.output
 
