@@ -336,8 +336,8 @@ def build(
 
     Example:
         >>> schedule = hf_sched.build("cosine_floor", num_training_steps=1000, num_warmup_steps=50, floor_ratio=0.1)
-        >>> schedule.lr(999, peak=2e-5)
-        2e-06
+        >>> schedule.lr(999, peak=1e-3)
+        0.0001
     """
     return entry(name).build(num_training_steps, num_warmup_steps, kwargs, steps_per_epoch)
 

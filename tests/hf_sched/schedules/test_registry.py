@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import inspect
 import textwrap
 
@@ -14,7 +15,7 @@ from transformers import SchedulerType, TrainingArguments
 
 import hf_sched
 from hf_sched import ArgumentError, ScheduleSpec
-from hf_sched.schedules import registry
+from hf_sched.schedules import recommend, registry, schedule
 from hf_sched.schedules.validation import EpochsUnknown
 from tests.helpers.catalogue import temporary_registrations
 
@@ -298,3 +299,8 @@ def test_the_trainers_warmup_replaces_the_argument_warmup(clean_registry):
     for given, steps in (({}, 1), ({"warmup": 2}, 2), ({"num_warmup_steps": 3}, 3)):
         (rise, _) = hf_sched.build("warm", num_training_steps=6, **given).segments
         assert (rise.steps, rise.shape.name) == (steps, "sqrt")
+
+
+@pytest.mark.parametrize("module", [schedule, registry, recommend])
+def test_the_examples_in_docstrings_run(clean_registry, module):
+    assert doctest.testmod(module, extraglobs={"hf_sched": hf_sched}).failed == 0
