@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
+import hf_sched
 from benchmarks.speed import contenders, run
 from benchmarks.speed.timing import Bound, Timing, interleave
 
@@ -53,6 +56,17 @@ def test_a_contender_that_does_not_do_the_work_is_rejected(rate, monkeypatch):
 def test_contenders_do_the_work(name):
     for peaks in ([1e-3], [1e-3, 1e-4]) if name in contenders.FLOATS_ONLY else ([1e-3], [torch.tensor(1e-3)]):
         contenders.check(name, peaks)
+
+
+@pytest.mark.parametrize("name", ["cosine_floor", "wsd", "cosine_restarts", "inverse_sqrt_cooldown", "one_cycle"])
+def test_memory_of_a_schedule_does_not_grow_with_its_steps(name):
+    sizes = []
+    for steps in (10**3, 10**9):
+        schedule = hf_sched.build(name, num_training_steps=steps, num_warmup_steps=steps // 10)
+        for step in (0, steps // 2, steps - 1):
+            schedule.lr(step, peak=1e-3)
+        sizes.append(len(pickle.dumps(vars(schedule))))
+    assert sizes[1] <= 1.25 * sizes[0]
 
 
 def test_ratios_are_those_of_the_fastest_rounds():
