@@ -69,7 +69,7 @@ def test_command_writes_table_and_raw_data(tmp_path, monkeypatch, capsys):
     run.main()
     page = capsys.readouterr().out
     assert "| grpo-real | a step, CPU time |" in page and "too few rounds to tell" in page
-    assert (tmp_path / "overhead.md").read_text(encoding="utf-8") == page
+    assert page.endswith((tmp_path / "overhead.md").read_text(encoding="utf-8"))  # DeepSpeed may print before it
     (results,) = run.read_csv(tmp_path / "overhead.csv").values()
     assert len(results) == 2 and set(results[1]) == {BARE, RECIPE, ALL_ON}
 
