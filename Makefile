@@ -61,4 +61,22 @@ lint: $(VENV)/installed-test
 	$(BIN)/mypy
 
 docs: $(VENV)/installed-test
-	$(BIN)/mkdocs build --strict --site-dir build/site
+	$(BIN)/python -m mkdocs build --strict
+
+# Benchmarks, one folder of benchmarks/ each. docs/benchmarks.md, docs/speed.md and docs/reliability.md show the results.
+benchmark: $(VENV)/installed-test
+	$(BIN)/python -m benchmarks.speed.run
+
+overhead: $(VENV)/installed-test
+	$(BIN)/python -m benchmarks.overhead.run --rounds 12 --output docs/benchmarks
+
+# TEXT is a text file to train on. Takes hours on two cores; an interrupted run continues where it stopped.
+learning: $(VENV)/installed-test
+	test -n "$(TEXT)" || { echo 'name a text to train on: make learning TEXT=file.txt'; exit 2; }
+	$(BIN)/python -m benchmarks.learning.run all --text $(TEXT)
+
+reliability: $(VENV)/installed-test
+	$(BIN)/python -m benchmarks.reliability.run
+
+gpu: $(VENV)/installed-test
+	$(BIN)/python -m benchmarks.gpu.run --output runs/gpu
