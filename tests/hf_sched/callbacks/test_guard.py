@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 import hf_sched
 from hf_sched.callbacks.guard import GUARD, LearningRateGuard
 from hf_sched.scheduler.group_schedule import GroupSchedule
+from hf_sched.schedules.validation import ArgumentError
 from tests.helpers.trainer import OURS, PEAK, STEPS, UNFUSED, WARMUP, make, two_groups
 
 CURVE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP).curve(peak=PEAK)
@@ -145,7 +146,7 @@ def test_mode_warn_logs_each_kind_once_and_off_does_nothing(model_path, tmp_path
     make(model_path, tmp_path, callbacks=[After(scale_second_group)], **OURS)[0].train()
     assert len(warnings_logged()) == 2
     monkeypatch.setenv(GUARD, "of")
-    with pytest.raises(ValueError, match=f"`{GUARD}` must be one of error, warn, off, received 'of'"):
+    with pytest.raises(ArgumentError, match=f"`{GUARD}` must be one of error, warn, off, received 'of'"):
         make(model_path, tmp_path, **OURS)[0].train()
 
 
