@@ -71,7 +71,9 @@ def evaluate_models(
     from hf_sched.finetune.evaluation.evaluate import evaluate
     from hf_sched.finetune.evaluation.generation import Loading, default_device
     from hf_sched.finetune.evaluation.metrics import describe
+    from hf_sched.finetune.launch import quiet_progress_bars
 
+    quiet_progress_bars()
     log, handler = logging.getLogger("hf_sched"), logging.StreamHandler()
     log.setLevel(logging.INFO)
     log.addHandler(handler)

@@ -174,7 +174,7 @@ class CachedModel:
         if missing != batches:
             done, kind = len(batches) - len(missing), "sampled" if is_sampled else "greedy"
             logger.info("%s: %d of %d batches (%s) are in %s", self.model, done, len(batches), kind, self.cache)
-        for batch in tqdm(missing, desc=self.model, unit="batch", disable=not missing):
+        for batch in tqdm(missing, desc=self.model, unit="batch", disable=None if missing else True):
             prompts = [self.prompts[number] for number, _ in batch]
             completed = self.engine.complete(prompts, [seed_of(place) for place in batch], self.decoding(is_sampled))
             cache.append(zip(batch, completed, strict=True))
