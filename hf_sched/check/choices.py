@@ -5,23 +5,17 @@ from __future__ import annotations
 import ast
 import importlib.util
 import typing
-from collections.abc import Iterator
 from enum import Enum
 from functools import cache
 from pathlib import Path
 
-from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
 from hf_sched.schedules.validation import ArgumentError, suggest
 
 # Declared as text. TRL compares them with words only when the first batch arrives, so the words are read from its code.
 _COMPARED_IN_CODE = (
-    "loss_type",
-    "importance_sampling_level",
-    "scale_rewards",
-    "multi_objective_aggregation",
-    "vllm_importance_sampling_mode",
-    "f_divergence_type",
+    *("loss_type", "importance_sampling_level", "scale_rewards", "multi_objective_aggregation"),
+    *("vllm_importance_sampling_mode", "f_divergence_type"),
 )
 # Not among the declared choices, but accepted with a warning.
 _RENAMED_WORDS = {"packing_strategy": ("bfd-requeue",)}
@@ -42,15 +36,14 @@ def choices(key: str, subject: Subject) -> tuple[str, ...]:
     return words_compared(subject.kind, key) if key in _COMPARED_IN_CODE else ()
 
 
-def check_choice(key: str, allowed: tuple[str, ...], subject: Subject) -> Iterator[Finding]:
-    """Words that the argument does not accept; one finding for each item of a list."""
+def check_choice(key: str, allowed: tuple[str, ...], subject: Subject) -> None:
+    """Find words that the argument does not accept, also in a list."""
     value = subject.given[key]
     for word in value if isinstance(value, list) else [value]:
         if key == "report_to" and not isinstance(word, str):
-            yield subject.error(key, f"must be one of {', '.join(allowed)}, received nothing: write none")
+            subject.error(key, f"must be one of {', '.join(allowed)}, received nothing: write none")
         elif allowed and isinstance(word, str) and word not in allowed:
-            hint = suggest(word, allowed)
-            yield subject.rejected(ArgumentError(key, f"one of {', '.join(allowed)}", word, hint))
+            subject.rejected(ArgumentError(key, f"one of {', '.join(allowed)}", word, suggest(word, allowed)))
 
 
 @cache

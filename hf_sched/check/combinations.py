@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterator
 from typing import Any
 
-from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
 from hf_sched.plan.training_config import GENERATING, classes_of
 
@@ -20,83 +18,48 @@ _NOT_CONSTRUCTED = {
 }
 
 
-def check_combinations(subject: Subject) -> Iterator[Finding]:
-    """Arguments that do not go together."""
-    for one, other in (("bf16", "fp16"), ("bf16_full_eval", "fp16_full_eval"), ("load_in_8bit", "load_in_4bit")):
+def check_combinations(subject: Subject) -> None:
+    """Find contradictions about which the dataclass of the trainer says nothing, or nothing clear."""
+    for one, other in (("bf16", "fp16"), ("load_in_8bit", "load_in_4bit")):
         if subject.flag(one) and subject.flag(other):
-            yield subject.error(other, f"must not be true beside `{one}`: keep one of them")
+            subject.error(other, f"must not be true beside `{one}`: keep one of them")
     steps = subject.number("max_steps")
     if steps is not None and steps > 0 and subject.given.get("num_train_epochs") is not None:
-        message = f"is not used, because `max_steps` ({steps:g}) is set: leave one of them out"
-        yield subject.warning("num_train_epochs", message)
-    if subject.number("dataloader_num_workers") == 0 and subject.value("dataloader_prefetch_factor") is not None:
-        remedy = "write dataloader_num_workers: 1 or more, or leave it out"
-        yield subject.error("dataloader_prefetch_factor", f"requires worker processes: {remedy}")
-    weights, losses = subject.value("loss_weights"), subject.value("loss_type")
-    if isinstance(weights, list) and len(weights) != (len(losses) if isinstance(losses, list) else 1):
-        yield subject.error("loss_weights", f"must have a weight for each loss of `loss_type`, received {len(weights)}")
-    yield from _check_best_model(subject)
-    yield from _check_evaluation(subject)
-
-
-def _check_best_model(subject: Subject) -> Iterator[Finding]:
-    saving, evaluating = subject.text("save_strategy"), subject.text("eval_strategy")
-    if not subject.flag("load_best_model_at_end"):
-        return
-    metric = subject.given.get("metric_for_best_model")
-    if subject.kind in GENERATING and metric in (None, "loss", "eval_loss"):
-        key = "metric_for_best_model" if metric else "load_best_model_at_end"
-        remedy = "write metric_for_best_model: eval_reward and greater_is_better: true"
-        yield subject.error(key, f"compares `eval_loss`, which says nothing about {subject.kind.upper()}: {remedy}")
-    if saving == "best":
-        return
-    if saving != evaluating and "evaluation_strategy" not in subject.given:
-        yield subject.error(
-            "load_best_model_at_end",
-            f"requires `save_strategy` ({saving}) and `eval_strategy` ({evaluating}) to be the same: "
-            "write both, or save_strategy: best",
-        )
-    save, evaluate = subject.number("save_steps"), subject.number("eval_steps") or subject.number("logging_steps")
-    if saving == evaluating == "steps" and save and evaluate:
-        parts = save / evaluate
-        if (save < 1) != (evaluate < 1) or abs(parts - round(parts)) > 1e-6:
-            rule = f"must be a multiple of `eval_steps` ({evaluate:g}) for `load_best_model_at_end`"
-            yield subject.error("save_steps", f"{rule}, received {save:g}")
-
-
-def _check_evaluation(subject: Subject) -> Iterator[Finding]:
+        subject.warning("num_train_epochs", f"is not used, because `max_steps` is {steps:g}: leave one of them out")
     evaluating, schedule = subject.text("eval_strategy"), subject.text("lr_scheduler_type")
     if schedule in ("reduce_lr_on_plateau", "greedy") and evaluating == "no":
-        message = f"{schedule} depends on the evaluations: write eval_strategy: steps or epoch"
-        yield subject.error("lr_scheduler_type", message)
-    if "evaluation_strategy" in subject.given or subject.given.get("eval_steps") is None:
-        return
-    if evaluating in ("no", "epoch"):
+        subject.error("lr_scheduler_type", f"{schedule} depends on evaluations: write eval_strategy: steps or epoch")
+    is_old = "evaluation_strategy" in subject.given  # `keys.py` reports the old name
+    if evaluating in ("no", "epoch") and subject.given.get("eval_steps") is not None and not is_old:
         remedy = "write eval_strategy: steps, or leave it out"
-        yield subject.warning("eval_steps", f"is not used, because `eval_strategy` is {evaluating}: {remedy}")
+        subject.warning("eval_steps", f"is not used, because `eval_strategy` is {evaluating}: {remedy}")
+    metric = subject.given.get("metric_for_best_model")
+    selects_by_loss = subject.flag("load_best_model_at_end") and metric in (None, "loss", "eval_loss")
+    if subject.kind in GENERATING and selects_by_loss:
+        key = "metric_for_best_model" if metric else "load_best_model_at_end"
+        remedy = "write metric_for_best_model: eval_reward and greater_is_better: true"
+        subject.error(key, f"compares `eval_loss`, which says nothing about {subject.kind.upper()}: {remedy}")
 
 
-def check_construction(subject: Subject, wrong: Collection[str]) -> Iterator[Finding]:
-    """Rules and deprecations that only the trainer's dataclass knows, by constructing it.
-
-    Args:
-        subject: The configuration. It must have no errors so far.
-        wrong: Keys with findings, which are left out.
-    """
-    if "WORLD_SIZE" in os.environ:  # as one process of several, the dataclass would wait for the others
+def check_construction(subject: Subject) -> None:
+    """Construct the trainer's dataclass, for rules and deprecations that only it knows, unless there are errors."""
+    if subject.wrong or "WORLD_SIZE" in os.environ:  # as one process of several, it would wait for the others
         return
     cls: Any = classes_of(subject.kind)[0]
-    own = {field for field in cls.__dataclass_fields__ if field not in _NOT_CONSTRUCTED}
-    given = {key: value for key, value in subject.given.items() if key in own and key not in wrong}
+    left_out = {*_NOT_CONSTRUCTED, *(finding.key for finding in subject.findings)}
+    own = cls.__dataclass_fields__.keys() - left_out
+    given = {key: value for key, value in subject.given.items() if key in own}
     error, _ = _construct(cls, given, subject.kind)
-    alone = {key: _construct(cls, {key: given[key]}, subject.kind) for key in given}
-    if error is not None:
-        key = next((key for key in given if alone[key][0]), "")  # no key if only several together are rejected
-        yield subject.error(key, f"is rejected by {cls.__name__}: {_one_line(error)}")
+    if error is None:
+        _, of_defaults = _construct(cls, {}, subject.kind)
+        for key, value in given.items():
+            for text in _construct(cls, {key: value}, subject.kind)[1]:
+                if text not in of_defaults:
+                    subject.warning(key, text)
         return
-    _, of_defaults = _construct(cls, {}, subject.kind)
-    for key in given:
-        yield from (subject.warning(key, text) for text in alone[key][1] if text not in of_defaults)
+    without = {key: {other: value for other, value in given.items() if other != key} for key in given}
+    key = next((key for key in given if _construct(cls, without[key], subject.kind)[0] is None), "")
+    subject.error(key, f"is rejected by {cls.__name__}: {_one_line(error)}")
 
 
 def _construct(cls: Any, given: dict[str, Any], kind: str) -> tuple[Exception | None, list[str]]:

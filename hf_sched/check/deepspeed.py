@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from hf_sched.check.finding import Finding
+from hf_sched.check.renamed import as_yaml
 from hf_sched.check.subject import Subject
 from hf_sched.plan.launch import find_file
 
@@ -19,56 +19,54 @@ _COMPARED = {
     "train_micro_batch_size_per_gpu": "per_device_train_batch_size",
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "gradient_clipping": "max_grad_norm",
+    "fp16.enabled": "fp16",
+    "bf16.enabled": "bf16",
 }
 
 
-def check_deepspeed(subject: Subject, launch: Mapping[str, Any] | None, launch_name: str) -> Iterator[Finding]:
-    """The file or mapping of `deepspeed`, and the one of the Accelerate configuration `launch`."""
+def check_deepspeed(subject: Subject, launch: Mapping[str, Any] | None, launch_name: str | None) -> None:
+    """Check the file or mapping of `deepspeed`, and the one of the Accelerate configuration `launch`."""
     given = subject.given.get("deepspeed")
     if isinstance(given, str) and given.lstrip().startswith("{"):
         given = _parse(given)
     if isinstance(given, str):
-        yield from _check_file(subject, given, "deepspeed")
+        _check_file(subject, given, "deepspeed")
     elif given:
-        yield from _check(subject, given, "deepspeed", "`deepspeed`")
+        _check(subject, given, "deepspeed", "`deepspeed`")
     inner = launch.get("deepspeed_config") if launch else None
     if isinstance(inner, Mapping):
-        named = inner.get("deepspeed_config_file")
-        if isinstance(named, str):
-            yield from _check_file(subject, named, f"deepspeed_config_file of {launch_name}")
+        launch_name = launch_name or str(subject.given.get("accelerate_config"))
+        file = inner.get("deepspeed_config_file")
+        if isinstance(file, str):
+            _check_file(subject, file, f"deepspeed_config_file of {launch_name}")
         else:
-            yield from _check(subject, inner, "", launch_name)
+            _check(subject, inner, "", launch_name)
 
 
-def _check_file(subject: Subject, name: str, key: str) -> Iterator[Finding]:
+def _check_file(subject: Subject, name: str, key: str) -> None:
     path = find_file(name, subject.config.source)
     if path is None:
         subject.not_judged.append(f"the DeepSpeed configuration {name} ({key}): there is no such file here")
     else:
-        yield from _check(subject, _parse(path.read_text(encoding="utf-8")), key, name)
+        _check(subject, _parse(path.read_text(encoding="utf-8")), key, name)
 
 
-def _check(subject: Subject, found: Any, key: str, place: str) -> Iterator[Finding]:
+def _check(subject: Subject, found: Any, key: str, place: str) -> None:
     if not isinstance(found, Mapping):
-        yield subject.error(key, f"must be a mapping, or a JSON file with a mapping, received {place}")
+        subject.error(key, f"must be a mapping, or a JSON file with a mapping, received {place}")
         return
     if "scheduler" in found:
         name, ours = _look_up(found, "scheduler.type"), subject.text("lr_scheduler_type")
         message = f"{place} has its own `scheduler` ({name}), which silently overrides lr_scheduler_type: {ours}"
-        yield subject.error(key, f"{message}: delete that block")
+        subject.error(key, f"{message}: delete that block")
+    remedy = 'write "auto" there' if key else "leave it out there, or write the same value"
     for path, argument in _COMPARED.items():
-        theirs, own = _look_up(found, path), subject.number(argument)
-        if isinstance(theirs, (int, float)) and own is not None and theirs != own:
-            remedy = 'write "auto" there' if key else "leave it out there, or write the same number"
-            message = f"{place} sets {path} to {theirs:g}, but `{argument}` is {own:g}: {remedy}"
-            yield subject.error(key or argument, message)
-    for half in ("fp16", "bf16"):
-        theirs, is_on = _look_up(found, f"{half}.enabled"), subject.value(half) is True
-        if half == "bf16" and subject.value("bf16") is None:  # TRL's default
-            is_on = subject.kind != "trainer" and subject.value("fp16") is not True
-        if isinstance(theirs, bool) and theirs != is_on and subject.value(f"{half}_full_eval") is not True:
-            message = f"{place} sets {half}.enabled to {str(theirs).lower()}, but `{half}` is {str(is_on).lower()}"
-            yield subject.error(key, f'{message}: write "auto" there')
+        theirs = _look_up(found, path)
+        own = subject.flag(argument) if isinstance(theirs, bool) else subject.number(argument)
+        is_default = subject.config.get(argument) is None  # the trainer decides, bf16 for example by the device
+        if isinstance(theirs, (int, float)) and theirs != own and not is_default:
+            values = f"{path} to {as_yaml(theirs)}, but `{argument}` is {as_yaml(subject.config.get(argument))}"
+            subject.error(key or argument, f"{place} sets {values}: {remedy}")
 
 
 def _look_up(found: Any, path: str) -> Any:

@@ -15,22 +15,19 @@ class Finding:
     key: str
     """The argument; `lr_scheduler_kwargs.min_lr` for a nested one; empty if it is unknown."""
     value: Any
-    """The value in the configuration."""
     line: int | None
-    """The line in the file, counted from 1; None if the key is not in the file."""
+    """The line of the key, or of the mapping that lacks it, counted from 1; None if neither is in the file."""
     severity: Severity
-    """An error fails, is ignored, or trains something else than written. A warning works, but not for long or not
-    everywhere."""
+    """An error fails, is ignored, or trains something else than written. A warning works, but may not for long."""
     message: str
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings about a configuration."""
+    """The findings about a configuration of a `kind`, one of `hf_sched.plan.training_config.KINDS`."""
 
     source: str
     kind: str
-    """The kind of trainer, one of `hf_sched.plan.training_config.KINDS`."""
     findings: tuple[Finding, ...]
     """In the order of the file."""
     not_judged: tuple[str, ...] = ()
@@ -40,7 +37,7 @@ class CheckReport:
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings that are errors."""
+        """Only the errors."""
         return [finding for finding in self.findings if finding.severity == "error"]
 
     @property

@@ -6,31 +6,24 @@ TRL 1.16. An old key that the installed version still has is deprecated.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hf_sched.check.subject import Subject
 
-# Old keys | new key | what to write (default: the new key with the old value), or why nothing replaces it | kinds
+# Old keys | new key | what to write (default: the new key with the old value), or why nothing replaces it
 _TABLE = """
 warmup_ratio                        | warmup_steps | warmup_steps: {value}  # a share of the run if it is below 1
 evaluation_strategy                 | eval_strategy
 no_cuda                             | use_cpu
-per_gpu_train_batch_size            | per_device_train_batch_size
-per_gpu_eval_batch_size             | per_device_eval_batch_size
 overwrite_output_dir                | | `output_dir` is always overwritten; use `resume_from_checkpoint` to continue
 logging_dir                         | | set the environment variable TENSORBOARD_LOGGING_DIR
 save_safetensors                    | | checkpoints are always safetensors
 group_by_length                     | train_sampling_strategy | train_sampling_strategy: group_by_length
 adafactor                           | optim | optim: adafactor
-push_to_hub_token                   | hub_token
-push_to_hub_model_id                | hub_model_id
 fsdp_transformer_layer_cls_to_wrap  | fsdp_config | fsdp_config: {{transformer_layer_cls_to_wrap: {value}}}
 dispatch_batches                    | accelerator_config | accelerator_config: {{dispatch_batches: {value}}}
 split_batches                       | accelerator_config | accelerator_config: {{split_batches: {value}}}
-include_inputs_for_metrics          | include_for_metrics | include_for_metrics: [inputs]
 include_tokens_per_second           | include_num_input_tokens_seen
-use_mps_device                      | | an MPS device is used if it is available
 fp16_backend half_precision_backend fp16_opt_level | | `bf16` or `fp16` alone set torch's mixed precision
 torch_dtype                         | dtype
 use_flash_attention_2               | attn_implementation | attn_implementation: flash_attention_2
@@ -38,32 +31,15 @@ gradient_checkpointing_use_reentrant | activation_checkpointing_kwargs | activat
 tokenizer tokenizer_name_or_path    | | the model's tokenizer is the default; pass another as `processing_class` in Python
 max_seq_length                      | max_length
 use_liger use_liger_loss            | use_liger_kernel
-label_pad_token_id padding_value    | | the data collator pads
-generate_during_eval                | | it was removed; a callback can generate
-dataset_batch_size                  | | it was removed
-num_of_sequences chars_per_token    | | it was removed; `packing: true` packs to `max_length`
-chat_template                       | chat_template_path | chat_template_path: FILE.jinja | sft reward
-chat_template                       | | the tokenizer has its own | dpo grpo kto rloo
-max_prompt_length                   | | prompts are no longer cut: filter long ones out of the data | grpo rloo
-max_prompt_length                   | | `max_length` limits prompt and completion together | dpo kto reward sft
-max_completion_length               | | `max_length` limits prompt and completion together | dpo kto
-truncation_mode                     | | the end is cut | kto
-ref_model_init_kwargs               | | the reference model uses the model's `model_init_kwargs`
-rpo_alpha                           | loss_type | loss_type: [sigmoid, sft]` and `loss_weights: [1.0, {value}] | dpo
-tools                               | | put tools in a column `tools` of the data | dpo
-vllm_device                         | | vLLM shares the training GPUs (`vllm_mode: colocate`) or is a server (`vllm_mode: server`)
-vllm_max_model_len                  | vllm_max_model_length | | grpo rloo
-vllm_guided_decoding_regex          | vllm_structured_outputs_regex | | grpo rloo
-wandb_log_unique_prompts            | log_unique_prompts | | grpo rloo
-exp_name                            | run_name
 base_model sft_model_path           | model_name_or_path
-kl_coef                             | beta | | rloo grpo
-rloo_k                              | num_generations | | rloo
-dataset_num_proc                    | | the data is not prepared in advance | grpo rloo
 gradient_checkpointing              | activation_checkpointing
 gradient_checkpointing_kwargs       | activation_checkpointing_kwargs
-use_transformers_paged              | use_transformers_continuous_batching
-vllm_importance_sampling_cap        | vllm_importance_sampling_clip_max
+chat_template                       | chat_template_path | chat_template_path: FILE.jinja
+chat_template                       | | the tokenizer has its own
+max_prompt_length                   | | `max_length`, where it exists, limits prompt and completion together
+truncation_mode                     | | the end is cut
+vllm_device                         | | vLLM shares the training GPUs (`vllm_mode: colocate`) or is a server (`vllm_mode: server`)
+vllm_max_model_len                  | vllm_max_model_length
 """  # noqa: E501
 # New key | names of the same argument in other programs and scripts
 _OTHER_NAMES = """
@@ -79,21 +55,14 @@ model_name_or_path          | model_name model_id
 dataset_name                | dataset
 datasets                    | dataset_mixture dataset_mixer
 dataset_train_split         | dataset_splits
-dataset_num_proc            | preprocessing_num_workers num_proc
-num_generations             | num_samples_per_prompt
 """
 
 
-@dataclass(frozen=True)
-class Renamed:
-    """A row of the table."""
+class Renamed(NamedTuple):
+    """A row of the table: the new key, if there is one, and what to write or why nothing replaces the old key."""
 
     to: str
-    """The new key; empty if there is none."""
     text: str
-    """What to write, or why nothing replaces the key; empty for the new key with the old value."""
-    kinds: tuple[str, ...]
-    """Empty for all kinds of trainer."""
 
     def advice(self, value: Any) -> str:
         """What to write instead of the old key with this value."""
@@ -106,9 +75,9 @@ class Renamed:
 
 RENAMED: dict[str, list[Renamed]] = {}
 for _line in _TABLE.strip().splitlines():
-    _keys, _to, _text, _kinds = ([part.strip() for part in _line.split("|")] + ["", ""])[:4]
+    _keys, _to, _text = ([part.strip() for part in _line.split("|")] + [""])[:3]
     for _key in _keys.split():
-        RENAMED.setdefault(_key, []).append(Renamed(_to, _text, tuple(_kinds.split())))
+        RENAMED.setdefault(_key, []).append(Renamed(_to, _text))
 _pairs = (line.split("|") for line in _OTHER_NAMES.strip().splitlines())
 OTHER_NAMES = {other: new.strip() for new, others in _pairs for other in others.split()}
 
@@ -125,8 +94,5 @@ def as_yaml(value: Any) -> str:
 
 
 def find_renamed(key: str, subject: Subject) -> Renamed | None:
-    """The row for an old key whose replacement, if any, exists in the installed version."""
-    for row in RENAMED.get(key, ()):
-        if (not row.kinds or subject.kind in row.kinds) and (not row.to or row.to in subject.arguments):
-            return row
-    return None
+    """The first row for an old key whose replacement, if any, exists in the installed version."""
+    return next((row for row in RENAMED.get(key, ()) if not row.to or row.to in subject.arguments), None)
