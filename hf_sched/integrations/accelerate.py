@@ -37,18 +37,12 @@ def prepare_scheduler(scheduler: LRScheduler, accelerator: Accelerator) -> Accel
     from accelerate.scheduler import AcceleratedScheduler
 
     if isinstance(scheduler, AcceleratedScheduler) or not isinstance(scheduler, LRScheduler):
-        raise ArgumentError(
-            "scheduler",
-            f"a torch scheduler that is not prepared yet, received {type(scheduler).__name__}",
-            hint="omit it from `accelerator.prepare`",
-        )
+        allowed = f"a torch scheduler that is not prepared yet, received {type(scheduler).__name__}"
+        raise ArgumentError("scheduler", allowed, hint="omit it from `accelerator.prepare`")
     optimizers = [o for o in accelerator._optimizers if scheduler.optimizer in (o, o.optimizer)]
     if not optimizers:
-        raise ArgumentError(
-            "scheduler",
-            rule="belongs to an optimizer that `accelerator` has not prepared",
-            hint="prepare the optimizer first (with DeepSpeed, also make the scheduler for the prepared optimizer)",
-        )
+        hint = "prepare the optimizer first (with DeepSpeed, also make the scheduler for the prepared optimizer)"
+        raise ArgumentError("scheduler", rule="belongs to an optimizer that `accelerator` has not prepared", hint=hint)
     # `split_batches` makes it take one step at a time, on any number of processes.
     prepared = AcceleratedScheduler(scheduler, optimizers, step_with_optimizer=True, split_batches=True)
     prepared._is_accelerate_prepared = True

@@ -10,16 +10,15 @@ from __future__ import annotations
 import inspect
 import typing
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from hf_sched.integrations import transformers
-from hf_sched.schedules.validation import ArgumentError, Number, OneOf, Whole, reader_of, suggest, unknown_argument
+from hf_sched.schedules.validation import ArgumentError, Number, OneOf, Whole, reader_of, unknown_argument
 
-# Filled in by the Trainer.
 _FROM_THE_TRAINER = ("self", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
 
@@ -29,25 +28,15 @@ def scheduler_function(name: str) -> Callable[..., Any]:
     Raises:
         ArgumentError: The installed transformers has no schedule of this name.
     """
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
     from transformers import SchedulerType
 
-    names = [member.value for member in SchedulerType if member.value in BUILTIN]
-    if name not in names:
-        raise ArgumentError(
-            "lr_scheduler_type",
-            received=name,
-            rule="is not a schedule of transformers",
-            hint=suggest(name, names),
-        )
+    OneOf(tuple(member.value for member in SchedulerType if member.value in BUILTIN))("lr_scheduler_type", name)
     if name == "greedy":
         from transformers.optimization import GreedyLR
 
         return GreedyLR  # type: ignore[no-any-return]
-    if name == "reduce_lr_on_plateau":
-        from torch.optim.lr_scheduler import ReduceLROnPlateau
-
-        return ReduceLROnPlateau
-    return transformers.scheduler_function(name)
+    return ReduceLROnPlateau if name == "reduce_lr_on_plateau" else transformers.scheduler_function(name)
 
 
 def parameters(name: str) -> dict[str, inspect.Parameter]:
@@ -83,10 +72,14 @@ def multiplier(
     import torch
     from transformers import get_scheduler
 
-    total = Whole(1)("num_training_steps", num_training_steps)
-    warmup = Whole()("num_warmup_steps", num_warmup_steps)
+    total, warmup = Whole(1)("num_training_steps", num_training_steps), Whole()("num_warmup_steps", num_warmup_steps)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=Number(0)("peak", peak))
-    given = _read(name, arguments)
+    takes = readers(name)
+    for key, value in arguments.items():
+        if key not in takes:
+            raise unknown_argument(key, value, takes, name)
+    # YAML reads `1e-7` as text. transformers judges everything else.
+    given = {key: takes[key](key, value) if isinstance(value, str) else value for key, value in arguments.items()}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -104,41 +97,23 @@ def multiplier(
 def curve(
     name: str, *, num_training_steps: int, num_warmup_steps: int = 0, peak: float = 1.0, **arguments: Any
 ) -> npt.NDArray[np.float64] | None:
-    """The learning rates of a run under one of transformers' own schedules.
+    """The learning rates of a run, of shape (num_training_steps,); None if the schedule follows a metric.
 
     Args:
         name: One of `BUILTIN`.
         num_training_steps: Optimizer steps of the run, 1 or more.
-        num_warmup_steps: Optimizer steps of warmup; schedules without a warmup ignore them.
+        num_warmup_steps: Those of the warmup; schedules without a warmup ignore them.
         peak: `learning_rate`.
         **arguments: The contents of `lr_scheduler_kwargs`.
-
-    Returns:
-        Float64 of shape (num_training_steps,); None if the schedule follows a metric.
 
     Raises:
         ArgumentError: The name is unknown, or an argument is wrong.
     """
-    multiply = multiplier(
-        name, num_training_steps=num_training_steps, num_warmup_steps=num_warmup_steps, peak=peak, **arguments
-    )
+    run: dict[str, Any] = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps, "peak": peak}
+    multiply = multiplier(name, **run, **arguments)
     if multiply is None:
         return None
-    total, highest = int(num_training_steps), float(peak)
-    return np.fromiter((highest * multiply(step) for step in range(total)), np.float64, total)
-
-
-def _read(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with numbers as numbers (YAML reads `1e-7` as text); transformers judges everything else."""
-    known, takes = parameters(name), readers(name)
-    for key in arguments:
-        if key not in known:
-            raise unknown_argument(key, arguments[key], known, name)
-    for key, parameter in known.items():
-        if parameter.default is parameter.empty and arguments.get(key) is None:
-            raise ArgumentError(key, rule=f"is required by {name}", hint="set it in `lr_scheduler_kwargs`")
-    given = {key: value for key, value in arguments.items() if value is not None}
-    return {key: takes[key](key, value) if isinstance(value, str) else value for key, value in given.items()}
+    return np.array([float(peak) * multiply(step) for step in range(int(num_training_steps))])
 
 
 _AFTER_WARMUP = "after a linear warmup from 0"

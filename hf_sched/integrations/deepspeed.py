@@ -8,18 +8,18 @@ from typing import Any
 
 
 def check_no_scheduler_block(args: Any, name: str) -> None:
-    """Reject training arguments with a schedule of hf_sched if DeepSpeed's configuration has a `scheduler` block.
-
-    Raises:
-        ValueError: It has one; the message names the file and the block.
-    """
+    """Raise a ValueError if DeepSpeed's configuration has a `scheduler` block; `name` is a schedule of hf_sched."""
     block = scheduler_block(args)
-    if block is not None:
-        kind = block.get("type") if isinstance(block, Mapping) else block
-        raise ValueError(
-            f"`lr_scheduler_type` is {name!r}, but {_source(args)} has a `scheduler` block ({kind!r}), which "
-            "overrides it; delete that block"
-        )
+    if block is None:
+        return
+    given = getattr(args, "deepspeed", None) or os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+    is_file = isinstance(given, str) and given != "none" and not given.lstrip().startswith("{")  # JSON
+    place = repr(given) if is_file else "(`deepspeed`)"
+    kind = block.get("type") if isinstance(block, Mapping) else block
+    raise ValueError(
+        f"`lr_scheduler_type` is {name!r}, but the DeepSpeed configuration {place} "
+        f"has a `scheduler` block ({kind!r}), which overrides it; delete that block"
+    )
 
 
 def scheduler_block(args: Any) -> Any:
@@ -31,11 +31,3 @@ def scheduler_block(args: Any) -> Any:
         if isinstance(config, Mapping) and config.get("scheduler") is not None:
             return config["scheduler"]
     return None
-
-
-def _source(args: Any) -> str:
-    given = getattr(args, "deepspeed", None)
-    file = given if isinstance(given, str) else None if given else os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE")
-    if file is None or file == "none" or file.lstrip().startswith("{"):  # or JSON on the command line
-        return "the DeepSpeed configuration (`deepspeed`)"
-    return f"the DeepSpeed configuration {file!r}"

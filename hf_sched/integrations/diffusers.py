@@ -1,84 +1,56 @@
 """Makes the registered names known to `diffusers.optimization.get_scheduler`, which has its own enum and table.
 
-The function is wrapped when diffusers.optimization is imported, so hf_sched or `hf-sched run` must come before
+The function is replaced when diffusers.optimization is imported, so hf_sched or `hf-sched run` must come before
 `from diffusers.optimization import get_scheduler`.
 """
 
 from __future__ import annotations
 
-import inspect
-import logging
-from collections.abc import Callable
-from functools import wraps
-from types import ModuleType
+from functools import cache, wraps
 from typing import Any
 
-from hf_sched.integrations.post_import import when_imported
+from hf_sched.integrations.hooks import after_import, attach, hook
 from hf_sched.schedules import registry
 
-logger = logging.getLogger(__name__)
 
-_NEEDED = ("name", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
-# Arguments for diffusers' own schedules. Its example scripts always pass them, with their defaults.
-_FOR_THEIR_SCHEDULES = ("step_rules", "num_cycles", "power")
-
-_installed = False
-
-
+@cache  # hf_sched may be reloaded
 def install() -> None:
-    """Wrap the function now, or when it is imported."""
-    global _installed
-    if not _installed:
-        when_imported("diffusers", _register_hook)
-        _installed = True
+    """Replace the function now, or when it is imported."""
+    after_import("diffusers", {"optimization": attach})
 
 
-def _register_hook() -> None:
-    from wrapt import register_post_import_hook
-
-    register_post_import_hook(_extend, "diffusers.optimization")
-
-
-def _extend(module: ModuleType) -> None:
-    original = getattr(module, "get_scheduler", None)
-    parameters = inspect.signature(original).parameters if inspect.isfunction(original) else {}
-    missing = [name for name in _NEEDED if name not in parameters]
-    if original is None or missing:
-        logger.warning(
-            "hf_sched: its schedules in diffusers are off: diffusers.optimization.get_scheduler has no %s; use "
-            "hf_sched.get_scheduler",
-            ", ".join(missing),
-        )
-    else:
-        module.get_scheduler = _with_our_names(original)  # type: ignore[attr-defined]
-
-
-def _with_our_names(original: Callable[..., Any]) -> Callable[..., Any]:
-    signature = inspect.signature(original)
+@hook("hf_sched's schedules in diffusers (use `hf_sched.get_scheduler`)", "diffusers.optimization")
+def extend_get_scheduler(module: Any) -> None:
+    """Let `get_scheduler` make the schedules of hf_sched."""
+    original = module.get_scheduler
+    builtin = [member.value for member in module.SchedulerType]
 
     @wraps(original)
-    def get_scheduler(*args: Any, **kwargs: Any) -> Any:
-        call = signature.bind(*args, **kwargs)
-        name = str(getattr(call.arguments["name"], "value", call.arguments["name"]))
-        if name not in registry.available():
-            _check_name(name, original)
-            return original(*args, **kwargs)
-        from hf_sched.scheduler.schedule_lr import make_scheduler  # imports torch
+    def get_scheduler(name: Any, *args: Any, **kwargs: Any) -> Any:
+        plain_name = str(getattr(name, "value", name))
+        if plain_name in registry.available():
+            return _make_scheduler(plain_name, *args, **kwargs)
+        if plain_name not in builtin:
+            raise registry.unknown_schedule(plain_name, builtin, "diffusers")
+        return original(name, *args, **kwargs)
 
-        call.apply_defaults()
-        given = call.arguments
-        arguments = {
-            key: given[key]
-            for key in _FOR_THEIR_SCHEDULES
-            if key in given and given[key] != signature.parameters[key].default
-        }
-        warmup, total = given["num_warmup_steps"], given["num_training_steps"]
-        return make_scheduler(name, given["optimizer"], warmup, total, arguments, None, given["last_epoch"])
-
-    return get_scheduler
+    module.get_scheduler = get_scheduler
 
 
-def _check_name(name: str, original: Callable[..., Any]) -> None:
-    builtin = [member.value for member in original.__globals__.get("SchedulerType", ())]
-    if builtin and name not in builtin:
-        raise registry.unknown_schedule(name, builtin, "diffusers")
+def _make_scheduler(
+    schedule_name: str,
+    optimizer: Any,
+    step_rules: str | None = None,
+    num_warmup_steps: int | None = None,
+    num_training_steps: int | None = None,
+    num_cycles: int = 1,
+    power: float = 1.0,
+    last_epoch: int = -1,
+) -> Any:
+    """Make a scheduler; the parameters are those of diffusers' `get_scheduler`."""
+    from hf_sched.scheduler.schedule_lr import make_scheduler  # imports torch
+
+    # diffusers' example scripts always pass these, with their defaults.
+    given = {"step_rules": (step_rules, None), "num_cycles": (num_cycles, 1), "power": (power, 1.0)}
+    arguments = {key: value for key, (value, default) in given.items() if value != default}
+    return make_scheduler(schedule_name, optimizer, num_warmup_steps, num_training_steps, arguments, None, last_epoch)

@@ -11,13 +11,12 @@ Only these two are mandatory. Everything else is an optional hook (`hf_sched.int
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
 from hf_sched.integrations import trainer_hooks
-from hf_sched.integrations.post_import import when_imported
+from hf_sched.integrations.hooks import after_import, attach
 from hf_sched.schedules import registry
 
 SUPPORTED = "transformers 4.57 to 5.x"
@@ -25,83 +24,69 @@ SUPPORTED = "transformers 4.57 to 5.x"
 on_unsupported: Callable[[ImportError], None] | None = None
 """Handles the error if the enum or the table cannot be extended; None raises it."""
 
-_installed = False
 _enum: Any = None
 _table: dict[Any, Any] | None = None
 
 
+@cache  # hf_sched may be reloaded
 def install() -> None:
     """Extend transformers now, or when it is imported."""
-    global _installed
-    if not _installed:  # hf_sched may be reloaded
-        when_imported("transformers", _register_hooks)
-        registry.on_register(_add)
-        _installed = True
+    after_import(
+        "transformers",
+        {"trainer_utils": _extend_enum, "optimization": _extend_table, "training_args": attach, "trainer": attach},
+    )
+    registry.on_register(_add)
 
 
 def scheduler_function(name: str) -> Callable[..., Any]:
     """The function that `transformers.get_scheduler` calls for a name."""
     from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-    function: Callable[..., Any] = {key.value: made_by for key, made_by in TYPE_TO_SCHEDULER_FUNCTION.items()}[name]
-    return function
-
-
-def _register_hooks() -> None:
-    from wrapt import register_post_import_hook
-
-    register_post_import_hook(_extend_enum, "transformers.trainer_utils")
-    register_post_import_hook(_extend_table, "transformers.optimization")
-    register_post_import_hook(trainer_hooks.attach, "transformers.training_args")
-    register_post_import_hook(trainer_hooks.attach, "transformers.trainer")
+    return {key.value: made_by for key, made_by in TYPE_TO_SCHEDULER_FUNCTION.items()}[name]  # type: ignore[no-any-return]
 
 
 def _extend_enum(module: ModuleType) -> None:
     global _enum
-    enum = getattr(module, "SchedulerType", None)
-    if not (isinstance(enum, type) and issubclass(enum, Enum) and issubclass(enum, str)):
+    _enum = getattr(module, "SchedulerType", None)
+    if _enum is None:
         _report_unsupported("trainer_utils.SchedulerType")
         return
-    _enum = enum
-    builtin = [member.value for member in enum if member.value not in registry.available()]
+    builtin = [member.value for member in _enum]
 
-    def _missing_(cls: type[Enum], value: object) -> None:
+    def _missing_(cls: Any, value: object) -> None:
         raise registry.unknown_schedule(value, builtin)
 
-    enum._missing_ = classmethod(_missing_)  # type: ignore[assignment]
-    for name in registry.available():
-        _add(name)
+    _enum._missing_ = classmethod(_missing_)
+    _add(*registry.available())
 
 
 def _extend_table(module: ModuleType) -> None:
     global _table
-    table = getattr(module, "TYPE_TO_SCHEDULER_FUNCTION", None)
-    if not isinstance(table, dict):
+    _table = getattr(module, "TYPE_TO_SCHEDULER_FUNCTION", None)
+    if _table is None:
         _report_unsupported("optimization.TYPE_TO_SCHEDULER_FUNCTION")
-        return
-    _table = table
-    for name in registry.available():
-        _add(name)
+    _add(*registry.available())
 
 
 def _report_unsupported(missing: str) -> None:
     import transformers
 
     error = ImportError(
-        f"hf_sched supports {SUPPORTED}, but transformers {transformers.__version__} has no `{missing}` that can be "
-        "extended, so the schedules of hf_sched cannot be used; install a supported transformers or a newer hf_sched"
+        f"hf_sched supports {SUPPORTED}, but transformers {transformers.__version__} has no `{missing}`, so the "
+        "schedules of hf_sched cannot be used; install a supported transformers or a newer hf_sched"
     )
     if on_unsupported is None:
         raise error
     on_unsupported(error)
 
 
-def _add(name: str) -> None:
-    """Add a registered name to the enum and its function to the table, whichever of the two is imported."""
-    if _enum is not None and name not in _enum._value2member_map_:
-        _add_member(_enum, name)
-    if _enum is not None and _table is not None:
-        _table[_enum(name)] = partial(_make_scheduler, name)
+def _add(*names: str) -> None:
+    """Add registered names to the enum and their functions to the table, whichever of the two is imported."""
+    for name in names if _enum is not None else ():
+        if name not in _enum._value2member_map_:
+            _add_member(_enum, name)
+        if _table is not None:
+            _table[_enum(name)] = partial(_make_scheduler, name)
 
 
 def _make_scheduler(
@@ -115,10 +100,8 @@ def _make_scheduler(
     """Make a scheduler; `transformers.get_scheduler` calls this like the functions of its own table."""
     from hf_sched.scheduler.schedule_lr import make_scheduler  # imports torch
 
-    steps_per_epoch = trainer_hooks.steps_per_epoch.get()
-    return make_scheduler(
-        schedule_name, optimizer, num_warmup_steps, num_training_steps, kwargs, steps_per_epoch, last_epoch
-    )
+    epoch = trainer_hooks.steps_per_epoch.get()
+    return make_scheduler(schedule_name, optimizer, num_warmup_steps, num_training_steps, kwargs, epoch, last_epoch)
 
 
 def _add_member(enum: Any, value: str) -> None:

@@ -10,9 +10,6 @@ from _frozen_importlib_external import PathFinder
 
 TYPE_CHECKING = False  # importing `typing` would cost every process time, so annotations are quoted
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from importlib.machinery import ModuleSpec
-    from types import ModuleType
     from typing import Any
 
 _HOSTS = ("transformers", "diffusers")
@@ -22,34 +19,17 @@ _HERE = __file__.rpartition("sitecustomize")[0].rstrip("/\\")
 class _HostFinder:
     """Finds a host with the finders that follow, and registers the schedules when the host is executed."""
 
-    def find_spec(
-        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
-    ) -> "ModuleSpec | None":
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         if name not in _HOSTS:
             return None
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             find_spec = getattr(finder, "find_spec", None)
-            spec: ModuleSpec | None = find_spec(name, path, target) if find_spec else None
+            spec = find_spec(name, path, target) if find_spec else None
             if spec is not None:
                 if hasattr(spec.loader, "exec_module"):
                     _register_on_execution(spec.loader)
                 return spec
         return None
-
-
-def _register_on_execution(loader: "Any") -> None:
-    """Register schedules before a loader executes its module, and import the user's modules after."""
-
-    def exec_module(module: "ModuleType") -> None:
-        del loader.exec_module  # the class has the original
-        registered = _register()
-        loader.exec_module(module)
-        if registered:
-            from hf_sched.integrations.launcher.process import import_modules
-
-            import_modules()
-
-    loader.exec_module = exec_module
 
 
 class _LendingFinder:
@@ -58,35 +38,55 @@ class _LendingFinder:
     def __init__(self, folders: "dict[str, str]") -> None:
         self.folders = folders
 
-    def find_spec(
-        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
-    ) -> "ModuleSpec | None":
+    def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         return PathFinder.find_spec(name, [self.folders[name]]) if name in self.folders else None
 
 
-def _register() -> bool:
-    """Whether hf_sched could be imported; if not, the process continues without it, after one message."""
+def _register_on_execution(loader: "Any") -> None:
+    """Register schedules before a loader executes its module, and import the modules of `--import` after."""
+
+    def exec_module(module: "Any") -> None:
+        del loader.exec_module  # the class has the original
+        names = _register()
+        loader.exec_module(module)
+        for name in names:
+            try:
+                __import__(name)
+            except Exception as error:
+                # Many libraries read an ImportError as "not installed" and hide it.
+                _report(f"`--import {name}` failed: {type(error).__name__}: {error}")
+                raise
+
+    loader.exec_module = exec_module
+
+
+def _register() -> "list[str]":
+    """Import hf_sched, which registers its schedules; the modules to import after it, none if hf_sched is missing."""
     import json
     import os
 
+    given = json.loads(os.environ.get("HF_SCHED_RUN", "{}"))
     if not any(isinstance(finder, _LendingFinder) for finder in sys.meta_path):
-        lent = json.loads(os.environ.get("HF_SCHED_RUN", "{}")).get("lend", {})
         root = os.path.abspath(os.path.join(_HERE, "..", "..", "..", ".."))
-        sys.meta_path.append(_LendingFinder({"hf_sched": root, **lent}))
+        sys.meta_path.append(_LendingFinder({"hf_sched": root, **given.get("lend", {})}))
     try:
-        from hf_sched.integrations.launcher.process import register
+        from hf_sched.integrations import transformers
 
-        register()
+        # An error for a script that imports hf_sched, but this process may never use one of its schedules.
+        transformers.on_unsupported = _report
     except Exception as error:
         sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _HostFinder)]
-        if sys.stderr is not None:
-            print(
-                f"hf-sched run: {sys.executable} cannot import hf_sched, so its schedules are unknown there "
-                f"({type(error).__name__}: {error}); install hf_sched into that environment",
-                file=sys.stderr,
-            )
-        return False
-    return True
+        _report(
+            f"{sys.executable} cannot import hf_sched, so its schedules are unknown there "
+            f"({type(error).__name__}: {error}); install hf_sched into that environment"
+        )
+        return []
+    return given.get("import", [])  # type: ignore[no-any-return]
+
+
+def _report(message: object) -> None:
+    if sys.stderr is not None:
+        print(f"hf-sched run: {message}", file=sys.stderr)
 
 
 def _run_hidden_sitecustomize() -> None:
