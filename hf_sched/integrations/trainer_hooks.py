@@ -31,11 +31,11 @@ def _check_schedule(post_init: Any, self: Any, *args: Any, **kwargs: Any) -> Non
     """Reject wrong schedule arguments before a model is loaded, as far as they can be judged without the data."""
     post_init(self, *args, **kwargs)
     name, given = schedule_name(self), self.lr_scheduler_kwargs or {}
-    if not isinstance(given, dict):
-        raise ArgumentError("lr_scheduler_kwargs", "a mapping, or one in JSON", given)
-    _, arguments = split_on_resume(given)
+    _, arguments = split_on_resume(given if isinstance(given, dict) else {})
     if name not in registry.available():
         return
+    if not isinstance(given, dict):
+        raise ArgumentError("lr_scheduler_kwargs", "a mapping, or one in JSON", given)
     if given:  # phases made in Python become text, since the Trainer saves and logs its arguments as JSON
         self.lr_scheduler_kwargs = json.loads(json.dumps(given, default=str))
     entry = registry.entry(name)
