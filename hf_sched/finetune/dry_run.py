@@ -53,8 +53,6 @@ def plan_of(trainer: Any, kind: str) -> Plan:
     }
     dataset = trainer.train_dataset
     size = len(dataset) if hasattr(dataset, "__len__") else None
-    if size is not None and "max_length" in defaults:
-        given["max_length"] = None  # TRL has already dropped the rows that are too long
     return plan(TrainingConfig(kind, given, "This run"), dataset_size=size, num_processes=args.world_size)
 
 

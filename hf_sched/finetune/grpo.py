@@ -38,7 +38,7 @@ class GRPO(Recipe):
         """Check the batch sizes, since TRL's own message names `generation_batch_size`, which hardly anybody sets."""
         config = TrainingConfig(self.kind, given)
         batch, accumulation = (
-            config.read_value(name, Whole(1)) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
+            config.value(name, Whole(1)) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
         )
         Generations.read(config, Batching(batch, int(os.environ.get("WORLD_SIZE") or 1), accumulation))
 

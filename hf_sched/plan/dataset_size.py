@@ -25,11 +25,7 @@ class DatasetSize:
 
 
 def find_dataset_size(config: TrainingConfig, given: int | None = None) -> DatasetSize:
-    """The number given, else the size of the local file or folder `dataset_name`, or of a cached dataset of the Hub.
-
-    Raises:
-        ArgumentError: The number is not a whole number from 1 up, or the dataset does not have the split.
-    """
+    """The number given, else the size of the local file or folder `dataset_name`, or of a cached dataset of the Hub."""
     if config.get("dataset_streaming") or config.get("streaming"):
         return DatasetSize(None, "the dataset is streamed", streamed=True)
     if given is not None:
@@ -41,32 +37,30 @@ def find_dataset_size(config: TrainingConfig, given: int | None = None) -> Datas
     name = config.get("dataset_name")
     if not name or config.kind == "trainer":
         return DatasetSize(None, "the script prepares the dataset" if name else "`dataset_name` is not set")
-    return _count(config, str(name))
-
-
-def _count(config: TrainingConfig, name: str) -> DatasetSize:
-    split = str(config.get("dataset_train_split") or "train")
-    subset = config.get("dataset_config")
-    path = Path(name).expanduser()
     with _quiet_datasets() as datasets:
-        if path.suffix in _BUILDERS and path.is_file():
-            rows = datasets.load_dataset(_BUILDERS[path.suffix], data_files={split: str(path)}, split=split)
-            return DatasetSize(len(rows), f"counted in {name}")
-        if path.is_dir():
-            sizes = {key: len(rows) for key, rows in datasets.load_dataset(str(path), name=subset).items()}
-        elif path.suffix in _BUILDERS or name.count("/") > 1 or name.startswith((".", "/", "~")):
-            return DatasetSize(None, f"{name!r} does not exist")
-        else:
-            try:
-                splits = datasets.load_dataset_builder(name, name=subset).info.splits or {}
-            except Exception:  # an incomplete cache raises many types; in all cases the size is unknown
-                splits = {}
-            sizes = {key: info.num_examples for key, info in splits.items()}
+        return _count(config, str(name), datasets)
+
+
+def _count(config: TrainingConfig, name: str, datasets: Any) -> DatasetSize:
+    split, subset = str(config.get("dataset_train_split") or "train"), config.get("dataset_config")
+    path = Path(name).expanduser()
+    if path.suffix in _BUILDERS and path.is_file():
+        found = datasets.load_dataset(_BUILDERS[path.suffix], data_files={split: str(path)})
+        sizes = {key: len(rows) for key, rows in found.items()}
+    elif path.is_dir():
+        sizes = {key: len(rows) for key, rows in datasets.load_dataset(str(path), name=subset).items()}
+    elif path.suffix in _BUILDERS or name.count("/") > 1 or name.startswith((".", "/", "~")):
+        return DatasetSize(None, f"{name!r} does not exist")
+    else:
+        try:
+            splits = datasets.load_dataset_builder(name, name=subset).info.splits or {}
+        except Exception:  # an incomplete cache raises many types; in all cases the size is unknown
+            splits = {}
+        sizes = {key: info.num_examples for key, info in splits.items()}
     if not sizes:
         return DatasetSize(None, f"{name!r} is not in the cache of `datasets`")
-    return DatasetSize(
-        sizes[OneOf(tuple(sizes))("dataset_train_split", split)], f"counted in split {split!r} of {name}"
-    )
+    split = OneOf(tuple(sizes))("dataset_train_split", split)
+    return DatasetSize(sizes[split], f"counted in split {split!r} of {name}")
 
 
 @contextmanager
@@ -75,15 +69,14 @@ def _quiet_datasets() -> Iterator[Any]:
     import datasets
 
     logging = datasets.utils.logging
-    offline, verbosity = datasets.config.HF_HUB_OFFLINE, logging.get_verbosity()
-    has_bars = not datasets.are_progress_bars_disabled()
+    before = datasets.config.HF_HUB_OFFLINE, logging.get_verbosity(), datasets.are_progress_bars_disabled()
     datasets.config.HF_HUB_OFFLINE = True
     datasets.disable_progress_bars()
     logging.set_verbosity_error()
     try:
         yield datasets
     finally:
-        datasets.config.HF_HUB_OFFLINE = offline
-        logging.set_verbosity(verbosity)
-        if has_bars:
+        datasets.config.HF_HUB_OFFLINE = before[0]
+        logging.set_verbosity(before[1])
+        if not before[2]:
             datasets.enable_progress_bars()

@@ -13,19 +13,15 @@ from hf_sched.schedules.validation import ArgumentError, Whole
 
 # Arguments for the launcher, which the command `trl` takes from the configuration.
 LAUNCH_KEYS = ("accelerate_config", "num_processes")
-# For these types `accelerate launch` starts one process and ignores `num_processes`.
-_ONE_PROCESS = ("NO", "MULTI_CPU")
 
 
 @dataclass(frozen=True)
 class WorldSize:
-    """The number of processes."""
+    """The number of processes and how it is known; `assumed` if nothing specifies it."""
 
     processes: int
     source: str
-    """How the number is known."""
     assumed: bool = False
-    """Whether nothing specifies the number, so that 1 is assumed."""
 
 
 def find_world_size(
@@ -33,43 +29,35 @@ def find_world_size(
 ) -> WorldSize:
     """The number of processes: as given, else from the Accelerate configuration or the keys of the file, else 1.
 
-    Args:
-        config: The arguments of the run.
-        num_processes: The number, if it is known.
-        accelerate_config: A file for `accelerate launch --config_file`, or a name that `trl --accelerate_config` takes.
-
-    Raises:
-        ArgumentError: A number is not a whole number from 1 up, or the Accelerate configuration is missing, is
-            invalid, or lets several processes share a batch.
+    `accelerate_config` is a file for `accelerate launch --config_file` or a name that `trl --accelerate_config` takes.
     """
     if num_processes is not None:
         return WorldSize(Whole(1)("num_processes", num_processes), "as given")
     name = accelerate_config or config.given.get("accelerate_config")
     launch = read_accelerate_config(config, accelerate_config)
     number = None if accelerate_config else config.given.get("num_processes")
-    if launch is None and number is None:
-        return WorldSize(1, "assumed; set it with `--num-processes`", assumed=True)
     if launch is not None:
         _check_parallelism(launch, str(name))
-        if launch.get("distributed_type", "NO") in _ONE_PROCESS:
+        if launch.get("distributed_type", "NO") in ("NO", "MULTI_CPU"):  # whatever the number
             return WorldSize(1, f"{name}, which starts one")
         if number is None:
             return WorldSize(Whole(1)(f"num_processes of {name}", launch.get("num_processes", 1)), str(name))
+    if number is None:
+        return WorldSize(1, "assumed; set it with `--num-processes`", assumed=True)
     return WorldSize(Whole(1)("num_processes", number), "`num_processes`")
 
 
 def read_accelerate_config(config: TrainingConfig, name: str | None = None) -> Mapping[str, Any] | None:
-    """The Accelerate configuration of this name, or the one that the file names; None if there is neither.
+    """The Accelerate configuration of this name, or the one that the file names; None if there is neither."""
+    import yaml
 
-    Raises:
-        ArgumentError: The file does not exist or contains no mapping.
-    """
     name = name or config.given.get("accelerate_config")
     if not name:
         return None
-    import yaml
-
-    path = find_file(str(name), config.source) or _file_of_trl(str(name))
+    trl = find_spec("trl")
+    folders = (trl.submodule_search_locations or ()) if trl else ()
+    of_trl = (Path(folder) / "accelerate_configs" / f"{name}.yaml" for folder in folders)
+    path = find_file(str(name), config.source) or next(filter(Path.is_file, of_trl), None)
     if path is None:
         raise ArgumentError("accelerate_config", "a file that exists, or a name of TRL's (zero2)", name)
     launch = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -80,29 +68,14 @@ def read_accelerate_config(config: TrainingConfig, name: str | None = None) -> M
 
 def find_file(name: str, source: str) -> Path | None:
     """A file by its name, relative to the working directory or to a folder that contains the configuration."""
-    for folder in (Path(), *Path(source).resolve().parents):
-        if (folder / name).is_file():
-            return folder / name
-    return None
-
-
-def _file_of_trl(name: str) -> Path | None:
-    trl = find_spec("trl")
-    for folder in (trl and trl.submodule_search_locations) or ():
-        path = Path(folder) / "accelerate_configs" / f"{name}.yaml"
-        if path.is_file():
-            return path
-    return None
+    paths = (folder / name for folder in (Path(), *Path(source).resolve().parents))
+    return next(filter(Path.is_file, paths), None)
 
 
 def _check_parallelism(launch: Mapping[str, Any], name: str) -> None:
     sizes = launch.get("parallelism_config") or {}
-    shared = [key for key, size in sizes.items() if key.endswith(("tp_size", "cp_size", "sp_size"))]
-    shared = [key for key in shared if sizes[key] not in (1, None)]
+    shared = [key for key in sizes if key.endswith(("tp_size", "cp_size", "sp_size")) and sizes[key] not in (1, None)]
     if shared:
-        raise ArgumentError(
-            "accelerate_config",
-            received=name,
-            rule=f"must give every process its own batches, but sets {', '.join(shared)}",
-            hint="give the number of processes with their own batches as `--num-processes`",
-        )
+        rule = f"must give every process its own batches, but sets {', '.join(shared)}"
+        remedy = "give the number of processes with their own batches as `--num-processes`"
+        raise ArgumentError("accelerate_config", received=name, rule=rule, hint=remedy)

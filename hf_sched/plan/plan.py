@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,31 +16,27 @@ import numpy.typing as npt
 
 from hf_sched.plan.dataset_size import DatasetSize, find_dataset_size
 from hf_sched.plan.generations import Generations
-from hf_sched.plan.launch import WorldSize, find_world_size
-from hf_sched.plan.notes import notes_on_batches, notes_on_data, notes_on_events
+from hf_sched.plan.launch import LAUNCH_KEYS, WorldSize, find_world_size
 from hf_sched.plan.run_events import find_events
 from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.plan.training_config import GENERATING, TrainingConfig
 from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Number, Whole
+from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Number, Whole, suggest
 
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class PlannedPhase:
-    """A phase of the schedule."""
+    """A phase of the schedule, with the learning rates of its first and last step."""
 
     name: str
     first_step: int
-    """Counted from 0."""
     steps: int
     first_lr: float
-    """The learning rate of its first step."""
     last_lr: float
-    """The learning rate of its last step."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +46,10 @@ class Plan:
     kind: str
     source: str
     assumed: tuple[str, ...]
-    """What the plan assumes because neither the configuration nor the caller specifies it."""
     num_training_steps: int
     steps_per_epoch: int | None
-    """None if the number of samples is unknown, like `epochs`."""
     epochs: float | None
-    """The Trainer's `epoch` at the end."""
+    """The Trainer's `epoch` at the end; None if the number of samples is unknown, like `steps_per_epoch`."""
     num_warmup_steps: int
     """The Trainer's warmup. A schedule's own warmup is only in `phases`."""
     effective_batch: int
@@ -78,16 +73,13 @@ class Plan:
     checkpoints: tuple[int, ...] | None
     """Steps after which a checkpoint is written; None if they are unknown."""
     checkpoints_kept: tuple[int, ...] | None
-    """The checkpoints that `save_total_limit` keeps."""
     save_total_limit: int | None
     output_dir: str
     saves_model: bool
-    """Whether scripts of this kind save the model in `output_dir` at the end."""
     evaluations: tuple[int, ...] | None
     """Steps after which the run evaluates (0: before the first step); None if they are unknown."""
     grpo: Generations | None
     notes: tuple[str, ...]
-    """Sentences about consequences that are easy to miss."""
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, for JSON."""
@@ -121,7 +113,6 @@ def plan(
         100
     """
     config, trained, notes = _with_cooldown(config)
-    _check_warmup_ratio(config)
     processes = find_world_size(config, num_processes, accelerate_config)
     samples = find_dataset_size(config, dataset_size)
     batching = Batching.read(config, processes.processes)
@@ -129,18 +120,17 @@ def plan(
     length = _length(config, batching, generations, samples)
 
     name, arguments, warmup = *_schedule_of(config), _warmup_steps(config, length.num_training_steps)
-    peak = config.read_value("learning_rate", Number(0))
+    peak = config.value("learning_rate", Number(0))
     schedule, curve = _curve(name, arguments, length, warmup, peak)
-    events = find_events(config, length, trained)
-    if generations and events.evaluations != ():
+    checkpoints, evaluations = find_events(config, length, trained)
+    if generations and evaluations != ():
         generations.check_evaluation(config, processes.processes)
-    limit = config.get("save_total_limit", Whole(-1))
-    limit = limit if limit is not None and limit > 0 else None
-    notes += notes_on_data(config, samples)
-    notes += notes_on_batches(config, batching, generations, samples.samples, length)
-    notes += notes_on_events(config, events, curve)
-    # The schedules that depend on metrics start at the peak.
-    first, highest, last = (peak, peak, None) if curve is None else (curve[0], curve.max(), curve[-1])
+    limit = max(config.get("save_total_limit", Whole(-1)) or 0, 0) or None
+    notes += _notes(config, batching, generations, samples.samples, length)
+    if curve is None:
+        notes.append("The learning rate depends on metrics; only its start is known.")
+    elif curve[0] == 0 and curve.max() > 0:
+        notes.append("The first step trains at a learning rate of 0.")
     return Plan(
         kind=config.kind,
         source=config.source,
@@ -160,15 +150,15 @@ def plan(
         schedule=schedule,
         curve=curve,
         phases=_phases(name, schedule, curve, warmup),
-        first_lr=float(first),
-        peak_lr=float(highest),
-        last_lr=None if last is None else float(last),
-        checkpoints=events.checkpoints,
-        checkpoints_kept=events.checkpoints and events.checkpoints[-limit if limit else 0 :],
+        first_lr=peak if curve is None else float(curve[0]),
+        peak_lr=peak if curve is None else float(curve.max()),
+        last_lr=None if curve is None else float(curve[-1]),
+        checkpoints=checkpoints,
+        checkpoints_kept=checkpoints and checkpoints[-limit if limit else 0 :],
         save_total_limit=limit,
         output_dir=config.get("output_dir") or "trainer_output",
         saves_model=config.kind != "trainer",
-        evaluations=events.evaluations,
+        evaluations=evaluations,
         grpo=generations and generations.in_run(length, samples.samples),
         notes=tuple(notes),
     )
@@ -188,58 +178,37 @@ def _with_cooldown(config: TrainingConfig) -> tuple[TrainingConfig, int, list[st
     from hf_sched.scheduler.anneal import anneal_from
 
     kwargs = config.mapping("lr_scheduler_kwargs")
-    floors = {name: kwargs[name] for name in ("floor_ratio", "min_lr") if kwargs.get(name) is not None}
-    given = {name: config.given.get(f"anneal_{name}") for name in ("duration", "shape")}
-    cooldown = anneal_from(checkpoint, **{name: value for name, value in given.items() if value}, **floors)
-    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
-    trained = int(state["global_step"])
-    note = (
-        f"The run continues from {checkpoint} after {trained} steps; schedule, learning rate and length "
-        "are those of the cooldown."
-    )
+    given = {name: kwargs.get(name) for name in ("floor_ratio", "min_lr")}
+    given |= {name: config.given.get(f"anneal_{name}") for name in ("duration", "shape")}
+    cooldown = anneal_from(checkpoint, **{name: value for name, value in given.items() if value is not None})
+    state = (Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8")
+    trained = int(json.loads(state)["global_step"])
+    note = f"The run continues from {checkpoint} after {trained} steps, with the schedule and length of the cooldown."
     return dataclasses.replace(config, given={**config.given, **cooldown}), trained, [note]
-
-
-def _check_warmup_ratio(config: TrainingConfig) -> None:
-    # transformers 5 ignores the old key, and the plan would silently be one without warmup.
-    ratio = config.given.get("warmup_ratio")
-    if ratio and "warmup_ratio" not in config.fields:
-        raise ArgumentError(
-            "warmup_ratio",
-            received=ratio,
-            rule="was removed from transformers",
-            hint=f"write `warmup_steps: {ratio}`, a share of the run if it is below 1",
-        )
 
 
 def _length(
     config: TrainingConfig, batching: Batching, generations: Generations | None, samples: DatasetSize
 ) -> RunLength:
-    max_steps = config.read_value("max_steps", Whole(-1))
+    max_steps = config.value("max_steps", Whole(-1))
     if max_steps == 0:
         raise ArgumentError("max_steps", "1 or more, or -1 to use `num_train_epochs`", 0)
-    epochs = config.read_value("num_train_epochs", Number(0, above_low=max_steps < 0))
-    if samples.samples is None:
-        if max_steps < 0:
-            packed = ", N packed sequences," if config.get("packing") else ""
-            remedy = f"Give `--dataset-size N`{packed} or write `max_steps`"
-            raise ValueError(
-                "the number of optimizer steps is unknown without the number of samples: "
-                f"{samples.source}. {'Write `max_steps`' if samples.streamed else remedy}"
-            )
-        return RunLength.of(None, batching.accumulation, max_steps, epochs)
-    batches = (generations or batching).batches_per_epoch(samples.samples)
+    epochs = config.value("num_train_epochs", Number(0, above_low=max_steps < 0))
+    batches = None if samples.samples is None else (generations or batching).batches_per_epoch(samples.samples)
+    if batches is None and max_steps < 0:
+        packed = ", N packed sequences," if config.get("packing") else ""
+        remedy = "Write `max_steps`" if samples.streamed else f"Give `--dataset-size N`{packed} or write `max_steps`"
+        rule = "the number of optimizer steps is unknown without the number of samples"
+        raise ValueError(f"{rule}: {samples.source}. {remedy}")
     if batches == 0:
-        needed, what = batching.samples_at_once, "samples of a batch on every process"
+        needed = f"{batching.samples_at_once} samples of a batch on every process"
         if generations:
-            needed, what = generations.prompts_per_generation, "prompts of a generation"
-        raise ArgumentError(
-            "per_device_train_batch_size",
-            received=batching.batch_size,
-            rule=f"requires the {needed} {what}, but the dataset has {samples.samples} ({samples.source})",
-            hint="make it smaller",
-        )
-    return RunLength.of(batches, batching.accumulation, max_steps, epochs)
+            needed = f"{generations.prompts_per_generation} prompts of a generation"
+        rule = f"requires the {needed}, but the dataset has {samples.samples} ({samples.source})"
+        raise ArgumentError("per_device_train_batch_size", "", batching.batch_size, "make it smaller", rule)
+    if max_steps < 0:  # otherwise it overrides the epochs
+        max_steps = math.ceil(epochs * math.ceil((batches or 0) / batching.accumulation))
+    return RunLength(max_steps, batching.accumulation, batches)
 
 
 def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
@@ -253,9 +222,13 @@ def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
 def _warmup_steps(config: TrainingConfig, num_training_steps: int) -> int:
     from transformers import TrainingArguments
 
-    requested = {"warmup_steps": config.read_value("warmup_steps", Number(0))}
+    requested = {"warmup_steps": config.value("warmup_steps", Number(0))}
+    ratio = config.get("warmup_ratio", Number(0, 1)) or 0.0
     if "warmup_ratio" in config.fields:
-        requested["warmup_ratio"] = config.get("warmup_ratio", Number(0, 1)) or 0.0
+        requested["warmup_ratio"] = ratio
+    elif ratio:  # transformers 5 ignores it, and the plan would silently have no warmup
+        remedy = f"write `warmup_steps: {ratio:g}`, a share of the run if it is below 1"
+        raise ArgumentError("warmup_ratio", received=ratio, rule="was removed from transformers", hint=remedy)
     return int(TrainingArguments.get_warmup_steps(SimpleNamespace(**requested), num_training_steps))
 
 
@@ -280,8 +253,8 @@ def _phases(name: str, schedule: Schedule | None, curve: Array | None, warmup: i
     if curve is None:
         return ()
     if schedule is not None:
-        parts = [(part.kind, part.first, part.steps, part.shape.name) for part in schedule.segments]
-        named = [(kind if kind == "hold" else f"{kind}, {shape}", first, steps) for kind, first, steps, shape in parts]
+        names = [part.kind if part.kind == "hold" else f"{part.kind}, {part.shape.name}" for part in schedule.segments]
+        named = [(name, part.first, part.steps) for name, part in zip(names, schedule.segments, strict=True)]
     else:
         warmup = min(warmup, len(curve)) if name != "constant" else 0
         named = [("warmup, linear", 0, warmup), (name, warmup, len(curve) - warmup)]
@@ -290,3 +263,28 @@ def _phases(name: str, schedule: Schedule | None, curve: Array | None, warmup: i
         for phase, first, steps in named
         if steps
     )
+
+
+def _notes(
+    config: TrainingConfig, batching: Batching, generations: Generations | None, samples: int | None, length: RunLength
+) -> Iterator[str]:
+    """Consequences of the arguments that are easy to miss."""
+    if config.kind != "trainer":  # a script for the Trainer usually has more arguments
+        for key in config.given:
+            if key not in config.fields and key not in LAUNCH_KEYS:
+                hint = suggest(key, config.fields)
+                yield f"`{key}` is not an argument and is ignored here{f'; {hint}' if hint else '.'}"
+    if config.get("auto_find_batch_size"):
+        yield "`auto_find_batch_size` halves the batch size if memory runs out, which changes these numbers."
+    uneven = length.batches_per_epoch and length.batches_per_epoch % batching.accumulation
+    if uneven and length.num_training_steps >= (length.steps_per_epoch or 0):
+        yield f"The last optimizer step of an epoch has {uneven} of {batching.accumulation} batches."
+    size = generations.prompts_per_generation if generations else batching.samples_at_once
+    rest = 0 if samples is None or batching.rebalanced else samples % size
+    if rest and generations:
+        yield f"Each epoch drops {rest} of the {samples:,} prompts: a generation takes {size}."
+    elif rest and batching.drop_last:
+        yield f"Each epoch drops {rest} of the {samples:,} samples (`dataloader_drop_last`)."
+    elif rest:
+        filled = " and are filled up from its start" if batching.world_size > 1 else ""
+        yield f"The last batches of an epoch have {rest} of {size} samples{filled}."

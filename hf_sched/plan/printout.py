@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from hf_sched.plan.generations import Generations
 from hf_sched.plan.plan import Plan
 from hf_sched.plots.terminal import draw
 
@@ -25,7 +26,7 @@ def print_plan(planned: Plan, out: Console) -> None:
     facts = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, fact in [*_size(planned), *_generations(planned), *_rates(planned), *_events(planned)]:
+    for name, fact in _facts(planned).items():
         facts.add_row(name, escape(fact))
     out.print(facts)
     if planned.curve is not None:
@@ -36,60 +37,45 @@ def print_plan(planned: Plan, out: Console) -> None:
     if planned.notes:
         out.print()
     for note in planned.notes:
-        line = Table.grid(padding=(0, 1))
-        line.add_row("-", escape(note))
-        out.print(line)
+        out.print(f"- {note}", markup=False)
 
 
-def _size(plan: Plan) -> list[tuple[str, str]]:
-    processes, samples = plan.world_size, plan.dataset_size
-    device = plan.per_device_train_batch_size
+def _facts(plan: Plan) -> dict[str, str]:
+    processes, samples, device = plan.world_size, plan.dataset_size, plan.per_device_train_batch_size
     product = f"{device} per process x {processes.processes}"
     if plan.split_batches:
         product = f"{device} split over {_count(processes.processes, 'process')}"
     product += f" x {plan.gradient_accumulation_steps} accumulated"
     epochs = "unknown without the number of samples: `--dataset-size N`"
-    if plan.epochs is not None:
+    if plan.epochs is not None and plan.steps_per_epoch is not None:
         epochs = f"{plan.epochs:.4g} x {_count(plan.steps_per_epoch, 'step')}"
-    return [
-        ("processes", f"{processes.processes} ({processes.source})"),
-        ("dataset", f"{'unknown' if samples.samples is None else f'{samples.samples:,}'} ({samples.source})"),
-        ("effective batch", f"{plan.effective_batch:,} {'completions' if plan.grpo else 'samples'} = {product}"),
-        ("epochs", epochs),
-    ]
-
-
-def _generations(plan: Plan) -> list[tuple[str, str]]:
-    if plan.grpo is None:
-        return []
-    g = plan.grpo
-    steps = f"{g.optimizer_steps_per_generation:g} optimizer step{'s' if g.optimizer_steps_per_generation != 1 else ''}"
-    prompts = _count(g.prompts_per_generation, "prompt")
-    factors = f"steps_per_generation {g.steps_per_generation} x num_iterations {g.num_iterations}"
-    return [
-        ("generation", f"{prompts} x num_generations {g.num_generations} = {g.generation_batch_size:,} completions"),
-        ("used for", f"{steps} = {factors} / accumulation {plan.gradient_accumulation_steps}"),
-        ("run", f"{_count(g.generations, 'generation')}: {g.prompts:,} prompts, {g.completions:,} completions"),
-    ]
-
-
-def _rates(plan: Plan) -> list[tuple[str, str]]:
-    rates = ((name, getattr(plan, f"{name}_lr")) for name in ("first", "peak", "last"))
-    return [
-        ("schedule", plan.schedule_name + (f": {plan.schedule}" if plan.schedule else "")),
-        ("learning rate", ", ".join(f"{name} {_rate(rate)}" for name, rate in rates)),
-    ]
-
-
-def _events(plan: Plan) -> list[tuple[str, str]]:
     checkpoints = _steps(plan.checkpoints)
     if plan.checkpoints_kept and plan.checkpoints_kept != plan.checkpoints:
         checkpoints += f"; kept: {_steps(plan.checkpoints_kept)} (save_total_limit {plan.save_total_limit})"
-    return [
-        ("evaluations", _steps(plan.evaluations)),
-        ("checkpoints", checkpoints),
-        ("at the end", f"the model is saved in {plan.output_dir}" if plan.saves_model else "depends on the script"),
-    ]
+    rates = {"first": plan.first_lr, "peak": plan.peak_lr, "last": plan.last_lr}
+    return {
+        "processes": f"{processes.processes} ({processes.source})",
+        "dataset": f"{'unknown' if samples.samples is None else f'{samples.samples:,}'} ({samples.source})",
+        "effective batch": f"{plan.effective_batch:,} {'completions' if plan.grpo else 'samples'} = {product}",
+        "epochs": epochs,
+        **(_generations(plan.grpo, plan.gradient_accumulation_steps) if plan.grpo else {}),
+        "schedule": plan.schedule_name + (f": {plan.schedule}" if plan.schedule else ""),
+        "learning rate": ", ".join(f"{name} {_rate(rate)}" for name, rate in rates.items()),
+        "evaluations": _steps(plan.evaluations),
+        "checkpoints": checkpoints,
+        "at the end": f"the model is saved in {plan.output_dir}" if plan.saves_model else "depends on the script",
+    }
+
+
+def _generations(g: Generations, accumulation: int) -> dict[str, str]:
+    prompts = _count(g.prompts_per_generation, "prompt")
+    factors = f"steps_per_generation {g.steps_per_generation} x num_iterations {g.num_iterations}"
+    steps = _count(g.optimizer_steps_per_generation, "optimizer step")
+    return {
+        "generation": f"{prompts} x num_generations {g.num_generations} = {g.generation_batch_size:,} completions",
+        "used for": f"{steps} = {factors} / accumulation {accumulation}",
+        "run": f"{_count(g.generations, 'generation')}: {g.prompts:,} prompts, {g.completions:,} completions",
+    }
 
 
 def _phases(plan: Plan) -> Table:
@@ -108,17 +94,15 @@ def _phases(plan: Plan) -> Table:
 
 def _steps(steps: Sequence[int] | None) -> str:
     if not steps:
-        return "unknown (see below)" if steps is None else "none"
+        return "none" if steps is not None else "unknown: at the ends of epochs, or after the best evaluations"
     shown = [f"{step:,}" for step in steps]
     if len(shown) > _MOST_STEPS:
         shown = [*shown[: _MOST_STEPS - 3], "...", *shown[-2:]]
     return f"{len(steps):,}, after step{'s' if len(steps) > 1 else ''} {', '.join(shown)}"
 
 
-def _count(number: int | None, what: str) -> str:
-    if number is None:
-        return f"unknown {what}s"
-    return f"{number:,} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
+def _count(number: float, what: str) -> str:
+    return f"{number:,.10g} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
 
 
 def _rate(rate: float | None) -> str:

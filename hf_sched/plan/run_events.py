@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 from hf_sched.plan.run_length import RunLength
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import ArgumentError, Number, OneOf
 
-
-@dataclass(frozen=True)
-class Events:
-    """Optimizer steps, counted from 1 like the names of checkpoints. None if they are unknown."""
-
-    checkpoints: tuple[int, ...] | None
-    evaluations: tuple[int, ...] | None
-    """0 is the evaluation before the first step."""
+Steps: TypeAlias = tuple[int, ...] | None
+"""Optimizer steps, counted from 1 like the names of checkpoints (0 is before the first step); None if unknown."""
 
 
-def find_events(config: TrainingConfig, length: RunLength, trained: int = 0) -> Events:
-    """The checkpoints and evaluations of a run.
-
-    Args:
-        config: The arguments of the run.
-        length: Its length.
-        trained: Steps that the checkpoint has which the run continues; their events are left out.
-
-    Raises:
-        ArgumentError: A strategy or its number of steps is wrong.
-    """
+def find_events(config: TrainingConfig, length: RunLength, trained: int = 0) -> tuple[Steps, Steps]:
+    """The checkpoints and evaluations of a run, after the steps `trained` of the checkpoint that it continues."""
     from transformers.trainer_callback import DefaultFlowCallback, TrainerControl, TrainerState
 
     args = _arguments(config)
@@ -50,34 +34,22 @@ def find_events(config: TrainingConfig, length: RunLength, trained: int = 0) -> 
         if control.should_evaluate and step > trained:
             evaluated.append(step)
         control.should_save = control.should_evaluate = False
-    unknown = ("epoch",) if length.steps_per_epoch is None else ()
-    return Events(
-        None if args.save_strategy in ("best", *unknown) else tuple(saved),
-        None if args.eval_strategy in unknown else tuple(evaluated),
-    )
+    unknown = ("epoch", "best") if length.steps_per_epoch is None else ("best",)
+    checkpoints = None if args.save_strategy in unknown else tuple(saved)
+    return checkpoints, None if args.eval_strategy in unknown else tuple(evaluated)
 
 
 def _arguments(config: TrainingConfig) -> Any:
-    args = SimpleNamespace(
-        logging_strategy="no",
-        logging_steps=config.read_value("logging_steps", Number(0)),
-        logging_first_step=False,
-        save_strategy=_strategy(config, "save_strategy", "best"),
-        save_steps=config.read_value("save_steps", Number(0)),
-        eval_strategy=_strategy(config, "eval_strategy"),
-        eval_steps=config.get("eval_steps", Number(0)),
-        eval_delay=config.read_value("eval_delay", Number(0)),
-    )
+    args = SimpleNamespace(logging_strategy="no", logging_first_step=False)
+    for name, more in (("save_strategy", ("best",)), ("eval_strategy", ())):
+        word = config.value(name)
+        if word is False:
+            raise ArgumentError(name, "text", False, 'YAML reads no as false, so write "no" in quotes')
+        setattr(args, name, OneOf(("no", "steps", "epoch", *more))(name, getattr(word, "value", word)))
+    for name in ("logging_steps", "save_steps", "eval_steps", "eval_delay"):
+        setattr(args, name, config.get(name, Number(0)))
     if args.eval_strategy == "steps" and not args.eval_steps:
         args.eval_steps = args.logging_steps  # as in TrainingArguments
         if not args.eval_steps:
             raise ArgumentError("eval_steps", "above 0 if `eval_strategy` is steps", 0)
     return args
-
-
-def _strategy(config: TrainingConfig, name: str, *more: str) -> str:
-    value = config.value(name)
-    if value is False:
-        raise ArgumentError(name, "text", False, 'YAML reads no as false, so write "no" in quotes')
-    word: str = OneOf(("no", "steps", "epoch", *more))(name, getattr(value, "value", value))
-    return word

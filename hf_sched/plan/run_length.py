@@ -17,7 +17,6 @@ class Batching:
     """Samples of a data loader's batch: on one process, or on all processes together with `split_batches`."""
     world_size: int = 1
     accumulation: int = 1
-    """Batches per optimizer step on each process."""
     drop_last: bool = False
     split_batches: bool = False
     rebalanced: bool = False
@@ -25,13 +24,8 @@ class Batching:
 
     @classmethod
     def read(cls, config: TrainingConfig, processes: int) -> Batching:
-        """The batches of a run.
-
-        Raises:
-            ArgumentError: An argument is wrong.
-        """
-        size = config.read_value("per_device_train_batch_size", Whole(1))
-        accumulation = config.read_value("gradient_accumulation_steps", Whole(1))
+        size = config.value("per_device_train_batch_size", Whole(1))
+        accumulation = config.value("gradient_accumulation_steps", Whole(1))
         accelerator = config.mapping("accelerator_config")
         split = bool(accelerator.get("split_batches"))
         if split and config.kind in GENERATING:
@@ -47,14 +41,9 @@ class Batching:
                 rule = "is set beside `gradient_accumulation_steps`"
                 raise ArgumentError(name, received=nested, rule=rule, hint="leave one of them out")
             accumulation = Whole(1)(name, nested)
-        return cls(
-            size,
-            processes,
-            accumulation,
-            drop_last=config.read_value("dataloader_drop_last", Flag()),
-            split_batches=split,
-            rebalanced=config.get("train_sampling_strategy") == "batch_rebalance" and config.kind not in GENERATING,
-        )
+        drop_last = config.value("dataloader_drop_last", Flag())
+        rebalanced = config.get("train_sampling_strategy") == "batch_rebalance" and config.kind not in GENERATING
+        return cls(size, processes, accumulation, drop_last, split, rebalanced)
 
     @property
     def samples_at_once(self) -> int:
@@ -63,7 +52,6 @@ class Batching:
 
     @property
     def effective_batch(self) -> int:
-        """Samples per optimizer step on all processes together."""
         return self.samples_at_once * self.accumulation
 
     def batches_per_epoch(self, samples: int) -> int:
@@ -80,21 +68,11 @@ class Batching:
 
 @dataclass(frozen=True)
 class RunLength:
-    """The length of a run. The properties of an epoch are None if the number of samples is unknown."""
+    """The length of a run. `batches_per_epoch`, on each process, is None if the number of samples is unknown."""
 
     num_training_steps: int
     accumulation: int
     batches_per_epoch: int | None = None
-    """On each process."""
-
-    @classmethod
-    def of(cls, batches_per_epoch: int | None, accumulation: int, max_steps: int, num_train_epochs: float) -> RunLength:
-        """The length that a Trainer computes: `max_steps` overrides the epochs unless it is -1."""
-        steps = max_steps
-        if max_steps < 0:
-            assert batches_per_epoch is not None
-            steps = math.ceil(num_train_epochs * math.ceil(batches_per_epoch / accumulation))
-        return cls(steps, accumulation, batches_per_epoch)
 
     @property
     def steps_per_epoch(self) -> int | None:
@@ -110,7 +88,4 @@ class RunLength:
 
     def epoch_after(self, step: int) -> float | None:
         """The fraction of epochs after this many optimizer steps, as the Trainer logs `epoch`."""
-        if self.batches_per_epoch is None or self.steps_per_epoch is None:
-            return None
-        epochs, rest = divmod(step, self.steps_per_epoch)
-        return epochs + rest * self.accumulation / self.batches_per_epoch
+        return self.batches_after(step) / self.batches_per_epoch if self.batches_per_epoch else None

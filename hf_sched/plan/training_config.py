@@ -12,27 +12,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from hf_sched.schedules.validation import ArgumentError, Reader
+from hf_sched.schedules.validation import ArgumentError, OneOf, Reader
 
-# The dataclass of each kind of trainer. If a file fits several kinds equally well, the first of them is assumed.
-_TRAINING_ARGUMENTS = {
-    "trainer": ("transformers", "TrainingArguments"),
-    "sft": ("trl", "SFTConfig"),
-    "dpo": ("trl", "DPOConfig"),
-    "grpo": ("trl", "GRPOConfig"),
-    "kto": ("trl", "KTOConfig"),
-    "reward": ("trl", "RewardConfig"),
-    "rloo": ("trl", "RLOOConfig"),
-}
-KINDS = tuple(_TRAINING_ARGUMENTS)
+# If a file fits several kinds equally well, the first of them is assumed.
+KINDS = ("trainer", "sft", "dpo", "grpo", "kto", "reward", "rloo")
+"""The kinds of trainer: that of transformers, and those of TRL."""
 GENERATING = ("grpo", "rloo")
 """The kinds that train on completions of the model."""
-# The other dataclasses that TRL's scripts parse.
-_SCRIPT_ARGUMENTS = {
-    "grpo": ("trl.scripts.grpo", "GRPOScriptArguments"),
-    "rloo": ("trl.scripts.rloo", "RLOOScriptArguments"),
-}
-_SHARED_ARGUMENTS = (("trl", "ModelConfig"), ("trl", "DatasetMixtureConfig"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,23 +43,13 @@ class TrainingConfig:
     kind_reason: str = ""
     """Why this kind is assumed ("has `max_length`"); empty if it was requested."""
     extra: tuple[type, ...] = ()
-    """Dataclasses of arguments that the script takes besides those of its trainer."""
+    """Dataclasses of the script's further arguments. They apply to all kinds but `trainer`."""
 
     @classmethod
     def read(cls, path: str | Path, kind: str | None = None, extra: tuple[type, ...] = ()) -> TrainingConfig:
-        """Read a YAML or JSON file of arguments.
-
-        Args:
-            path: The file.
-            kind: One of `KINDS`; None to assume the kind that has most of the keys in the file.
-            extra: Dataclasses of arguments that the script takes besides those of its trainer. They apply to all kinds
-                but `trainer`.
-
-        Raises:
-            ValueError: The file does not exist, does not parse or contains no mapping, or `kind` is unknown.
-        """
-        if kind is not None and kind not in KINDS:
-            raise ArgumentError("kind", f"one of {', '.join(KINDS)}", kind)
+        """Read a YAML or JSON file of arguments. `kind` is None to assume the kind that has most of its keys."""
+        if kind is not None:
+            OneOf(KINDS)("kind", kind)
         arguments = read_arguments(path)
         assumed, reason = (kind, "") if kind else _best_kind(arguments)
         return cls(assumed, arguments, str(path), reason, extra)
@@ -87,55 +63,31 @@ class TrainingConfig:
         extra = {name: argument for cls in self.extra for name, argument in _declared(cls).items()}
         return {**own, **{name: extra[name] for name in extra if name in own or not kinds_with(name)}}
 
-    def value(self, name: str) -> Any:
-        """The value in the file, or the default.
-
-        Raises:
-            KeyError: The trainer has no such argument.
-        """
-        return self.given[name] if name in self.given else self.fields[name].default
+    def value(self, name: str, reader: Reader | None = None) -> Any:
+        """The value in the file, or the default, validated by the reader; a KeyError if there is no such argument."""
+        value = self.given[name] if name in self.given else self.fields[name].default
+        return value if reader is None else reader(name, value)
 
     def get(self, name: str, reader: Reader | None = None) -> Any:
-        """Like `value`, but None if the trainer has no such argument. The reader validates every value but None.
-
-        Raises:
-            ArgumentError: The reader rejects the value.
-        """
+        """Like `value`, but None if the value is None or the trainer has no such argument."""
         value = self.value(name) if name in self.given or name in self.fields else None
         return value if reader is None or value is None else reader(name, value)
 
-    def read_value(self, name: str, reader: Reader) -> Any:
-        """Like `value`, validated by the reader and in its canonical form.
-
-        Raises:
-            ArgumentError: The reader rejects the value.
-        """
-        return reader(name, self.value(name))
-
     def mapping(self, name: str) -> dict[str, Any]:
-        """An argument that is a mapping, a mapping in JSON, or a JSON file; empty if it is missing.
-
-        Raises:
-            ArgumentError: It is something else.
-        """
-        given = self.get(name)
-        read: Any = given or {}
+        """An argument that is a mapping, a mapping in JSON, or a JSON file; empty if it is missing."""
+        given = read = self.get(name) or {}
         try:
             if isinstance(given, str):
                 read = json.loads(given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8"))
         except (OSError, json.JSONDecodeError):
-            read = None
+            pass
         if not isinstance(read, Mapping):
             raise ArgumentError(name, "a mapping, a mapping in JSON, or a JSON file", given)
         return dict(read)
 
 
 def read_arguments(path: str | Path) -> dict[str, Any]:
-    """The keys and values of a YAML or JSON file.
-
-    Raises:
-        ValueError: The file does not exist, does not parse or contains no mapping.
-    """
+    """The keys and values of a YAML or JSON file."""
     import yaml
 
     path = Path(path)
@@ -152,17 +104,20 @@ def read_arguments(path: str | Path) -> dict[str, Any]:
 
 
 def classes_of(kind: str) -> list[type]:
-    """The dataclasses that a script of this kind parses, that of the trainer first.
+    """The dataclasses that a script of this kind parses, that of the trainer first."""
+    if kind == "trainer":
+        from transformers import TrainingArguments
 
-    Raises:
-        ValueError: TRL is required and not installed.
-    """
-    places = [_TRAINING_ARGUMENTS[kind]]
-    if not _is_installed(places[0][0]):
-        raise ValueError(f"a configuration of kind {kind} needs {places[0][0]}, which is not installed")
-    if kind != "trainer":
-        places += [_SCRIPT_ARGUMENTS.get(kind, ("trl", "ScriptArguments")), *_SHARED_ARGUMENTS]
-    return [getattr(importlib.import_module(module), name) for module, name in places]
+        return [TrainingArguments]
+    if kind not in _installed_kinds():
+        raise ValueError(f"a configuration of kind {kind} needs trl, which is not installed")
+    import trl
+
+    own = trl.RewardConfig if kind == "reward" else getattr(trl, f"{kind.upper()}Config")
+    script = trl.ScriptArguments
+    if kind in GENERATING:
+        script = getattr(importlib.import_module(f"trl.scripts.{kind}"), f"{kind.upper()}ScriptArguments")
+    return [own, script, trl.ModelConfig, trl.DatasetMixtureConfig]
 
 
 @cache
@@ -199,10 +154,5 @@ def _best_kind(given: Mapping[str, Any]) -> tuple[str, str]:
     return kind, f"has `{min(special, key=lambda key: len(kinds_with(key)))}`"
 
 
-def _installed_kinds() -> list[str]:
-    return [kind for kind, (module, _) in _TRAINING_ARGUMENTS.items() if _is_installed(module)]
-
-
-@cache
-def _is_installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+def _installed_kinds() -> tuple[str, ...]:
+    return KINDS if importlib.util.find_spec("trl") else KINDS[:1]

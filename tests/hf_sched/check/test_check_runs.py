@@ -27,7 +27,7 @@ def test_shipped_configs_have_no_findings():
     [
         ({"per_device_train_batch_size": 4, "num_generations": 3}, "num_generations", "write 2, or another batch size"),
         ({"per_device_train_batch_size": 4}, "num_generations", "must divide the 4 completions"),
-        ({"generation_batch_size": 12}, "generation_batch_size", "a multiple of 8 (per_device_train_batch_size 8 x 1"),
+        ({"generation_batch_size": 12}, "generation_batch_size", "a multiple of 8 (per_device_train_batch_size 8 x"),
         ({"generation_batch_size": 8, "steps_per_generation": 2}, "steps_per_generation", "leave one of them out"),
         ({"num_generations": 1}, "num_generations", "2 or more"),
         ({"auto_find_batch_size": True}, "auto_find_batch_size", "leave it out"),
@@ -50,7 +50,7 @@ def test_completions_are_judged_with_the_number_of_processes(tmp_path):
     launch = str(tmp_path / "two.yaml")
     assert not report_of_text(text.format(8), tmp_path, None, accelerate_config=launch).findings
     (found,) = report_of_text(text.format(16), tmp_path, None, accelerate_config=launch).findings
-    assert_error(found, "num_generations", "per_device_train_batch_size 4 x 2 processes x steps_per_generation 1")
+    assert_error(found, "num_generations", "per_device_train_batch_size 4 x processes 2 x steps_per_generation 1")
     (found,) = report_of_text(text.format(8) + "accelerate_config: no.yaml\n", tmp_path, None).findings
     assert_error(found, "accelerate_config", "must be a file that exists")
 

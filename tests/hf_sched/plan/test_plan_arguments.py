@@ -62,9 +62,9 @@ def test_values_are_those_of_the_file_or_the_defaults(tmp_path):
     assert config.value("max_length") is None
     assert TrainingConfig("sft", {}).value("max_length") == 1024
     assert config.value("learning_rate") == "1e-5"
-    assert config.read_value("learning_rate", Number(0)) == 1e-5
+    assert config.value("learning_rate", Number(0)) == 1e-5
     with pytest.raises(ValueError, match=r"`max_steps` must be a whole number, -1 or more, received 1.5"):
-        config.read_value("max_steps", Whole(-1))
+        config.value("max_steps", Whole(-1))
     assert config.get("no_such_argument") is None
     with pytest.raises(KeyError):
         config.value("no_such_argument")
@@ -166,7 +166,7 @@ def write(folder: Path, form: str) -> Path:
 def test_the_samples_of_a_file_are_counted(tmp_path, form):
     path = write(tmp_path, form)
     found = find_dataset_size(sft(dataset_name=str(path)))
-    assert (found.samples, found.source) == (7, f"counted in {path}")
+    assert (found.samples, found.source) == (7, f"counted in split 'train' of {path}")
 
 
 def test_the_samples_of_a_folder_are_counted_by_split(tmp_path):
@@ -222,7 +222,6 @@ def test_without_the_samples_a_plan_needs_max_steps(config, message):
 def test_a_given_size_is_that_of_packed_sequences_and_useless_for_a_stream():
     planned = plan(sft(packing=True), dataset_size=40)
     assert (planned.steps_per_epoch, planned.num_training_steps) == (10, 30)
-    assert "The 40 samples are taken as packed sequences (`packing`)." in planned.notes
     with pytest.raises(ValueError, match=r"the dataset is streamed"):
         plan(sft(dataset_streaming=True), dataset_size=40)
 
@@ -306,12 +305,8 @@ def test_a_schedule_that_depends_on_metrics_has_no_curve(name):
         (sft(gradient_accumulation_steps=3), "The last optimizer step of an epoch has 2 of 3 batches."),
         (sft(), "The last batches of an epoch have 5 of 8 samples and are filled up from its start."),
         (sft(dataloader_drop_last=True), "Each epoch drops 5 of the 37 samples (`dataloader_drop_last`)."),
-        (sft(), "TRL drops samples without trained tokens within `max_length` 64; the 37 samples here"),
-        (sft(max_steps=3, num_train_epochs=2), "`max_steps` overrides `num_train_epochs`."),
         (sft(auto_find_batch_size=True), "`auto_find_batch_size` halves the batch"),
-        (sft(resume_from_checkpoint="auto"), "The run resumes from a checkpoint"),
         (sft(lerning_rate=1), "`lerning_rate` is not an argument and is ignored here; did you mean 'learning_rate'?"),
-        (sft(save_strategy="best", eval_strategy="epoch"), "A checkpoint is written after each evaluation"),
         (grpo(), "Each epoch drops 1 of the 37 prompts: a generation takes 2."),
     ],
 )
