@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,14 +15,7 @@ import click
 @click.option("--num-processes", type=click.IntRange(1), metavar="N", help="Processes; by default those of FILE, or 1.")
 @click.option("--gpu-memory", metavar="SIZE", help="Of one GPU: 80GB, 24GiB; by default that of this machine's.")
 @click.option("--length", type=click.IntRange(1), metavar="N", help="Tokens of the longest sample (`max_length`).")
-@click.option(
-    "--prompt-length",
-    type=click.IntRange(1),
-    metavar="N",
-    default=512,
-    show_default=True,
-    help="Tokens of the longest prompt (GRPO).",
-)
+@click.option("--prompt-length", type=click.IntRange(1), metavar="N", default=512, help="The same for prompts (GRPO).")
 @click.option("--json", is_flag=True, help="Write a JSON object for machines, in bytes.")
 def estimate_memory(
     config: str,
@@ -41,27 +34,22 @@ def estimate_memory(
     """
     from hf_sched.cli.output import console, print_json
     from hf_sched.finetune.memory import alternatives, estimate, read_config
-    from hf_sched.finetune.memory.check import CLOSE, as_dict, describe_alternatives, show
+    from hf_sched.finetune.memory.check import CLOSE, describe, show
 
-    run = read_config(
-        Path(config),
-        kind,
-        accelerate_config=accelerate_config,
-        num_processes=num_processes,
-        length=length,
-        prompt=prompt_length,
-    )
+    launch: dict[str, Any] = {"accelerate_config": accelerate_config, "num_processes": num_processes}
+    run = read_config(config, kind, **launch, length=length, prompt=prompt_length)
     device_bytes = _device_bytes(gpu_memory)
     found = estimate(run, device_bytes)
-    is_close = device_bytes is not None and found.total > CLOSE * device_bytes
-    fitting = alternatives(run, device_bytes) if is_close and device_bytes else {}
+    fits = None if device_bytes is None else found.total <= device_bytes
     if json:
-        print_json(as_dict(found, device_bytes, fitting))
+        changes = alternatives(run, device_bytes) if device_bytes and found.total > CLOSE * device_bytes else {}
+        sizes = {"total": found.total, "device": device_bytes, "parameters": run.shape.parameters}
+        stages = {"trained": found.trained, "peak": found.peak, "breakdown": found.breakdown}
+        listed = [{"change": text, "total": after.total} for text, after in changes.items()]
+        print_json({**sizes, **stages, "fits": fits, "alternatives": listed})
     else:
-        show(found, device_bytes, console())
-        if is_close:
-            console().print(describe_alternatives(fitting))
-    sys.exit(int(device_bytes is not None and found.total > device_bytes))
+        show(found, describe(found, device_bytes), console())
+    sys.exit(fits is False)
 
 
 def _device_bytes(size: str | None) -> int | None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hf_sched.finetune.memory.estimate import ASSUMPTIONS, GIB, Estimate, alternatives, estimate
-from hf_sched.finetune.memory.read import Parallelism, read_fsdp, read_parallelism, read_run, read_zero
+from hf_sched.finetune.memory.read import read_run
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def check_memory(
 ) -> None:
     """Show what a run needs and what the device has, once per machine, before the model is loaded.
 
-    A run that may not fit gets a warning that names changes that fit. On a CPU only a dry run (`in_full`) is checked.
+    A run that may not fit gets a warning with changes that fit. On a CPU only a dry run (`in_full`) is checked.
 
     Args:
         kind: `sft`, `grpo` or `dpo`.
@@ -39,38 +39,26 @@ def check_memory(
     Raises:
         ArgumentError: Weights, gradients and optimizer states alone do not fit.
     """
-    device = training_args.device.type
+    device, processes = training_args.device.type, training_args.world_size
     if training_args.local_process_index != 0 or not (device == "cuda" or (in_full and device == "cpu")):
         return
     memory = device_memory(training_args)
+    arguments = {**vars(model_args), **vars(training_args), "use_cpu": device == "cpu"}
     try:
-        longest = _longest_sample(kind, training_args, model_args, rows)
-        run = read_run(
-            kind,
-            lambda name: getattr(training_args, name, None),
-            model_args,
-            _parallelism_of(training_args),
-            length=longest,
-            prompt=longest,
-            on_gpu=device == "cuda",
-            mixed_precision=os.environ.get("ACCELERATE_MIXED_PRECISION", "no"),
-        )
+        longest = _longest_sample(kind, arguments, rows)
+        run = read_run(kind, arguments.get, _launch(training_args), processes, longest, longest)
         found = estimate(run, memory)
-        is_close = found.total > CLOSE * memory
-        remedy = describe_alternatives(alternatives(run, memory)) if is_close else ""
+        verdict = describe(found, memory)
     except Exception as error:  # a model that cannot be estimated must not stop a training run
         logger.warning("memory: not estimated (%s)", error)
         return
     if in_full:
-        show(found, memory, Console(highlight=False, soft_wrap=True, emoji=False))
+        show(found, verdict, Console(highlight=False, soft_wrap=True, emoji=False))
     if found.least > memory:
         needs = f"needs {_gib(found.least)} GiB for weights, gradients and optimizer states alone"
-        rule = f"{needs}, but {_gib(memory)} GiB are available"
-        raise ArgumentError("model_name_or_path", rule=rule, hint=remedy)
-    if is_close:
-        logger.warning("memory: %s; %s", describe(found, memory), remedy)
-    elif not in_full:
-        logger.info("memory: %s", describe(found, memory))
+        raise ArgumentError("model_name_or_path", rule=f"{needs}, but {_gib(memory)} GiB are available", hint=verdict)
+    if found.total > CLOSE * memory or not in_full:
+        logger.log(logging.WARNING if found.total > CLOSE * memory else logging.INFO, "memory: %s", verdict)
 
 
 def device_memory(training_args: Any) -> int:
@@ -84,28 +72,26 @@ def device_memory(training_args: Any) -> int:
     return int(psutil.virtual_memory().available) // int(os.environ.get("LOCAL_WORLD_SIZE", training_args.world_size))
 
 
-def _parallelism_of(training_args: Any) -> Parallelism:
-    processes, plugin = training_args.world_size, training_args.deepspeed_plugin
-    if plugin is not None:
-        zero = plugin.deepspeed_config.get("zero_optimization", {})
-        return read_zero({**zero, "stage": plugin.zero_stage}, processes)
+def _launch(training_args: Any) -> dict[str, Any]:
+    """Return the launch of this process in the form of an Accelerate config."""
+    launch = {"distributed_type": "NO", "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION")}
+    if training_args.deepspeed_plugin is not None:
+        zero = training_args.deepspeed_plugin.deepspeed_config
+        return {**launch, "distributed_type": "DEEPSPEED", "deepspeed_config": zero}
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        fsdp = {name.removeprefix("FSDP_").lower(): value for name, value in os.environ.items()}
-        return read_fsdp(fsdp, processes)
-    return read_parallelism({}, processes)
+        return {**launch, "distributed_type": "FSDP", "fsdp_config": {k.lower(): v for k, v in os.environ.items()}}
+    return launch
 
 
-def _longest_sample(kind: str, training_args: Any, model_args: Any, rows: Iterable[Mapping[str, Any]]) -> int:
+def _longest_sample(kind: str, arguments: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> int:
     """Return the tokens of the longest of the first rows (GRPO: of their prompts), with a chat template."""
     from transformers import AutoTokenizer
 
-    texts: dict[str, list[tuple[str, ...]]] = {"grpo": [("prompt",)]}
-    texts["dpo"] = [("prompt", "chosen"), ("prompt", "rejected")]
-    samples = ([row.get(n) for n in names] for row in islice(rows, ROWS) for names in texts.get(kind, [tuple(row)]))
+    columns = {"grpo": [("prompt",)], "dpo": [("prompt", "chosen"), ("prompt", "rejected")]}.get(kind)
+    samples = ([row.get(n) for n in names] for row in islice(rows, ROWS) for names in columns or [tuple(row)])
     longest = max(("\n".join(_texts(sample)) for sample in samples), key=len, default="")
-    name, revision = model_args.model_name_or_path, model_args.model_revision
-    trusts = training_args.trust_remote_code
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trusts)
+    given = {"revision": arguments["model_revision"], "trust_remote_code": arguments.get("trust_remote_code")}
+    tokenizer = AutoTokenizer.from_pretrained(arguments["model_name_or_path"], **given)
     return len(tokenizer(longest)["input_ids"]) + TEMPLATE_TOKENS
 
 
@@ -117,55 +103,37 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
-def show(found: Estimate, device_bytes: int | None, console: Console) -> None:
-    """Print a table of all parts at each point, the verdict and the assumptions."""
+def show(found: Estimate, verdict: str, console: Console) -> None:
+    """Print a table of all parts at each stage of a step, the verdict and the assumptions."""
     run = found.run
-    console.print(
-        f"[bold]Estimated memory per process[/], {run.kind} of {run.model} ({run.parallelism}, {run.batch} x "
-        f"{run.length} tokens, {run.shape.parameters:,} parameters, {found.trained:,} of them trained)"
-    )
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("GiB")
-    for name in found.breakdown:
-        table.add_column(name, justify="right")
-    for part in dict.fromkeys(name for parts in found.breakdown.values() for name in parts):
+    launch = run.parallelism if run.processes == 1 else f"{run.parallelism} with {run.processes} processes"
+    size = f"{run.shape.parameters:,} parameters, {found.trained:,} of them trained"
+    title = f"[bold]Estimated memory per process[/], {run.kind} of {run.model_name_or_path}"
+    console.print(f"{title} ({launch}, {run.batch} x {run.length} tokens, {size})")
+    table = Table("GiB", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for stage in found.breakdown:
+        table.add_column(stage, justify="right")
+    for part in dict.fromkeys(part for parts in found.breakdown.values() for part in parts):
         table.add_row(part, *(_gib(parts[part]) if part in parts else "-" for parts in found.breakdown.values()))
     table.add_row("total", *(_gib(sum(parts.values())) for parts in found.breakdown.values()), style="bold")
     console.print(table)
-    console.print(describe(found, device_bytes))
-    for assumption in ASSUMPTIONS if run.on_gpu else ASSUMPTIONS[:-1]:
-        console.print(f"- assumed: {assumption}", style="dim")
+    console.print(verdict)
+    console.print(f"assumed: {ASSUMPTIONS}", style="dim")
 
 
 def describe(found: Estimate, device_bytes: int | None) -> str:
-    """Compare an estimate with the memory of the device in a clause."""
+    """Compare an estimate with the memory of the device; if it may not fit, name changes that fit."""
     if device_bytes is None:
         return f"about {_gib(found.total)} GiB at the {found.peak}; pass `--gpu-memory 80GB` to see whether it fits"
-    share = found.total / device_bytes
-    verdict = "it will not fit" if share > 1 else "it may not fit" if share > CLOSE else "it fits"
-    return f"about {_gib(found.total)} of {_gib(device_bytes)} GiB at the {found.peak}: {verdict}"
-
-
-def describe_alternatives(fitting: Mapping[str, Estimate]) -> str:
-    """List changes that fit in a clause."""
+    needs = f"about {_gib(found.total)} of {_gib(device_bytes)} GiB at the {found.peak}"
+    if found.total <= CLOSE * device_bytes:
+        return f"{needs}: it fits"
+    verdict = f"{needs}: it {'will' if found.total > device_bytes else 'may'} not fit"
+    fitting = alternatives(found.run, device_bytes)
     if not fitting:
-        return "no change that was tried fits: use a smaller model, larger GPUs, or more of them"
-    return "this would: " + "; or ".join(f"{text} ({_gib(after.total)} GiB)" for text, after in fitting.items())
-
-
-def as_dict(found: Estimate, device_bytes: int | None, fitting: Mapping[str, Estimate]) -> dict[str, Any]:
-    """Return an estimate as plain values, in bytes, for JSON."""
-    return {
-        "total": found.total,
-        "peak": found.peak,
-        "parameters": found.run.shape.parameters,
-        "trained": found.trained,
-        "breakdown": found.breakdown,
-        "device": device_bytes,
-        "fits": None if device_bytes is None else found.total <= device_bytes,
-        "alternatives": [{"change": text, "total": after.total} for text, after in fitting.items()],
-        "assumptions": list(ASSUMPTIONS),
-    }
+        return f"{verdict}; no change that was tried fits: use a smaller model, larger GPUs, or more of them"
+    changes = "; or ".join(f"{text} ({_gib(after.total)} GiB)" for text, after in fitting.items())
+    return f"{verdict}; this would: {changes}"
 
 
 def _gib(size: float) -> str:

@@ -1,4 +1,4 @@
-"""The formula for peak memory: what a process holds throughout a step, and what each point of the step adds.
+"""The formula for peak memory: what a process holds throughout a step, and what each stage of the step adds.
 
 Let P be the number of parameters, T those that are trained, w the bytes per weight as loaded, and s the bytes in which
 the model computes (2 under bf16 and fp16). A full fine-tuning run on one process with AdamW takes:
@@ -15,8 +15,9 @@ T = r (inputs + outputs) weights per adapted linear map. `ASSUMPTIONS` lists wha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
-from hf_sched.finetune.memory.read import Lora, Run
+from hf_sched.finetune.memory.read import Run
 from hf_sched.schedules.validation import ArgumentError
 
 GIB = 2**30
@@ -25,9 +26,13 @@ DEEPSPEED_ON_HOST = 100 * 2**20  # measured on CPUs: 78 to 143 MiB, independent 
 BUCKET = 500_000_000  # elements: DeepSpeed's reduce_bucket_size
 MAX_LIVE = 1_000_000_000  # parameters that ZeRO-3 keeps gathered (stage3_max_live_parameters)
 PREFETCH = 50_000_000  # parameters that ZeRO-3 gathers at a time into a second buffer (stage3_prefetch_bucket_size)
-TILE_TOKENS, TILE_VOCABULARY = 4096, 32_768  # TRL's fused output head computes logits in tiles of this size
-# Without Triton, torch operations take this many bytes per logit of a tile: eight float32 copies and a mask.
-TILE_BYTES_ON_CPU = 33
+TILE = 4096, 32_768  # tokens and words: TRL's fused output head computes logits in tiles of this size
+TILE_BYTES_ON_CPU = 33  # per logit of a tile without Triton: eight float32 copies and a mask
+
+ASSUMPTIONS = (
+    "full batches of the longest sequence; attention that keeps no scores (not `eager`); layers like Llama's, with "
+    "gated MLPs; DeepSpeed's default buckets; on a GPU 1 GiB for context, libraries and fragmentation"
+)
 
 # Optimizer states per weight, and the bytes of each (0: as many as the weight has). 8-bit states (arXiv 2110.02861)
 # add a float32 per 256. Adafactor keeps a row and a column per matrix, which is next to nothing.
@@ -41,14 +46,8 @@ OPTIMIZERS: dict[str, tuple[int, float]] = {
     **dict.fromkeys(("lion_32bit", "paged_lion_32bit", "rmsprop_bnb", "rmsprop_bnb_32bit"), (1, 4)),
     "paged_adamw_32bit": (2, 4),
 }
-
-ASSUMPTIONS = (
-    "every batch is full and every sequence is as long as the longest",
-    "attention uses a kernel that keeps no scores (sdpa, flash) unless `attn_implementation` is eager",
-    "the layers are like Llama's, with gated MLPs",
-    "DeepSpeed uses its default buckets, and FSDP2 gathers two layers at a time",
-    f"a GPU: {GPU_OVERHEAD / GIB:g} GiB for context, libraries and fragmentation (not measured)",
-)
+# How far a run is sharded, as DeepSpeed counts: 1 optimizer states, 2 gradients, 3 weights.
+STAGES = {"one process": 0, "DDP": 0, "ZeRO-1": 1, "ZeRO-2": 2, "ZeRO-3": 3, "FSDP2": 3}
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,11 @@ class Estimate:
     run: Run
     trained: int  # trained parameters
     least: int  # what no smaller batch or shorter sequence reduces, without assumed overhead
-    breakdown: dict[str, dict[str, int]]  # bytes by purpose at each point of a step
+    breakdown: dict[str, dict[str, int]]  # bytes by purpose at each stage of a step
 
     @property
     def peak(self) -> str:
-        """The point that needs the most."""
+        """The stage that needs the most."""
         return max(self.breakdown, key=lambda name: sum(self.breakdown[name].values()))
 
     @property
@@ -81,85 +80,113 @@ class _Sizes:
 
 
 def _sizes(run: Run) -> _Sizes:
-    shape, sharded = run.shape, run.parallelism.is_sharded
-    compute = 2 if run.is_mixed or run.weight_bytes == 2 else 4
-    is_cast = sharded and run.is_mixed and not run.bits  # DeepSpeed and FSDP cast weights instead of using autocast
-    stored = compute if is_cast else run.weight_bytes
-    linear = shape.linear_parameters
-    casts = linear * compute if run.is_mixed and not is_cast and run.weight_bytes == 4 else 0
-    if run.lora is None:
-        element = 4 if run.parallelism.kind == "FSDP2" and is_cast else stored
+    shape, linear, is_quantized = run.shape, run.shape.linear_parameters, run.load_in_4bit or run.load_in_8bit
+    loaded = 2 if run.dtype.endswith("16") else 4
+    compute = 2 if run.bf16 else loaded
+    is_cast = bool(STAGES[run.parallelism]) and run.bf16 and not is_quantized  # DeepSpeed and FSDP use no autocast
+    stored = compute if is_cast else loaded
+    casts = linear * compute if run.bf16 and not is_cast and loaded == 4 else 0
+    if not run.use_peft:
+        element = 4 if run.parallelism == "FSDP2" and is_cast else stored
         return _Sizes(shape.parameters, element, compute, shape.parameters * element, casts)
-    trained = shape.layers * run.lora.r * sum(sum(widths) for widths in run.lora.adapted(shape).values())
+    trained = shape.layers * run.lora_r * sum(inputs + outputs for inputs, outputs in run.adapted)
     # PEFT keeps adapters in float32, TRL those of quantized models in bfloat16.
-    element = 2 if run.bits or is_cast else stored if run.parallelism.kind == "ZeRO-3" else 4
-    per_linear = {0: stored, 4: 0.5 + 4 / 64, 8: 1}[run.bits]  # 4 bits: a float32 per 64 weights (arXiv 2305.14314)
+    element = 2 if is_quantized or is_cast else stored if run.parallelism == "ZeRO-3" else 4
+    # 4 bits: and a float32 per 64 weights (arXiv 2305.14314).
+    per_linear = 0.5 + 4 / 64 if run.load_in_4bit else 1 if run.load_in_8bit else stored
     weights = int(linear * per_linear) + (shape.parameters - linear) * stored + trained * element
     return _Sizes(trained, element, compute, weights, casts)
 
 
 def estimate(run: Run, device_bytes: int | None = None) -> Estimate:
-    """Estimate the peak memory of a run on each of its processes.
-
-    Args:
-        run: The run.
-        device_bytes: The memory of the GPU, needed if vLLM takes a share of it.
+    """Estimate the peak memory of a run on each process; vLLM takes its share of `device_bytes`.
 
     Raises:
         ArgumentError: The optimizer is unknown, or the memory of the GPU is needed.
     """
     if run.optim not in OPTIMIZERS:
         raise ArgumentError("optim", f"one of {', '.join(OPTIMIZERS)}", run.optim, hint="its memory is not known")
-    if run.vllm_share and device_bytes is None:
+    has_vllm = run.use_vllm and run.vllm_mode == "colocate"
+    if has_vllm and device_bytes is None:
         rule = "is a share of a GPU whose memory is not known"
         raise ArgumentError("vllm_gpu_memory_utilization", rule=rule, hint="pass `--gpu-memory 80GB`")
-    sizes, kind, n = _sizes(run), run.parallelism.kind, run.parallelism.processes
-    is_zero, shards = kind.startswith("ZeRO"), n if run.parallelism.is_sharded else 1
-    weight_shards = n if run.parallelism.shards_weights else 1
+    sizes, stage, is_zero = _sizes(run), STAGES[run.parallelism], run.parallelism.startswith("ZeRO")
+    state_shards, gradient_shards, weight_shards = (run.processes if stage >= least else 1 for least in (1, 2, 3))
+    weights, all_gradients = sizes.weights // weight_shards, sizes.trained * sizes.element
     states, bytes_each = OPTIMIZERS[run.optim]
-    master = 4 * sizes.trained // n if is_zero else 0
+    master_bytes = 4 if is_zero else sizes.element
+    master = 4 * sizes.trained // state_shards if is_zero else 0
     held = {
-        "weights": sizes.weights // weight_shards,
-        "float32 master weights": master,
-        "optimizer states": int(states * sizes.trained * (bytes_each or (4 if is_zero else sizes.element))) // shards,
-        "reference model": sizes.weights // weight_shards if run.reference else 0,
-        "DDP's buckets": sizes.trained * sizes.element if kind == "DDP" else 0,
+        "weights": 0 if run.offloads_weights else weights,
+        "reference model": weights if _has_reference(run) else 0,
+        "DDP's buckets": all_gradients if run.parallelism == "DDP" else 0,
     }
-    gradients = {"gradients": sizes.trained * sizes.element // (n if kind in ("ZeRO-2", "ZeRO-3", "FSDP2") else 1)}
-    if run.parallelism.offloads_optimizer:
-        held |= {"float32 master weights": 0, "optimizer states": 0}
-    if run.parallelism.offloads_weights:
-        held["weights"], gradients = 0, {} if kind == "FSDP2" else gradients
+    if not run.offloads_optimizer:
+        held["float32 master weights"] = master
+        held["optimizer states"] = int(states * sizes.trained * (bytes_each or master_bytes)) // state_shards
+    has_gradients = not (run.offloads_weights and run.parallelism == "FSDP2")
+    gradients = {"gradients": all_gradients // gradient_shards} if has_gradients else {}
     least = sum(held.values()) + sum(gradients.values())
-    held["GPU context and libraries (assumed)"] = GPU_OVERHEAD if run.on_gpu else 0
-    held["DeepSpeed on the host"] = DEEPSPEED_ON_HOST if is_zero and not run.on_gpu else 0
-    vllm = {"vLLM": int(run.vllm_share * (device_bytes or 0))}
-    held |= {} if run.vllm_sleeps else vllm
+    held["GPU context and libraries (assumed)"] = 0 if run.use_cpu else GPU_OVERHEAD
+    held["DeepSpeed on the host"] = DEEPSPEED_ON_HOST if is_zero and run.use_cpu else 0
+    vllm = {"vLLM": int(run.vllm_gpu_memory_utilization * (device_bytes or 0)) if has_vllm else 0}
+    held |= {} if run.vllm_enable_sleep_mode else vllm
 
     start, step = {"activations": _activations(run, sizes)}, dict(gradients)
-    if run.parallelism.is_sharded:
+    fills_bucket = sizes.trained > BUCKET
+    accumulates = run.gradient_accumulation_steps > 1
+    if stage:
         # ZeRO-1 and 2 keep gradients between batches and once a bucket is full, the others throughout.
-        keeps = run.accumulation > 1 or sizes.trained > BUCKET or kind in ("ZeRO-3", "FSDP2")
-        end = (gradients if keeps else {}) | _buffers(run, sizes)
+        end = _buffers(run, sizes) | (gradients if accumulates or fills_bucket or stage == 3 else {})
         start |= end
-        if is_zero:
-            reduced = min(sizes.trained, BUCKET) * sizes.element
-            end |= {"gradients being reduced": reduced}
-            start |= {"gradients being reduced": reduced if sizes.trained > BUCKET else 0}
-            if kind == "ZeRO-3":
-                start["weights being gathered"] = min(run.shape.parameters, PREFETCH) * sizes.compute
-            step |= {"float32 gradients": master}
     else:
-        start |= gradients if run.accumulation > 1 else {}
-        is_twice = run.shape.tied and run.lora is None
-        end = gradients | {"embedding's second gradient": run.shape.embedding * sizes.element if is_twice else 0}
-    if run.on_gpu and run.optim in ("adamw_torch", "rmsprop", "adagrad"):  # not fused: a copy of all weights
-        step["optimizer's temporaries"] = sizes.trained * (4 if is_zero else sizes.element) // shards
+        start |= gradients if accumulates else {}
+        second = run.shape.embedding * sizes.element if run.shape.tied and not run.use_peft else 0
+        end = gradients | {"embedding's second gradient": second}
+    if is_zero:
+        end["gradients being reduced"] = min(sizes.trained, BUCKET) * sizes.element
+        start["gradients being reduced"] = BUCKET * sizes.element if fills_bucket else 0
+        step["float32 gradients"] = master
+    if run.parallelism == "ZeRO-3":
+        start["weights being gathered"] = min(run.shape.parameters, PREFETCH) * sizes.compute
+    if not run.use_cpu and run.optim in ("adamw_torch", "rmsprop", "adagrad"):  # not fused: a copy of all weights
+        step["optimizer's temporaries"] = sizes.trained * master_bytes // state_shards
     breakdown = {"start of the backward pass": start, "end of the backward pass": end, "optimizer step": step}
-    if run.generated or run.vllm_sleeps:
-        breakdown["generation"] = vllm | (_generation(run, sizes) if run.generated else {})
+    if run.kind == "grpo":
+        breakdown["generation"] = vllm if run.use_vllm else _generation(run, sizes)
     full = {name: {part: size for part, size in (held | parts).items() if size} for name, parts in breakdown.items()}
     return Estimate(run, sizes.trained, least, full)
+
+
+def _has_reference(run: Run) -> bool:
+    return not run.use_peft and (run.kind == "dpo" or (run.kind == "grpo" and run.beta > 0))
+
+
+def _activations(run: Run, sizes: _Sizes) -> int:
+    """Bytes at the start of the backward pass, when all layers have saved theirs and the output head works.
+
+    With gradient checkpointing each layer saves its input only, and one layer at a time is recomputed.
+    """
+    shape, tokens, s = run.shape, run.batch * run.length, sizes.compute
+    residual = 4 if sizes.casts else s
+    embedding = 0 if run.use_peft else shape.embedding
+    if run.full_logits:
+        # Logits, their float32 copy and its gradient; SFT's entropy metric takes another float32 copy.
+        head = tokens * shape.vocabulary * (s + 8 + 4 * (run.kind == "sft"))
+    else:
+        # On a GPU only the tokens that count are scored. The gradient of the head's weight is summed in float32.
+        scored = run.batch * run.max_completion_length if run.kind == "grpo" and not run.use_cpu else tokens
+        tile = min(scored, TILE[0]) * min(shape.vocabulary, TILE[1])
+        head = tile * (TILE_BYTES_ON_CPU if run.use_cpu else s) + 4 * scored * shape.hidden + 4 * embedding
+    head += embedding * sizes.element if sizes.element < 4 or run.full_logits else 0
+    layer = _layer_bytes(run, sizes) * tokens
+    # Gradients within a layer: of gate, up projection and product, and of the layer's input and output.
+    passing = (3 * s * shape.intermediate + 2 * residual * shape.hidden) * tokens + embedding * sizes.element
+    if not run.gradient_checkpointing:
+        return shape.layers * layer + sizes.casts + max(head, passing)
+    # Autocast's copies of trained weights live as long as the forward pass.
+    casts = 0 if run.use_peft else sizes.casts
+    return shape.layers * residual * shape.hidden * tokens + max(head, casts, layer + passing)
 
 
 def _layer_bytes(run: Run, sizes: _Sizes) -> int:
@@ -170,123 +197,86 @@ def _layer_bytes(run: Run, sizes: _Sizes) -> int:
     each linear map. Liger's kernels recompute the MLP's activation and the normalized input. A frozen linear map saves
     nothing; an adapter saves its input after dropout and the dropout mask.
     """
-    shape, s = run.shape, sizes.compute
-    repeated = shape.query if run.is_padded else shape.key_value  # a mask makes sdpa repeat grouped keys and values
-    attention = 2 * s * (shape.query + repeated) + ((4 + s) * shape.heads * run.length if run.is_eager else 0)
-    if run.lora:
-        mask = (1 if run.on_gpu else 4) if run.lora.dropout else 0
-        inputs = sum(inputs for inputs, _ in run.lora.adapted(shape).values())
+    shape, s, has_liger = run.shape, sizes.compute, run.use_liger_kernel
+    # Rows of different lengths need a mask, which makes sdpa repeat grouped keys and values.
+    attention = 2 * s * (shape.query + (shape.query if run.batch > 1 else shape.key_value))
+    if run.use_peft:
+        mask = (4 if run.use_cpu else 1) if run.lora_dropout else 0
+        inputs = sum(inputs for inputs, _ in run.adapted)
         return 2 * 4 * shape.hidden + attention + 3 * s * shape.intermediate + (s + mask) * inputs
-    norms = 2 * (4 if run.liger else 8) + 5 * s if sizes.casts else 2 * (2 * s if run.liger else 4 + 2 * s)
-    return norms * shape.hidden + attention + (3 if run.liger else 4) * s * shape.intermediate
-
-
-def _activations(run: Run, sizes: _Sizes) -> int:
-    """Bytes at the start of the backward pass, when all layers have saved theirs and the output head works.
-
-    With gradient checkpointing each layer saves its input only, and one layer at a time is recomputed.
-    """
-    shape, tokens, s = run.shape, run.batch * run.length, sizes.compute
-    residual = 4 if sizes.casts else s
-    embedding = 0 if run.lora else shape.embedding
-    if run.full_logits:
-        # Logits, their float32 copy and its gradient; SFT's entropy metric takes another float32 copy.
-        head = tokens * shape.vocabulary * (s + 8 + 4 * (run.kind == "sft"))
-    else:
-        # On a GPU only the tokens that count are scored. The gradient of the head's weight is summed in float32.
-        scored = run.batch * run.completion if run.completion and run.on_gpu else tokens
-        tile = min(scored, TILE_TOKENS) * min(shape.vocabulary, TILE_VOCABULARY)
-        head = tile * (s if run.on_gpu else TILE_BYTES_ON_CPU) + 4 * scored * shape.hidden + 4 * embedding
-    head += embedding * sizes.element if sizes.element < 4 or run.full_logits else 0
-    layer = _layer_bytes(run, sizes) * tokens
-    # Gradients within a layer: of gate, up projection and product, and of the layer's input and output.
-    passing = (3 * s * shape.intermediate + 2 * residual * shape.hidden) * tokens + embedding * sizes.element
-    if not run.checkpointing:
-        return shape.layers * layer + sizes.casts + max(head, passing)
-    # Autocast's copies of trained weights live as long as the forward pass.
-    casts = 0 if run.lora else sizes.casts
-    return shape.layers * residual * shape.hidden * tokens + max(head, casts, layer + passing)
+    norms = 2 * (4 if has_liger else 8) + 5 * s if sizes.casts else 2 * (2 * s if has_liger else 4 + 2 * s)
+    return norms * shape.hidden + attention + (3 if has_liger else 4) * s * shape.intermediate
 
 
 def _buffers(run: Run, sizes: _Sizes) -> dict[str, int]:
     shape, s = run.shape, sizes.compute
-    if run.parallelism.kind == "FSDP2":
-        layer = (shape.parameters - shape.outside_layers) // shape.layers
-        gathered = shape.outside_layers + (2 if run.parallelism.reshards else shape.layers) * layer
-        reduced = min(sizes.trained, shape.outside_layers + 2 * layer)
-        return {"gathered weights": gathered * s, "gradients being reduced": reduced * s}
+    if run.parallelism == "FSDP2":  # gathers two layers at a time
+        gathered = shape.outside_layers + 2 * (shape.parameters - shape.outside_layers) // shape.layers
+        return {"gathered weights": gathered * s, "gradients being reduced": min(sizes.trained, gathered) * s}
     # A GPU allocates the whole bucket, a CPU only the pages that are written to.
-    bucket = (BUCKET if run.on_gpu else min(BUCKET, sizes.trained)) * sizes.element
-    gathered = min(shape.parameters, MAX_LIVE) * s if run.parallelism.kind == "ZeRO-3" else 0
+    bucket = (min(BUCKET, sizes.trained) if run.use_cpu else BUCKET) * sizes.element
+    gathered = min(shape.parameters, MAX_LIVE) * s if run.parallelism == "ZeRO-3" else 0
     return {"DeepSpeed's bucket": bucket, "gathered weights": gathered}
 
 
 def _generation(run: Run, sizes: _Sizes) -> dict[str, int]:
     """Bytes of generation by the trainer's own model."""
-    shape, s, rows = run.shape, sizes.compute, run.generated
+    shape, s = run.shape, sizes.compute
+    rows = run.per_device_train_batch_size * (run.steps_per_generation or run.gradient_accumulation_steps)
     cache = 2 * shape.layers * shape.key_value * s * rows * run.length
     # Logits, warped logits, probabilities and a temporary; the keys of a layer exist twice while they grow.
     logits = 4 * 4 * rows * shape.vocabulary + cache // (2 * shape.layers)
-    prefill = rows * (run.length - run.completion) * (3 * s * shape.intermediate + 8 * shape.hidden)
-    gathered = shape.parameters * s if run.parallelism.shards_weights else 0
-    if run.parallelism.kind == "FSDP2":
-        gathered = _buffers(run, sizes)["gathered weights"]
-    casts = 0 if run.lora else sizes.casts
+    prefill = rows * run.prompt * (3 * s * shape.intermediate + 8 * shape.hidden)
+    gathered = _buffers(run, sizes)["gathered weights"] if run.parallelism == "FSDP2" else 0
+    if run.parallelism == "ZeRO-3":
+        gathered = shape.parameters * s
+    casts = 0 if run.use_peft else sizes.casts
     return {"key-value cache": cache, "logits": max(logits, prefill), "autocast": casts, "gathered weights": gathered}
 
 
 def alternatives(run: Run, device_bytes: int) -> dict[str, Estimate]:
-    """Find up to four changes after which a run fits; if no single one is enough, combine the strongest of each kind.
+    """Return the estimate after each of up to four changes that make a run fit, by what to write.
 
-    Returns:
-        The estimate after each change, by a description of the change.
+    If no single change is enough, they are combined until the run fits.
     """
-    found: dict[str, Estimate] = {}
-    for changes in _changes(run):
-        for text, changed in changes.items():
-            after = estimate(changed, device_bytes)
-            if after.total <= device_bytes and len(found) < 4:
-                found[text] = after
-                break
-    texts: list[str] = []
-    for number in range(0 if found else len(_changes(run))):
-        for text, changed in list(_changes(run)[number].items())[-1:]:
-            if changed != run:
-                texts, run = [*texts, text], changed
-            if (after := estimate(run, device_bytes)).total <= device_bytes:
-                return {" with ".join(texts): after}
-    return found
+    found: dict[str, tuple[dict[str, Any], Estimate]] = {}
+    combined: dict[str, Any] = {}
+    for change in _changes(run):
+        after = estimate(replace(run, **change), device_bytes)
+        if after.total <= device_bytes:
+            found.setdefault(next(iter(change)), (change, after))  # the weakest change of its kind
+    for change in () if found else _changes(run):
+        combined |= change  # replaces a weaker change of its kind
+        after = estimate(replace(run, **combined), device_bytes)
+        if after.total <= device_bytes:
+            return {_text(combined): after}
+    return {_text(change): after for change, after in list(found.values())[:4]}
 
 
-def _changes(run: Run) -> list[dict[str, Run]]:
-    """Changes that may save memory, the cheapest kind first, and within a kind the weakest."""
-    per_row = 2 if run.kind == "dpo" else 1
-    halves = [2**power for power in range(1, 12)]
-    smaller = {
-        f"`per_device_train_batch_size: {batch // per_row}` and `gradient_accumulation_steps: {accumulation}`": replace(
-            run, batch=batch, accumulation=accumulation
-        )
-        for half in halves
-        for batch, accumulation in [(run.batch // half, run.accumulation * half)]
-        if run.batch % (half * per_row) == 0
-    }
-    name, tokens = ("max_completion_length", run.completion) if run.completion else ("max_length", run.length)
-    shorter = {
-        f"`{name}: {kept}`": replace(run, length=run.length - tokens + kept, completion=kept if run.completion else 0)
-        for kept in (tokens // half for half in halves)
-        if kept >= 256
-    }
-    lora = run if run.lora else replace(run, lora=Lora(targets=("all-linear",)), reference=False)
-    lora_text = "LoRA: `use_peft: true`, `lora_target_modules: all-linear`"
-    files = {"ZeRO-2": "zero2.yaml", "ZeRO-3": "zero3.yaml", "FSDP2": "fsdp2.yaml"}
-    sharded = {kind: replace(run, parallelism=replace(run.parallelism, kind=kind)) for kind in files}
-    can_shard = run.parallelism.processes > 1 and not run.bits
-    on_gpu = [
-        {"`vllm_enable_sleep_mode: true`": replace(run, vllm_sleeps=run.vllm_share > 0)},
-        {"`bf16: true`": replace(run, is_mixed=True)},
-        {f"accelerate_configs/{files[kind]}": one for kind, one in sharded.items() if can_shard},
-        {} if can_shard else {"`optim: adamw_bnb_8bit`": replace(run, optim="adamw_bnb_8bit")},
-        {lora_text: lora, f"{lora_text}, `dtype: bfloat16`": replace(lora, weight_bytes=2)},
-    ]
-    checkpointing = {"`gradient_checkpointing: true`": replace(run, checkpointing=True)}
-    return [checkpointing, smaller, *(on_gpu if run.on_gpu else [{lora_text: lora}]), shorter]
+def _changes(run: Run) -> list[dict[str, Any]]:
+    """Changes that save memory, the cheapest kind first, and within a kind the weakest."""
+    rows, steps, halves = run.per_device_train_batch_size, run.gradient_accumulation_steps, (2, 4, 8, 16, 32, 64)
+    lora = {} if run.use_peft else {"use_peft": True, "lora_target_modules": "all-linear"}
+    length = "max_completion_length" if run.kind == "grpo" else "max_length"
+    longest, launches = getattr(run, length), list(STAGES)
+    changes: list[dict[str, Any]] = [{"gradient_checkpointing": True}]
+    for half in halves:
+        if rows % half == 0:
+            changes.append({"per_device_train_batch_size": rows // half, "gradient_accumulation_steps": steps * half})
+    if not run.use_cpu:
+        changes += [{"vllm_enable_sleep_mode": run.use_vllm}, {"bf16": True}]
+        if run.processes > 1 and not (run.load_in_4bit or run.load_in_8bit):
+            stronger = max(launches.index("ZeRO-2"), launches.index(run.parallelism) + 1)
+            changes += [{"parallelism": launch} for launch in launches[stronger:]]
+        else:
+            changes.append({"optim": "adamw_bnb_8bit"})
+        changes += [lora, {**lora, "dtype": "bfloat16"}]
+    changes += [{length: longest // half} for half in halves if longest // half >= 256]
+    return [change for change in changes if replace(run, **change) != run]
+
+
+def _text(change: dict[str, Any]) -> str:
+    written = {name: f"`{name}: {str(value).lower()}`" for name, value in change.items()}
+    if "parallelism" in change:
+        written["parallelism"] = f"accelerate_configs/{change['parallelism'].lower().replace('-', '')}.yaml"
+    return ", ".join(written.values())
