@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,25 +68,22 @@ def load_splits(
     Raises:
         ArgumentError: Neither or both are given, or the dataset cannot be loaded.
     """
-    name = script_args.dataset_name
+    name, streaming = script_args.dataset_name, script_args.dataset_streaming
     if bool(name) == bool(mixture.datasets):
         raise ArgumentError(argument, rule="or `datasets` must be given, and not both", received=name)
     if not name:
         return get_dataset(mixture)
     loader, is_file = LOADERS.get(Path(name).suffix), Path(name).is_file()
     allowed = f"a hub name, a folder, or a file that ends in {', '.join(LOADERS)}"
-    streaming = script_args.dataset_streaming
-    if loader and is_file:
-        try:
-            return load_dataset(loader, data_files={script_args.dataset_train_split: name}, streaming=streaming)
-        except Exception as error:
-            raise unreadable_file(name, argument, error) from error
-    if loader or is_file:
+    if bool(loader) != is_file:
         raise ArgumentError(argument, allowed, name, hint="there is no such file" if loader else "")
     try:
+        if loader:
+            return load_dataset(loader, data_files={script_args.dataset_train_split: name}, streaming=streaming)
         return load_dataset(name, name=script_args.dataset_config, streaming=streaming)
-    except OSError as error:  # not on the hub, the hub is unreachable, or the folder is empty
-        raise ArgumentError(argument, allowed, name, hint=str(error)) from error
+    except Exception as error:
+        wrong = unreadable_file(name, argument, error) if loader else None
+        raise wrong or ArgumentError(argument, allowed, name, hint=str(error)) from error
 
 
 def load_rows(
@@ -100,14 +98,7 @@ def load_rows(
 ) -> tuple[Dataset, Dataset | None]:
     """Load the training rows and, if the run evaluates, the evaluation rows, checked and converted.
 
-    Args:
-        script_args: The dataset and its splits.
-        mixture: Several datasets instead.
-        convert: Converts a row with a `question` to the trainer's form.
-        evaluating: Whether the run evaluates.
-        forms: The row forms the trainer takes, as sets of columns: `DEMONSTRATIONS`, `PROBLEMS` or `PREFERENCES`.
-        columns: The recipe's column names and those of the data.
-        max_steps: The length of the run, required for streamed data.
+    `max_steps` is the length of the run, required for streamed data. Other arguments are those of `checked_split`.
 
     Raises:
         ArgumentError: The data cannot be loaded, lack columns, or a row is unusable.
@@ -115,19 +106,14 @@ def load_rows(
     if script_args.dataset_streaming and max_steps <= 0:
         rule = "needs `max_steps`, because the number of rows is not known in advance"
         raise ArgumentError("dataset_streaming", rule=rule)
-    splits = dict(load_splits(script_args, mixture))
+    splits = load_splits(script_args, mixture)
     train, test = script_args.dataset_train_split, script_args.dataset_test_split
     if evaluating and _file(script_args) and test not in splits:
-        raise ArgumentError(
-            "eval_strategy",
-            rule=f"needs evaluation rows, but {script_args.dataset_name!r} is a single file",
-            hint="set `dataset_name` to a folder with train and test files, or write `eval_strategy: 'no'`",
-        )
-    how: dict[str, Any] = {"columns": columns, "forms": forms}
-    train_rows = checked_split(script_args, splits, train, "dataset_train_split", convert, **how)
-    if not evaluating:
-        return train_rows, None
-    return train_rows, checked_split(script_args, splits, test, "dataset_test_split", convert, **how)
+        rule = f"needs evaluation rows, but {script_args.dataset_name!r} is a single file"
+        hint = "set `dataset_name` to a folder with train and test files, or write `eval_strategy: 'no'`"
+        raise ArgumentError("eval_strategy", rule=rule, hint=hint)
+    read = partial(checked_split, script_args, splits, convert=convert, forms=forms, columns=columns)
+    return read(train, "dataset_train_split"), read(test, "dataset_test_split") if evaluating else None
 
 
 def checked_split(
@@ -142,7 +128,9 @@ def checked_split(
 ) -> Dataset:
     """Select a split, rename its columns, check every row, and convert rows with a `question`.
 
-    Streamed rows are checked and converted as they are read. `argument` is the user's name for `name`.
+    Streamed rows are checked and converted as they are read. `argument` is the user's name for `name`; `forms` are the
+    row forms that the trainer takes (`DEMONSTRATIONS`, `PROBLEMS` or `PREFERENCES`); `columns` maps the recipe's column
+    names to those of the data.
 
     Raises:
         ArgumentError: The split does not exist, lacks columns, or has an unusable row.
@@ -159,7 +147,7 @@ def checked_split(
         raise _missing_columns(source, found, forms)
     place: dict[str, Any] = {"columns": form, "source": source, "file": _file(script_args)}
     if isinstance(rows, IterableDataset):
-        rows = rows.map(_checked, with_indices=True, fn_kwargs=place)
+        rows = rows.map(check_row, with_indices=True, fn_kwargs=place)
     else:
         check_rows(rows, **place)
     if "question" not in form:
@@ -167,6 +155,16 @@ def checked_split(
     if "answer" in form and rows.features and rows.features["answer"].dtype != "string":
         rows = rows.cast_column("answer", Value("string"))  # otherwise `map` turns answers back into numbers
     return rows.map(convert, remove_columns=found)
+
+
+def columns_of(rows: Dataset) -> list[str]:
+    """Return the column names; those of a streamed file are only known once a row is read."""
+    return list(rows.column_names or next(iter(rows), {}))
+
+
+def _file(script_args: ScriptArguments) -> str | None:
+    name = script_args.dataset_name
+    return name if name and Path(name).suffix in LOADERS else None
 
 
 def _missing_columns(source: str, found: Sequence[str], forms: Sequence[Sequence[str]]) -> ArgumentError:
@@ -178,34 +176,16 @@ def _missing_columns(source: str, found: Sequence[str], forms: Sequence[Sequence
     return ArgumentError("columns", rule=rule, hint=f"write `columns: {{{example}}}`")
 
 
-def _checked(row: Row, number: int, columns: Sequence[str], source: str, file: str | None) -> Row:
-    check_row(row, number, columns, source, file)
-    return row
-
-
 def _rename(rows: Dataset, columns: Mapping[str, str]) -> Dataset:
     found = columns_of(rows)
     for name, given in columns.items():
         if given not in found:
-            raise ArgumentError(
-                "columns",
-                rule=f"has {name}: {given}, but the data have the columns {', '.join(found)}",
-                hint=f"write it the other way round, {given}: {name}" if name in found else "",
-            )
+            rule = f"has {name}: {given}, but the data have the columns {', '.join(found)}"
+            hint = f"write it the other way round, {given}: {name}" if name in found else ""
+            raise ArgumentError("columns", rule=rule, hint=hint)
     moved = {given: name for name, given in columns.items() if given != name}
     covered = [name for name in moved.values() if name in found and name not in moved]
-    rows = rows.remove_columns(covered) if covered else rows
-    return rows.rename_columns(moved) if moved else rows
-
-
-def columns_of(rows: Dataset) -> list[str]:
-    """Return the column names; those of a streamed file are only known once a row is read."""
-    return list(rows.column_names or next(iter(rows), {}))
-
-
-def _file(script_args: ScriptArguments) -> str | None:
-    name = script_args.dataset_name
-    return name if name and Path(name).suffix in LOADERS else None
+    return rows.remove_columns(covered).rename_columns(moved)
 
 
 def to_demonstration(row: Row, instruction: str = FINAL_ANSWER) -> Row:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from numbers import Number
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -16,82 +16,51 @@ from hf_sched.schedules.validation import ArgumentError
 CHATS = ("messages", "prompt", "completion", "chosen", "rejected")  # chat messages or, except for the first, text
 
 
-class RowError(ArgumentError):
-    """An unusable row: "data.jsonl, line 3: `answer` is missing; correct or remove the row".
-
-    Args:
-        place: The file and line, or the dataset and row.
-        column: The column at fault.
-        rule: What is wrong with it.
-    """
-
-    def __init__(self, place: str, column: str, rule: str) -> None:
-        super().__init__(column, rule=rule, hint="correct or remove the row")
-        self.args = (place, column, rule)  # so that the error can be pickled
-        self.place = place
-
-    def __str__(self) -> str:
-        return f"{self.place}: {super().__str__()}"
-
-
 def check_rows(rows: Dataset, columns: Sequence[str], source: str, file: str | None) -> None:
-    """Check `columns` of every row.
-
-    Args:
-        rows: All rows, in order.
-        columns: The columns, by the recipe's names.
-        source: The name of the data.
-        file: The file the rows were read from, if any.
+    """Check `columns` of every row of `source`, which was read from `file` if that is given.
 
     Raises:
-        RowError: The first unusable row.
+        ArgumentError: The first unusable row, by file and line.
     """
-    number = 0
-    for batch in rows.select_columns(list(columns)).iter(1000):  # several times faster than row by row
-        for values in zip(*(batch[column] for column in columns), strict=True):
-            check_row(dict(zip(columns, values, strict=True)), number, columns, source, file)
-            number += 1
+    batches = rows.select_columns(list(columns)).iter(1000)  # several times faster than row by row
+    values = (row for batch in batches for row in zip(*(batch[column] for column in columns), strict=True))
+    for number, row in enumerate(values):
+        check_row(dict(zip(columns, row, strict=True)), number, columns, source, file)
 
 
 def check_row(
-    row: Mapping[str, Any], number: int, columns: Sequence[str], source: str, file: str | None = None
-) -> None:
-    """Check one row, numbered from 0, as `check_rows` does."""
+    row: dict[str, Any], number: int, columns: Sequence[str], source: str, file: str | None
+) -> dict[str, Any]:
+    """Check one row, numbered from 0, as `check_rows` does, and return it."""
     for column in columns:
         if fault := _fault(column, row.get(column)):
-            raise RowError(_place(number, source, file), column, fault)
+            rule = f"{fault} ({_place(number, source, file)})"
+            raise ArgumentError(column, rule=rule, hint="correct or remove the row")
+    return row
 
 
 def unreadable_file(file: str, argument: str, error: Exception) -> ArgumentError:
     """Return the error for a file that `datasets` cannot read, with the line if it is a JSONL file."""
-    if Path(file).suffix == ".jsonl":
-        for line, text in _lines(file):
-            try:
-                row = json.loads(text)
-            except json.JSONDecodeError as cause:
-                where = f"{file}, line {line}, column {cause.colno}"
-                return ArgumentError(argument, rule=f"must hold one JSON object per line: {where}: {cause.msg}")
-            if not isinstance(row, dict):
-                rule = f"must hold one JSON object per line: {file}, line {line}"
+    for line, text in _lines(file) if file.endswith(".jsonl") else ():
+        rule = f"must hold one JSON object per line: {file}, line {line}"
+        try:
+            if not isinstance(json.loads(text), dict):
                 return ArgumentError(argument, rule=rule, received=text.strip()[:80])
+        except json.JSONDecodeError as cause:
+            return ArgumentError(argument, rule=f"{rule}, column {cause.colno}: {cause.msg}")
     return ArgumentError(argument, rule=f"cannot be read: {file}: {error.__cause__ or error}")
 
 
 def _fault(column: str, value: Any) -> str | None:
+    received = f"received {str(value)[:80]!r}"
     if value is None:
         return "is missing"
-    if column in CHATS and not isinstance(value, str):
-        return _chat_fault(value)
-    if column == "answer" and isinstance(value, Number):
-        return None
-    if not isinstance(value, str) or column == "messages":
-        return f"must be {'chat messages' if column == 'messages' else 'text'}, received {str(value)[:80]!r}"
-    return None if value.strip() else "is empty"
-
-
-def _chat_fault(value: Any) -> str | None:
+    if isinstance(value, str) and column != "messages":
+        return None if value.strip() else "is empty"
+    if column not in CHATS:
+        return None if column == "answer" and isinstance(value, Number) else f"must be text, {received}"
     if not isinstance(value, list):
-        return f"must be text or chat messages, received {str(value)[:80]!r}"
+        return f"must be {'' if column == 'messages' else 'text or '}chat messages, {received}"
     if not value:
         return "is empty"
     for message in value:
@@ -102,11 +71,10 @@ def _chat_fault(value: Any) -> str | None:
 
 
 def _place(number: int, source: str, file: str | None) -> str:
-    if file and Path(file).suffix in (".jsonl", ".csv"):
-        lines = _lines(file) if Path(file).suffix == ".jsonl" else _records(file)
-        for place, (line, _) in enumerate(lines):
-            if place == number:
-                return f"{file}, line {line}"
+    if file and file.endswith((".jsonl", ".csv")):
+        lines = _lines(file) if file.endswith(".jsonl") else _records(file)
+        for line, _ in islice(lines, number, number + 1):
+            return f"{file}, line {line}"
     return f"{source}, row {number + 1}"
 
 

@@ -221,8 +221,7 @@ def _buffers(run: Run, sizes: _Sizes) -> dict[str, int]:
 
 def _generation(run: Run, sizes: _Sizes) -> dict[str, int]:
     """Bytes of generation by the trainer's own model."""
-    shape, s = run.shape, sizes.compute
-    rows = run.per_device_train_batch_size * (run.steps_per_generation or run.gradient_accumulation_steps)
+    shape, s, rows = run.shape, sizes.compute, run.generated
     cache = 2 * shape.layers * shape.key_value * s * rows * run.length
     # Logits, warped logits, probabilities and a temporary; the keys of a layer exist twice while they grow.
     logits = 4 * 4 * rows * shape.vocabulary + cache // (2 * shape.layers)

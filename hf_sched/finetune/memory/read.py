@@ -84,6 +84,7 @@ class Run:
     offloads_weights: bool = False
     full_logits: bool = False  # whether all logits exist at once, as in TRL before its fused output head
     prompt: int = 0  # tokens of the longest prompt (GRPO)
+    generated: int = 0  # completions generated at once on a process (GRPO)
     max_length: int = 0  # tokens of the longest sequence (SFT, DPO)
     max_completion_length: int = 0
     per_device_train_batch_size: int = 1
@@ -101,7 +102,6 @@ class Run:
     load_in_4bit: bool = False
     load_in_8bit: bool = False
     beta: float = 0.0
-    steps_per_generation: int = 0  # 0: as many as `gradient_accumulation_steps`
     use_vllm: bool = False
     vllm_mode: str = "colocate"
     vllm_gpu_memory_utilization: float = 0.3
@@ -160,9 +160,9 @@ def read_run(
     if (activation := get("activation_checkpointing")) is not None:  # the name in newer versions of transformers
         given["gradient_checkpointing"] = activation
     if kind == "grpo":
-        given["prompt"] = prompt
-        if size := get("generation_batch_size"):
-            given["steps_per_generation"] = size // (given["per_device_train_batch_size"] * processes)
+        steps = get("steps_per_generation") or given["gradient_accumulation_steps"]
+        whole = get("generation_batch_size") or given["per_device_train_batch_size"] * processes * steps
+        given |= {"prompt": prompt, "generated": whole // processes}
     elif length is not None and not get("packing"):
         given["max_length"] = min(length, given["max_length"] or length)
     elif given["max_length"] is None:

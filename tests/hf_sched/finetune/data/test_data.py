@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from hf_sched.finetune.data.load import (
     load_rows,
     load_splits,
 )
-from hf_sched.finetune.data.rows import RowError
 from hf_sched.schedules.validation import ArgumentError
 
 KINDS = {
@@ -69,13 +67,6 @@ def test_rows_are_converted_for_each_trainer():
     assert pair == {"prompt": problem["prompt"], "chosen": [{**chat[0], "content": "#### 72"}], "rejected": chat}
 
 
-def test_folder_gives_train_and_test_splits(tmp_path):
-    write(tmp_path / "train.jsonl", [GOOD] * 3)
-    write(tmp_path / "test.jsonl", [GOOD])
-    splits = load_splits(ScriptArguments(dataset_name=str(tmp_path)), DatasetMixtureConfig())
-    assert {name: part.num_rows for name, part in splits.items()} == {"train": 3, "test": 1}
-
-
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_columns_are_mapped_in_every_format(tmp_path, suffix, streaming):
@@ -110,14 +101,17 @@ def test_complete_rows_are_not_converted(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([GOOD, "", {"question": "Why?"}], r"own\.jsonl, line 3: `answer` is missing; correct or remove the row$"),
-        ([GOOD, {"question": None, "answer": "7"}], r"own\.jsonl, line 2: `question` is missing"),
-        ([GOOD, {"question": "  ", "answer": "7"}], r"own\.jsonl, line 2: `question` is empty"),
-        ([{"question": 7, "answer": 7}], r"own\.jsonl, line 1: `question` must be text, received '7'"),
-        ([GOOD, {**GOOD, "answer": {"a": 7}}], r"own\.jsonl, line 2: `answer` must be text, received"),
-        ([CHAT, {"messages": []}], r"own\.jsonl, line 2: `messages` is empty"),
-        ([CHAT, {"messages": [{"role": "user"}]}], r"own\.jsonl, line 2: `messages` must be chat messages"),
-        ([{"messages": "hi"}], r"own\.jsonl, line 1: `messages` must be chat messages, received 'hi'"),
+        (
+            [GOOD, "", {"question": "Why?"}],
+            r"^`answer` is missing \(.*own\.jsonl, line 3\); correct or remove the row$",
+        ),
+        ([GOOD, {"question": None, "answer": "7"}], r"`question` is missing \(.*own\.jsonl, line 2\)"),
+        ([GOOD, {"question": "  ", "answer": "7"}], r"`question` is empty \(.*own\.jsonl, line 2\)"),
+        ([{"question": 7, "answer": 7}], r"`question` must be text, received '7' \(.*own\.jsonl, line 1\)"),
+        ([GOOD, {**GOOD, "answer": {"a": 7}}], r"`answer` must be text, received .*own\.jsonl, line 2\)"),
+        ([CHAT, {"messages": []}], r"`messages` is empty \(.*own\.jsonl, line 2\)"),
+        ([CHAT, {"messages": [{"role": "user"}]}], r"`messages` must be chat messages .*own\.jsonl, line 2\)"),
+        ([{"messages": "hi"}], r"`messages` must be chat messages, received 'hi' \(.*own\.jsonl, line 1\)"),
         (
             [GOOD, '{"question": "Why?", "ans'],
             r"`dataset_name` must hold one JSON.*own\.jsonl, line 2, column 26",
@@ -133,13 +127,12 @@ def test_bad_line_is_named(tmp_path, rows, message):
 def test_bad_row_is_named_in_other_formats(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text('question,answer\n"How\nmany?",3\n\nWhy?,\n')
-    with pytest.raises(RowError, match=r"own\.csv, line 5: `answer` is missing"):
+    with pytest.raises(ArgumentError, match=r"`answer` is missing \(.*own\.csv, line 5\)"):
         load(path)
     path.write_text("question,answer\n,3\n")
-    with pytest.raises(RowError, match=r"own\.csv, line 2: `question` is missing") as caught:
+    with pytest.raises(ArgumentError, match=r"`question` is missing \(.*own\.csv, line 2\)"):
         load(path)
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
-    with pytest.raises(RowError, match=r"own\.parquet \(train\), row 2: `answer` is missing"):
+    with pytest.raises(ArgumentError, match=r"`answer` is missing \(.*own\.parquet \(train\), row 2\)"):
         load(write(tmp_path / "own.parquet", [GOOD, {"question": "Why?", "answer": None}]))
 
 
@@ -149,7 +142,7 @@ def test_streamed_rows_are_checked_as_they_are_read(tmp_path):
         load(path, streaming=True)
     rows = iter(load(path, streaming=True, max_steps=3))
     next(rows), next(rows)
-    with pytest.raises(RowError, match=r"own\.jsonl, line 3: `answer` is empty"):
+    with pytest.raises(ArgumentError, match=r"`answer` is empty \(.*own\.jsonl, line 3\)"):
         next(rows)
 
 
@@ -200,5 +193,5 @@ def test_recipe_rejects_a_bad_row_before_it_looks_for_a_model(run_recipe, tmp_pa
     path = write(tmp_path / "own.jsonl", [GOOD, {"question": "Why?", "answer": ""}])
     run = run_recipe("sft", ok=False, dataset_name=str(path), model_name_or_path="nobody/no-such-model")
     assert run.returncode == 2
-    assert f"{path}, line 2: `answer` is empty" in run.output
+    assert f"`answer` is empty ({path}, line 2)" in run.output
     assert "Traceback" not in run.output

@@ -154,7 +154,7 @@ def test_problems_with_own_columns_and_instruction(tmp_path):
     file = tmp_path / "held out.csv"
     file.write_text('problem,solution\n"Wie viele Äpfel, ""rote""?",3\nUnd Birnen?,\n', encoding="utf-8")
     given = EvaluationArguments(str(file), evaluate_columns={"question": "problem", "answer": "solution"})
-    with pytest.raises(ValueError, match=r"held out\.csv, line 3: `answer` is missing"):
+    with pytest.raises(ValueError, match=r"`answer` is missing \(.*held out\.csv, line 3\)"):
         load_problems(given)
     file.write_text(file.read_text(encoding="utf-8").replace("Birnen?,\n", "Birnen?,4\n"), encoding="utf-8")
     bare = load_problems(dataclasses.replace(given, evaluate_max_problems=1), instruction="")
