@@ -6,23 +6,20 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hf_sched.finetune.rewards.answers import accuracy, exact_answer, final_number
+from hf_sched.finetune.rewards.formats import answer_format, tag_count
 from hf_sched.finetune.rewards.safe_reward import Reward, SafeReward
-from hf_sched.schedules.validation import ArgumentError
+from hf_sched.schedules.validation import ArgumentError, suggest
 
-# The rewards of this package and their modules. Each is a function of one completion and of columns of its row;
-# keyword-only arguments are the reward's parameters.
-REWARDS = {
-    "exact_answer": "hf_sched.finetune.rewards.answers",
-    "final_number": "hf_sched.finetune.rewards.answers",
-    "accuracy": "hf_sched.finetune.rewards.answers",
-    "answer_format": "hf_sched.finetune.rewards.formats",
-    "tag_count": "hf_sched.finetune.rewards.formats",
+# The rewards of this package. Each is a function of one completion and of columns of its row; its keyword-only arguments
+# are the reward's parameters.
+REWARDS: dict[str, Reward] = {
+    function.__name__: function for function in (exact_answer, final_number, accuracy, answer_format, tag_count)
 }
 TIME_LIMIT = 5.0  # seconds per completion
 _NOT_PARAMETERS = ("name", "as", "weight", "time_limit")
@@ -79,6 +76,10 @@ def check_reward_columns(
                 raise ArgumentError(argument, rule=rule, hint=f"the data have {', '.join(columns)}")
 
 
+def _name(reward: Reward | str) -> str:
+    return str(getattr(reward, "__name__", reward))
+
+
 def _settings(item: Any, argument: str) -> dict[str, Any]:
     if isinstance(item, str):
         item = yaml.safe_load(item) if item.lstrip().startswith("{") else {"name": item}
@@ -90,48 +91,41 @@ def _settings(item: Any, argument: str) -> dict[str, Any]:
 def _load(settings: dict[str, Any], taken: Sequence[str], argument: str) -> Reward | str:
     name = str(settings["name"])
     parameters = {key: value for key, value in settings.items() if key not in _NOT_PARAMETERS}
-    if "/" in name:  # TRL loads reward models
-        _check_parameters(name, parameters, (), argument)
-        return name
-    found: Reward = _find(name, argument)
+    found = None if "/" in name else _find(name, argument)  # TRL loads reward models
+    signature = list(inspect.signature(found).parameters.values()) if found else []
+    names = [one.name for one in signature]
+    keywords = [one.name for one in signature if one.kind is one.KEYWORD_ONLY]
+    # `trl.rewards.get_repetition_penalty_reward`, for example, makes a reward from parameters, as a class does.
+    makes_reward = inspect.isclass(found) or (_name(found or "").startswith("get_") and "completions" not in names)
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature) and not makes_reward
+    allowed = keywords if name in REWARDS else names
+    for parameter in parameters:
+        if parameter not in allowed and not takes_any:
+            rule = f"gives {name!r} the unknown parameter `{parameter}`"
+            raise ArgumentError(argument, rule=rule, hint=f"it takes {', '.join(allowed) or 'none'}")
+    if found is None or inspect.iscoroutinefunction(found):
+        return found or name  # TRL awaits an async reward for all completions at once
     logged = str(settings.get("as") or name.rpartition(".")[2])
     if logged in taken:
         logged += f"_{sum(other == logged or other.startswith(f'{logged}_') for other in taken) + 1}"
-    if inspect.iscoroutinefunction(found):
-        return found  # TRL awaits it for all completions at once
-    limit = _number(settings, "time_limit", TIME_LIMIT, argument)
-    signature = inspect.signature(found).parameters.values()
-    names = [one.name for one in signature]
+    if makes_reward:
+        try:
+            found, parameters = found(**parameters), {}
+        except (TypeError, ValueError) as error:
+            rule = f"gives {name!r} parameters that it rejects"
+            raise ArgumentError(argument, rule=rule, received=parameters, hint=str(error)) from None
+    columns = [one for one in names[1:] if one not in keywords] if name in REWARDS else None
+    return SafeReward(logged, found, _number(settings, "time_limit", TIME_LIMIT, argument), parameters, columns)
+
+
+def _find(name: str, argument: str) -> Reward:
     if name in REWARDS:
-        keywords = [one.name for one in signature if one.kind is one.KEYWORD_ONLY]
-        _check_parameters(name, parameters, keywords, argument)
-        return SafeReward(logged, found, limit, parameters, columns=[one for one in names[1:] if one not in keywords])
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature)
-    # `trl.rewards.get_repetition_penalty_reward`, for example, makes a reward from parameters, as a class does.
-    is_factory = getattr(found, "__name__", "").startswith("get_") and "completions" not in names
-    if not takes_any or is_factory or inspect.isclass(found):
-        _check_parameters(name, parameters, names, argument)
-    if not is_factory and not inspect.isclass(found):
-        return SafeReward(logged, found, limit, parameters)
-    try:
-        return SafeReward(logged, found(**parameters), limit)
-    except (TypeError, ValueError) as error:
-        rule = f"gives {name!r} parameters that it rejects"
-        raise ArgumentError(argument, rule=rule, received=parameters, hint=str(error)) from None
-
-
-def _name(reward: Reward | str) -> str:
-    return str(getattr(reward, "__name__", reward))
-
-
-def _find(name: str, argument: str) -> Any:
-    if name in REWARDS:
-        return getattr(importlib.import_module(REWARDS[name]), name)
+        return REWARDS[name]
     module_name, _, attribute = name.rpartition(".")
     candidates = [attribute]
     if not module_name:
         module_name = "trl.rewards"
-        candidates = [attribute, f"{attribute}_reward", f"get_{attribute}", f"get_{attribute}_reward"]
+        candidates += [f"{attribute}_reward", f"get_{attribute}", f"get_{attribute}_reward"]
     elif str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # the user's file in the folder where the recipe was started
     reason = f"{module_name} has no function {attribute}"
@@ -142,16 +136,8 @@ def _find(name: str, argument: str) -> Any:
                 return found
     except ImportError as error:
         reason = str(error)
-    near = get_close_matches(name, REWARDS, n=1)
     allowed = f"names of rewards ({', '.join(REWARDS)}), names from trl.rewards, or dotted paths to functions"
-    raise ArgumentError(argument, allowed, name, hint=f"did you mean {near[0]!r}?" if near else reason)
-
-
-def _check_parameters(name: str, parameters: dict[str, Any], allowed: Sequence[str], argument: str) -> None:
-    for parameter in parameters:
-        if parameter not in allowed:
-            rule = f"gives {name!r} the unknown parameter `{parameter}`"
-            raise ArgumentError(argument, rule=rule, hint=f"it takes {', '.join(allowed) or 'none'}")
+    raise ArgumentError(argument, allowed, name, hint=suggest(name, REWARDS) or reason)
 
 
 def _number(settings: dict[str, Any], key: str, default: float, argument: str) -> float:

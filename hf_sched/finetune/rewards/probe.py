@@ -20,16 +20,11 @@ class Probe:
     """Scores of one reward."""
 
     name: str
-    gold: float
-    """The highest score of the right answer, over `RENDERINGS`."""
-    rendering: str
-    """The rendering with the highest score."""
-    wrong: float
-    """The score of a wrong answer in the same rendering."""
-    empty: float
-    """The score of an empty completion."""
-    least: float
-    """The lowest score, including that of a very long repetitive text."""
+    gold: float  # the highest score of the right answer, over `RENDERINGS`
+    rendering: str  # the rendering with the highest score
+    wrong: float  # of a wrong answer in the same rendering
+    empty: float  # of an empty completion
+    least: float  # the lowest score, including that of a very long repetitive text
 
     @property
     def is_penalty(self) -> bool:
@@ -53,32 +48,27 @@ def probe(
     gold = next((str(row[name]) for name in GOLD if row.get(name) not in (None, "")), None)
     if gold is None:
         return None
-    right = [form.format(gold) for form in RENDERINGS]
-    if isinstance(row.get("completion"), str):
-        right.append(row["completion"])
-    wrong = [form.format(_another(gold)) for form in RENDERINGS]
+    right, wrong = ([form.format(answer) for form in RENDERINGS] for answer in (gold, _another(gold)))
     texts = [*right, *wrong, f"{gold} " * 10_000, ""]
-    factors = weights or [1.0] * len(rewards)
     probes, totals = [], [0.0] * len(right)
-    for factor, reward in zip(factors, rewards, strict=True):
+    for weight, reward in zip(weights or [1.0] * len(rewards), rewards, strict=True):
         if not callable(reward) or inspect.iscoroutinefunction(reward):
             continue
-        score = _score(reward, texts, row, tokenizer)
-        best = max(range(len(right)), key=score.__getitem__)
-        as_wrong = len(right) + min(best, len(wrong) - 1)
-        shown = RENDERINGS[best].format("...") if best < len(RENDERINGS) else "the row's completion"
-        probes.append(Probe(reward.__name__, score[best], shown, score[as_wrong], score[-1], min(score)))
-        totals = [total + factor * one for total, one in zip(totals, score, strict=False)]
+        scores = _scores(reward, texts, row, tokenizer)
+        best = max(range(len(right)), key=scores.__getitem__)
+        shown = RENDERINGS[best].format("...")
+        probes.append(Probe(reward.__name__, scores[best], shown, scores[len(right) + best], scores[-1], min(scores)))
+        totals = [total + weight * score for total, score in zip(totals, scores, strict=False)]
     return probes, max(totals)
 
 
-def _score(reward: Reward, texts: list[str], row: Mapping[str, Any], tokenizer: Any) -> list[float]:
-    chat = not isinstance(row.get("prompt"), str)
-    completions = [[{"role": "assistant", "content": text}] if chat else text for text in texts]
-    columns: dict[str, Any] = {f"{name}": [value] * len(texts) for name, value in row.items() if name != "prompt"}
+def _scores(reward: Reward, texts: list[str], row: Mapping[str, Any], tokenizer: Any) -> list[float]:
+    is_chat = not isinstance(row.get("prompt"), str)
+    columns: dict[str, Any] = {name: [value] * len(texts) for name, value in row.items() if name != "prompt"}
     columns["prompts"] = [row.get("prompt")] * len(texts)
+    columns["completions"] = [[{"role": "assistant", "content": text}] if is_chat else text for text in texts]
     columns["completion_ids"] = [tokenizer(text)["input_ids"] if tokenizer else list(text.encode()) for text in texts]
-    return [0.0 if given is None else given for given in reward(completions=completions, **columns)]
+    return [score or 0.0 for score in reward(**columns)]
 
 
 def _another(gold: str) -> str:

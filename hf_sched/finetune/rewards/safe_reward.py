@@ -49,48 +49,48 @@ class SafeReward:
         Raises:
             ValueError: The very first call fails on each of several completions: the reward itself is wrong.
         """
+        count = len(completions)
         if self.columns is None:
             # If the batch fails, one completion may be the cause: the others keep their reward in the loop below.
-            with suppress(Exception), _time_limit(self.time_limit * max(len(completions), 1)):
-                return self._score_batch(completions, columns)
+            with suppress(Exception), _time_limit(self.time_limit * max(count, 1)):
+                return self._score(completions, columns)
         rewards: list[float | None] = []
         failures: list[Exception] = []
         for number, completion in enumerate(completions):
-            row = {name: _row_of(value, number, len(completions)) for name, value in columns.items()}
+            row = {name: _row_of(value, number, count) for name, value in columns.items()}
             try:
                 with _time_limit(self.time_limit):
-                    rewards.append(self._score(completion, row))
+                    rewards += self._score([completion], row)
             except Exception as error:
                 rewards.append(None)
                 failures.append(error)
                 self._warn(error, completion)
-        if len(failures) == len(completions) > 1 and not self._has_worked:
-            how = f"the reward {self.__name__!r} failed on each of {len(completions)} completions"
-            raise ValueError(f"{how}: {type(failures[0]).__name__}: {failures[0]}") from failures[0]
+        if len(failures) == count > 1 and not self._has_worked:
+            first = failures[0]
+            how = f"the reward {self.__name__!r} failed on each of {count} completions: {type(first).__name__}"
+            raise ValueError(f"{how}: {first}") from first
         self._has_worked = True
         return rewards
 
-    def _score(self, completion: Completion, row: dict[str, Any]) -> float | None:
+    def _score(self, completions: list[Completion], columns: dict[str, Any]) -> list[float | None]:
         if self.columns is None:
-            return self._score_batch([completion], row)[0]
-        given = {name: row[name][0] for name in self.columns}
-        return _number(self.function(text_of(completion), **given, **self.parameters))
-
-    def _score_batch(self, completions: list[Completion], columns: dict[str, Any]) -> list[float | None]:
-        rewards = self.function(completions=completions, **columns, **self.parameters)
+            rewards = self.function(completions=completions, **columns, **self.parameters)
+        else:
+            given = {name: columns[name][0] for name in self.columns}
+            rewards = [self.function(text_of(completions[0]), **given, **self.parameters)]
         if len(rewards) != len(completions):
             raise ValueError(f"it returned {len(rewards)} rewards for {len(completions)} completions")
-        return [_number(reward) for reward in rewards]
+        return [None if reward is None else float(reward) for reward in rewards]
 
     def _warn(self, error: Exception, completion: Completion) -> None:
         kind = type(error).__name__
-        if kind in self._warned:
-            return
-        self._warned.add(kind)
-        is_slow = isinstance(error, TimeoutError)
-        what = f"took longer than {self.time_limit:g} s" if is_slow else f"failed ({kind}: {error})"
+        what = f"failed ({kind}: {error})"
+        if isinstance(error, TimeoutError):
+            what = f"took longer than {self.time_limit:g} s"
         message = "the reward %r %s on the completion %r, which gets no reward; this kind of failure is reported once"
-        logger.warning(message, self.__name__, what, text_of(completion)[:200])
+        if kind not in self._warned:
+            logger.warning(message, self.__name__, what, text_of(completion)[:200])
+        self._warned.add(kind)
 
 
 def text_of(completion: Completion) -> str:
@@ -103,10 +103,6 @@ def text_of(completion: Completion) -> str:
 
 def _row_of(value: Any, number: int, batch: int) -> Any:
     return [value[number]] if isinstance(value, list) and len(value) == batch else value
-
-
-def _number(reward: Any) -> float | None:
-    return None if reward is None else float(reward)
 
 
 @contextmanager
