@@ -87,8 +87,9 @@ def _longest_sample(kind: str, arguments: Mapping[str, Any], rows: Iterable[Mapp
     """Return the tokens of the longest of the first rows (GRPO: of their prompts), with a chat template."""
     from transformers import AutoTokenizer
 
-    columns = {"grpo": [("prompt",)], "dpo": [("prompt", "chosen"), ("prompt", "rejected")]}.get(kind)
-    samples = ([row.get(n) for n in names] for row in islice(rows, ROWS) for names in columns or [tuple(row)])
+    texts: dict[str, list[tuple[str, ...]]] = {"grpo": [("prompt",)]}
+    texts["dpo"] = [("prompt", "chosen"), ("prompt", "rejected")]
+    samples = ([row.get(n) for n in names] for row in islice(rows, ROWS) for names in texts.get(kind, [tuple(row)]))
     longest = max(("\n".join(_texts(sample)) for sample in samples), key=len, default="")
     given = {"revision": arguments["model_revision"], "trust_remote_code": arguments.get("trust_remote_code")}
     tokenizer = AutoTokenizer.from_pretrained(arguments["model_name_or_path"], **given)

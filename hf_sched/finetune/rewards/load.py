@@ -16,8 +16,8 @@ from hf_sched.finetune.rewards.formats import answer_format, tag_count
 from hf_sched.finetune.rewards.safe_reward import Reward, SafeReward
 from hf_sched.schedules.validation import ArgumentError, suggest
 
-# The rewards of this package. Each is a function of one completion and of columns of its row; its keyword-only arguments
-# are the reward's parameters.
+# The rewards of this package: functions of one completion and of columns of its row. Their keyword-only arguments are
+# the reward's parameters.
 REWARDS: dict[str, Reward] = {
     function.__name__: function for function in (exact_answer, final_number, accuracy, answer_format, tag_count)
 }
