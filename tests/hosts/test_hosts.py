@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -29,11 +28,8 @@ ARGUMENTS = {
     **{"logging_steps": 1, "save_strategy": "steps", "save_steps": STEPS, "report_to": "none"},
     "per_device_train_batch_size": 2,
 }
-OF_TRL = {
-    "sft": {},
-    "dpo": {},
-    "grpo": {"num_generations": 2, "max_completion_length": 4, "reward_funcs": "think_format_reward"},
-}
+GRPO = {"num_generations": 2, "max_completion_length": 4, "reward_funcs": "think_format_reward"}
+TWO_PROCESSES = ["accelerate_configs/cpu_2proc.yaml", "--main_process_port", "0"]
 
 
 @pytest.fixture(scope="session")
@@ -104,39 +100,34 @@ def flags(**given: object) -> list[str]:
     return words
 
 
-def curve() -> list[float]:
-    schedule = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP, floor_ratio=FLOOR)
+def curve(name: str = "cosine_floor", **arguments: object) -> list[float]:
+    schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=WARMUP, **arguments)
     return schedule.curve(peak=PEAK).tolist()
 
 
-def logged(folder: Path) -> list[float]:
+def check_logged(folder: Path) -> None:
+    """Compare the learning rates in the last checkpoint with the schedule."""
     state = json.loads((folder / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
-    return [row["learning_rate"] for row in state["log_history"] if "learning_rate" in row]
+    rates = [row["learning_rate"] for row in state["log_history"] if "learning_rate" in row]
+    assert rates == curve(floor_ratio=FLOOR)
 
 
 def of_trl(method: str, task: Path, folder: Path) -> list[str]:
     where = {"model_name_or_path": task / "model", "dataset_name": task / method, "output_dir": folder}
-    return flags(**where, **ARGUMENTS, **OF_TRL[method])
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
+    return flags(**where, **ARGUMENTS, **(GRPO if method == "grpo" else {}))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
 def test_trl(task, tmp_path, method):
     run("trl", method, *of_trl(method, task, tmp_path))
-    assert logged(tmp_path) == curve()
+    check_logged(tmp_path)
 
 
 @pytest.mark.slow
 def test_trl_on_two_processes(task, tmp_path):
-    launch = ["--accelerate_config", "accelerate_configs/cpu_2proc.yaml", "--main_process_port", free_port()]
-    output = run("trl", "sft", *of_trl("sft", task, tmp_path), *launch)
-    assert logged(tmp_path) == curve()
+    output = run("trl", "sft", *of_trl("sft", task, tmp_path), "--accelerate_config", *TWO_PROCESSES)
+    check_logged(tmp_path)
     assert "'epoch': '0.5'" in output  # 8 steps of 2 processes with 2 of 64 rows each
 
 
@@ -160,39 +151,34 @@ sys.stdout.write(f"processes {args.world_size}\\n")  # in one piece, since both 
 @pytest.mark.slow
 @pytest.mark.parametrize("as_module", [False, True])
 def test_trainer_script_under_torchrun(task, tmp_path, as_module):
-    script = tmp_path / "train.py"
-    script.write_text(TRAINER)
-    torchrun = [PROGRAMS / "torchrun", "--nproc_per_node", 2, "--master_port", free_port()]
+    (tmp_path / "train.py").write_text(TRAINER)
+    torchrun = [PROGRAMS / "torchrun", "--standalone", "--nproc_per_node", 2]
     launch, module = ([], ["-m", "hf_sched", "run"]) if as_module else (RUN, [])
-    words = [script, task / "model", *flags(output_dir=tmp_path / "run", **ARGUMENTS)]
+    words = [tmp_path / "train.py", task / "model", *flags(output_dir=tmp_path / "run", **ARGUMENTS)]
     output = run(*torchrun, *module, *words, launch=launch)
-    assert logged(tmp_path / "run") == curve()
+    check_logged(tmp_path / "run")
     assert output.count("processes 2") == 2
 
 
 @pytest.mark.slow
 def test_module_under_accelerate_launch(task, tmp_path):
-    launcher = ["--config_file", "accelerate_configs/cpu_2proc.yaml", "--main_process_port", free_port()]
-    module = ["-m", "hf_sched", "run", "-m", "trl.scripts.sft"]
     # Not the program `accelerate`: it imports timm if installed, which needs torchvision.
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    run(*launcher, *module, *of_trl("sft", task, tmp_path), launch=launch)
-    assert logged(tmp_path) == curve()
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", *TWO_PROCESSES]
+    run("-m", "hf_sched", "run", "-m", "trl.scripts.sft", *of_trl("sft", task, tmp_path), launch=launch)
+    check_logged(tmp_path)
 
 
-# As transformers' examples `run_*_no_trainer.py`: the parser offers the names, Accelerate prepares the scheduler.
-ACCELERATE = """
-import argparse, json, torch
+# A loop without a Trainer, as in the examples of transformers and diffusers: Accelerate prepares the scheduler.
+LOOP = """
+import json, sys, torch
 from accelerate import Accelerator
-from transformers import SchedulerType, get_scheduler
+from {library}.optimization import get_scheduler
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--lr_scheduler_type", type=SchedulerType, choices=list(SchedulerType))
-args = parser.parse_args()
 accelerator = Accelerator(cpu=True)
 model = torch.nn.Linear(2, 1)
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-scheduler = get_scheduler(args.lr_scheduler_type, optimizer, num_warmup_steps=2, num_training_steps=8)
+options = json.loads(sys.argv[2])
+scheduler = get_scheduler(sys.argv[1], optimizer=optimizer, num_warmup_steps=2, num_training_steps=8, **options)
 model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
 used = []
 for _ in range(8):
@@ -205,11 +191,26 @@ print(json.dumps(used))
 
 
 @pytest.mark.slow
-def test_accelerate_script_without_trainer(tmp_path):
-    (tmp_path / "loop.py").write_text(ACCELERATE)
-    output = run(sys.executable, tmp_path / "loop.py", "--lr_scheduler_type", "cosine_floor")
-    used = json.loads(next(line for line in output.splitlines() if line.startswith("[")))
-    assert used == hf_sched.build("cosine_floor", num_training_steps=8, num_warmup_steps=2).curve(peak=1e-3).tolist()
+def test_loop_with_get_scheduler_of_transformers(tmp_path):
+    (tmp_path / "loop.py").write_text(LOOP.format(library="transformers"))
+    output = run(sys.executable, tmp_path / "loop.py", "cosine_floor", "{}")
+    assert json.loads(output.strip().splitlines()[-1]) == curve()
+
+
+@pytest.mark.hosts
+def test_loop_with_get_scheduler_of_diffusers(tmp_path, tmp_path_factory):
+    programs = host("diffusers", tmp_path_factory.getbasetemp())
+    (tmp_path / "loop.py").write_text(LOOP.format(library="diffusers"))
+
+    def train(name: str, ok: bool = True, **options: object) -> str:
+        words = [tmp_path / "loop.py", name, json.dumps({"num_cycles": 1, "power": 1.0, **options})]
+        return run("python", *words, programs=programs, ok=ok).strip().splitlines()[-1]
+
+    assert json.loads(train("cosine_floor")) == curve()
+    assert json.loads(train("cosine_restarts", num_cycles=2)) == curve("cosine_restarts", num_cycles=2)
+    assert len(json.loads(train("cosine"))) == STEPS
+    assert "`num_cycles` is not an argument of cosine_floor" in train("cosine_floor", num_cycles=2, ok=False)
+    assert "did you mean 'cosine_floor'?" in train("cosin_floor", ok=False)
 
 
 SENTENCE_TRANSFORMERS = """
@@ -235,7 +236,7 @@ def test_sentence_transformers(task, tmp_path, tmp_path_factory):
     (tmp_path / "train.py").write_text(SENTENCE_TRANSFORMERS)
     arguments = flags(output_dir=tmp_path / "run", **ARGUMENTS)
     run("python", tmp_path / "train.py", task / "model", *arguments, programs=programs)
-    assert logged(tmp_path / "run") == curve()
+    check_logged(tmp_path / "run")
 
 
 @pytest.mark.hosts
@@ -249,10 +250,10 @@ def test_llamafactory(task, tmp_path, tmp_path_factory, monkeypatch, processes):
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     if processes == 2:  # LLaMA-Factory then starts torchrun
-        for name, value in {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2", "MASTER_PORT": free_port()}.items():
-            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("FORCE_TORCHRUN", "1")
+        monkeypatch.setenv("NPROC_PER_NODE", "2")
     output = run("llamafactory-cli", "train", tmp_path / "config.yaml", programs=programs)
-    assert logged(tmp_path / "run") == curve()
+    check_logged(tmp_path / "run")
     assert f"Total train batch size (w. parallel, distributed & accumulation) = {2 * processes}" in output
 
 
@@ -272,63 +273,4 @@ def test_axolotl(task, tmp_path, tmp_path_factory, launcher):
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     run("axolotl", "train", tmp_path / "config.yaml", *launcher, programs=programs)
-    assert logged(tmp_path / "run") == curve()
-
-
-# As in diffusers' examples.
-DIFFUSERS = """
-import argparse, json, sys, torch
-from accelerate import Accelerator
-from diffusers import UNet2DModel
-from diffusers.optimization import get_scheduler
-
-parser = argparse.ArgumentParser()
-parser.add_argument("--lr_scheduler", type=str)
-parser.add_argument("--lr_num_cycles", type=int, default=1)
-parser.add_argument("--lr_power", type=float, default=1.0)
-args = parser.parse_args()
-accelerator = Accelerator(cpu=True)
-down, up = ("DownBlock2D",) * 2, ("UpBlock2D",) * 2
-model = UNet2DModel(
-    sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
-    down_block_types=down, up_block_types=up,
-)
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-scheduler = get_scheduler(
-    args.lr_scheduler, optimizer=optimizer, num_warmup_steps=2 * accelerator.num_processes,
-    num_training_steps=8 * accelerator.num_processes, num_cycles=args.lr_num_cycles, power=args.lr_power,
-)
-model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-used = []
-for _ in range(8):
-    noise = torch.randn(2, 1, 8, 8)
-    accelerator.backward((model(noise, torch.tensor([1, 2])).sample - noise).square().mean())
-    used.append(optimizer.param_groups[0]["lr"])
-    optimizer.step()
-    scheduler.step()
-    optimizer.zero_grad()
-print(json.dumps(used))
-"""
-
-
-@pytest.mark.hosts
-def test_diffusers(tmp_path, tmp_path_factory):
-    programs = host("diffusers", tmp_path_factory.getbasetemp())
-    script = tmp_path / "train.py"
-    script.write_text(DIFFUSERS)
-
-    def train(*words: object, ok: bool = True) -> str:
-        return run("python", script, *words, programs=programs, ok=ok).strip().splitlines()[-1]
-
-    def planned(name: str, **kwargs: object) -> list[float]:
-        schedule = hf_sched.build(name, num_training_steps=8, num_warmup_steps=2, **kwargs)
-        return schedule.curve(peak=1e-3).tolist()
-
-    assert json.loads(train("--lr_scheduler", "cosine_floor")) == planned("cosine_floor")
-    cycles = train("--lr_scheduler", "cosine_restarts", "--lr_num_cycles", 2)
-    assert json.loads(cycles) == planned("cosine_restarts", num_cycles=2)
-    assert len(json.loads(train("--lr_scheduler", "cosine"))) == 8
-    assert "`num_cycles` is not an argument of cosine_floor, received 2" in train(
-        "--lr_scheduler", "cosine_floor", "--lr_num_cycles", 2, ok=False
-    )
-    assert "did you mean 'cosine_floor'?" in train("--lr_scheduler", "cosin_floor", ok=False)
+    check_logged(tmp_path / "run")

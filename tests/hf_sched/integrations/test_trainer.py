@@ -13,6 +13,7 @@ import yaml
 from torch.optim.lr_scheduler import LambdaLR
 
 import hf_sched
+from hf_sched.scheduler.schedule_lr import ScheduleLR
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import EpochsUnknown
 from tests.helpers.trainer import BUILTIN, OURS, PEAK, STEPS, WARMUP, Endless, Recorder, logged, make, train, two_groups
@@ -29,16 +30,12 @@ SCHEDULES = {
 pytestmark = pytest.mark.filterwarnings("ignore:cosine_cyclic:UserWarning")
 
 
-def warmup_for(name: str) -> int:
-    """The Trainer's warmup, unless the schedule sets its own."""
-    return 0 if "warmup" in SCHEDULES[name] else WARMUP
-
-
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_step_uses_the_planned_learning_rate_in_each_group(model_path, tmp_path, name):
-    given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": SCHEDULES[name], "warmup_steps": warmup_for(name)}
+    warmup = 0 if "warmup" in SCHEDULES[name] else WARMUP  # the Trainer's, unless the schedule sets its own
+    given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": SCHEDULES[name], "warmup_steps": warmup}
     trainer, used = train(model_path, tmp_path, optimizers=two_groups, **given)
-    schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=warmup_for(name), **SCHEDULES[name])
+    schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=warmup, **SCHEDULES[name])
     peaks = [group["initial_lr"] for group in trainer.optimizer.param_groups]
     assert set(peaks) == {PEAK, PEAK / 16}
     np.testing.assert_array_equal(used.T, [schedule.curve(peak=peak) for peak in peaks])
@@ -47,34 +44,17 @@ def test_every_step_uses_the_planned_learning_rate_in_each_group(model_path, tmp
         np.testing.assert_allclose(logged(trainer, "learning_rate"), schedule.curve(peak=PEAK), rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("given", "total", "warmup"),
-    [
-        ({"gradient_accumulation_steps": 3}, STEPS, WARMUP),
-        ({"max_steps": -1, "num_train_epochs": 2, "warmup_steps": 0.25}, 32, 8),
-    ],
-    ids=["gradient accumulation", "epochs and a fractional warmup"],
-)
-def test_steps_and_warmup_are_those_of_the_trainer(model_path, tmp_path, given, total, warmup):
-    _, used = train(model_path, tmp_path, **OURS, **given)
-    schedule = hf_sched.build("cosine_floor", num_training_steps=total, num_warmup_steps=warmup)
-    np.testing.assert_array_equal(used[:, 0], schedule.curve(peak=PEAK))
-
-
 TEXT = "warmup 25% cosine | hold | decay 25% 1-sqrt to 0.1"
 LIST = [{"warmup": "25%", "shape": "cosine"}, "hold", {"decay": "25%", "shape": "1-sqrt", "to": 0.1}]
+PYTHON = [hf_sched.warmup("25%", shape="cosine"), hf_sched.hold(), hf_sched.decay("25%", shape="1-sqrt", to=0.1)]
 
 
 @pytest.mark.parametrize(
     ("kwargs", "from_command_line"),
     [
-        ({"phases": TEXT}, False),
-        ({"phases": LIST}, False),
-        (json.dumps({"phases": TEXT}), False),
-        (json.dumps({"phases": TEXT}), True),
-        (json.dumps({"phases": LIST}), True),
+        *((given, False) for given in ({"phases": TEXT}, {"phases": LIST}, {"phases": PYTHON})),
+        *((json.dumps({"phases": phases}), flag) for phases in (TEXT, LIST) for flag in (False, True)),
     ],
-    ids=["text", "list", "JSON", "text on a command line", "list on a command line"],
 )
 def test_phases_are_trained_as_written(model_path, tmp_path, kwargs, from_command_line):
     given = {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": kwargs, "warmup_steps": 0}
@@ -91,6 +71,7 @@ PHASES_IN_EPOCHS = {
 }
 # 17 rows are 5 batches, the last one of a single row, and 3 optimizer steps, the last one of one batch.
 SMALL = {"rows": 17, "gradient_accumulation_steps": 2, "max_steps": -1, "warmup_steps": 0}
+NESTED = {"warmup": "1ep", "after": "wsd", "after_kwargs": {"decay": "0.5ep"}}
 
 
 def test_warmup_of_one_epoch_ends_with_the_first_epoch(model_path, tmp_path):
@@ -106,19 +87,15 @@ def test_warmup_of_one_epoch_ends_with_the_first_epoch(model_path, tmp_path):
 @pytest.mark.parametrize(
     ("run", "name", "kwargs", "expected"),
     [
+        ({"num_train_epochs": 4, "warmup_steps": 0.25}, "cosine_floor", {}, "warmup 3 | decay 9 cosine to 0.1"),
         ({"max_steps": 7}, "phases", {"phases": "warmup 1ep | decay"}, "warmup 3 | decay 4"),
         ({"num_train_epochs": 2.5}, "phases", {"phases": "hold 1.5ep | decay every 0.5ep"}, "hold 5 | decay 3 every 2"),
         ({"num_train_epochs": 3}, "wsd", {"decay": "1ep"}, "hold 6 | decay 3 1-sqrt"),
         ({"num_train_epochs": 3}, "multistep", {"milestones": ["1ep", "2ep"]}, "hold 3 | hold 3 at 0.1 | hold at 0.01"),
-        (
-            {"num_train_epochs": 2},
-            "gradual_warmup",
-            {"warmup": "1ep", "after": "wsd", "after_kwargs": {"decay": "0.5ep"}},
-            "warmup 3 | hold 1 | decay 2 1-sqrt",
-        ),
+        ({"num_train_epochs": 2}, "gradual_warmup", NESTED, "warmup 3 | hold 1 | decay 2 1-sqrt"),
     ],
 )
-def test_durations_in_epochs_use_the_trainers_epoch_length(model_path, tmp_path, run, name, kwargs, expected):
+def test_fractions_and_epochs_use_the_trainers_steps(model_path, tmp_path, run, name, kwargs, expected):
     _, used = train(model_path, tmp_path, lr_scheduler_type=name, lr_scheduler_kwargs=kwargs, **{**SMALL, **run})
     schedule = hf_sched.Schedule.parse(expected, num_training_steps=len(used))
     np.testing.assert_allclose(used[:, 0], schedule.curve(peak=PEAK), rtol=1e-12)
@@ -159,9 +136,9 @@ def test_durations_in_epochs_in_trls_trainer(model_path, tmp_path):
     np.testing.assert_array_equal(np.array(recorder.used)[:, 0], curve)
 
 
-@pytest.mark.parametrize("name", ["cosine_floor", "warmup_cosine", "cosine_restarts", "phases"])
+@pytest.mark.parametrize("name", ["cosine_floor", "warmup_cosine", "cosine_restarts", "phases", "cosine"])
 def test_resumed_run_equals_uninterrupted_run(model_path, tmp_path, name):
-    given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": SCHEDULES[name]}
+    given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": SCHEDULES.get(name)}
     given |= {"save_strategy": "steps", "save_steps": 5}
     whole, used = train(model_path, tmp_path / "whole", **given)
     checkpoint = str(tmp_path / "whole" / "checkpoint-5")
@@ -169,15 +146,11 @@ def test_resumed_run_equals_uninterrupted_run(model_path, tmp_path, name):
     np.testing.assert_array_equal(used_after, used[5:])
     assert logged(resumed, "loss") == logged(whole, "loss")
     assert logged(resumed, "learning_rate") == logged(whole, "learning_rate")
+    kind = ScheduleLR if name in SCHEDULES else LambdaLR
+    assert type(whole.lr_scheduler) is type(resumed.lr_scheduler) is kind
 
 
 def test_builtin_scheduler_is_left_as_transformers_makes_it(model_path, tmp_path):
-    trainer, _ = make(model_path, tmp_path / "made", **BUILTIN)
+    trainer, _ = make(model_path, tmp_path, **BUILTIN)
     trainer.create_optimizer_and_scheduler(STEPS)
     assert pickle.loads(pickle.dumps(trainer.lr_scheduler)).state_dict() == trainer.lr_scheduler.state_dict()
-    given = {**BUILTIN, "save_strategy": "steps", "save_steps": 5}
-    whole, used = train(model_path, tmp_path / "whole", **given)
-    checkpoint = str(tmp_path / "whole" / "checkpoint-5")
-    resumed, used_after = train(model_path, tmp_path / "resumed", resume=checkpoint, **given)
-    np.testing.assert_array_equal(used_after, used[5:])
-    assert type(whole.lr_scheduler) is type(resumed.lr_scheduler) is LambdaLR
