@@ -8,47 +8,41 @@ from enum import Enum
 import pytest
 import trl
 import yaml
+from transformers import HfArgumentParser, TrainingArguments
 
 from hf_sched.check.choices import words_compared
 from hf_sched.check.renamed import as_yaml
 from hf_sched.check.values import ALSO_ACCEPTED, BOUNDS
 from hf_sched.plan.training_config import KINDS, arguments_of
-from tests.helpers.findings import assert_error, find, rejection, report, report_of_text
+from tests.helpers.findings import assert_error, find, rejection, report
 
 # Kind, key, value, severity, a part of the message, and whether TRL's parser accepts the value.
 CASES = (
     ("sft", "adam_beta2", "x", "error", "must be a number, received the text 'x'", False),
-    ("sft", "max_steps", "1.5", "error", "must be a whole number", False),
     ("sft", "bf16", "maybe", "error", "must be true or false", False),
     ("sft", "optim", None, "error", "received nothing", False),
     ("sft", "save_strategy", "step", "error", "one of no, steps, epoch, best, received 'step'; did you mean", False),
-    ("sft", "hub_strategy", "x", "error", "one of end, every_save", False),
     ("sft", "optim", "adam", "error", "one of adamw_torch", False),
     ("sft", "eval_strategy", False, "error", 'YAML reads no as false, so write "no" in quotes', False),
     ("sft", "eval_strategy", True, "error", "must be one of no, steps, epoch, received true", False),
     ("sft", "output_dir", ["a"], "error", "must be text, received [a]: write a", False),
     # YAML values are defaults of argparse, which neither converts them nor compares them with the choices.
     ("sft", "max_steps", 1.5, "error", "must be a whole number, received 1.5", True),
-    ("sft", "max_steps", True, "error", "must be a whole number, received true", True),
     ("sft", "seed", 42.0, "error", "write 42", True),
     ("sft", "learning_rate", None, "error", "must be a number, received nothing", True),
     ("sft", "label_names", "x", "error", "write [x]", True),
     ("sft", "lr_scheduler_kwargs", ["a"], "error", "must be a mapping", True),
     ("sft", "lr_scheduler_kwargs", "min_lr=1", "error", "must be a mapping, a mapping in JSON", True),
     ("sft", "dtype", "bf16", "error", "one of auto, bfloat16, float16, float32", True),
-    ("sft", "log_level", "loud", "error", "one of detail", True),
-    ("sft", "loss_type", "foo", "error", "one of nll, dft", True),
     ("grpo", "loss_type", "foo", "error", "dapo", True),
     ("dpo", "loss_type", "sigmoyd", "error", "did you mean 'sigmoid'", True),
     ("dpo", "loss_type", ["sigmoid", "foo"], "error", "received 'foo'", True),
-    ("grpo", "importance_sampling_level", "word", "error", "one of token, sequence", True),
     ("sft", "report_to", "wanb", "error", "did you mean 'wandb'", True),
     ("sft", "report_to", None, "error", "write none", True),
     ("grpo", "reward_weights", [1.0, "a"], "error", "a list (each item a number), received [1.0, a]", True),
     # The parser converts these.
     ("sft", "learning_rate", "1e-7", "warning", "write 1.0e-07", True),
     ("sft", "per_device_train_batch_size", "8", "warning", "write 8", True),
-    ("sft", "max_steps", "100", "warning", "write 100", True),
     ("sft", "bf16", "yes", "warning", "write true", True),
     ("sft", "fp16", 0, "warning", "write false", True),
     ("sft", "run_name", 42, "warning", 'write "42"', True),
@@ -65,17 +59,8 @@ def test_wrong_values_are_reported_with_their_remedy(kind, key, value, severity,
 
 def test_numbers_as_text_are_errors_if_no_parser_converts_them():
     assert_error(find("trainer", learning_rate="1e-7"), "learning_rate", "write 1.0e-07")
-    from transformers import HfArgumentParser, TrainingArguments
-
     with pytest.raises(TypeError, match="str"):
         HfArgumentParser(TrainingArguments).parse_dict({"warmup_steps": "1e1", "use_cpu": True})
-
-
-def test_a_number_without_a_point_is_text_in_yaml(tmp_path):
-    (found,) = report_of_text("learning_rate: 2e-5\n", tmp_path).findings
-    assert (found.value, found.line) == ("2e-5", 1)
-    assert "write 2.0e-05" in found.message
-    assert not report_of_text("learning_rate: 2.0e-05\n", tmp_path).findings
     for number in (1e-7, 2.5e-5, 1e20, 0.1, 3.0):
         assert yaml.safe_load(as_yaml(number)) == number
 
@@ -96,21 +81,17 @@ def test_right_values_have_no_findings(given):
 
 
 def test_right_values_of_other_trainers_have_no_findings():
-    assert not report("dpo", loss_type="sigmoid").findings
     assert not report("dpo", loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.5]).findings
     assert not report("grpo", scale_rewards=False, loss_type="dr_grpo").findings
 
 
-def test_unknown_keys_of_a_nested_mapping_are_errors():
+def test_unknown_keys_of_the_accelerator_config_are_errors():
     assert_error(find(accelerator_config={"split_batch": True}), "accelerator_config.split_batch", "`split_batches`")
 
 
 def test_numbers_out_of_range_are_reported():
     assert_error(find(per_device_train_batch_size=0), "per_device_train_batch_size", "1 or more, received 0")
-    assert_error(find(gradient_accumulation_steps=-1), "gradient_accumulation_steps", "1 or more")
     assert_error(find(learning_rate=-1e-4), "learning_rate", "0 or more")
-    assert_error(find(warmup_steps=-5), "warmup_steps", "0 or more")
-    assert_error(find(adam_beta2=1.5), "adam_beta2", "from 0 to 1")
     assert_error(find(lora_dropout=2), "lora_dropout", "from 0 to 1")
     assert_error(find(save_steps=0), "save_steps", "above 0")
     assert {*BOUNDS, *ALSO_ACCEPTED} <= {name for kind in KINDS for name in arguments_of(kind)}
@@ -126,15 +107,11 @@ def test_no_default_of_the_installed_version_is_a_mistake(kind):
     assert [found for found in report(kind, **defaults).findings if "deprecated" not in found.message] == []
 
 
-WORDS = (
-    *("grpo.loss_type", "dpo.loss_type"),
-    *("grpo.importance_sampling_level", "grpo.vllm_importance_sampling_mode"),
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("grpo", "loss_type"), ("dpo", "loss_type"), ("grpo", "importance_sampling_level")],
 )
-
-
-@pytest.mark.parametrize("place", WORDS)
-def test_words_from_the_code_are_those_of_the_documentation(place):
-    kind, name = place.split(".")
+def test_words_from_the_code_are_those_of_the_documentation(kind, name):
     text = getattr(trl, f"{kind.upper()}Config").__dataclass_fields__[name].metadata["help"]
     words = words_compared(kind, name)
     assert len(words) > 1

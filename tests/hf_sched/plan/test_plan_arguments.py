@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from datasets import Dataset
 
 import hf_sched
 from hf_sched.plan import plan
 from hf_sched.plan.dataset_size import find_dataset_size
 from hf_sched.plan.launch import find_world_size
 from hf_sched.plan.training_config import KINDS, TrainingConfig
-from hf_sched.schedules.validation import Number, Whole
+from hf_sched.schedules.validation import Number
 
 SFT = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_length": 64}
+SPLIT = {"split_batches": True}
+ACCUMULATES = {"gradient_accumulation_kwargs": {"num_steps": 4}}
 GRPO = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "num_generations": 4}
 
 
@@ -42,9 +45,7 @@ def read(tmp_path: Path, text: str, kind: str | None = None, name: str = "config
     [
         ("num_generations: 8\nbeta: 0.0\n", "grpo", "has `num_generations`"),
         ("beta: 0.1\nmax_length: 512\n", "dpo", "has `beta`"),
-        ("packing: true\n", "sft", "has `packing`"),
         ("# trl grpo\nmax_length: 64\nlearning_rate: 1.0e-5\n", "sft", "has `max_length`"),
-        ("center_rewards_coefficient: 0.1\n", "reward", "has `center_rewards_coefficient`"),
         ("learning_rate: 1.0e-5\n", "trainer", "has no key of TRL"),
         # Comments are for people.
         ("# GRPO on top of the model in runs/demo/sft.\nreward_funcs: [a]\nmax_steps: 10\n", "grpo", "`reward_funcs`"),
@@ -61,18 +62,12 @@ def test_values_are_those_of_the_file_or_the_defaults(tmp_path):
     config = read(tmp_path, "max_length: null\nlearning_rate: 1e-5\nmax_steps: 1.5\n", "sft")
     assert config.value("max_length") is None
     assert TrainingConfig("sft", {}).value("max_length") == 1024
-    assert config.value("learning_rate") == "1e-5"
-    assert config.value("learning_rate", Number(0)) == 1e-5
-    with pytest.raises(ValueError, match=r"`max_steps` must be a whole number, -1 or more, received 1.5"):
-        config.value("max_steps", Whole(-1))
+    assert (config.value("learning_rate"), config.value("learning_rate", Number(0))) == ("1e-5", 1e-5)
     assert config.get("no_such_argument") is None
-    with pytest.raises(KeyError):
-        config.value("no_such_argument")
     for kind in KINDS:
-        config = TrainingConfig(kind, {})
-        assert {"learning_rate", "max_steps", "lr_scheduler_type", "output_dir"} <= set(config.fields)
-        assert ("dataset_name" in config.fields) == (kind != "trainer")
-        assert config.value("num_train_epochs") == 3.0
+        fields = TrainingConfig(kind, {}).fields
+        assert {"learning_rate", "max_steps", "lr_scheduler_type", "output_dir"} <= fields.keys()
+        assert ("dataset_name" in fields) == (kind != "trainer")
     config = read(tmp_path, '{"learning_rate": 1e-5, "num_generations": 4}', name="config.json")
     assert (config.kind, config.given) == ("grpo", {"learning_rate": 1e-5, "num_generations": 4})
 
@@ -89,17 +84,14 @@ def test_dataclasses_add_the_arguments_of_a_script():
     assert not plan(TrainingConfig("sft", {"my_rounds": 1, "max_steps": 3}, extra=(Mine,))).notes
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_a_file_without_a_mapping_is_rejected(tmp_path):
+    for text, message in (
         ("- 1\n- 2\n", r"must be a mapping of arguments .* received \[1, 2\]"),
         ("", "must be a mapping of arguments .* received None"),
         ("a: b: c\n", "does not parse"),
-    ],
-)
-def test_a_file_without_a_mapping_is_rejected(tmp_path, text, message):
-    with pytest.raises(ValueError, match=message):
-        read(tmp_path, text)
+    ):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path, text)
     with pytest.raises(ValueError, match=r"there is no file 'nope.yaml': give a YAML or JSON file"):
         TrainingConfig.read("nope.yaml")
     with pytest.raises(ValueError, match=r"`kind` must be one of trainer, sft, dpo.*received 'ppo'"):
@@ -114,12 +106,10 @@ SHARED = "distributed_type: FSDP\nnum_processes: 4\nparallelism_config: {paralle
     ("given", "launch", "processes", "source"),
     [
         ({}, {}, 1, "assumed; set it with `--num-processes`"),
-        ({}, {"num_processes": 3}, 3, "as given"),
         ({}, {"accelerate_config": "four.yaml"}, 4, "four.yaml"),
         ({}, {"accelerate_config": "four.yaml", "num_processes": 3}, 3, "as given"),
         ({}, {"accelerate_config": "zero2"}, 8, "zero2"),
         # `accelerate launch` starts one process for this type, whatever the number.
-        ({}, {"accelerate_config": "alone.yaml"}, 1, "alone.yaml, which starts one"),
         ({"accelerate_config": "alone.yaml", "num_processes": 3}, {}, 1, "alone.yaml, which starts one"),
         ({"accelerate_config": "zero2", "num_processes": 3}, {}, 3, "`num_processes`"),
         ({"accelerate_config": "zero2", "num_processes": 3}, {"accelerate_config": "four.yaml"}, 4, "four.yaml"),
@@ -135,7 +125,7 @@ def test_the_number_of_processes_comes_from_flags_or_keys(tmp_path, given, launc
     planned = plan(config, **launch)
     assert planned.effective_batch == processes * 8
     assert planned.assumed == (("1 process",) if found.assumed else ())
-    assert not any("is not an argument" in note for note in planned.notes)
+    assert planned.notes == ()
 
 
 def test_a_missing_or_unsuitable_accelerate_config_is_rejected(tmp_path):
@@ -151,41 +141,34 @@ def test_a_missing_or_unsuitable_accelerate_config_is_rejected(tmp_path):
 ROWS = [{"prompt": f"{i}", "completion": "x"} for i in range(7)]
 
 
-def write(folder: Path, form: str) -> Path:
-    from datasets import Dataset
-
-    path = folder / f"rows.{form}"
-    rows = Dataset.from_list(ROWS)
+@pytest.mark.parametrize("form", ["jsonl", "json", "csv", "parquet"])
+def test_the_samples_of_a_file_are_counted(tmp_path, form):
+    path, rows = tmp_path / f"rows.{form}", Dataset.from_list(ROWS)
     {"csv": rows.to_csv, "parquet": rows.to_parquet}.get(form, rows.to_json)(str(path))
     if form == "json":
         path.write_text(json.dumps(ROWS))
-    return path
-
-
-@pytest.mark.parametrize("form", ["jsonl", "json", "csv", "parquet"])
-def test_the_samples_of_a_file_are_counted(tmp_path, form):
-    path = write(tmp_path, form)
     found = find_dataset_size(sft(dataset_name=str(path)))
     assert (found.samples, found.source) == (7, f"counted in split 'train' of {path}")
 
 
 def test_the_samples_of_a_folder_are_counted_by_split(tmp_path):
-    write(tmp_path, "jsonl").rename(tmp_path / "train.jsonl")
+    Dataset.from_list(ROWS).to_json(tmp_path / "train.jsonl")
     (tmp_path / "test.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
-    assert find_dataset_size(sft(dataset_name=str(tmp_path))).samples == 7
-    assert find_dataset_size(sft(dataset_name=str(tmp_path), dataset_train_split="test")).samples == 1
+    data = {"dataset_name": str(tmp_path)}
+    assert find_dataset_size(sft(**data)).samples == 7
+    assert find_dataset_size(sft(**data, dataset_train_split="test")).samples == 1
     with pytest.raises(ValueError, match=r"`dataset_train_split` must be one of train, test.*received 'tests'; did"):
-        find_dataset_size(sft(dataset_name=str(tmp_path), dataset_train_split="tests"))
-    assert find_dataset_size(sft(dataset_name=str(tmp_path)), 3).samples == 3
+        find_dataset_size(sft(**data, dataset_train_split="tests"))
+    assert find_dataset_size(sft(**data), 3).samples == 3
 
 
 def test_the_samples_of_a_cached_dataset_are_counted(tmp_path, monkeypatch):
     import datasets
 
     # The cache of a local file has the same form as that of a dataset of the Hub, except for the name of the folder.
-    made = datasets.load_dataset_builder(
-        "json", data_files=str(write(tmp_path, "jsonl")), cache_dir=str(tmp_path / "a")
-    )
+    Dataset.from_list(ROWS).to_json(tmp_path / "rows.jsonl")
+    files = str(tmp_path / "rows.jsonl")
+    made = datasets.load_dataset_builder("json", data_files=files, cache_dir=str(tmp_path / "a"))
     made.download_and_prepare()
     cached = tmp_path / "cache" / "someone___some_rows" / "default" / "0.0.0" / "abc"
     shutil.copytree(made.cache_dir, cached)
@@ -236,25 +219,22 @@ def test_a_given_size_is_that_of_packed_sequences_and_useless_for_a_stream():
         (sft(learning_rate="fast"), "`learning_rate` must be a finite number, 0 or more, received 'fast'"),
         (sft(save_strategy=False), r'`save_strategy` must be text, received False.*write "no" in quotes'),
         (sft(eval_strategy="step"), r"`eval_strategy` must be one of no, steps, epoch, received 'step'; did you mean"),
-        (
-            sft(lr_scheduler_type="cosin_floor"),
-            r"`lr_scheduler_type` must be .* 'cosin_floor'; did you mean 'cosine_floor'\?",
-        ),
+        (sft(lr_scheduler_type="cosin_floor"), r"`lr_scheduler_type` must be .*; did you mean 'cosine_floor'\?"),
         (sft(lr_scheduler_kwargs="floor"), "`lr_scheduler_kwargs` must be a mapping.*, received 'floor'"),
         (sft(lr_scheduler_type="cosine_floor", warmup_steps=99), "`num_warmup_steps` must be less than .*received 99"),
         (
-            sft(accelerator_config={"split_batches": True}, per_device_train_batch_size=7),
+            sft(accelerator_config=SPLIT, per_device_train_batch_size=7),
             r"`per_device_train_batch_size` must be a multiple of the 2 processes.*received 7; write 8",
         ),
         (sft(dataloader_drop_last=True, per_device_train_batch_size=21), r"requires the 42 samples .* has 40"),
         (sft(accelerator_config="no.json"), "`accelerator_config` must be a mapping, .* received 'no.json'"),
         (
-            sft(accelerator_config={"gradient_accumulation_kwargs": {"num_steps": 4}}, gradient_accumulation_steps=2),
+            sft(accelerator_config=ACCUMULATES, gradient_accumulation_steps=2),
             "num_steps` is set beside `gradient_accumulation_steps`, received 4",
         ),
         (grpo(num_generations=5), r"`num_generations` must divide the 8 completions .* received 5; write 4"),
         (grpo(steps_per_generation=32), "requires the 64 prompts of a generation, but the dataset has 40"),
-        (grpo(accelerator_config={"split_batches": True}), "`accelerator_config.split_batches` must be false for GRPO"),
+        (grpo(accelerator_config=SPLIT), "`accelerator_config.split_batches` must be false for GRPO"),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_remedy(config, message):
@@ -296,7 +276,6 @@ def test_a_schedule_that_depends_on_metrics_has_no_curve(name):
     planned = plan(sft(lr_scheduler_type=name, max_steps=10))
     assert (planned.curve, planned.last_lr, planned.phases) == (None, None, ())
     assert "The learning rate depends on metrics; only its start is known." in planned.notes
-    assert json.loads(json.dumps(planned.as_dict()))["curve"] is None
 
 
 @pytest.mark.parametrize(
@@ -312,11 +291,9 @@ def test_a_schedule_that_depends_on_metrics_has_no_curve(name):
 )
 def test_notes_name_consequences_that_are_easy_to_miss(config, note):
     assert any(note in found for found in plan(config, dataset_size=37, num_processes=2).notes)
-    quiet = {**config.given, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 1, "max_length": None}
-    quiet = {key: value for key, value in quiet.items() if key in {**SFT, **GRPO, "gradient_accumulation_steps": 1}}
-    number = 4 if config.kind == "grpo" else 2
-    even = plan(TrainingConfig(config.kind, quiet), dataset_size=40, num_processes=number)
-    assert not any(note in found for found in even.notes)
+    even = {**config.given, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 4}
+    even = {key: value for key, value in even.items() if key in {**GRPO, "gradient_accumulation_steps": 1}}
+    assert plan(TrainingConfig(config.kind, even), dataset_size=40, num_processes=2).notes == ()
 
 
 def test_generations_determine_the_number_of_steps():
@@ -341,9 +318,8 @@ def test_a_cooldown_from_a_checkpoint_is_planned(model_path, tmp_path):
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
     rows = torch.randint(6, 16, (8, 12))
-    args = TrainingArguments(
-        str(tmp_path), use_cpu=True, report_to="none", max_steps=6, save_steps=6, lr_scheduler_type="constant"
-    )
+    run = {"max_steps": 6, "save_steps": 6, "lr_scheduler_type": "constant"}
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", **run)
     model = AutoModelForCausalLM.from_pretrained(model_path)
     Trainer(model, args, train_dataset=[{"input_ids": row, "labels": row} for row in rows]).train()
     checkpoint = str(tmp_path / "checkpoint-6")
@@ -351,17 +327,6 @@ def test_a_cooldown_from_a_checkpoint_is_planned(model_path, tmp_path):
     planned = plan(sft(**cooldown, max_steps=99, save_steps=2, lr_scheduler_kwargs='{"floor_ratio": 0.5}'))
     assert planned.checkpoints == (8, 9)
     assert planned.num_training_steps == 9
-    assert planned.peak_lr == args.learning_rate
-    assert planned.curve[5] == planned.peak_lr
+    assert planned.curve[5] == planned.peak_lr == args.learning_rate
     assert planned.last_lr == planned.peak_lr / 2
     assert any(checkpoint in note for note in planned.notes)
-
-
-def test_a_plan_as_plain_values():
-    config = grpo(max_steps=5, lr_scheduler_type="cosine_floor")
-    plain = json.loads(json.dumps(plan(config).as_dict()))
-    assert plain["num_training_steps"] == len(plain["curve"]) == 5
-    assert plain["world_size"]["processes"] == 1
-    assert plain["grpo"]["completions_per_step"] == 4
-    assert hf_sched.Schedule.parse(plain["schedule"]).num_training_steps == 5
-    yaml.safe_dump(plain)
