@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 from hf_sched._version import __version__
 from hf_sched.integrations import diffusers as _diffusers_hook
 from hf_sched.integrations import transformers as _transformers_hook
-from hf_sched.scheduler.anneal import anneal_from
 from hf_sched.schedules import catalog as _catalog  # noqa: F401  (registers the schedules)
 from hf_sched.schedules.phase_parser import GRAMMAR
 from hf_sched.schedules.phases import FLOOR, PEAK, Level, Phase, ScheduleSpec, decay, hold, restart, warmup
-from hf_sched.schedules.recommend import Recommendation, recommend
 from hf_sched.schedules.registry import available, build, register
 from hf_sched.schedules.schedule import Schedule, Segment
 from hf_sched.schedules.validation import (
@@ -33,7 +31,9 @@ if TYPE_CHECKING:
     from hf_sched.callbacks.learning_rate_log import LearningRateLog
     from hf_sched.callbacks.live_cooldown import LiveControl
     from hf_sched.integrations.accelerate import prepare_scheduler
+    from hf_sched.scheduler.anneal import anneal_from
     from hf_sched.scheduler.schedule_lr import ScheduleLR, get_scheduler
+    from hf_sched.schedules.recommend import Recommendation, recommend
 
 __all__ = [
     "FLOOR",
@@ -75,13 +75,16 @@ _transformers_hook.install()
 _diffusers_hook.install()
 
 
-# These need torch, which takes seconds to import. They are imported when they are first used.
+# Imported when they are first used: most of them need torch, which takes seconds to import.
 _LAZY = {
     "LearningRateLog": "hf_sched.callbacks.learning_rate_log",
     "LiveControl": "hf_sched.callbacks.live_cooldown",
+    "Recommendation": "hf_sched.schedules.recommend",
     "ScheduleLR": "hf_sched.scheduler.schedule_lr",
+    "anneal_from": "hf_sched.scheduler.anneal",
     "get_scheduler": "hf_sched.scheduler.schedule_lr",
     "prepare_scheduler": "hf_sched.integrations.accelerate",
+    "recommend": "hf_sched.schedules.recommend",
 }
 
 

@@ -61,7 +61,6 @@ def cosine_floor() -> list[Phase]:
     Example: {floor_ratio: 0.1}
     From torch: CosineAnnealingLR(T_max=T, eta_min=1e-5) -> {min_lr: 1.0e-5}
     From transformers: cosine_with_min_lr, {min_lr_rate: 0.1} -> {floor_ratio: 0.1}
-    From transformers: cosine_warmup_with_min_lr, {min_lr_rate: 0.1} -> {floor_ratio: 0.1}
     From timm: CosineLRScheduler(t_initial=T, lr_min=1e-5) -> {min_lr: 1.0e-5}
     From optax: cosine_decay_schedule(peak, T, alpha=0.1) -> {floor_ratio: 0.1}
     From MiniMind: lr * (0.1 + 0.45 * (1 + math.cos(math.pi * current_step / total_steps))) -> {floor_ratio: 0.1}
@@ -130,15 +129,15 @@ def cosine_restarts(
         dict(init_value=0, peak_value=peak, warmup_steps=10, decay_steps=150)]) ->
         {num_cycles: 2, cycle_multiplier: 1, rewarmup: 10}
     """
-    if num_cycles is not None and first_cycle is not None:
-        rule = f"cannot be combined with `num_cycles` {num_cycles!r}"
-        raise ArgumentError("first_cycle", received=first_cycle, hint="give one of them", rule=rule)
     total = num_training_steps - num_warmup_steps
     climb = as_steps(rewarmup, num_training_steps)
     if first_cycle is None:
         lengths = _filling_cycles(total, num_cycles, cycle_multiplier, climb)
-    else:
+    elif num_cycles is None:
         lengths = _growing_cycles(total, as_steps(first_cycle, num_training_steps), cycle_multiplier, climb)
+    else:
+        rule = f"cannot be combined with `num_cycles` {num_cycles!r}"
+        raise ArgumentError("first_cycle", received=first_cycle, hint="give one of them", rule=rule)
     parts = [phases.decay(lengths[0], "cosine")]
     for i, steps in enumerate(lengths[1:], 1):
         top = _peak_of_cycle(peak_multiplier, i)
@@ -179,10 +178,8 @@ def cosine_cyclic(
     else:
         descents[-1] += left
     if left:
-        _warn(
-            "cosine_cyclic",
-            f"the run does not end on a trough, so the last descent has {descents[-1]} steps instead of {half}",
-        )
+        adapted = f"the last descent has {descents[-1]} steps instead of {half}"
+        _warn("cosine_cyclic", f"the run does not end on a trough, so {adapted}")
     parts = [phases.decay(descents[0], "cosine")]
     for i, descent in enumerate(descents[1:], 1):
         crest = _peak_of_cycle(peak_multiplier, i)
@@ -243,8 +240,7 @@ def exponential(
     From timm: StepLRScheduler(decay_t=1, decay_rate=0.999) -> {gamma: 0.999}
     From optax: exponential_decay(peak, 1, 0.999) -> {gamma: 0.999}
     """
-    given = {"gamma": gamma, "decay_rate": decay_rate, "floor_ratio": floor_ratio}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = _given(gamma=gamma, decay_rate=decay_rate, floor_ratio=floor_ratio)
     if len(given) != 1:
         received = ", ".join(f"{name}: {value!r}" for name, value in given.items()) or "none of them"
         rule = f"must be the only one of `gamma`, `decay_rate` and `floor_ratio`, received {received}"
@@ -301,12 +297,10 @@ def multistep(
     at = [as_steps(milestone, num_training_steps, steps_per_epoch, "milestones") for milestone in milestones]
     for i, (previous, here) in enumerate(pairwise([num_warmup_steps, *at])):
         if not previous < here < num_training_steps:
-            allowed = (
-                f"in ascending order, after the warmup ({num_warmup_steps} steps) and before step {num_training_steps}"
-            )
-            raise ArgumentError(
-                "milestones", allowed, milestones[i], f"step {here} does not come after step {previous}"
-            )
+            warmup = f"the warmup ({num_warmup_steps} steps)"
+            allowed = f"in ascending order, after {warmup} and before step {num_training_steps}"
+            hint = f"step {here} does not come after step {previous}"
+            raise ArgumentError("milestones", allowed, milestones[i], hint)
     stops = [*at, num_training_steps]
     return [phases.hold(at[0] - num_warmup_steps)] + [
         phases.hold(stop - here, at=gamma**i) for i, (here, stop) in enumerate(zip(at, stops[1:], strict=True), 1)
@@ -352,11 +346,7 @@ def wsd(*, decay: Period = "20%", decay_shape: DecayShape = "1-sqrt") -> list[Ph
 
 @register("inverse_sqrt_cooldown")
 def inverse_sqrt_cooldown(
-    *,
-    num_training_steps: int,
-    num_warmup_steps: int,
-    timescale: Period | None = None,
-    cooldown: Period = "20%",
+    *, num_training_steps: int, num_warmup_steps: int, timescale: Period | None = None, cooldown: Period = "20%"
 ) -> list[Phase]:
     """The inverse square root of the step, then a straight line to the floor.
 
@@ -373,9 +363,10 @@ def inverse_sqrt_cooldown(
     if scale < 1:
         raise ArgumentError("timescale", "1 step or more", timescale, "the default is the length of the warmup")
     last = max(as_steps(cooldown, num_training_steps), 1)
-    steps = num_training_steps - num_warmup_steps - last
+    available = num_training_steps - num_warmup_steps
+    steps = available - last
     if steps < 0:
-        allowed = f"at most the {num_training_steps - num_warmup_steps} steps after the warmup"
+        allowed = f"at most the {available} steps after the warmup"
         raise ArgumentError("cooldown", allowed, cooldown, f"that is {last} steps")
     length = (steps - (not num_warmup_steps)) / scale
     if length <= 0:
@@ -385,11 +376,7 @@ def inverse_sqrt_cooldown(
 
 @register("cosine_constant")
 def cosine_constant(
-    *,
-    decay: Period = "60%",
-    constant_ratio: Ratio = 0.1,
-    anneal: Period = "10%",
-    anneal_shape: DecayShape = "linear",
+    *, decay: Period = "60%", constant_ratio: Ratio = 0.1, anneal: Period = "10%", anneal_shape: DecayShape = "linear"
 ) -> list[Phase]:
     """A cosine to a constant that may be extended indefinitely, and an anneal at the end.
 
@@ -503,10 +490,7 @@ def lars_warmup(
 
 @register("phases")
 def from_phases(
-    *,
-    phases: Annotated[Any, PhasesReader()],
-    floor_ratio: FloorRatio | None = None,
-    min_lr: MinLR | None = None,
+    *, phases: Annotated[Any, PhasesReader()], floor_ratio: FloorRatio | None = None, min_lr: MinLR | None = None
 ) -> ScheduleSpec:
     """Any curve, written in the phase language.
 
@@ -520,14 +504,13 @@ def from_phases(
     From transformers: constant_with_warmup -> {phases: hold}
     From optax: constant_schedule(peak) -> {phases: hold}
     """
-    floor = _floors(floor_ratio, min_lr)
+    floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
     phases.check_takes_floor("the curve of `phases`", **floor)
     return ScheduleSpec(phases.phases, **floor) if floor else phases
 
 
-def _floors(floor_ratio: float | None, min_lr: float | None) -> dict[str, float]:
-    given = {"floor_ratio": floor_ratio, "min_lr": min_lr}
-    return {name: value for name, value in given.items() if value is not None}
+def _given(**arguments: float | None) -> dict[str, float]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _steps_from_the_peak(num_training_steps: int, num_warmup_steps: int) -> int:
@@ -552,7 +535,7 @@ def _following(
     steps_per_epoch: float | None,
 ) -> ScheduleSpec:
     """The phases of another schedule after its warmup."""
-    arguments, floor = arguments or {}, _floors(floor_ratio, min_lr)
+    arguments, floor = arguments or {}, _given(floor_ratio=floor_ratio, min_lr=min_lr)
     if name is None:
         if arguments or floor:
             raise ArgumentError("after", f"the name of the schedule that takes {dict(arguments) | floor}", None)
@@ -560,15 +543,13 @@ def _following(
     if name in ("gradual_warmup", "lars_warmup"):  # only their warmup is special, and it would be dropped
         raise ArgumentError("after", "a schedule without a special warmup", name)
     if name not in registry.available():
-        longer = [known for known in registry.available() if name and known.startswith(name)]
-        hint = f"did you mean '{min(longer, key=len)}'?" if longer else suggest(name, registry.available())
-        hint += f" There are {', '.join(registry.available())}"
-        raise ArgumentError("after", "the name of a schedule of hf_sched, not of transformers", name, hint.strip())
-    for key in ("floor_ratio", "min_lr"):
-        if floor and arguments.get(key) is not None:
-            outer, value = next(iter(floor.items()))
-            rule = f"is a second floor beside the `{key}` in `after_kwargs`"
-            raise ArgumentError(outer, received=value, hint="give one of them", rule=rule)
+        hint = f"{suggest(name, registry.available())} There are {', '.join(registry.available())}".strip()
+        raise ArgumentError("after", "the name of a schedule of hf_sched, not of transformers", name, hint)
+    inner = [key for key in registry.FLOORS if arguments.get(key) is not None]
+    if floor and inner:
+        outer, value = next(iter(floor.items()))
+        rule = f"is a second floor beside the `{inner[0]}` in `after_kwargs`"
+        raise ArgumentError(outer, received=value, hint="give one of them", rule=rule)
     try:
         given = {**arguments, **floor}
         spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, given, steps_per_epoch)
@@ -589,15 +570,11 @@ def _filling_cycles(total: int, wanted: int | None, multiplier: float, climb: in
     if lengths:
         return lengths
     if wanted or climb:
-        hint = (
-            f"{num_cycles} cycles, each {multiplier:g} times the previous one (`cycle_multiplier`), do not fit into "
-            f"{total} steps: use fewer, a multiplier nearer to 1{' or a shorter `rewarmup`' if climb else ''}"
-        )
-        rule = f"must leave each cycle {shortest} steps or more"
-        raise ArgumentError("num_cycles", received=num_cycles, hint=hint, rule=rule)
+        remedy = f"use fewer, a `cycle_multiplier` nearer to 1{' or a shorter `rewarmup`' if climb else ''}"
+        rule = f"must leave each of the cycles in {total} steps {shortest} steps or more"
+        raise ArgumentError("num_cycles", received=num_cycles, hint=remedy, rule=rule)
     # Nobody chose the number, and a short trial run should not fail because of it.
-    fewer = [cycles.fill(total, n, multiplier, shortest) for n in range(DEFAULT_CYCLES - 1, 1, -1)]
-    lengths = next(filter(None, fewer), [total])
+    lengths = cycles.fill(total, 3, multiplier, shortest) or cycles.fill(total, 2, multiplier, shortest) or [total]
     made = f"so there are {len(lengths)}; set `num_cycles` to choose"
     _warn("cosine_restarts", f"{DEFAULT_CYCLES} cycles do not fit into {total} steps, {made}")
     return lengths
@@ -616,11 +593,8 @@ def _growing_cycles(total: int, first_cycle: int, multiplier: float, climb: int)
         raise ArgumentError("cycle_multiplier", received=multiplier, hint=hint, rule=rule)
     if left:
         lengths[-1] += left
-        _warn(
-            "cosine_restarts",
-            f"the next cycle would have {following} steps, but only {left} are left; they are merged into the previous "
-            f"cycle, number {len(lengths)}, which now has {lengths[-1]} steps",
-        )
+        merged = f"merged into the previous cycle, number {len(lengths)}, which now has {lengths[-1]} steps"
+        _warn("cosine_restarts", f"of the {following} steps of the next cycle only {left} are left; they are {merged}")
     return lengths
 
 

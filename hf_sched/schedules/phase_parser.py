@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from hf_sched.schedules import phases
 from hf_sched.schedules.phases import KINDS, LevelReader, Phase, ScheduleSpec
@@ -121,8 +120,7 @@ def _as_is(_: str, value: object) -> Any:
     return value
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(NamedTuple):
     """The text being parsed, for messages that point into it."""
 
     text: str

@@ -80,14 +80,12 @@ def recommend(*, task: str, num_training_steps: int | None = None) -> Recommenda
     task = ALIASES.get(task, task)
     if num_training_steps is None:
         # A fraction of an unknown length would be a guess, so the warmup is a number of steps.
-        chosen = _LENGTH_UNKNOWN.get(task, _LENGTH_UNKNOWN["any"])
-        warmup_steps = 300 if task == "pretraining" else 100
+        table, warmup_steps = _LENGTH_UNKNOWN, 300 if task == "pretraining" else 100
     else:
         total = Whole(1)("num_training_steps", num_training_steps)
-        is_short = total < SHORT and task != "rl"  # a constant rate suits every length
-        chosen = _SHORT.get(task, _SHORT["any"]) if is_short else _USUAL[task]
+        table = _SHORT if total < SHORT and task != "rl" else _USUAL  # a constant rate suits every length
         warmup_steps = min(-(-total * _WARMUP_PERCENT[task] // 100), total - 1)  # rounded up, as a Trainer does
-    return replace(copy.deepcopy(chosen), warmup_steps=warmup_steps)
+    return replace(copy.deepcopy(table.get(task) or table["any"]), warmup_steps=warmup_steps)
 
 
 # Close to what the sources of each task trained with.
@@ -102,25 +100,20 @@ _USUAL = {
     "pretraining": Recommendation(
         "linear_with_warmup",
         {},
-        "With a known length and a tuned peak, a linear decay to 0 ends on a lower loss than one to 10% of the peak. "
-        "The gap grows with the length of the training.",
+        "At a known length, a linear decay to 0 ends on a lower loss than one to 10% of the peak.",
         "strong",
-        "A comparison at up to 1.7B parameters, two other studies and theory agree on the loss; on benchmarks they "
-        "disagree.",
+        "Comparisons at up to 1.7B parameters and theory agree on the loss; on benchmarks they disagree.",
         ("2502.15938", "2310.07831", "2405.18392", "2203.15556"),
         "cosine_floor",
         _FLOOR,
-        "if benchmarks count more than the loss: at 1B parameters a cosine to 10% did no worse on them. Use wsd to "
-        "branch off or continue later.",
+        "if benchmarks count more than the loss. Use wsd to branch off or continue later.",
     ),
     "sft": Recommendation(
         "linear_with_warmup",
         {},
-        "Open recipes of the TULU line use it, and it is the best founded default elsewhere. In fine-tuning, peak and "
-        "batch size matter more than the shape.",
+        "Open recipes of the TULU line use it. In fine-tuning, peak and batch size matter more than the shape.",
         "thin",
-        "The one comparison we know, with a single seed, found a constant rate as good as a cosine. Results from "
-        "pre-training do not carry over automatically.",
+        "The one comparison we know, with a single seed, found a constant rate as good as a cosine.",
         ("2412.13337", "2310.07831"),
         "cosine_floor",
         _FLOOR,
@@ -131,7 +124,7 @@ _USUAL = {
         {},
         "RoBERTa's fine-tuning and the stable baseline for BERT use a short warmup and a linear decay to 0.",
         "thin",
-        "It is common practice, but we know of no comparison on this task, and T5 was fine-tuned at a constant rate.",
+        "It is common practice, but we know of no comparison, and T5 was fine-tuned at a constant rate.",
         ("1907.11692", "2006.04884", "1910.10683"),
         "phases",
         _CONSTANT,
@@ -140,23 +133,20 @@ _USUAL = {
     "cnn": Recommendation(
         "exponential",
         {"floor_ratio": 0.01},
-        "Inception and EfficientNet were trained with an exponential decay, EfficientNet down to about 1% of the peak.",
+        "Inception and EfficientNet were trained with it, EfficientNet down to about 1% of the peak.",
         "thin",
         "Those are recipes, not comparisons. Comparisons on image models prefer a linear decay.",
         ("1512.00567", "1905.11946", "2107.04197", "1905.04753"),
         "linear_with_warmup",
         {},
-        "unless you repeat a published recipe: it was among the best three in 70% of settings, exponential in 11% "
-        "(arXiv 2107.04197).",
+        "unless you repeat a published recipe: it was among the best three in 70% of settings, exponential in 11%.",
     ),
     "long": Recommendation(
         "cosine_restarts",
         {"num_cycles": 4, "cycle_multiplier": 2.0},
-        "Each cycle ends with a usable model, also for an ensemble, long before the end of the run. Then the learning "
-        "rate is high again.",
+        "Each cycle ends with a usable model, also for an ensemble, long before the end of the run.",
         "mixed",
-        "On CIFAR restarts were good early and slightly better at the end. In LLM pre-training a linear decay beat "
-        "cycles, and why restarts should help is disputed.",
+        "On CIFAR restarts were slightly better at the end; in LLM pre-training a linear decay beat cycles.",
         ("1608.03983", "1810.13243", "2502.15938"),
         "cosine_floor",
         {"floor_ratio": 0.0},
@@ -165,11 +155,9 @@ _USUAL = {
     "rl": Recommendation(
         "phases",
         _CONSTANT,
-        "DAPO and JustRL trained at a constant rate, DAPO after a short warmup. This is transformers' "
-        "constant_with_warmup without a first step at learning rate 0.",
+        "DAPO and JustRL trained at a constant rate, DAPO after a short warmup.",
         "thin",
-        "Those are recipes. We know of no comparison with a cosine, and a decaying rate helped where long runs became "
-        "unstable.",
+        "Those are recipes. We know of no comparison, and a decay helped where long runs became unstable.",
         ("2503.14476", "2512.16649", "2402.03300", "2602.01826"),
         "cosine_floor",
         _FLOOR,
@@ -183,8 +171,7 @@ _SHORT = {
         {},
         f"Below {SHORT} steps, cycles and stages would have only a few steps each. A decay of one piece remains.",
         "mixed",
-        "With a small budget a linear decay is among the best, but that was shown mostly on images. In our runs of 80 "
-        "steps (docs/benchmarks.md) nothing was better, and a cosine to 0, restarts and a constant rate were worse.",
+        "It is among the best on images with a small budget, and in our runs of 80 steps (docs/benchmarks.md).",
         ("1905.04753", "2107.04197"),
         "cosine_floor",
         _FLOOR,
@@ -193,8 +180,8 @@ _SHORT = {
 }
 _SHORT["pretraining"] = replace(
     _SHORT["any"],
-    evidence_reason="With a small budget a linear decay is among the best, but that was shown mostly on images. In our "
-    "runs of 160 steps (docs/benchmarks.md), with the loss still falling fast, wsd and a constant rate ended lower.",
+    evidence_reason="It is among the best on images with a small budget. In our runs of 160 steps (docs/benchmarks.md) "
+    "with the loss still falling fast, wsd and a constant rate ended lower.",
     instead="wsd",
     instead_kwargs=_COOLDOWN,
     instead_when="if the run ends long before the model has learned what it can.",
@@ -204,8 +191,8 @@ _LENGTH_UNKNOWN = {
     "any": Recommendation(
         "wsd",
         _COOLDOWN,
-        "Every schedule needs a length, so set max_steps higher than you will need: until its decay wsd is a constant "
-        "rate. To stop earlier, start a cooldown from a checkpoint.",
+        "Set max_steps higher than you will need: until its decay wsd is a constant rate. To stop earlier, start a "
+        "cooldown from a checkpoint.",
         "thin",
         "A constant rate with a cooldown matched a decay in language-model pre-training, not in this task.",
         ("2405.18392", "2404.06395"),
@@ -217,8 +204,7 @@ _LENGTH_UNKNOWN = {
 _LENGTH_UNKNOWN["pretraining"] = replace(
     _LENGTH_UNKNOWN["any"],
     evidence="strong",
-    evidence_reason="Two groups found it equal to a cosine of the right length, at 36M to 1B parameters and in a short "
-    "run at 8B.",
+    evidence_reason="Two groups found it equal to a cosine of the right length, at 36M to 1B parameters.",
 )
 _LENGTH_UNKNOWN["rl"] = replace(
     _LENGTH_UNKNOWN["any"],

@@ -37,18 +37,8 @@ F = TypeVar("F", bound=BuildPhases)
 # The names of transformers' own schedules, so that a wrong name can be reported without importing transformers. A test
 # compares them with `SchedulerType`.
 BUILTIN_NAMES = (
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-    "reduce_lr_on_plateau",
-    "cosine_with_min_lr",
-    "cosine_warmup_with_min_lr",
-    "warmup_stable_decay",
-    "greedy",
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    *("reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "greedy"),
 )
 
 # Arguments that `build` passes to a function that has them. They are not part of `lr_scheduler_kwargs`.
@@ -195,16 +185,16 @@ class Entry:
         self, error: ArgumentError, arguments: dict[str, Any], total: int, steps_per_epoch: float | None
     ) -> str:
         """The argument that an error is about, if phases do not fit together."""
-        readers = {name: self.reader(name) for name, value in arguments.items() if value is not None}
-        for name, reader in readers.items():
-            if isinstance(reader, ShapeReader if error.name == "shape" else (PhasesReader, MappingReader)):
+        steps = {"num_training_steps": 0}
+        for name, value in arguments.items():
+            reader = self.reader(name)
+            if value is not None and isinstance(reader, DurationReader):
+                steps[name] = as_steps(value, total, steps_per_epoch)
+            elif value is not None and isinstance(
+                reader, ShapeReader if error.name == "shape" else (PhasesReader, MappingReader)
+            ):
                 return name
-        durations = {
-            name: as_steps(arguments[name], total, steps_per_epoch)
-            for name, reader in readers.items()
-            if isinstance(reader, DurationReader)
-        }
-        return max(durations, key=durations.__getitem__, default="num_training_steps")
+        return max(steps, key=steps.__getitem__)
 
     @cached_property
     def _hints(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -81,8 +81,7 @@ def inverse_sqrt(u: Array, length: float) -> Array:
     return u * (1.0 + last) / (here * (here + last))
 
 
-@dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """The functions behind a shape's name, and the number that it takes."""
 
     rising: Callable[[Array, float], Array] | None
@@ -138,11 +137,11 @@ class Shape:
         return f"{self.name} {self.number!r}" if has_number else self.name
 
 
-@dataclass(frozen=True)
 class ShapeReader(Reader):
     """The name of a shape, followed by its number if it takes one: `cosine`, `polynomial 2`."""
 
-    names: tuple[str, ...]
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
 
     @property
     def allowed(self) -> str:

@@ -9,14 +9,15 @@ plain `float`, `int`, `str` and `bool`.
 
 from __future__ import annotations
 
-import inspect
 import math
 import numbers
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, TypeAlias
+
+_LARGEST = 2**53  # every whole number up to here has an exact float
 
 
 class NotGiven:
@@ -81,7 +82,7 @@ class Reader:
     @property
     def allowed(self) -> str:
         """The allowed values in words. By default the first line of the class's docstring, with a small initial."""
-        text = (inspect.getdoc(type(self)) or "anything").partition("\n")[0].rstrip(".")
+        text = (type(self).__doc__ or "anything").partition("\n")[0].rstrip(".")
         return text[:1].lower() + text[1:]
 
     def __call__(self, name: str, value: object) -> Any:
@@ -93,16 +94,18 @@ class Reader:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
 class Number(Reader):
-    """A finite number between two bounds, as a float."""
+    """A finite number between two bounds, as a float.
 
-    low: float = -math.inf
-    high: float = math.inf
-    above_low: bool = False
-    """Whether the lower bound itself is excluded."""
-    unit: str = ""
-    """What the number is, for messages: "a learning rate"."""
+    Args:
+        low: The lower bound.
+        high: The upper bound, which is allowed.
+        above_low: Whether the lower bound itself is excluded.
+        unit: What the number is, for messages: "a learning rate".
+    """
+
+    def __init__(self, low: float = -math.inf, high: float = math.inf, above_low: bool = False, unit: str = "") -> None:
+        self.low, self.high, self.above_low, self.unit = low, high, above_low, unit
 
     @property
     def allowed(self) -> str:
@@ -120,12 +123,11 @@ class Number(Reader):
         return number
 
 
-@dataclass(frozen=True)
 class Whole(Reader):
     """A whole number, as an int; `500.0` and `"500"` are whole numbers as well."""
 
-    low: int = 0
-    high: int = 2**53  # every whole number up to here has an exact float
+    def __init__(self, low: int = 0, high: int = _LARGEST) -> None:
+        self.low, self.high = low, high
 
     @property
     def allowed(self) -> str:
@@ -154,7 +156,6 @@ class Epochs:
         return f"{float(self.number):g}ep"
 
 
-@dataclass(frozen=True)
 class DurationReader(Reader):
     """A number of optimizer steps (an int), a fraction of the run (a `Fraction` from 0 to 1) or `Epochs`.
 
@@ -162,7 +163,8 @@ class DurationReader(Reader):
     stay exact, so that 0.07 of 100 steps is 7 and not 8.
     """
 
-    above_zero: bool = False
+    def __init__(self, above_zero: bool = False) -> None:
+        self.above_zero = above_zero
 
     @property
     def allowed(self) -> str:
@@ -172,7 +174,7 @@ class DurationReader(Reader):
     def __call__(self, name: str, value: object) -> int | Fraction | Epochs:
         duration = _as_duration(value)
         size = duration.number if isinstance(duration, Epochs) else duration
-        most = 1 if isinstance(duration, Fraction) else 2**53
+        most = 1 if isinstance(duration, Fraction) else _LARGEST
         if duration is None or size is None or not 0 <= size <= most or (self.above_zero and size == 0):
             raise ArgumentError(name, self.allowed, value)
         return duration
@@ -195,11 +197,11 @@ def _as_duration(value: object) -> int | Fraction | Epochs | None:
     return exact if abs(number) < 1 else None
 
 
-@dataclass(frozen=True)
 class OneOf(Reader):
     """One of a few words."""
 
-    words: tuple[str, ...]
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = words
 
     @property
     def allowed(self) -> str:
@@ -238,11 +240,11 @@ class MappingReader(Reader):
         return dict(value)
 
 
-@dataclass(frozen=True)
 class ListOf(Reader):
     """A list of one or more values, as a tuple."""
 
-    reader: Reader
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
 
     @property
     def allowed(self) -> str:
