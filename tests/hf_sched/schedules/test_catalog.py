@@ -39,18 +39,13 @@ def cycle_lengths(schedule: hf_sched.Schedule) -> list[int]:
         ("cosine_floor", 10, {}, "warmup 10 | decay 90 cosine; floor 0.1"),
         ("warmup_cosine", 0, {}, "warmup 5 | decay 95 cosine"),
         ("warmup_cosine", 10, {}, "warmup 10 | decay 90 cosine"),  # the Trainer's replaces its own
-        (
-            "warmup_cosine",
-            0,
-            {"warmup": 20, "warmup_shape": "exponential 3", "warmup_start_ratio": 0.1, "min_lr": 1e-5},
-            "warmup 20 exponential 3.0 from 0.1 | decay 80 cosine; min_lr 1e-05",
-        ),
+        ("warmup_cosine", 0, {"warmup": 20, "warmup_shape": "exponential 3", "warmup_start_ratio": 0.1, "min_lr": 1e-5},
+         "warmup 20 exponential 3.0 from 0.1 | decay 80 cosine; min_lr 1e-05"),
         ("minimind", 0, {}, "decay 100 cosine from 1.0 + 1.0 floor; floor 0.1"),
         ("minimind", 10, {"floor_ratio": 0.2}, "warmup 10 to 1.0 + 1.0 floor | decay 90 cosine; floor 0.2"),
         ("linear_with_warmup", 10, {}, "warmup 10 | decay 90"),
         ("cosine_restarts", 0, {}, "decay 7 cosine | restart 13 | restart 27 | restart 53"),
         ("cosine_cyclic", 10, {"half_period": 30}, "warmup 10 | decay 30 cosine | warmup 30 cosine | decay 30 cosine"),
-        ("polynomial_floor", 10, {}, "warmup 10 | decay 90 polynomial 1.0"),
         ("polynomial_floor", 10, {"power": 2}, "warmup 10 | decay 90 polynomial 2.0"),
         ("exponential", 10, {"gamma": 1.0}, "warmup 10 | hold 90"),
         ("exponential", 0, {"decay_rate": 0}, "hold 100"),
@@ -58,26 +53,17 @@ def cycle_lengths(schedule: hf_sched.Schedule) -> list[int]:
         ("multistep", 0, {"milestones": [50]}, "hold 50 | hold 50 at 0.1"),
         ("inverse_sqrt_cooldown", 10, {}, f"warmup 10 | decay 70 inverse_sqrt 7.0 to {8**-0.5!r} | decay 20"),
         ("wsd", 10, {}, "warmup 10 | hold 70 | decay 20 1-sqrt"),
-        ("wsd", 10, {"decay": 90, "decay_shape": "cosine"}, "warmup 10 | decay 90 cosine"),
         ("cosine_constant", 10, {}, "warmup 10 | decay 60 cosine to 0.1 | hold 20 | decay 10"),
-        (
-            "cosine_constant",
-            0,
-            {"decay": 30, "constant_ratio": 0.5, "anneal": "20%", "anneal_shape": "1-sqrt", "floor_ratio": 0.1},
-            "decay 30 cosine to 0.5 | hold 50 | decay 20 1-sqrt; floor 0.1",
-        ),
+        ("cosine_constant", 0, {"decay": 30, "constant_ratio": 0.5, "anneal": "20%", "anneal_shape": "1-sqrt"},
+         "decay 30 cosine to 0.5 | hold 50 | decay 20 1-sqrt"),
         ("one_cycle", 0, {}, "warmup 30 cosine from 0.04 | decay 70 cosine to 0.0001"),
         ("one_cycle", 10, {"start_ratio": 0, "final_ratio": 0}, "warmup 10 cosine | decay 90 cosine to 0.0"),
         ("rex", 10, {}, "warmup 10 | decay 90 rex"),
         ("gradual_warmup", 0, {}, "warmup 5 | hold 95"),
         ("gradual_warmup", 10, {"multiplier": 4}, "warmup 10 from peak to 4.0 | hold 90"),
         ("lars_warmup", 0, {}, "warmup 5 lars 0.001 | hold 95"),
-        (
-            "lars_warmup",
-            10,
-            {"trust_coefficient": 0.02, "after": "wsd", "after_kwargs": {"decay": 30}, "floor_ratio": 0.1},
-            "warmup 10 lars 0.02 | hold 60 | decay 30 1-sqrt; floor 0.1",
-        ),
+        ("lars_warmup", 10, {"trust_coefficient": 0.02, "after": "wsd", "after_kwargs": {"decay": 30}},
+         "warmup 10 lars 0.02 | hold 60 | decay 30 1-sqrt"),
         ("phases", 10, {"phases": "hold 50% at 0.5 | decay"}, "warmup 10 to 0.5 | hold 50 | decay 40"),
         ("phases", 0, {"phases": [{"warmup": "5%"}, "hold 5", {"decay": None, "shape": "rex"}], "min_lr": 1e-5},
          "warmup 5 | hold 5 | decay 90 rex; min_lr 1e-05"),
@@ -87,38 +73,14 @@ def test_a_schedule_has_these_phases(name, warmup, kwargs, text):
     assert str(build(name, warmup, **kwargs)) == text
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_a_run_of_one_step_trains_at_the_start_or_names_the_argument_that_does_not_fit(name):
-    needs_more = {
-        "cosine_cyclic": "half_period",
-        "cosine_restarts": "num_cycles",
-        "gradual_warmup": "warmup",
-        "inverse_sqrt_cooldown": "timescale",
-        "lars_warmup": "warmup",
-        "multistep": "milestones",
-    }
-    if name in needs_more:
-        with pytest.raises(ArgumentError, match=f"`{needs_more[name]}` must"):
-            build(name, steps=1, **example(name))
-    else:
-        start = 1.1 if name == "minimind" else 1.0
-        assert build(name, steps=1, **example(name)).curve(peak=1.0).tolist() == [start]
-
-
 # Cosine waves.
 
 
 @pytest.mark.parametrize(
-    ("steps", "warmup", "lengths"),
-    [
-        # Half a period of 10 steps. Without a warmup the first crest is a step of its own.
-        (11, 0, [11]),
-        (31, 0, [11, 10, 10]),
-        (20, 10, [10, 10]),
-        (40, 10, [10, 10, 10, 10]),
-    ],
+    ("steps", "warmup", "lengths"), [(11, 0, [11]), (31, 0, [11, 10, 10]), (20, 10, [10, 10]), (40, 10, [10] * 4)]
 )
 def test_a_cosine_wave_that_ends_on_a_trough_does_not_warn(steps, warmup, lengths):
+    # Half a period of 10 steps. Without a warmup the first crest is a step of its own.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         schedule = build("cosine_cyclic", warmup, steps, half_period=10)
@@ -126,46 +88,21 @@ def test_a_cosine_wave_that_ends_on_a_trough_does_not_warn(steps, warmup, length
 
 
 @pytest.mark.parametrize(
-    ("steps", "lengths", "last"),
+    ("steps", "lengths"),
     [
-        (32, [11, 10, 11], 11),  # one step longer than half a period
-        (45, [11, 10, 24], 24),  # a next descent would be of 4 steps: too short
-        (46, [11, 10, 10, 10, 5], 5),  # half of one is enough
-        (50, [11, 10, 10, 10, 9], 9),
+        (32, [11, 10, 11]),  # one step longer than half a period
+        (45, [11, 10, 24]),  # a next descent would be of 4 steps: too short
+        (46, [11, 10, 10, 10, 5]),  # half of one is enough
     ],
 )
-def test_the_last_descent_of_a_wave_is_adapted_with_a_warning(steps, lengths, last):
-    with pytest.warns(UserWarning, match=f"^cosine_cyclic: .* the last descent has {last} steps instead of 10"):
+def test_the_last_descent_of_a_wave_is_adapted_with_a_warning(steps, lengths):
+    with pytest.warns(UserWarning, match=f"^cosine_cyclic: .* the last descent has {lengths[-1]} steps instead of 10"):
         schedule = build("cosine_cyclic", steps=steps, half_period=10, floor_ratio=0.1)
     assert steps_of(schedule) == lengths
     assert schedule.curve(peak=1.0)[-1] == 0.1
 
 
-def test_the_crests_of_a_wave_shrink_or_grow_by_their_multiplier():
-    for multiplier in (0.7, 1.0, 1.5):
-        ours = build("cosine_cyclic", steps=71, half_period=10, peak_multiplier=multiplier, floor_ratio=0.1).curve(
-            peak=1.0
-        )
-        np.testing.assert_allclose(ours[[0, 20, 40, 60]], multiplier ** np.arange(4), rtol=1e-12)
-        assert ours[[10, 30, 50, 70]].tolist() == [0.1] * 4
-        assert np.abs(np.diff(ours)).max() < 0.16 * max(1, multiplier**3)  # it never jumps
-
-
 # Exponentials and stairs.
-
-
-def test_an_exponential_has_a_constant_ratio_from_the_peak_on():
-    for warmup in (0, 10):
-        ours = curve("exponential", warmup, gamma=0.97)[max(warmup - 1, 0) :]
-        np.testing.assert_allclose(ours[1:] / ours[:-1], 0.97, rtol=1e-12)
-
-
-@pytest.mark.parametrize("warmup", [0, 10])
-def test_an_exponential_may_be_given_by_where_it_ends(warmup):
-    falls = 100 - max(warmup, 1)
-    ours = curve("exponential", warmup, floor_ratio=0.01)
-    assert ours[-1] == pytest.approx(0.01 * PEAK, rel=1e-15)
-    np.testing.assert_allclose(ours, curve("exponential", warmup, gamma=0.01 ** (1 / falls)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 2])
@@ -173,23 +110,6 @@ def test_an_exponential_of_a_short_run_needs_no_other_arguments(steps):
     # A trial run of a few steps should not fail because of the arguments of the real one.
     assert curve("exponential", steps=steps, floor_ratio=0.01)[0] == PEAK
     assert curve("exponential", steps=steps, floor_ratio=1.0).tolist() == [PEAK] * steps
-
-
-def test_a_stair_is_counted_from_the_peak():
-    np.testing.assert_allclose(build("step", step_size=60).curve(peak=1.0), [1.0] * 60 + [0.1] * 40, rtol=1e-12)
-    ours = build("step", steps=30, step_size=10, gamma=0.5).curve(peak=1.0)
-    np.testing.assert_allclose(ours, [1] * 10 + [0.5] * 10 + [0.25] * 10, rtol=1e-12)
-    ours = build("step", 5, steps=30, step_size="1ep", gamma=0.5, steps_per_epoch=10).curve(peak=1.0)
-    np.testing.assert_allclose(ours[4:], [1] * 10 + [0.5] * 10 + [0.25] * 6, rtol=1e-12)
-
-
-@pytest.mark.parametrize("milestones", [[50, 75], ["50%", "75%"], [0.5, 75], ["5ep", "7.5ep"], ("50", "75%")])
-def test_milestones_are_steps_shares_or_epochs_of_the_run(milestones):
-    for warmup in (0, 10):
-        ours = curve("multistep", warmup, milestones=milestones, gamma=0.2, steps_per_epoch=10)
-        after = ours[warmup:]
-        expected = [PEAK] * 50 + [0.2 * PEAK] * 25 + [0.2**2 * PEAK] * 25
-        np.testing.assert_allclose(after, expected[warmup:], rtol=1e-15)
 
 
 @pytest.mark.parametrize(
@@ -216,12 +136,6 @@ def test_a_cooldown_shorter_than_a_step_gets_one_step(warmup, decay):
         ("decay", 1),
     ]
     assert schedule.curve(peak=1.0)[-2:].tolist() == [1.0, 0.0]
-
-
-def test_the_inverse_square_root_takes_its_time_scale_from_the_warmup():
-    assert build("inverse_sqrt_cooldown", 16) == build("inverse_sqrt_cooldown", 16, timescale=16)
-    ours = build("inverse_sqrt_cooldown", 16, cooldown=1).curve(peak=1.0)
-    assert ours[16 + 3 * 16 - 1] == pytest.approx(0.5, rel=1e-12)  # at four time scales
 
 
 @pytest.mark.parametrize(
@@ -306,12 +220,6 @@ def test_a_special_warmup_has_a_step_and_an_end(name, kwargs, warmup, after):
         build(name, steps=100, **kwargs, after=after, warmup=warmup)
 
 
-def test_minimind_starts_at_the_peak_and_the_floor_together():
-    assert curve("minimind")[0] == PEAK + 0.1 * PEAK
-    assert curve("minimind", 10)[9] == PEAK + 0.1 * PEAK
-    assert build("minimind", min_lr=1e-5).curve(peak=PEAK)[[0, -1]].tolist() == [PEAK + 1e-5, 1e-5]
-
-
 # Restart cycles.
 
 multipliers = st.one_of(st.floats(0.3, 4), st.sampled_from([1.0, 0.5, 2.0, 3.0, 1e-9, 1e9, 5e-324, 1e308]))
@@ -350,21 +258,18 @@ def test_cycles_of_10_times_3_start_where_integers_say():
     walked, left, following = cycles.walk(10 * (3**9 - 1) // 2, 10, 3.0, 2)
     assert walked == [10 * 3**i for i in range(9)]
     assert (left, following) == (0, 98411)  # the next one is capped just past the run
-    schedule = hf_sched.build(
-        "cosine_restarts", num_training_steps=3640, first_cycle=10, cycle_multiplier=3, floor_ratio=0.1
-    )
+    schedule = build("cosine_restarts", steps=3640, first_cycle=10, cycle_multiplier=3, floor_ratio=0.1)
     curve = schedule.curve(peak=1.0)
-    for start in (0, 10, 40, 130, 400, 1210):
-        assert curve[start] == 1.0
-        assert start == 0 or curve[start - 1] == pytest.approx(0.1, rel=1e-12)
-    assert np.flatnonzero(curve == 1.0).tolist() == [0, 10, 40, 130, 400, 1210]
+    starts = [0, 10, 40, 130, 400, 1210]
+    assert np.flatnonzero(curve == 1.0).tolist() == starts
+    np.testing.assert_allclose(curve[np.array(starts[1:]) - 1], 0.1, rtol=1e-12)
 
 
 @pytest.mark.parametrize("steps", range(1, 41))
 def test_a_short_run_has_fewer_default_cycles_with_a_warning(steps):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        schedule = hf_sched.build("cosine_restarts", num_training_steps=steps)
+        schedule = build("cosine_restarts", steps=steps)
     made = len(cycle_lengths(schedule))
     assert sum(cycle_lengths(schedule)) == steps
     messages = [str(warning.message) for warning in caught]
@@ -387,45 +292,12 @@ def test_a_short_run_has_fewer_default_cycles_with_a_warning(steps):
 )
 def test_a_last_cycle_that_would_be_cut_off_is_merged_with_a_warning(steps, warmup, first, multiplier, expected):
     with pytest.warns(UserWarning, match=f"merged into the previous cycle, number {len(expected)}, .* now has"):
-        schedule = hf_sched.build(
-            "cosine_restarts",
-            num_training_steps=steps,
-            num_warmup_steps=warmup,
-            first_cycle=first,
-            cycle_multiplier=multiplier,
-        )
+        schedule = build("cosine_restarts", warmup, steps, first_cycle=first, cycle_multiplier=multiplier)
     assert steps_of(schedule)[bool(warmup) :] == expected
 
 
 def test_cycles_that_fit_do_not_warn():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        schedule = hf_sched.build("cosine_restarts", num_training_steps=70, first_cycle=10, cycle_multiplier=2)
+        schedule = build("cosine_restarts", steps=70, first_cycle=10, cycle_multiplier=2)
     assert cycle_lengths(schedule) == [10, 20, 40]
-
-
-def test_each_peak_is_a_share_of_the_one_before():
-    schedule = hf_sched.build("cosine_restarts", num_training_steps=150, num_cycles=4, peak_multiplier=0.5)
-    curve = schedule.curve(peak=0.8)
-    assert [curve[start] for start in (0, 10, 30, 70)] == [0.8, 0.4, 0.2, 0.1]
-
-
-def test_a_rewarmup_is_part_of_each_cycle_but_the_first_and_ends_on_its_peak():
-    schedule = hf_sched.build(
-        "cosine_restarts",
-        num_training_steps=90,
-        num_cycles=3,
-        cycle_multiplier=1,
-        rewarmup=6,
-        peak_multiplier=0.5,
-        min_lr=0.05,
-    )
-    assert cycle_lengths(schedule) == [30, 30, 30]
-    curve = schedule.curve(peak=1.0)
-    assert curve[0] == 1.0
-    for start, top in ((30, 0.5), (60, 0.25)):
-        assert curve[start + 5] == top
-        np.testing.assert_allclose(np.diff(curve[start - 1 : start + 6]), (top - 0.05) / 6, rtol=1e-9)
-        # The fall goes on from there: 24 steps that end on the floor.
-        fall = 0.05 + (top - 0.05) * (1 + np.cos(np.pi * np.arange(1, 25) / 24)) / 2
-        np.testing.assert_allclose(curve[start + 6 : start + 30], fall, rtol=1e-12)

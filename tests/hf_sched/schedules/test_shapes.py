@@ -124,21 +124,6 @@ def test_limits_of_the_numbers_are_other_shapes():
     assert Shape("polynomial", 1e300)(us, rising=False).tolist() == [*[0.0] * 10, 1.0]
 
 
-@given(rate=st.floats(0.01, 20), steps=st.integers(2, 50))
-def test_geometric_levels_have_the_same_ratio_at_every_step(rate, steps):
-    low = math.exp(-rate)
-    for rising in (True, False):
-        levels = low + (1 - low) * Shape("geometric", rate)(np.arange(steps + 1) / steps, rising=rising)
-        np.testing.assert_allclose(levels[1:] / levels[:-1], math.exp(rate / steps), rtol=1e-12)
-
-
-def test_the_default_exponential_warmup_reaches_99_percent_before_it_is_scaled():
-    # The remainder shrinks by the same factor every step, down to the 0.01 that the scaling removes.
-    shape = ShapeReader(WARMUP_SHAPES)("shape", "exponential")
-    left = 1 - 0.99 * shape(np.arange(11) / 10, rising=True)
-    np.testing.assert_allclose(left[1:] / left[:-1], 0.01**0.1, rtol=1e-12)
-
-
 def test_a_shape_prints_its_number_unless_it_is_the_default():
     names = ("cosine", "exponential", "exponential 3", "polynomial 2")
     written = [str(ShapeReader(DECAY_SHAPES)("shape", name)) for name in names]
