@@ -110,11 +110,6 @@ def test_everything_in_the_grammar_parses(phases, floor):
     assert spec == ScheduleSpec(spec.phases, **floor[1])
 
 
-def test_epochs_become_steps_of_the_run():
-    schedule = Schedule.parse("warmup 1ep | hold | decay 0.5ep", num_training_steps=100, steps_per_epoch=15)
-    assert str(schedule) == "warmup 15 | hold 77 | decay 8"
-
-
 # Written and read again.
 
 
@@ -134,18 +129,13 @@ FEWEST_WORDS = {
     "warmup 5 | hold 75 | decay 20 1-sqrt; floor 0.1": [warmup(5), hold(), decay(20, "1-sqrt")],
     "decay 100; min_lr 0.0": [warmup(0), hold("0%"), decay()],
     "hold 50 at 0.5 | decay 50": [hold(50, at=0.5), decay(start=0.5)],
-    "hold 50 at 0.5 | hold 50": [hold(50, at=0.5), hold(50, at=0.5)],
-    "hold 100": [hold(at="peak")],
     "decay 50 to 0.1 | warmup 10 to 0.5 | decay 40": [decay(50, to=0.1), warmup(10, to=0.5), decay()],
-    "decay 50 | warmup 10 from 0.5 | hold 40": [decay(50), warmup(10, start=0.5), hold()],
     "warmup 5 | hold 95": [warmup(5, start=0), hold()],
     "warmup 5 from floor to 1.0 + 1.0 floor | hold 95; floor 0.1": [
         *(warmup(5, start="floor", to="peak + floor"), hold())
     ],
     "decay 80 every 25 | restart 20 from 0.5": [decay("80%", every="25%"), restart(start=0.5)],
     "warmup 5 lars 0.001 | hold 95": [warmup(5, lars="1e-3"), hold()],
-    "warmup 5 exponential | decay 95 exponential 2.0": [warmup(5, "exponential"), decay(shape="exponential 2")],
-    "decay 100 polynomial 1e-07 to 1e-07": [decay(shape="polynomial 1e-7", to=1e-7)],
     "decay 100 geometric; floor 1e-300": [decay(shape="geometric")],
     "decay 30 geometric to 0.1 | decay 70 to 0.5 floor; min_lr 1e-05": [
         *(decay(30, "geometric", to=0.1), decay(70, to="0.5 floor"))
@@ -215,12 +205,6 @@ def test_a_list_may_mix_texts_mappings_and_phases():
     assert read(read(mixed)) == read(mixed)
 
 
-@pytest.mark.parametrize("options", [{}, {"shape": "cosine"}, {"to": 0.1}, {"every": 3}])
-def test_a_mapping_of_a_phase_takes_the_words_of_the_text(options):
-    words = " ".join(f"{value}" if key == "shape" else f"{key} {value}" for key, value in options.items())
-    assert read([{"decay": "5%", **options}]) == read([{**options, "decay": "5%"}]) == parse(f"decay 5% {words}")
-
-
 @pytest.mark.parametrize(
     ("item", "message"),
     [
@@ -248,18 +232,13 @@ def test_a_wrong_item_of_a_list_is_shown_or_named_by_its_place(item, message):
         read(["warmup 5%", "hold", item])
 
 
-@pytest.mark.parametrize("value", [None, 5, [], (), {"decay": 5}, {"phases": "decay"}])
-def test_phases_are_text_or_a_list(value):
-    with pytest.raises(
-        ArgumentError, match=r'^`phases` must be text \("warmup 5% .*"\) or a list of phases, received '
-    ):
-        read(value)
-
-
-@pytest.mark.parametrize("value", [None, 5, ["decay"], b"decay"])
-def test_what_is_parsed_must_be_text(value):
-    with pytest.raises(ArgumentError, match=r"^`phases` must be text in the phase language, received "):
-        parse(value)
+def test_phases_are_text_or_a_list():
+    for value in (None, 5, [], (), {"decay": 5}, {"phases": "decay"}):
+        with pytest.raises(ArgumentError, match=r'^`phases` must be text \("warmup 5% .*"\) or a list of phases, rec'):
+            read(value)
+    for value in (None, 5, ["decay"], b"decay"):
+        with pytest.raises(ArgumentError, match=r"^`phases` must be text in the phase language, received "):
+            parse(value)
 
 
 # Mistakes.
@@ -273,14 +252,11 @@ def marked(error: Exception) -> tuple[str, str]:
 
 
 MISTAKES = [
-    # A phase.
-    ("warmpu 5% | decay", "warmpu", "'warmpu' is not a phase; did you mean 'warmup'?"),
+    # A phase or a shape.
     ("warmup 5% | hodl | decay 20%", "hodl", "'hodl' is not a phase; did you mean 'hold'?"),
-    ("warmup 5% hold", "hold", "'hold' is not a shape and not an option of warmup"),
     ("Decay", "Decay", "'Decay' is not a phase; did you mean 'decay'?"),
     ("5% warmup", "5%", "'5%' is not a phase"),
-    ("cosine", "cosine", "'cosine' is not a phase"),
-    # A shape.
+    ("warmup 5% hold", "hold", "'hold' is not a shape and not an option of warmup"),
     ("warmup 5% | decay cosin to 0.1", "cosin", "'cosin' is not a shape and not an option of decay; did you"),
     ("warmup 5% 1-sqrt | decay", "1-sqrt", "`shape` must be one of linear, cosine, sqrt, exponential [RATE]"),
     ("decay polynomial to 0.1", "polynomial", "`shape` must be 'polynomial' and one number, its power"),
@@ -289,48 +265,34 @@ MISTAKES = [
     ("hold 5 cosine", "cosine", "'cosine' is not an option of hold"),
     # An option.
     ("decay cosine too 0.1", "too", "'too' is not an option of decay; did you mean 'to'?"),
-    ("decay 5 evry 3", "evry", "did you mean 'every'?"),
     ("restart 5 linear every 3", "every", "'every' is not an option of restart"),
-    ("hold 5 to 0.5", "to", "'to' is not an option of hold"),
     ("decay 5 linear at 0.5", "at", "'at' is not an option of decay"),
-    # A value that is missing.
-    ("warmup | hold", "warmup", "expected the duration of the warmup (500, 5% or 1ep)"),
-    ("warmup cosine | hold", "warmup", "expected the duration of the warmup"),
+    # A value that is missing or given twice.
+    ("warmup cosine | hold", "warmup", "expected the duration of the warmup (500, 5% or 1ep)"),
     ("decay to | hold", "to", "expected a value after 'to'"),
     ("decay from to 0.5", "from", "expected a value after 'from'"),
-    ("hold at", "at", "expected a value after 'at'"),
-    # A value that is given twice.
     ("decay from 0.1 to 0 from 0.2", "from", "'from' is given twice"),
-    ("decay to 0.1 to 0.1", "to", "'to' is given twice"),
     ("hold 5 6", "6", "'6' is not an option of hold"),
     ("decay 5 6", "6", "'6' is not a shape and not an option of decay"),
     # A wrong value.
-    ("warmup 5% | decay -5", "-5", "`duration` must be a number of steps (500), a share of the run"),
     ("warmup 1.5 | decay", "1.5", "`duration` must be a number of steps"),
-    ("decay 101%", "101%", "`duration` must be a number of steps"),
     ("decay 5 every 0", "0", "`every` must be a number of steps"),
     ("warmup 5% lars 0 | hold", "0", "`lars` must be a finite number above 0, received '0'"),
-    ("decay to 1e999", "1e999", "`to` must be a share of the peak (0.1), peak, floor"),
     ("warmup 5% from -1 | hold", "-1", "`from` must be a share of the peak (0.1), peak, floor"),
     ("hold 5 at peek", "peek", "`at` must be"),
-    ("decay to 0.1 0.2", "0.1 0.2", "`to` must be a share of the peak (0.1), peak, floor"),
     ("decay to 0.1 +", "0.1 +", "`to` must be a share of the peak (0.1), peak, floor"),
     # Nothing.
     ("", " ", "expected a phase (warmup, hold, decay, restart)"),
     ("   ", "   ", "expected a phase"),
     ("warmup 5% || decay", "|", "expected a phase"),
-    ("warmup 5% |  | decay", "  ", "expected a phase"),
     ("warmup 5% | decay |", " ", "expected a phase"),
     ("; floor 0.1", ";", "expected a phase"),
     # The floor.
     ("decay;", " ", "expected 'floor' or 'min_lr' after ';'"),
     ("decay; floor", "floor", "expected a number after 'floor'"),
     ("decay; flor 0.1", "flor", "'flor' is not a floor; did you mean 'floor'?"),
-    ("decay; 0.1", "0.1", "'0.1' is not a floor"),
-    ("decay; floor 2", "2", "`floor_ratio` must be a number from 0 to 1, received '2'"),
-    ("decay; min_lr -1e-5", "-1e-5", "`min_lr` must be a finite number, 0 or more, received '-1e-5'"),
     ("decay; floor 10%", "10%", "`floor_ratio` must be a number from 0 to 1, received '10%'"),
-    ("decay; floor 0.1 extra", "extra", "expected"),
+    ("decay; min_lr -1e-5", "-1e-5", "`min_lr` must be a finite number, 0 or more, received '-1e-5'"),
     ("decay; floor 0.1 | hold", "|", "expected"),
 ]  # fmt: skip
 
@@ -360,45 +322,31 @@ def test_marks_are_under_their_word_in_text_over_several_lines():
     assert str(error.value).count("\n") == 2
 
 
-@pytest.mark.parametrize(
-    "kwargs",
-    [
-        {"phases": "warmup 5% | decay cosin"},
-        {"phases": ["warmup 5%", "decay cosin"]},
-        {"phases": [{"warmup": "5%"}, {"decay": None, "shape": "cosin"}]},
-        json.dumps({"phases": "warmup 5% | decay cosin"}),
-        json.dumps({"phases": ["warmup 5%", "decay cosin"]}),
-    ],
-    ids=["text", "list", "mappings", "text as JSON", "list as JSON"],
-)
-def test_a_wrong_text_fails_with_the_training_arguments(kwargs, tmp_path):
-    given_arguments = {"output_dir": str(tmp_path), "lr_scheduler_type": "phases", "use_cpu": True}
-    with pytest.raises(ArgumentError, match=r"`phases` is invalid.*(?s:.)*did you mean 'cosine'\?"):
-        TrainingArguments(**given_arguments, lr_scheduler_kwargs=kwargs)
-    if isinstance(kwargs, str):
-        flags = [word for name, value in given_arguments.items() for word in (f"--{name}", str(value))]
-        with pytest.raises(ArgumentError, match="did you mean 'cosine'"):
-            HfArgumentParser(TrainingArguments).parse_args_into_dataclasses([*flags, "--lr_scheduler_kwargs", kwargs])
+WRONG = ["warmup 5% | decay cosin", ["warmup 5%", "decay cosin"], [{"warmup": "5%"}, {"decay": None, "shape": "cosin"}]]
+
+
+@pytest.mark.parametrize("phases", WRONG, ids=["text", "list", "mappings"])
+def test_wrong_phases_fail_with_the_training_arguments(phases, tmp_path):
+    for kwargs in ({"phases": phases}, json.dumps({"phases": phases})):
+        with pytest.raises(ArgumentError, match=r"`phases` is invalid.*(?s:.)*did you mean 'cosine'\?"):
+            TrainingArguments(str(tmp_path), lr_scheduler_type="phases", use_cpu=True, lr_scheduler_kwargs=kwargs)
+    flags = ["--output_dir", str(tmp_path), "--lr_scheduler_type", "phases", "--lr_scheduler_kwargs", kwargs]
+    with pytest.raises(ArgumentError, match="did you mean 'cosine'"):
+        HfArgumentParser(TrainingArguments).parse_args_into_dataclasses([*flags, "--use_cpu", "True"])
 
 
 @pytest.mark.parametrize(
-    ("given_arguments", "message"),
+    ("run", "kwargs", "message"),
     [
-        (
-            {"max_steps": 10, "lr_scheduler_kwargs": {"phases": "warmup 5 | decay 6"}},
-            r"decay 6 = 11 steps, but the run has 10",
-        ),
-        (
-            {"max_steps": 10, "warmup_steps": 2, "lr_scheduler_kwargs": {"phases": "warmup 5 | decay"}},
-            r"`phases` sets a second warmup",
-        ),
-        ({"lr_scheduler_kwargs": {"phases": "decay; floor 0.1", "phase": 1}}, "did you mean 'phases'"),
-        ({"lr_scheduler_kwargs": None}, "`phases` is required"),
+        ({"max_steps": 10}, {"phases": "warmup 5 | decay 6"}, r"decay 6 = 11 steps, but the run has 10"),
+        ({"max_steps": 10, "warmup_steps": 2}, {"phases": "warmup 5 | decay"}, r"`phases` sets a second warmup"),
+        ({}, {"phases": "decay; floor 0.1", "phase": 1}, "did you mean 'phases'"),
+        ({}, None, "`phases` is required"),
     ],
 )
-def test_phases_that_do_not_fit_the_run_fail_with_the_training_arguments(given_arguments, message, tmp_path):
+def test_phases_that_do_not_fit_the_run_fail_with_the_training_arguments(run, kwargs, message, tmp_path):
     with pytest.raises(ArgumentError, match=message):
-        TrainingArguments(str(tmp_path), lr_scheduler_type="phases", use_cpu=True, **given_arguments)
+        TrainingArguments(str(tmp_path), lr_scheduler_type="phases", lr_scheduler_kwargs=kwargs, use_cpu=True, **run)
 
 
 def test_phases_in_epochs_wait_for_the_trainer(tmp_path):

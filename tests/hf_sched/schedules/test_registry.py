@@ -151,15 +151,6 @@ def test_a_function_must_return_phases(clean_registry, returned):
         hf_sched.build("wrong", num_training_steps=5)
 
 
-def test_phases_may_be_generated(clean_registry):
-    @hf_sched.register("generated")
-    def generated():
-        yield hf_sched.hold(2)
-        yield hf_sched.decay()
-
-    assert hf_sched.build("generated", num_training_steps=5).curve(peak=1.0)[:2].tolist() == [1.0, 1.0]
-
-
 # Floors: added by the registry, taken by the function, or set by it.
 
 
@@ -169,20 +160,13 @@ def test_a_function_may_take_the_floors(clean_registry):
     @hf_sched.register("own_floor")
     def own_floor(*, floor_ratio: hf_sched.Ratio = 0.25, min_lr=None):
         seen.append((floor_ratio, min_lr))
-        return [hf_sched.decay()]
+        yield hf_sched.decay()  # phases may be generated
 
     for given in ({}, {"floor_ratio": "0.5"}, {"min_lr": "1e-3"}, {"floor_ratio": None, "min_lr": 0}):
         hf_sched.build("own_floor", num_training_steps=5, **given)
     # None means the default.
     assert seen == [(0.25, None), (0.5, None), (0.25, 1e-3), (0.25, 0.0)]
-
-
-def test_a_floor_that_the_function_takes_is_also_the_floor_of_the_schedule(clean_registry):
-    @hf_sched.register("own_floor")
-    def own_floor(*, floor_ratio=0.25):
-        return [hf_sched.decay("50%", to=2 * floor_ratio), hf_sched.decay()]
-
-    assert hf_sched.build("own_floor", num_training_steps=10).curve(peak=1.0)[-1] == 0.25
+    # A floor that the function takes is also that of the schedule.
     assert hf_sched.build("own_floor", num_training_steps=10, floor_ratio=0.125).curve(peak=1.0)[-1] == 0.125
 
 
@@ -233,15 +217,9 @@ def test_an_annotation_chooses_the_reader_of_an_argument(clean_registry, annotat
         hf_sched.build("annotated", num_training_steps=5, argument=wrong)
     assert caught.value.name == "argument"
     assert len(seen) == 1
-
-
-def test_unresolvable_annotations_check_nothing(clean_registry):
-    def annotated(*, argument="x"):
-        return [hf_sched.decay()]
-
-    annotated.__annotations__["argument"] = "NotImported"
+    annotated.__annotations__["argument"] = "NotImported"  # checks nothing
     hf_sched.register("annotated")(annotated)
-    assert hf_sched.build("annotated", num_training_steps=5, argument=object()).num_training_steps == 5
+    hf_sched.build("annotated", num_training_steps=5, argument=seen)
 
 
 # Epochs.
