@@ -77,16 +77,13 @@ def warmup_cosine(
     Formula: peak * (s + (1 - s) * shape((k + 1) / W)) at step k of the W warmup steps, s = warmup_start_ratio;
         then floor + (peak - floor) * (1 + cos(pi * t / T)) / 2
 
-    `warmup` applies if the Trainer gives no warmup. `warmup_shape` is linear, cosine, sqrt, exponential (saturating) or
-    geometric (a constant ratio per step, which needs a start above 0).
+    `warmup` applies if the Trainer gives no warmup. `warmup_shape` may be any warmup shape.
 
     Source: Goyal et al. 2017 (arXiv 1706.02677); Loshchilov and Hutter 2016 (arXiv 1608.03983)
     Example: {warmup: "10%", warmup_shape: cosine}
     From torch: SequentialLR([LinearLR(0.1, total_iters=W), CosineAnnealingLR(T)], [W]) ->
         {warmup: W, warmup_start_ratio: 0.1}
     From transformers: cosine -> {}
-    From transformers: cosine_warmup_with_min_lr, {warmup_lr_rate: 0.1, min_lr_rate: 0.2} ->
-        {warmup_start_ratio: 0.1, floor_ratio: 0.2}
     From timm: CosineLRScheduler(t_initial=T, warmup_t=W, warmup_lr_init=0.1 * peak, warmup_prefix=True) ->
         {warmup: W, warmup_start_ratio: 0.1}
     From optax: warmup_cosine_decay_schedule(0.1 * peak, peak, W, N) -> {warmup: W, warmup_start_ratio: 0.1}
@@ -116,8 +113,7 @@ def cosine_restarts(
 
     `num_cycles`, 4 by default, fill the run exactly. With `first_cycle` instead, a last cycle that would be cut off is
     merged into the previous one, with a warning. With `rewarmup` each cycle except the first climbs to its peak over
-    that many of its steps instead of jumping there. The cycles of torch, transformers and timm end one step before
-    their floor; these end on it.
+    that many of its steps. The cycles of torch, transformers and timm end one step before their floor.
 
     Source: Loshchilov and Hutter 2016 (arXiv 1608.03983)
     Example: {num_cycles: 3, cycle_multiplier: 2.0, peak_multiplier: 0.7}
@@ -125,9 +121,6 @@ def cosine_restarts(
     From transformers: cosine_with_restarts, {num_cycles: 3} -> {num_cycles: 3, cycle_multiplier: 1}
     From timm: CosineLRScheduler(t_initial=100, cycle_mul=2, cycle_decay=0.7, cycle_limit=3) ->
         {first_cycle: 100, cycle_multiplier: 2, peak_multiplier: 0.7}
-    From optax: sgdr_schedule([dict(init_value=0, peak_value=peak, warmup_steps=W, decay_steps=W + 150),
-        dict(init_value=0, peak_value=peak, warmup_steps=10, decay_steps=150)]) ->
-        {num_cycles: 2, cycle_multiplier: 1, rewarmup: 10}
     """
     total = num_training_steps - num_warmup_steps
     climb = as_steps(rewarmup, num_training_steps)
@@ -156,11 +149,10 @@ def cosine_cyclic(
 
     Formula: floor + (peak - floor) * (1 + cos(pi * t / half_period)) / 2
 
-    torch's CosineAnnealingLR does this after its T_max. Each crest is `peak_multiplier` times as high as the previous
-    one. The run always ends on the floor: if needed, the last descent is made shorter or longer (half to two and a half
-    times as long), with a warning.
+    Each crest is `peak_multiplier` times as high as the previous one. The run always ends on the floor: if needed, the
+    last descent is made shorter or longer (half to two and a half times as long), with a warning.
 
-    Source: torch.optim.lr_scheduler.CosineAnnealingLR
+    Source: torch.optim.lr_scheduler.CosineAnnealingLR after its T_max
     Example: {half_period: "19%", peak_multiplier: 0.7}
     From torch: CosineAnnealingLR(T_max=100) -> {half_period: 100}
     """
@@ -330,8 +322,7 @@ def wsd(*, decay: Period = "20%", decay_shape: DecayShape = "1-sqrt") -> list[Ph
     Formula: peak until the last D = decay steps; then floor + (peak - floor) * (1 - sqrt((j + 1) / D))
         at step j of these
 
-    The stable part takes the steps that warmup and decay leave. `decay_shape` may be any decay shape. In transformers
-    the warmup also starts at `min_lr_ratio`; here the floor affects the decay only.
+    `decay_shape` may be any decay shape. In transformers the warmup also starts at `min_lr_ratio`.
 
     Source: Hu et al. 2024 (arXiv 2404.06395); Hägele et al. 2024 (arXiv 2405.18392)
     Example: {decay: "20%", decay_shape: 1-sqrt}

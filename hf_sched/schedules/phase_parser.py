@@ -97,27 +97,24 @@ def _read_item(name: str, where: str, item: object) -> Phase:
     if len(kinds) != 1:
         raise ArgumentError(name, f"mappings with exactly one of the keys {', '.join(KINDS)}", dict(item))
     kind = kinds[0]
-    options = _OPTIONS[kind]
-    values = {key: value for key, value in item.items() if key != kind and value is not None}
+    readers = {kind: DurationReader(), **_OPTIONS[kind]}
+    values = {key: value for key, value in item.items() if value is not None or key == "warmup"}
     for key, value in values.items():
-        if key not in options:
+        if key not in readers:
+            options = list(readers)[1:]
             hint = " ".join(filter(None, [suggest(key, options), f"{kind} takes {', '.join(options)}"]))
             raise ArgumentError(name, received=value, hint=hint, rule=f"has an unknown key {key!r} in {where} ({kind})")
     try:
-        if item[kind] is not None or kind == "warmup":
-            values["duration"] = DurationReader()(kind, item[kind])
-        return _make_phase(kind, {key: options.get(key, _as_is)(key, value) for key, value in values.items()})
+        return _make_phase(kind, {key: readers[key](key, value) for key, value in values.items()})
     except ArgumentError as error:
         raise ArgumentError(name, rule=f"is invalid in {where}: {error}") from None
 
 
 def _make_phase(kind: str, values: dict[str, Any]) -> Phase:
-    phase: Phase = getattr(phases, kind)(**{"start" if key == "from" else key: value for key, value in values.items()})
+    """The phase with these values by the words of the grammar."""
+    arguments = {kind: "duration", "from": "start"}
+    phase: Phase = getattr(phases, kind)(**{arguments.get(key, key): value for key, value in values.items()})
     return phase
-
-
-def _as_is(_: str, value: object) -> Any:
-    return value
 
 
 class _Source(NamedTuple):

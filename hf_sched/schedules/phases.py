@@ -138,9 +138,8 @@ class ScheduleSpec:
         """Raise an `ArgumentError` if `floor` is a second floor or has no effect; `what` is for the message."""
         for name, value in floor.items():
             if self.sets_floor:
-                raise ArgumentError(
-                    name, received=value, hint="give one of them", rule=f"is a second floor: {what} has one already"
-                )
+                rule = f"is a second floor: {what} has one already"
+                raise ArgumentError(name, received=value, hint="give one of them", rule=rule)
             if not any(level and level.floor for phase in self.phases for level in (phase.start, phase.end)):
                 rule = f"has no effect, because {what} has no floor"
                 raise ArgumentError(name, received=value, hint="leave it out", rule=rule)

@@ -71,11 +71,6 @@ class Entry:
         """Whether the function itself takes `floor_ratio` or `min_lr`."""
         return any(name in self.parameters for name in FLOORS)
 
-    @property
-    def has_own_warmup(self) -> bool:
-        """Whether the function takes `warmup`, which applies if the Trainer gives no warmup."""
-        return "warmup" in self.parameters
-
     def reader(self, name: str) -> Callable[[str, Any], Any]:
         """The reader of an argument. Without an annotation, a value passes as it is."""
         return reader_of(self._hints.get(name)) or FLOORS.get(name) or (lambda _, value: value)
@@ -133,16 +128,16 @@ class Entry:
         """The phases of a run and their floor, with the Trainer's warmup first. Arguments and errors as in `build`."""
         run = _check_run(num_training_steps, num_warmup_steps, steps_per_epoch)
         warmup_steps = run["num_warmup_steps"]
-        values = {
-            name: epochs_as_steps(name, value, steps_per_epoch) if isinstance(value, Epochs) else value
-            for name, value in self.read(arguments).items()
-        }
-        if warmup_steps and self.has_own_warmup:
+        values = self.read(arguments)
+        for name, value in values.items():
+            if isinstance(value, Epochs):
+                values[name] = epochs_as_steps(name, value, steps_per_epoch)
+        if warmup_steps and "warmup" in self.parameters:
             if arguments.get("warmup") is not None:
                 raise _second_warmup("warmup", arguments["warmup"], f"the Trainer's `warmup_steps` {warmup_steps}")
             values["warmup"] = warmup_steps
         spec = self._call(values | run)
-        if warmup_steps and not self.has_own_warmup:
+        if warmup_steps and "warmup" not in self.parameters:
             spec = self._with_trainers_warmup(spec, warmup_steps)
         # A given floor replaces the function's default for the other one.
         floors = [name for name in FLOORS if arguments.get(name) is not None] or FLOORS

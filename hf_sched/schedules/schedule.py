@@ -28,15 +28,7 @@ import numpy.typing as npt
 from hf_sched.schedules.phase_parser import parse
 from hf_sched.schedules.phases import PEAK, Kind, Level, Phase, check_single_floor
 from hf_sched.schedules.shapes import Shape
-from hf_sched.schedules.validation import (
-    ArgumentError,
-    Epochs,
-    Number,
-    Whole,
-    as_steps,
-    epochs_as_steps,
-    round_half_up,
-)
+from hf_sched.schedules.validation import ArgumentError, Epochs, Number, Whole, as_steps, epochs_as_steps, round_half_up
 
 Array = npt.NDArray[np.float64]
 
@@ -134,23 +126,17 @@ class Schedule:
         min_lr: float | None = None,
         steps_per_epoch: float | None = None,
     ) -> Schedule:
-        """Place phases on the steps of a run.
+        """Place phases, such as `[hf_sched.warmup("5%"), hf_sched.decay()]`, on the steps of a run.
 
-        Args:
-            phases: `[hf_sched.warmup("5%"), hf_sched.decay()]`.
-            num_training_steps: The optimizer steps of the run.
-            floor_ratio: The floor as a share of each group's peak.
-            min_lr: The floor as a learning rate; it replaces `floor_ratio`.
-            steps_per_epoch: The optimizer steps of an epoch, for durations like `"1ep"`.
+        `steps_per_epoch` is for durations like `"1ep"`; for the floors see `Schedule`.
 
         Raises:
             ArgumentError: The durations do not add up to the run, the run is all warmup, or a phase goes the wrong way.
         """
         total = Whole(1)("num_training_steps", num_training_steps)
         phases = list(phases)
-        for phase in phases:
-            if not isinstance(phase, Phase):
-                raise ArgumentError("phases", "phases (hf_sched.warmup, hold, decay, restart)", phase)
+        if wrong := [phase for phase in phases if not isinstance(phase, Phase)]:
+            raise ArgumentError("phases", "phases (hf_sched.warmup, hold, decay, restart)", wrong[0])
         floor_ratio = Number(0, 1)("floor_ratio", floor_ratio)
         segments = tuple(_place(phases, total, steps_per_epoch, None if min_lr is not None else floor_ratio))
         schedule = cls(segments, floor_ratio, min_lr)
@@ -174,12 +160,11 @@ class Schedule:
         """
         spec = parse(text)
         if num_training_steps is None:
-            steps = [phase.duration for phase in spec.phases]
-            if not all(isinstance(n, int) for n in steps):
-                raise ArgumentError(
-                    "num_training_steps", rule=f"is required, because not every phase of {text!r} is in steps"
-                )
-            num_training_steps = sum(n for n in steps if isinstance(n, int))
+            steps = [phase.duration for phase in spec.phases if isinstance(phase.duration, int)]
+            if len(steps) < len(spec.phases):
+                rule = f"is required, because not every phase of {text!r} is in steps"
+                raise ArgumentError("num_training_steps", rule=rule)
+            num_training_steps = sum(steps)
         return cls.from_phases(
             spec.phases,
             num_training_steps=num_training_steps,
@@ -224,16 +209,8 @@ class Schedule:
         """The learning rates of steps `first` to `stop - 1` for several parameter groups, also after the end of the
         run.
 
-        The arguments are not checked: a scheduler calls this during training.
-
-        Args:
-            first: The first optimizer step.
-            stop: The step after the last one.
-            peaks: The groups' peaks, float64 of shape (groups,).
-            floors: The groups' floors from `floor`, float64 of shape (groups,).
-
-        Returns:
-            Float64 of shape (groups, stop - first).
+        The arguments are not checked: a scheduler calls this during training. `peaks` and `floors` (from `floor`) are
+        float64 of shape (groups,), the result is float64 of shape (groups, stop - first).
         """
         last = self.num_training_steps - 1
         if stop > last + 1 and stop > first:
@@ -287,12 +264,9 @@ class Schedule:
                 low, high = (segment.start, segment.end) if segment.rises else (segment.end, segment.start)
                 if low.at(peak, 0.0) > high.at(peak, 0.0):
                     raise ArgumentError("phases", rule=f"go {rule} at a peak of {peak!r}", hint="change its levels")
-                name = "floor_ratio" if self.min_lr is None else "min_lr"
-                value = self.floor_ratio if self.min_lr is None else floor
-                hint = "lower the floor or change the levels of the phase"
-                raise ArgumentError(
-                    name, received=value, rule=f"turns the curve {rule} at a peak of {peak!r}", hint=hint
-                )
+                name, value = ("floor_ratio", self.floor_ratio) if self.min_lr is None else ("min_lr", floor)
+                rule = f"turns the curve {rule} at a peak of {peak!r}"
+                raise ArgumentError(name, received=value, rule=rule, hint="lower the floor or change the levels")
 
 
 def _default_start(kind: Kind, previous_end: Level | None) -> Level:
@@ -364,10 +338,9 @@ def _durations_in_steps(phases: list[Phase], total: int) -> list[int]:
         tail = _rounded_where_they_meet(phases[:split:-1], total)[::-1]
         steps = [*steps, total - sum(steps) - sum(tail), *tail]
     if (open_ended and steps[split] < 0) or (not open_ended and sum(steps) != total):
-        fixed = [(phase.kind, n) for phase, n in zip(phases, steps, strict=True) if phase.duration is not None]
-        listed = " + ".join(f"{kind} {n}" for kind, n in fixed) or "nothing"
-        taken = sum(n for _, n in fixed)
-        rule = f"take {listed} = {taken} steps, but the run has {total} (`num_training_steps`)"
+        fixed = [(p.kind, n) for p, n in zip(phases, steps, strict=True) if p.duration is not None]
+        taken = f"{' + '.join(f'{kind} {n}' for kind, n in fixed) or 'nothing'} = {sum(n for _, n in fixed)} steps"
+        rule = f"take {taken}, but the run has {total} (`num_training_steps`)"
         raise ArgumentError("phases", rule=rule)
     last = phases[-1].duration
     if total > 1 and steps[-1] == 0 and isinstance(last, Fraction) and last > 0:

@@ -195,10 +195,6 @@ def test_a_misspelled_argument_is_an_error_with_the_right_one(name, argument):
     ("name", "arguments", "message"),
     [
         ("cosine_floor", {"floor_ratio": "10%"}, "`floor_ratio` must be a share of the peak from 0 to 1, received '10"),
-        ("cosine_floor", {"floor_ratio": 0.1, "min_lr": 1e-5},
-         "`min_lr` is a second floor beside `floor_ratio` 0.1, received 1e-05; give one of them"),
-        ("cosine_floor", {"min_lr_rate": 0.1},  # transformers' name
-         "`min_lr_rate` is not an argument of cosine_floor, received 0.1; did you mean 'min_lr'? cosine_floor takes f"),
         ("cosine_floor", {"num_warmup_steps": 100},
          "`num_warmup_steps` must be less than `num_training_steps` (100), received 100; shorten the warmup (a Traine"),
         ("warmup_cosine", {"warmup": "100%"}, "`warmup` must be shorter than the run of 100 steps, received 100"),
@@ -210,10 +206,6 @@ def test_a_misspelled_argument_is_an_error_with_the_right_one(name, argument):
          "`first_cycle` cannot be combined with `num_cycles` 2, received '20%'; give one of them"),
         ("cosine_restarts", {"num_cycles": 60},
          "`num_cycles` must leave each of the cycles in 100 steps 2 steps or more, received 60; use fewer"),
-        ("cosine_restarts", {"num_cycles": 2, "rewarmup": 50},
-         "`num_cycles` must leave each of the cycles in 100 steps 51 steps or more"),
-        ("cosine_restarts", {"first_cycle": 101},
-         "`first_cycle` must be 2 steps or more and at most the 100 steps after the warmup, received '101 steps'"),
         ("cosine_restarts", {"first_cycle": 9, "cycle_multiplier": 0.5},
          "`cycle_multiplier` shrinks the cycles below 2 steps, 84 steps before the end of the run, received 0.5; "),
         ("cosine_restarts", {"peak_multiplier": 1e300},
@@ -223,10 +215,7 @@ def test_a_misspelled_argument_is_an_error_with_the_right_one(name, argument):
         ("exponential", {"gamma": 0.9, "decay_rate": 1},
          "`gamma` must be the only one of `gamma`, `decay_rate` and `floor_ratio`, received gamma: 0.9, decay_rate: 1"),
         ("step", {"step_size": None}, "`step_size` is required by step"),
-        ("step", {"floor_ratio": 0.1}, "`floor_ratio` is not an argument of step, received 0.1; step takes step_size"),
         ("multistep", {"milestones": "50%"}, "`milestones` must be a list of one or more, each a number of steps (500"),
-        ("multistep", {"milestones": ["50%", 0.2]},
-         "`milestones` must be in ascending order, after the warmup (0 steps) and before step 100, received '20%'; st"),
         ("wsd", {"decay": 200},
          "`decay` cannot be used here: `phases` take decay 200 = 200 steps, but the run has 100"),
         ("wsd", {"decay_shape": "sqrt"}, "`decay_shape` must be one of linear, cosine, 1-sqrt, polynomial POWER, expo"),
@@ -234,10 +223,6 @@ def test_a_misspelled_argument_is_an_error_with_the_right_one(name, argument):
         ("inverse_sqrt_cooldown", {"timescale": None}, "`timescale` must be 1 step or more, received None; the defaul"),
         ("inverse_sqrt_cooldown", {"cooldown": 91, "num_warmup_steps": 10},
          "`cooldown` must be at most the 90 steps after the warmup, received 91; that is 91 steps"),
-        ("gradual_warmup", {"warmup": 0, "multiplier": 2}, "`warmup` must be 1 step or more to reach `multiplier` 2.0"),
-        ("lars_warmup", {"warmup": 0}, "`warmup` must be 1 step or more, because lars_warmup acts during the warmup"),
-        ("phases", {"phases": "warmup 5 | hold", "floor_ratio": 0.1},
-         "`floor_ratio` has no effect, because the curve of `phases` has no floor, received 0.1; leave it out"),
     ],
 )  # fmt: skip
 def test_a_common_mistake_has_this_message(name, arguments, message):
@@ -276,21 +261,18 @@ TEXTS = [
 ]
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.text(max_size=30) | st.text("warmupholdecystfi 0123456789.%|;+-e\t\n", max_size=40))
-def test_any_text_parses_or_is_marked(text):
-    read(text)
+typos = st.sampled_from(["", "", *" |;+-0159.%xe", " | ", " floor", " 1e400", " nan", " decay", "\n", "\x1c", "é"])
+edits = st.lists(st.tuples(st.integers(0, 80), typos, st.integers(0, 3)), max_size=3)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.sampled_from(TEXTS), st.data())
-def test_a_text_with_typos_parses_or_is_marked(text, data):
-    for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(text)))
-        typo = st.sampled_from(
-            ["", "", *" |;+-0159.%xe", " | ", " floor", " 1e400", " nan", " decay", "\n", "\x1c", "é"]
-        )
-        text = text[:at] + data.draw(typo) + text[at + data.draw(st.integers(0, 3)) :]
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(max_size=30) | st.text("warmupholdecystfi 0123456789.%|;+-e\t\n", max_size=40) | st.sampled_from(TEXTS),
+    edits,
+)
+def test_any_text_parses_or_is_marked(text, edits):
+    for at, typo, length in edits:
+        text = text[:at] + typo + text[at + length :]
     read(text)
 
 

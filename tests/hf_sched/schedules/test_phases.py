@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from fractions import Fraction
 from functools import partial
 
@@ -102,21 +101,13 @@ def test_a_single_step_that_starts_with_a_jump_keeps_its_start():
     assert curve(hold(1), decay(1), steps=2).tolist() == [1.0, 0.0]
 
 
-def test_a_first_decay_may_start_anywhere():
-    assert curve(decay(start=2, to=1), steps=3).tolist() == [2, 1.5, 1]
+def test_only_a_first_decay_starts_at_any_level():
     assert curve(decay(start="peak + floor"), steps=3, floor_ratio=0.5).tolist() == [1.5, 1, 0.5]
-
-
-def test_a_later_decay_starts_at_the_previous_level():
     assert curve(hold(1, at=0.5), decay(start=0.5), steps=3).tolist() == [0.5, 0.25, 0]
     message = r"`start` is wrong in phase 2 \(decay\): the previous phase ended at 0\.5, and only a restart .* 'peak'"
     with pytest.raises(ArgumentError, match=message):
         curve(hold(1, at=0.5), decay(start=1), steps=3)
     assert curve(hold(1, at=0.5), restart(2, start=1), steps=3).tolist() == [0.5, 1, 0]
-
-
-def test_a_phase_of_no_steps_leaves_no_trace():
-    assert curve(warmup(0), hold("0%"), decay(), steps=7).tolist() == curve(decay(), steps=7).tolist()
 
 
 # Stairs.
@@ -129,12 +120,6 @@ def test_stairs_fall_once_per_stair():
     # A last stair may be cut off; it is the end level.
     assert curve(decay(every=3), steps=8).tolist() == [1, 1, 1, 0.5, 0.5, 0.5, 0, 0]
     assert curve(decay(every=1), steps=9).tolist() == curve(decay(), steps=9).tolist()
-
-
-@pytest.mark.parametrize("shape", ["linear", "cosine", "exponential 3", "polynomial 2"])
-def test_every_stair_is_at_the_curve_without_stairs(shape):
-    stairs, smooth = (curve(decay(101, shape, every=every), steps=101) for every in (10, 1))
-    np.testing.assert_allclose(stairs, np.repeat(smooth[::10], 10)[:101], rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(("every", "as_steps"), [("10%", 10), ("0.5ep", 6), ("1%", 1), ("0.1%", 1)])
@@ -217,12 +202,6 @@ def test_with_an_absolute_floor_the_direction_depends_on_the_peak():
 # Durations.
 
 
-def test_a_share_of_all_and_one_step_are_not_the_same():
-    assert curve(hold("100%"), steps=3).tolist() == [1, 1, 1]
-    with pytest.raises(ArgumentError, match=r"hold 1 = 1 steps, but the run has 3 \(`num_training_steps`\)"):
-        curve(hold(1), steps=3)
-
-
 def test_phases_may_last_epochs():
     phases = [warmup("1ep"), hold(), decay("0.5ep")]
     assert lengths(*phases, steps=20, steps_per_epoch=7) == [("warmup", 7), ("hold", 9), ("decay", 4)]
@@ -288,16 +267,15 @@ def test_a_segment_has_all_of_its_phase():
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        *((partial(make, value), "duration") for make in (hold, decay, restart) for value in ("soon", -1, True, 1.5)),
-        *((partial(warmup, value), "duration") for value in (None, math.nan)),
+        *((partial(make, "soon"), "duration") for make in (warmup, hold, decay, restart)),
         *((partial(decay, 5, every=value), "every") for value in (0, None)),
         *((partial(warmup, 5, value), "shape") for value in ("cosin", "1-sqrt", None)),
-        *((partial(decay, 5, value), "shape") for value in ("sqrt", "polynomial")),
         *((partial(make, 5, start=-0.1), "start") for make in (warmup, decay, restart)),
-        (partial(restart, 5, start=None), "start"),
-        (partial(warmup, 5, to=math.inf), "to"),
-        (partial(warmup, 5, lars=0), "lars"),
-        (partial(hold, 5, at=[1]), "at"),
+        *(
+            (partial(restart, 5, start=None), "start"),
+            (partial(warmup, 5, lars=0), "lars"),
+            (partial(hold, at=[1]), "at"),
+        ),
         *((partial(decay, 5, to=value), "to") for value in (-1, True, "", "0.1 0.2", "0.1 + ", "-0.1 floor", "high")),
     ],
 )

@@ -11,7 +11,7 @@ import math
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -30,17 +30,13 @@ from hf_sched.schedules.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES, ShapeR
 from hf_sched.schedules.validation import DurationReader, ListOf, MappingReader, Number, Whole, as_steps
 from tests.helpers.catalogue import CATALOGUE, EXCLUSIVE
 
-EXAMPLES = 15
 EXACT = 1e-12
 NO_FLOOR = ("step", "multistep", "one_cycle")
 
 pytestmark = pytest.mark.filterwarnings("ignore:cosine_(restarts|cyclic):UserWarning")
 every_schedule = pytest.mark.parametrize("name", CATALOGUE)
-often = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-)
+slow = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+often = settings(max_examples=15, deadline=None, suppress_health_check=slow)
 
 # Valid arguments may be wrong together. Any other error is a defect.
 WRONG_TOGETHER = re.compile(
@@ -56,9 +52,10 @@ WRONG_TOGETHER = re.compile(
 
 
 @dataclass(frozen=True)
-class Frame:
-    """The run that arguments have to fit into."""
+class Run:
+    """A schedule with its arguments, and the run that they have to fit into."""
 
+    name: str
     steps: int
     warmup: int
     """The Trainer's warmup steps."""
@@ -68,14 +65,7 @@ class Frame:
     """Whether all durations are whole numbers of steps."""
     is_after: bool = False
     """Whether the schedule follows the warmup of another one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run(Frame):
-    """A schedule with its arguments and its run."""
-
-    name: str
-    kwargs: dict[str, Any]
+    kwargs: dict[str, Any] = field(default_factory=dict)
 
     def build(self, **changed: object) -> Schedule:
         return hf_sched.build(
@@ -114,11 +104,10 @@ def runs(draw: st.DrawFn, name: str, in_steps: bool = False) -> tuple[Run, Sched
     steps = draw(st.integers(1, 90))
     warmup = draw(st.just(0) | st.integers(0, steps - 1))
     steps_per_epoch = draw(st.integers(1, 40) | st.floats(0.5, 40))
-    frame = Frame(steps, warmup, draw(st.floats(1e-8, 10)), steps_per_epoch, in_steps)
-    kwargs = draw(arguments(frame, name))
-    if "warmup" in kwargs or str(kwargs.get("phases")).startswith("warmup"):
-        frame = replace(frame, warmup=0)
-    run = Run(**vars(frame), name=name, kwargs=kwargs)
+    run = Run(name, steps, warmup, draw(st.floats(1e-8, 10)), steps_per_epoch, in_steps)
+    kwargs = draw(arguments(run, name))
+    has_own_warmup = "warmup" in kwargs or str(kwargs.get("phases")).startswith("warmup")
+    run = replace(run, kwargs=kwargs, warmup=0 if has_own_warmup else warmup)
     try:
         schedule = run.build()
         schedule.floor(run.peak)
@@ -129,7 +118,7 @@ def runs(draw: st.DrawFn, name: str, in_steps: bool = False) -> tuple[Run, Sched
 
 
 @st.composite
-def arguments(draw: st.DrawFn, frame: Frame, name: str) -> dict[str, Any]:
+def arguments(draw: st.DrawFn, run: Run, name: str) -> dict[str, Any]:
     """Arguments of a schedule: those that are required, and any choice of the others."""
     entry = registry.entry(name)
     names = [argument for argument in entry.arguments if argument != "after_kwargs"]
@@ -139,7 +128,7 @@ def arguments(draw: st.DrawFn, frame: Frame, name: str) -> dict[str, Any]:
         wanted = ["gamma", "decay_rate", "floor_ratio"]
     if name in (*NO_FLOOR, "phases"):  # the text of `phases` has it
         wanted = [argument for argument in wanted if argument not in ("floor_ratio", "min_lr")]
-    if frame.is_after:  # the outer schedule has the warmup
+    if run.is_after:  # the outer schedule has the warmup
         wanted = [argument for argument in wanted if argument != "warmup"]
     for group in EXCLUSIVE:
         if both := [argument for argument in wanted if argument in group]:
@@ -147,24 +136,24 @@ def arguments(draw: st.DrawFn, frame: Frame, name: str) -> dict[str, Any]:
             wanted = [argument for argument in wanted if argument not in group or argument == kept]
     if "after" not in wanted:
         floors = ("floor_ratio", "min_lr") if "after" in names else ()
-        return {argument: draw(values(frame, name, argument)) for argument in wanted if argument not in floors}
+        return {argument: draw(values(run, name, argument)) for argument in wanted if argument not in floors}
     after = draw(st.sampled_from([other for other in CATALOGUE if other not in AFTER]))
-    inner = draw(arguments(replace(frame, is_after=True), after))
+    inner = draw(arguments(replace(run, is_after=True), after))
     if {"floor_ratio", "min_lr"} & {*inner} or after in (*NO_FLOOR, "exponential", "phases"):
         wanted = [argument for argument in wanted if argument not in ("floor_ratio", "min_lr")]
-    drawn = {argument: draw(values(frame, name, argument)) for argument in wanted if argument != "after"}
+    drawn = {argument: draw(values(run, name, argument)) for argument in wanted if argument != "after"}
     return drawn | {"after": after} | ({"after_kwargs": inner} if inner or draw(st.booleans()) else {})
 
 
 AFTER = [name for name in CATALOGUE if "after" in registry.entry(name).arguments]
 
 
-def values(frame: Frame, name: str, argument: str) -> st.SearchStrategy[Any]:
+def values(run: Run, name: str, argument: str) -> st.SearchStrategy[Any]:
     """Values of an argument for its reader."""
     if argument == "min_lr":
-        return st.floats(0, frame.peak)
+        return st.floats(0, run.peak)
     if argument == "milestones":
-        return milestones(frame)
+        return milestones(run)
     reader: Any = registry.entry(name).reader(argument)
     match reader:
         case Number(low=low, high=high, above_low=shut_out):
@@ -172,19 +161,19 @@ def values(frame: Frame, name: str, argument: str) -> st.SearchStrategy[Any]:
             extreme = st.floats(max(low, 1e-290), min(high, 1e290))
             return usual | extreme if shut_out else st.just(low) | usual | extreme
         case Whole(low=low):
-            return st.integers(low, low + frame.steps // 3)
+            return st.integers(low, low + run.steps // 3)
         case DurationReader():
-            return durations(frame, int(reader.above_zero))
+            return durations(run, int(reader.above_zero))
         case ShapeReader():
             return st.sampled_from(reader.names).flatmap(shapes)
         case PhasesReader():
-            return phases(frame)
+            return phases(run)
     raise AssertionError(f"add values for `{argument}` of {name} here")
 
 
-def durations(frame: Frame, low: int) -> st.SearchStrategy[Any]:
-    steps = st.integers(low, max(frame.steps // 3, low)) | st.integers(low, frame.steps)
-    if frame.in_steps:
+def durations(run: Run, low: int) -> st.SearchStrategy[Any]:
+    steps = st.integers(low, max(run.steps // 3, low)) | st.integers(low, run.steps)
+    if run.in_steps:
         return steps
     share = st.integers(low, 60).map(lambda n: n / 100) | st.floats(1e-9, 0.5)
     epochs = st.integers(low, 20).map(lambda n: Fraction(n, 8))
@@ -199,11 +188,11 @@ def durations(frame: Frame, low: int) -> st.SearchStrategy[Any]:
     )
 
 
-def milestones(frame: Frame) -> st.SearchStrategy[Any]:
-    if frame.warmup + 1 >= frame.steps:
+def milestones(run: Run) -> st.SearchStrategy[Any]:
+    if run.warmup + 1 >= run.steps:
         return st.nothing()
-    steps = st.sets(st.integers(frame.warmup + 1, frame.steps - 1), min_size=1, max_size=5).map(sorted)
-    return steps if frame.in_steps else steps | steps.map(lambda at: [f"{100 * n / frame.steps!r}%" for n in at])
+    steps = st.sets(st.integers(run.warmup + 1, run.steps - 1), min_size=1, max_size=5).map(sorted)
+    return steps if run.in_steps else steps | steps.map(lambda at: [f"{100 * n / run.steps!r}%" for n in at])
 
 
 def shapes(name: str) -> st.SearchStrategy[str]:
@@ -216,20 +205,20 @@ def shapes(name: str) -> st.SearchStrategy[str]:
 
 
 @st.composite
-def phases(draw: st.DrawFn, frame: Frame) -> str:
+def phases(draw: st.DrawFn, run: Run) -> str:
     """Text in the phase language whose phases go in the right direction."""
     ratio = draw(st.sampled_from([0.0, 0.25]) | st.floats(0, 0.5))
     in_proportion = draw(st.booleans())
     pool = ["0.0", "floor", "peak", *draw(st.lists(levels(), max_size=5))]
     value_of = {level: LevelReader()("level", level).at(1.0, ratio) for level in pool}
-    left = frame.steps - frame.warmup
+    left = run.steps - run.warmup
     drawn: list[list[str]] = []
     now = 1.0
     while left and len(drawn) < 6:
         kinds = ["hold", "decay"]
         if drawn:
             kinds += ["restart", "warmup"]
-        elif left > 1 and not frame.warmup and not frame.is_after:
+        elif left > 1 and not run.warmup and not run.is_after:
             kinds += ["warmup"]
         kind = draw(st.sampled_from(kinds))
         steps = draw(st.integers(1, left - (kind == "warmup" and not drawn)))
@@ -262,7 +251,7 @@ def phases(draw: st.DrawFn, frame: Frame) -> str:
         drawn.append(["hold", str(left)])
     elif left or (rest and draw(st.booleans())):
         draw(st.sampled_from(rest))[1] = ""
-    floor = f"; floor {ratio!r}" if in_proportion else f"; min_lr {ratio * frame.peak!r}"
+    floor = f"; floor {ratio!r}" if in_proportion else f"; min_lr {ratio * run.peak!r}"
     return " | ".join(" ".join(words) for words in drawn) + floor
 
 
