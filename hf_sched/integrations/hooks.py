@@ -6,14 +6,11 @@ they collect functions, and `attach` calls those of a module.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable
 from functools import wraps
 from types import ModuleType
 from typing import Any
-
-logger = logging.getLogger(__name__)
 
 
 def after_import(package: str, actions: dict[str, Callable[[ModuleType], None]]) -> None:
@@ -94,4 +91,6 @@ def attach(module: ModuleType) -> None:
             except AttributeError as error:
                 off.setdefault(str(error), []).append(feature)
     for reason, features in off.items():
-        logger.warning("hf_sched: %s is off: %s", " and ".join(dict.fromkeys(features)), reason)
+        import logging  # adds a tenth to the time of `import hf_sched`
+
+        logging.getLogger(__name__).warning("hf_sched: %s is off: %s", " and ".join(dict.fromkeys(features)), reason)

@@ -42,7 +42,7 @@ _OPTIONS: dict[str, dict[str, Reader]] = {
 }
 _FLOORS: dict[str, tuple[str, Reader]] = {"floor": ("floor_ratio", Number(0, 1)), "min_lr": ("min_lr", Number(0))}
 _WORD = re.compile(r"\S+")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?(%|ep)?", re.IGNORECASE)
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(%|[eE][pP])?"  # `re` compiles it when text is parsed first
 
 Words = list[re.Match[str]]
 
@@ -170,14 +170,14 @@ def _sort_words(source: _Source, kind: re.Match[str], others: Words) -> dict[str
             option, found[text] = word, []
         elif option is not None:
             found[option.group()].append(word)
-        elif not found and _NUMBER.fullmatch(text):
+        elif not found and re.fullmatch(_NUMBER, text):
             found["duration"] = [word]
         elif kind.group() != "hold" and "shape" not in found:
             if text not in FORMS:
                 rule = f"is not a shape and not an option of {kind.group()}"
                 raise source.unexpected(word, rule, [*FORMS, *options])
             found["shape"] = [word]
-        elif "shape" in found and _NUMBER.fullmatch(text) and len(found["shape"]) == 1:
+        elif "shape" in found and re.fullmatch(_NUMBER, text) and len(found["shape"]) == 1:
             found["shape"].append(word)
         else:
             raise source.unexpected(word, f"is not an option of {kind.group()}", options)

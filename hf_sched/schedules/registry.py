@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -46,14 +46,11 @@ OF_THE_RUN = ("num_training_steps", "num_warmup_steps", "steps_per_epoch")
 FLOORS: dict[str, Reader | None] = {"floor_ratio": reader_of(FloorRatio), "min_lr": reader_of(MinLR)}
 
 
-@dataclass(frozen=True)
 class Entry:
-    """A registered schedule."""
+    """A registered schedule; its default floor is None if it has no floor."""
 
-    name: str
-    build_phases: BuildPhases
-    floor_ratio: float | None
-    """The default floor as a fraction of the peak; None if the schedule has no floor."""
+    def __init__(self, name: str, build_phases: BuildPhases, floor_ratio: float | None) -> None:
+        self.name, self.build_phases, self.floor_ratio = name, build_phases, floor_ratio
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:

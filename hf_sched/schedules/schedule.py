@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +37,7 @@ Array = npt.NDArray[np.float64]
 _BLOCK = 8192
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """A phase placed on the steps of a run."""
 
     kind: Kind
@@ -293,7 +293,7 @@ def _place(
         jump = phase.kind == "restart" or (previous_end is None and phase.kind != "warmup")
         shape = phase.shape
         if shape.name == "geometric":
-            shape = replace(shape, number=_log_ratio(where, start, end, floor_ratio))
+            shape = shape._replace(number=_log_ratio(where, start, end, floor_ratio))
         every = as_steps(phase.every, total)
         if every > 1 and (steps - jump) // every == 0:
             rule = f"does not fit: {where} has {steps} steps, which leaves no room for a stair"

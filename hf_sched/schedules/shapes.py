@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -117,8 +116,7 @@ WARMUP_SHAPES = tuple(name for name, form in FORMS.items() if form.rising)
 DECAY_SHAPES = tuple(name for name, form in FORMS.items() if form.falling)
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """A shape's name and its number, if it takes one: the power of a polynomial, for example."""
 
     name: str
