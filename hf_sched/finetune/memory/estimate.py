@@ -80,22 +80,21 @@ class _Sizes:
 
 
 def _sizes(run: Run) -> _Sizes:
-    shape, linear, is_quantized = run.shape, run.shape.linear_parameters, run.load_in_4bit or run.load_in_8bit
-    loaded = 2 if run.dtype.endswith("16") else 4
+    linear, others = run.shape.linear_parameters, run.shape.parameters - run.shape.linear_parameters
+    loaded, is_quantized = 2 if run.dtype.endswith("16") else 4, run.load_in_4bit or run.load_in_8bit
     compute = 2 if run.bf16 else loaded
-    is_cast = bool(STAGES[run.parallelism]) and run.bf16 and not is_quantized  # DeepSpeed and FSDP use no autocast
+    is_cast = STAGES[run.parallelism] > 0 and run.bf16 and not is_quantized  # DeepSpeed and FSDP use no autocast
     stored = compute if is_cast else loaded
     casts = linear * compute if run.bf16 and not is_cast and loaded == 4 else 0
     if not run.use_peft:
         element = 4 if run.parallelism == "FSDP2" and is_cast else stored
-        return _Sizes(shape.parameters, element, compute, shape.parameters * element, casts)
-    trained = shape.layers * run.lora_r * sum(inputs + outputs for inputs, outputs in run.adapted)
+        return _Sizes(linear + others, element, compute, (linear + others) * element, casts)
+    trained = run.shape.layers * run.lora_r * sum(inputs + outputs for inputs, outputs in run.adapted)
     # PEFT keeps adapters in float32, TRL those of quantized models in bfloat16.
     element = 2 if is_quantized or is_cast else stored if run.parallelism == "ZeRO-3" else 4
     # 4 bits: and a float32 per 64 weights (arXiv 2305.14314).
     per_linear = 0.5 + 4 / 64 if run.load_in_4bit else 1 if run.load_in_8bit else stored
-    weights = int(linear * per_linear) + (shape.parameters - linear) * stored + trained * element
-    return _Sizes(trained, element, compute, weights, casts)
+    return _Sizes(trained, element, compute, int(linear * per_linear) + others * stored + trained * element, casts)
 
 
 def estimate(run: Run, device_bytes: int | None = None) -> Estimate:
@@ -115,10 +114,11 @@ def estimate(run: Run, device_bytes: int | None = None) -> Estimate:
     weights, all_gradients = sizes.weights // weight_shards, sizes.trained * sizes.element
     states, bytes_each = OPTIMIZERS[run.optim]
     master_bytes = 4 if is_zero else sizes.element
+    has_reference = not run.use_peft and (run.kind == "dpo" or (run.kind == "grpo" and run.beta > 0))
     master = 4 * sizes.trained // state_shards if is_zero else 0
     held = {
         "weights": 0 if run.offloads_weights else weights,
-        "reference model": weights if _has_reference(run) else 0,
+        "reference model": weights if has_reference else 0,
         "DDP's buckets": all_gradients if run.parallelism == "DDP" else 0,
     }
     if not run.offloads_optimizer:
@@ -158,54 +158,42 @@ def estimate(run: Run, device_bytes: int | None = None) -> Estimate:
     return Estimate(run, sizes.trained, least, full)
 
 
-def _has_reference(run: Run) -> bool:
-    return not run.use_peft and (run.kind == "dpo" or (run.kind == "grpo" and run.beta > 0))
-
-
 def _activations(run: Run, sizes: _Sizes) -> int:
     """Bytes at the start of the backward pass, when all layers have saved theirs and the output head works.
 
-    With gradient checkpointing each layer saves its input only, and one layer at a time is recomputed.
+    Per layer and token, attention saves queries, keys, values and its output; the MLP the gate, its activation, the up
+    projection and their product. Each RMSNorm saves its input in float32, the normalized input, and its output, which
+    autocast copies for each linear map. Liger's kernels recompute the MLP's activation and the normalized input. A
+    frozen linear map saves nothing; an adapter saves its input after dropout and the dropout mask. With gradient
+    checkpointing each layer saves its input only, and one layer at a time is recomputed.
     """
-    shape, tokens, s = run.shape, run.batch * run.length, sizes.compute
-    residual = 4 if sizes.casts else s
-    embedding = 0 if run.use_peft else shape.embedding
+    shape, tokens, s, has_liger = run.shape, run.batch * run.length, sizes.compute, run.use_liger_kernel
+    hidden, intermediate, embedding = shape.hidden, shape.intermediate, 0 if run.use_peft else shape.embedding
+    # Rows of different lengths need a mask, which makes sdpa repeat grouped keys and values.
+    layer = 2 * s * (shape.query + (shape.query if run.batch > 1 else shape.key_value))
+    if run.use_peft:
+        mask = (4 if run.use_cpu else 1) if run.lora_dropout else 0
+        layer += 8 * hidden + 3 * s * intermediate + (s + mask) * sum(inputs for inputs, _ in run.adapted)
+    else:
+        norms = 2 * (4 if has_liger else 8) + 5 * s if sizes.casts else 2 * (2 * s if has_liger else 4 + 2 * s)
+        layer += norms * hidden + (3 if has_liger else 4) * s * intermediate
     if run.full_logits:
         # Logits, their float32 copy and its gradient; SFT's entropy metric takes another float32 copy.
-        head = tokens * shape.vocabulary * (s + 8 + 4 * (run.kind == "sft"))
+        head = tokens * shape.vocabulary * (s + 8 + 4 * (run.kind == "sft")) + embedding * sizes.element
     else:
         # On a GPU only the tokens that count are scored. The gradient of the head's weight is summed in float32.
         scored = run.batch * run.max_completion_length if run.kind == "grpo" and not run.use_cpu else tokens
         tile = min(scored, TILE[0]) * min(shape.vocabulary, TILE[1])
-        head = tile * (TILE_BYTES_ON_CPU if run.use_cpu else s) + 4 * scored * shape.hidden + 4 * embedding
-    head += embedding * sizes.element if sizes.element < 4 or run.full_logits else 0
-    layer = _layer_bytes(run, sizes) * tokens
+        head = tile * (TILE_BYTES_ON_CPU if run.use_cpu else s) + 4 * scored * hidden + 4 * embedding
+        head += embedding * sizes.element if sizes.element < 4 else 0
+    residual = 4 if sizes.casts else s
     # Gradients within a layer: of gate, up projection and product, and of the layer's input and output.
-    passing = (3 * s * shape.intermediate + 2 * residual * shape.hidden) * tokens + embedding * sizes.element
+    passing = (3 * s * intermediate + 2 * residual * hidden) * tokens + embedding * sizes.element
     if not run.gradient_checkpointing:
-        return shape.layers * layer + sizes.casts + max(head, passing)
+        return shape.layers * layer * tokens + sizes.casts + max(head, passing)
     # Autocast's copies of trained weights live as long as the forward pass.
     casts = 0 if run.use_peft else sizes.casts
-    return shape.layers * residual * shape.hidden * tokens + max(head, casts, layer + passing)
-
-
-def _layer_bytes(run: Run, sizes: _Sizes) -> int:
-    """Bytes per token that a layer saves for the backward pass.
-
-    Attention saves queries, keys, values and its output; the MLP the gate, its activation, the up projection and their
-    product. Each RMSNorm saves its input in float32, the normalized input, and its output, which autocast copies for
-    each linear map. Liger's kernels recompute the MLP's activation and the normalized input. A frozen linear map saves
-    nothing; an adapter saves its input after dropout and the dropout mask.
-    """
-    shape, s, has_liger = run.shape, sizes.compute, run.use_liger_kernel
-    # Rows of different lengths need a mask, which makes sdpa repeat grouped keys and values.
-    attention = 2 * s * (shape.query + (shape.query if run.batch > 1 else shape.key_value))
-    if run.use_peft:
-        mask = (4 if run.use_cpu else 1) if run.lora_dropout else 0
-        inputs = sum(inputs for inputs, _ in run.adapted)
-        return 2 * 4 * shape.hidden + attention + 3 * s * shape.intermediate + (s + mask) * inputs
-    norms = 2 * (4 if has_liger else 8) + 5 * s if sizes.casts else 2 * (2 * s if has_liger else 4 + 2 * s)
-    return norms * shape.hidden + attention + (3 if has_liger else 4) * s * shape.intermediate
+    return shape.layers * residual * hidden * tokens + max(head, casts, layer * tokens + passing)
 
 
 def _buffers(run: Run, sizes: _Sizes) -> dict[str, int]:

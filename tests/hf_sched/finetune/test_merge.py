@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_sched.finetune.merge as module
 from hf_sched.cli import app
-from hf_sched.finetune.merge import check_adapter, compare, merge
+from hf_sched.finetune.merge import compare, merge
 from hf_sched.schedules.validation import ArgumentError
 from tests.helpers.recipes import run_main
 
@@ -61,33 +61,28 @@ def changed(adapter: Path, folder: Path, change) -> Path:  # type: ignore[no-unt
     return folder
 
 
-def nameless(adapter: Path, folder: Path) -> Path:
-    shutil.copytree(adapter, folder)
-    config = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
-    return folder
-
-
 def test_unusable_adapters_are_rejected(adapter: Path, task: Path, tmp_path: Path):
     zero = changed(adapter, tmp_path / "zero", lambda name, t: t * 0 if "lora_B" in name else t)
     empty = changed(adapter, tmp_path / "empty", lambda name, t: t[:0] if "lora_A" in name else t)
     broken = changed(adapter, tmp_path / "broken", lambda name, t: t * float("nan"))
-    untrained = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(task / "model"), LoraConfig(target_modules="all-linear")
-    )
-    untrained.save_pretrained(tmp_path / "untrained")
+    base = AutoModelForCausalLM.from_pretrained(task / "model")
+    get_peft_model(base, LoraConfig(target_modules="all-linear")).save_pretrained(tmp_path / "untrained")
+    nameless = changed(adapter, tmp_path / "nameless", lambda name, t: t)
+    config = json.loads((nameless / "adapter_config.json").read_text())
+    (nameless / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
     for folder, words in (
         (zero, "`adapter` changes nothing"),
         (tmp_path / "untrained", "`adapter` changes nothing"),
         (empty, "`adapter` has 14 empty tensors of 28 .*stage3_gather_16bit_weights_on_model_save"),
         (broken, "`adapter` has NaN or infinity in 28 tensors"),
         (task / "model", "`adapter` must be a folder with adapter_config.json"),
-        (nameless(adapter, tmp_path / "nameless"), "`adapter` must name its base model"),
+        (nameless, "`adapter` must name its base model"),
     ):
         with pytest.raises(ArgumentError, match=words):
             merge(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    check_adapter(adapter)
+    with pytest.raises(ArgumentError, match="`output` must be a folder that does not exist yet"):
+        merge(adapter, zero)
 
 
 def test_failed_verification_writes_nothing(adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -95,13 +90,6 @@ def test_failed_verification_writes_nothing(adapter: Path, tmp_path: Path, monke
     with pytest.raises(RuntimeError, match=r"more than rounding in torch\.float32 \(.*\); nothing was written"):
         merge(adapter, tmp_path / "out")
     assert not list(tmp_path.iterdir())
-
-
-def test_existing_output_is_not_touched(adapter: Path, tmp_path: Path):
-    (tmp_path / "mine.txt").write_text("keep")
-    with pytest.raises(ArgumentError, match="`output` must be a folder that does not exist yet"):
-        merge(adapter, tmp_path)
-    assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
 def test_logits_are_compared_by_value_and_top_token():

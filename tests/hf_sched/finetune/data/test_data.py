@@ -11,47 +11,31 @@ import pytest
 from trl import DatasetMixtureConfig, ScriptArguments
 
 from hf_sched.finetune.data import to_demonstration, to_preference, to_problem
-from hf_sched.finetune.data.load import (
-    DEMONSTRATIONS,
-    PREFERENCES,
-    PROBLEMS,
-    ColumnArguments,
-    columns_of,
-    load_rows,
-    load_splits,
-)
+from hf_sched.finetune.data.load import DEMONSTRATIONS, PREFERENCES, PROBLEMS, ColumnArguments, columns_of, load_rows
 from hf_sched.schedules.validation import ArgumentError
 
-KINDS = {
-    "sft": (DEMONSTRATIONS, to_demonstration),
-    "grpo": (PROBLEMS, to_problem),
-    "dpo": (PREFERENCES, to_preference),
-}
+FORMS = {"sft": DEMONSTRATIONS, "grpo": PROBLEMS, "dpo": PREFERENCES}
+CONVERT = {"sft": to_demonstration, "grpo": to_problem, "dpo": to_preference}
 OWN = [{"id": number, "problem": f"What is {number} + 1?", "label": number + 1} for number in range(4)]
 COLUMNS = {"question": "problem", "answer": "label"}
 GOOD = {"question": "How many?", "answer": "72"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
 
-def load(
-    path: Path | str, kind: str = "sft", *, evaluating: bool = False, streaming: bool = False, **given: Any
-) -> Any:
-    forms, convert = KINDS[kind]
+def load(path: Path | str, kind: str = "sft", *, streaming: bool = False, **given: Any) -> Any:
     requested = ScriptArguments(dataset_name=str(path), dataset_streaming=streaming)
-    rows, _ = load_rows(requested, DatasetMixtureConfig(), convert, evaluating=evaluating, forms=forms, **given)
-    return rows
+    given = {"evaluating": False, "forms": FORMS[kind], **given}
+    return load_rows(requested, DatasetMixtureConfig(), CONVERT[kind], **given)[0]
 
 
 def write(path: Path, rows: list[Any]) -> Path:
-    match path.suffix:
-        case ".csv":
-            pd.DataFrame(rows).to_csv(path, index=False)
-        case ".parquet":
-            pd.DataFrame(rows).to_parquet(path)
-        case ".json":
-            path.write_text(json.dumps(rows))
-        case _:
-            path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    if path.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+        path.write_text("".join(f"{line}\n" for line in lines) if path.suffix == ".jsonl" else json.dumps(rows))
     return path
 
 
@@ -81,9 +65,8 @@ def test_columns_are_mapped_in_every_format(tmp_path, suffix, streaming):
 
 def test_columns_are_renamed_over_others_or_swapped(tmp_path):
     rows = [{"prompt": "old", "text": "new", "completion": "yes"}]
-    assert list(load(write(tmp_path / "a.jsonl", rows), columns={"prompt": "text"})) == [
-        {"prompt": "new", "completion": "yes"}
-    ]
+    renamed = load(write(tmp_path / "a.jsonl", rows), columns={"prompt": "text"})
+    assert list(renamed) == [{"prompt": "new", "completion": "yes"}]
     swapped = load(write(tmp_path / "b.jsonl", rows), columns={"prompt": "completion", "completion": "prompt"})
     assert (swapped[0]["prompt"], swapped[0]["completion"]) == ("yes", "old")
 
@@ -91,11 +74,8 @@ def test_columns_are_renamed_over_others_or_swapped(tmp_path):
 def test_complete_rows_are_not_converted(tmp_path):
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     assert load(write(tmp_path / "a.jsonl", [{"talk": chat}]), columns={"messages": "talk"})[0] == {"messages": chat}
-    for name, row in (
-        ("b", {"prompt": "p", "chosen": "c", "rejected": "r"}),
-        ("c", {"chosen": chat, "rejected": chat}),
-    ):
-        assert load(write(tmp_path / f"{name}.jsonl", [row]), "dpo")[0] == row
+    for row in ({"prompt": "p", "chosen": "c", "rejected": "r"}, {"chosen": chat, "rejected": chat}):
+        assert load(write(tmp_path / f"{len(row)}.jsonl", [row]), "dpo")[0] == row
 
 
 @pytest.mark.parametrize(
@@ -112,10 +92,7 @@ def test_complete_rows_are_not_converted(tmp_path):
         ([CHAT, {"messages": []}], r"`messages` is empty \(.*own\.jsonl, line 2\)"),
         ([CHAT, {"messages": [{"role": "user"}]}], r"`messages` must be chat messages .*own\.jsonl, line 2\)"),
         ([{"messages": "hi"}], r"`messages` must be chat messages, received 'hi' \(.*own\.jsonl, line 1\)"),
-        (
-            [GOOD, '{"question": "Why?", "ans'],
-            r"`dataset_name` must hold one JSON.*own\.jsonl, line 2, column 26",
-        ),
+        ([GOOD, '{"question": "Why?", "ans'], r"`dataset_name` must hold one JSON.*own\.jsonl, line 2, column 26"),
         ([GOOD, '"text"'], r"`dataset_name` must hold one JSON object per line: .*, line 2, received '\"text\"'"),
     ],
 )
@@ -172,7 +149,7 @@ def test_wrong_data_arguments_are_named(tmp_path):
         with pytest.raises(ArgumentError, match=r"a hub name, a folder, or a file that ends in \.jsonl, .*, received"):
             load(name)
     with pytest.raises(ArgumentError, match="`dataset_name` or `datasets` must be given"):
-        load_splits(ScriptArguments(), DatasetMixtureConfig())
+        load("")
     path = write(tmp_path / "train.jsonl", [GOOD])
     with pytest.raises(ArgumentError, match=r"`eval_strategy` needs evaluation rows, but .*train\.jsonl' is a single"):
         load(path, evaluating=True)

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_sched.finetune.rewards import REWARDS, check_reward_columns, load_rewards
-from hf_sched.finetune.rewards.answers import accuracy, exact_answer, final_answer, final_number
+from hf_sched.finetune.rewards import REWARDS, load_rewards
+from hf_sched.finetune.rewards.answers import accuracy, exact_answer, final_number
 from hf_sched.finetune.rewards.formats import answer_format, tag_count
 from hf_sched.schedules.validation import ArgumentError
 
@@ -40,6 +40,7 @@ def load(*named: Any) -> list[Any]:
         ("<think>73?</think>\n<answer>72</answer>", True),
         ("The answer is 72.", True),
         ("#### $72.00", True),
+        (r"\boxed{72", True),
         ("#### 73\nNo, it is\n#### 72\nfor 5 apples", True),
         (r"#### 73, no, \boxed{72}", True),
         ("#### 73", False),
@@ -51,18 +52,6 @@ def load(*named: Any) -> list[Any]:
 )
 def test_last_marked_answer_or_last_number_is_compared(completion: str, right: bool):
     assert final_number(completion, "72") == accuracy(completion, "72") == float(right)
-
-
-def test_final_answer_is_the_last_marked_one():
-    for text, answer in [
-        (r"\boxed{\frac{1}{2}} apples", r"\frac{1}{2}"),
-        (r"\boxed{1} then #### 2", "2"),
-        ("#### 7\n#### 8 apples\nor so", "8 apples"),
-        ("<answer>x + 1</answer>.", "x + 1"),
-        (r"\boxed{never closed", "never closed"),
-        ("no mark", "no mark"),
-    ]:
-        assert final_answer(text) == answer
 
 
 def test_exact_answer_compares_all_and_final_number_thousands_and_signs():
@@ -85,36 +74,34 @@ def test_accuracy_compares_mathematically():
         assert accuracy(completion, answer) == score, completion
 
 
-def test_answer_format_matches_named_formats_and_regular_expressions():
-    for name, completion, wrong in [
+@pytest.mark.parametrize(
+    ("name", "completion", "wrong"),
+    [
         ("boxed", r"so \boxed{3}", "so 3"),
         ("hashes", "so\n#### 3", "so 3"),
         ("answer_tag", "so <answer>3</answer>", "<answer>3"),
         ("think_answer", "<think>hm</think>\n<answer>3</answer>", "hm <answer>3</answer>"),
         (r"\d+", "33", "33!"),
-    ]:
-        assert (answer_format(completion, format=name), answer_format(wrong, format=name)) == (1.0, 0.0)
+    ],
+)
+def test_answer_format_matches_named_formats_and_regular_expressions(name: str, completion: str, wrong: str):
+    assert (answer_format(completion, format=name), answer_format(wrong, format=name)) == (1.0, 0.0)
 
 
 def test_tag_count_is_the_share_of_tags_that_occur_once():
-    assert tag_count("<think>a</think><answer>b</answer>") == 1
+    assert tag_count("<think>a</think><answer>b</answer>") == tag_count("[a]", tags=["[", "]"]) == 1
     assert tag_count("<think>a<think></think>") == 0.25
-    assert tag_count("[a]", tags=["[", "]"]) == 1
 
 
-@given(st.text(), st.text())
-@settings(deadline=None)
-def test_no_completion_breaks_a_reward(completion: str, answer: str):
-    for reward in load(*(name for name in REWARDS if name != "accuracy")):
-        for form in (completion, chat(completion)):
-            assert 0 <= reward(completions=[form], answer=[answer])[0] <= 1
-
-
-@given(st.text(alphabet=r"0123456789\{}$^_()frac+-*/=,.# sqrtboxedxy", max_size=60))
+@given(st.text(), st.text(alphabet=r"0123456789\{}$^_()frac+-*/=,.# sqrtboxedxy", max_size=60), st.text())
 @settings(deadline=None, max_examples=200)
-def test_no_completion_breaks_accuracy(completion: str):
+def test_no_completion_breaks_a_reward(text: str, formula: str, answer: str):
+    for reward in load(*(name for name in REWARDS if name != "accuracy")):
+        for form in (text, formula, chat(text)):
+            assert 0 <= reward(completions=[form], answer=[answer])[0] <= 1
     (reward,) = load("accuracy")
-    assert reward(completions=[completion, rf"\boxed{{{completion}}}"], answer=["72", "72"])[0] in (0.0, 1.0, None)
+    scores = reward(completions=[formula, rf"\boxed{{{formula}}}"], answer=["72", "72"])
+    assert set(scores) <= {0.0, 1.0, None}
 
 
 def test_rewards_load_from_trl_and_from_the_users_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -163,15 +150,9 @@ def test_weights_are_given_in_one_place_only():
         ([{"weight": 3}], "must be names of rewards or mappings with a `name`"),
         ([{"name": "tag_count", "tag": []}], "gives 'tag_count' the unknown parameter `tag`; it takes tags"),
         ([{"name": "final_number", "style": 1}], "'final_number' the unknown parameter `style`; it takes none"),
-        (
-            [{"name": "repetition_penalty", "max_penalty": 1}],
-            "'repetition_penalty' parameters that it rejects.* not be",
-        ),
+        ([{"name": "repetition_penalty", "max_penalty": 1}], "'repetition_penalty' parameters that it rejects.* not b"),
         ([{"name": "repetition_penalty", "ngram": 1}], "unknown parameter `ngram`; it takes ngram_size, max_penalty"),
-        (
-            [{"name": "final_number", "weight": "high"}],
-            "give 'final_number' a number as `weight`, received 'high'",
-        ),
+        ([{"name": "final_number", "weight": "high"}], "'final_number' a number as `weight`, received 'high'"),
         ([{"name": "org/model", "x": 1}], "gives 'org/model' the unknown parameter `x`; it takes none"),
     ],
 )
@@ -180,13 +161,6 @@ def test_wrong_rewards_are_rejected(named: Any, words: str):
         load_rewards(named)
     with pytest.raises(ArgumentError, match=r"^`metric`"):
         load_rewards(named, argument="metric")
-
-
-def test_missing_column_is_rejected():
-    words = "'final_number', which needs a column `answer`; the data have prompt, gold"
-    with pytest.raises(ArgumentError, match=words):
-        check_reward_columns(load("tag_count", "final_number"), ["prompt", "gold"])
-    check_reward_columns(load("tag_count"), ["prompt"])
 
 
 @pytest.fixture
@@ -238,13 +212,10 @@ def test_only_named_rewards_are_imported():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+@pytest.mark.skipif("HF_SCHED_GSM8K" not in os.environ, reason="set HF_SCHED_GSM8K to a folder with its test.jsonl")
 def test_gsm8k_answers_are_right():
-    folder = os.environ.get("HF_SCHED_GSM8K")
-    if not folder:
-        pytest.skip("set HF_SCHED_GSM8K to a folder with GSM8K's train.jsonl and test.jsonl")
-    lines = (Path(folder) / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines[:300]]
-    for row in rows:
+    lines = (Path(os.environ["HF_SCHED_GSM8K"]) / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    for row in map(json.loads, lines[:300]):
         gold = row["answer"].rpartition("####")[2].strip()
         assert final_number(row["answer"], gold) == accuracy(row["answer"], gold) == 1.0
         wrong = re.sub(r"\d+$", lambda number: str(int(number[0]) + 1), row["answer"])
@@ -259,15 +230,9 @@ def test_grpo_logs_each_reward_and_weighs_them(run_recipe, tmp_path: Path, monke
         "    return [1 / (len(chat[-1]['content']) % 3) for chat in completions]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    run = run_recipe(
-        "grpo",
-        max_steps=3,
-        reward_funcs=[
-            {"name": "final_number", "weight": 2.0},
-            {"name": "house_rewards.digits", "scale": 0.1, "weight": 0.5},
-            {"name": "house_rewards.moody", "weight": 0.0},
-        ],
-    )
+    digits = {"name": "house_rewards.digits", "scale": 0.1, "weight": 0.5}
+    rewards = [{"name": "final_number", "weight": 2.0}, digits, {"name": "house_rewards.moody", "weight": 0.0}]
+    run = run_recipe("grpo", max_steps=3, reward_funcs=rewards)
     digits = np.array(run.logged("rewards/digits/mean"))
     right = np.array(run.logged("rewards/final_number/mean"))
     assert len(digits) == 3 and digits.min() > 0
