@@ -15,7 +15,9 @@ import click
 @click.option("--num-processes", type=click.IntRange(1), metavar="N", help="Processes; by default those of FILE, or 1.")
 @click.option("--gpu-memory", metavar="SIZE", help="Of one GPU: 80GB, 24GiB; by default that of this machine's.")
 @click.option("--length", type=click.IntRange(1), metavar="N", help="Tokens of the longest sample (`max_length`).")
-@click.option("--prompt-length", type=click.IntRange(1), metavar="N", default=512, help="The same for prompts (GRPO).")
+@click.option(
+    "--prompt-length", type=click.IntRange(1), metavar="N", default=512, help="Of the longest prompt (GRPO): 512."
+)
 @click.option("--json", is_flag=True, help="Write a JSON object for machines, in bytes.")
 def estimate_memory(
     config: str,

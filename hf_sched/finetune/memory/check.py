@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -27,14 +27,8 @@ def check_memory(
 ) -> None:
     """Show what a run needs and what the device has, once per machine, before the model is loaded.
 
-    A run that may not fit gets a warning with changes that fit. On a CPU only a dry run (`in_full`) is checked.
-
-    Args:
-        kind: `sft`, `grpo` or `dpo`.
-        training_args: The trainer's arguments.
-        model_args: TRL's ModelConfig.
-        rows: The training data.
-        in_full: Whether to show a table or a line.
+    A run that may not fit gets a warning with changes that fit. A dry run (`in_full`) shows a table instead of a line;
+    on a CPU only a dry run is checked. `kind` is `sft`, `grpo` or `dpo`; `rows` are the training data.
 
     Raises:
         ArgumentError: Weights, gradients and optimizer states alone do not fit.
@@ -87,21 +81,22 @@ def _longest_sample(kind: str, arguments: Mapping[str, Any], rows: Iterable[Mapp
     """Return the tokens of the longest of the first rows (GRPO: of their prompts), with a chat template."""
     from transformers import AutoTokenizer
 
-    texts: dict[str, list[tuple[str, ...]]] = {"grpo": [("prompt",)]}
-    texts["dpo"] = [("prompt", "chosen"), ("prompt", "rejected")]
-    samples = ([row.get(n) for n in names] for row in islice(rows, ROWS) for names in texts.get(kind, [tuple(row)]))
-    longest = max(("\n".join(_texts(sample)) for sample in samples), key=len, default="")
+    def text_of(row: Mapping[str, Any]) -> str:
+        if kind == "dpo":
+            return _text([row.get("prompt"), max(_text(row["chosen"]), _text(row["rejected"]), key=len)])
+        return _text(row["prompt"] if kind == "grpo" else row)
+
     given = {"revision": arguments["model_revision"], "trust_remote_code": arguments.get("trust_remote_code")}
     tokenizer = AutoTokenizer.from_pretrained(arguments["model_name_or_path"], **given)
+    longest = max(map(text_of, islice(rows, ROWS)), key=len, default="")
     return len(tokenizer(longest)["input_ids"]) + TEMPLATE_TOKENS
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
+def _text(value: Any) -> str:
+    """Return all text in a value of a row."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    return "\n".join(map(_text, value)) if isinstance(value, list) else value if isinstance(value, str) else ""
 
 
 def show(found: Estimate, verdict: str, console: Console) -> None:

@@ -121,7 +121,7 @@ class Run:
     def adapted(self) -> list[tuple[int, int]]:
         """Input and output width of the linear maps of a layer that have an adapter."""
         given, linears = self.lora_target_modules, self.shape.linears
-        targets = tuple(linears) if given == "all-linear" else (given,) if isinstance(given, str) else tuple(given)
+        targets = [*linears] if given == "all-linear" else [given] if isinstance(given, str) else given
         return [size for name, size in linears.items() if any(target.endswith(name) for target in targets)]
 
 
@@ -130,13 +130,9 @@ def read_run(
 ) -> Run:
     """Read a run from a recipe's arguments.
 
-    Args:
-        kind: `sft`, `grpo` or `dpo`.
-        get: Returns an argument of the trainer or the model by name, None if it does not exist.
-        launch: The Accelerate config, empty without one.
-        processes: The number of processes.
-        length: Tokens of the longest sample (SFT, DPO); None for `max_length`.
-        prompt: Tokens of the longest prompt (GRPO).
+    `get` returns an argument of the trainer or the model by name, None if it does not exist; `launch` is the Accelerate
+    config, empty without one; `length` is that of the longest sample (SFT, DPO; None for `max_length`) and `prompt`
+    that of the longest prompt (GRPO), in tokens.
 
     Raises:
         ArgumentError: An argument is missing or wrong, or the architecture is unknown.

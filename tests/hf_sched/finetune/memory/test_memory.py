@@ -182,11 +182,7 @@ def test_changes_that_are_named_fit(models):
     assert all(after.total <= device for after in found.values())
     distributed = replace(run, gradient_checkpointing=True, parallelism="DDP", processes=8)
     assert "accelerate_configs/zero2.yaml" in alternatives(distributed, 9 * GIB)
-
-
-def test_changes_are_combined_if_no_single_one_is_enough(models):
-    run = read(models, "sft", {**H200, "max_length": 1024, "gradient_checkpointing": False, "bf16": False})
-    ((text, after),) = alternatives(run, 3 * GIB).items()
+    ((text, after),) = alternatives(replace(run, bf16=False), 3 * GIB).items()  # no single change is enough
     assert (
         text.startswith("`gradient_checkpointing: true`, `per_device_train_batch_size: 1`") and "`use_peft: t" in text
     )
