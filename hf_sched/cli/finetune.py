@@ -14,15 +14,13 @@ import click
 from hf_sched.schedules.validation import ArgumentError
 
 KINDS = {"sft": "supervised fine-tuning", "grpo": "GRPO", "dpo": "DPO"}
+EXISTING_FILE = click.Path(exists=True, dir_okay=False)
 
 
 def launch_command(
     kind: str, flags: Sequence[str], num_processes: int | None, accelerate_config: str | None, *, has_gpu: bool
 ) -> list[str]:
-    """Return the `accelerate launch` command of a recipe.
-
-    Without a GPU it is one process on the CPU by default; several are joined over gloo.
-    """
+    """Return the `accelerate launch` command of a recipe; without a GPU, it trains on CPU processes."""
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     if accelerate_config:
         launch += ["--config_file", accelerate_config]
@@ -69,12 +67,7 @@ def _command(kind: str) -> click.Command:
     )
     @click.option("--config", metavar="FILE", required=True, help="YAML file of training arguments.")
     @click.option("--num-processes", type=click.IntRange(1), metavar="N", help="By default one per GPU, or one.")
-    @click.option(
-        "--accelerate-config",
-        type=click.Path(exists=True, dir_okay=False),
-        metavar="FILE",
-        help="For accelerate launch.",
-    )
+    @click.option("--accelerate-config", type=EXISTING_FILE, metavar="FILE", help="For accelerate launch.")
     @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
     def command(config: str, num_processes: int | None, accelerate_config: str | None, flags: tuple[str, ...]) -> None:
         _run(kind, config, num_processes, accelerate_config, flags)

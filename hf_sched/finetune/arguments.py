@@ -10,9 +10,12 @@ from hf_sched.finetune.evaluation import EvaluationArguments
 
 
 @dataclass
-class BranchArguments:
-    """A cooldown that starts from a checkpoint of a run at a constant rate (`wsd` or a constant schedule)."""
+class PipelineArguments:
+    """A dry run, and a cooldown that starts from a checkpoint of a run at a constant rate (`wsd` or a constant one)."""
 
+    dry_run: bool = field(
+        default=False, metadata={"help": "Show the plan, a training sample and the rewards' probe; do not train."}
+    )
     anneal_from: str | None = field(
         default=None, metadata={"help": "Checkpoint of another run to cool down from; needs its own `output_dir`."}
     )
@@ -20,15 +23,6 @@ class BranchArguments:
         default="20%", metadata={"help": "Length of the cooldown: steps, or a percentage of the shortened run."}
     )
     anneal_shape: str = field(default="1-sqrt", metadata={"help": "Shape of the decay."})
-
-
-@dataclass
-class DryRunArguments:
-    """Inspection of a run before it starts."""
-
-    dry_run: bool = field(
-        default=False, metadata={"help": "Show the plan, a training sample and the rewards' probe; do not train."}
-    )
 
 
 @dataclass
@@ -41,5 +35,5 @@ class RewardArguments:
     )
 
 
-RECIPE_ARGUMENTS = (BranchArguments, DryRunArguments, ColumnArguments, EvaluationArguments, RewardArguments)
+RECIPE_ARGUMENTS = (PipelineArguments, ColumnArguments, EvaluationArguments, RewardArguments)
 """All of them; `reward_funcs` belongs to GRPO only."""

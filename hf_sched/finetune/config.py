@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -25,32 +24,27 @@ _WRITTEN_BY = {
 }
 
 
-def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[Any, ...]:
-    """Parse `--config FILE.yaml` and the flags after it, which override the file.
+def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
+    """Parse `--config FILE.yaml` and the flags after it, which override the file, into an instance of each dataclass.
 
-    Returns:
-        tuple[Any, ...]: An instance of each dataclass.
-
-    Raises:
-        ValueError: An argument is unknown or wrong. A value that argparse rejects ends the program with status 2.
+    An argument that is unknown or wrong raises a ValueError. A value that argparse rejects ends the program with
+    status 2.
     """
-    args = sys.argv[1:] if args is None else args
-    given = given_arguments(args)
     parser = TrlParser(dataclass_types)
     parser.register("type", Any, str)  # of `reward_funcs`: argparse cannot call `Any`
     parser.allow_abbrev = False  # `--learning_rat 1` is a typo, not a learning rate
     known = {field.name: field for cls in dataclass_types for field in dataclasses.fields(cls)}
     # TRL sets `gradient_checkpointing` by default; transformers 5 has renamed it and warns.
-    if "activation_checkpointing" in known and not {"activation_checkpointing", "gradient_checkpointing"} & set(given):
+    is_given = {"activation_checkpointing", "gradient_checkpointing"} & set(given_arguments(args))
+    if "activation_checkpointing" in known and not is_given:
         parser.set_defaults(activation_checkpointing=known["gradient_checkpointing"].default)
     try:
         *parsed, unknown = parser.parse_args_and_config(args=args, return_remaining_strings=True)
     except json.JSONDecodeError as error:
-        hint = f'put names and texts in double quotes ("floor_ratio"): {error}'
-        raise ValueError(f"{error.doc!r} must be JSON; {hint}") from error
+        raise ValueError(f"{error.doc!r} must be JSON, with names and texts in double quotes: {error}") from error
     except TypeError as error:
         raise ValueError(str(error)) from error
-    check_no_unknown_arguments(unknown, list(known))
+    _check_no_unknown_arguments(unknown, list(known))
     for part in parsed:
         _check_whole_numbers(part)
         _check_paths(part)
@@ -59,11 +53,7 @@ def parse(*dataclass_types: type, args: Sequence[str] | None = None) -> tuple[An
 
 
 def given_arguments(words: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments as they were written: the keys of the YAML file, overridden by the flags.
-
-    Raises:
-        ArgumentError: `--config` is not a YAML file with a mapping.
-    """
+    """Return the arguments as they were written: the keys of the YAML file, overridden by the flags."""
     flags: dict[str, list[str]] = {}
     name = None
     for word in words:
@@ -77,8 +67,7 @@ def given_arguments(words: Sequence[str]) -> dict[str, Any]:
     return {**file, **{key: _flag_value(values) for key, values in flags.items()}}
 
 
-def check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> None:
-    """Raise a ValueError if the parser left over any words, naming the nearest known arguments."""
+def _check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> None:
     complaints = []
     for word in [word for word in words if word.startswith("--")] or words:
         near = get_close_matches(word.lstrip("-").replace("-", "_"), known, n=1)
@@ -88,25 +77,29 @@ def check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> No
 
 
 def _read_yaml(path: str) -> Mapping[str, Any]:
+    allowed, reason = "a YAML file with one `key: value` per line", ""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if isinstance(values, Mapping):
+            return values
     except OSError as error:
         raise ArgumentError("--config", "a YAML file that exists", path) from error
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ArgumentError("--config", "a YAML file with one `key: value` per line", path, reason) from error
-    if not isinstance(values, Mapping):
-        raise ArgumentError("--config", "a YAML file with one `key: value` per line", path)
-    return values
+    raise ArgumentError("--config", allowed, path, reason)
 
 
 def _flag_value(words: Sequence[str]) -> Any:
     """Return the value of a flag as YAML reads it: `60` is a number, and no word means true."""
-    values: list[Any] = list(words) or [True]
-    for place, word in enumerate(words):
-        with suppress(yaml.YAMLError):
-            values[place] = yaml.safe_load(word)
+    values = [_read_word(word) for word in words] or [True]
     return values if len(values) > 1 else values[0]
+
+
+def _read_word(word: str) -> Any:
+    try:
+        return yaml.safe_load(word)
+    except yaml.YAMLError:
+        return word
 
 
 def _check_whole_numbers(part: Any) -> None:

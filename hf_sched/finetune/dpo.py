@@ -6,6 +6,7 @@ accelerate launch -m hf_sched.finetune.dpo --config my.yaml
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from trl import DPOConfig, DPOTrainer
@@ -27,13 +28,10 @@ class DPO(Recipe):
         return PREFERENCES
 
     def preview(self, trainer: Any, run: Run) -> None:
-        show_pair(trainer, in_full=run.is_dry_run)
+        show_pair(trainer, in_full=run.pipeline.dry_run)
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Train with the given arguments, by default those of the command line; return the exit status."""
-    return run_recipe(DPO(), args)
-
+main = partial(run_recipe, DPO())
 
 if __name__ == "__main__":
     raise SystemExit(main())

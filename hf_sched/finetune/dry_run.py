@@ -24,12 +24,11 @@ from hf_sched.plan.training_config import TrainingConfig
 logger = logging.getLogger(__name__)
 
 SAMPLES = 64  # checked for a trained stop token
-_DERIVED = ("generation_batch_size",)  # computed from other arguments, beside which it must not be given
 
 
 def show_plan(trainer: Any, kind: str, *, in_full: bool) -> None:
     """Show the plan of the run that a trainer is about to start, as a table or in one line."""
-    planned = plan_of(trainer, kind)
+    planned = _plan_of(trainer, kind)
     if in_full:
         print_plan(planned, _console())
         return
@@ -42,55 +41,36 @@ def show_plan(trainer: Any, kind: str, *, in_full: bool) -> None:
     )
 
 
-def plan_of(trainer: Any, kind: str) -> Plan:
-    """Return the plan of the run that a trainer is about to start."""
+def _plan_of(trainer: Any, kind: str) -> Plan:
     args = trainer.args
-    defaults = {one.name: one.default for one in dataclasses.fields(args)}
-    given = {
-        name: value
-        for name, value in args.to_dict().items()
-        if name not in _DERIVED and value != defaults.get(name, dataclasses.MISSING)
-    }
-    dataset = trainer.train_dataset
-    size = len(dataset) if hasattr(dataset, "__len__") else None
+    defaults = {field.name: field.default for field in dataclasses.fields(args)}
+    given = {name: value for name, value in args.to_dict().items() if value != defaults.get(name, dataclasses.MISSING)}
+    given.pop("generation_batch_size", None)  # computed from other arguments, beside which it must not be given
+    size = len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None
     return plan(TrainingConfig(kind, given, "This run"), dataset_size=size, num_processes=args.world_size)
-
-
-def read_sample(trainer: Any, number: int) -> tuple[list[tuple[str, bool]], bool]:
-    """Return a sample of an SFT trainer as its collator makes it.
-
-    Returns:
-        tuple: The text in pieces, each with whether it is trained on; whether the trained text ends with a stop token.
-    """
-    tokenizer = _tokenizer(trainer)
-    batch = trainer.data_collator([trainer.train_dataset[number]])
-    ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
-    pieces = groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != -100)
-    parts = [(tokenizer.decode([token for token, _ in piece]), trained) for trained, piece in pieces]
-    learned = [label for label in labels if label != -100]
-    configured = getattr(getattr(trainer.model, "generation_config", None), "eos_token_id", None)
-    stop_tokens = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
-    # ChatML, and so Qwen and SmolLM, puts a line break after the stop token.
-    while learned and learned[-1] not in stop_tokens and not tokenizer.decode(learned[-1:]).strip():
-        learned.pop()
-    return parts, bool(learned) and learned[-1] in stop_tokens
 
 
 def show_sample(trainer: Any, *, in_full: bool) -> None:
     """Show the first sample with its trained text marked; warn if samples have none, or no trained stop token."""
-    dataset = trainer.train_dataset
-    if not hasattr(dataset, "__len__"):
+    rows = list(islice(iter(trainer.train_dataset), SAMPLES)) if hasattr(trainer.train_dataset, "__len__") else []
+    if not rows:
         return
-    samples = [read_sample(trainer, number) for number in range(min(SAMPLES, len(dataset)))]
-    console = _console()
+    batches = [trainer.data_collator([row]) for row in rows]
+    samples = [(batch["input_ids"][0].tolist(), batch["labels"][0].tolist()) for batch in batches]
+    tokenizer, console = _tokenizer(trainer), _console()
     if in_full:
         console.print("\n[bold]The first sample[/], with the trained text in «green»")
-        marked = (("«" + text + "»", "green") if trained else (text, "dim") for text, trained in samples[0][0])
-        console.print(Text.assemble(*marked))
-    untrained = sum(not any(trained for _, trained in parts) for parts, _ in samples)
+        parts = []
+        for is_trained, pairs in groupby(zip(*samples[0], strict=True), key=lambda pair: pair[1] != -100):
+            text = tokenizer.decode([token for token, _ in pairs])
+            parts.append((f"«{text}»", "green") if is_trained else (text, "dim"))
+        console.print(Text.assemble(*parts))
+    trained = [[label for label in labels if label != -100] for _, labels in samples]
+    untrained = sum(not tokens for tokens in trained)
     if untrained:
         logger.warning(f"{untrained} of the first {len(samples)} samples have no trained text")
-    stopping = sum(ends for _, ends in samples)
+    stop_tokens = _stop_tokens(trainer)
+    stopping = sum(_ends_with_stop(tokens, stop_tokens, tokenizer) for tokens in trained)
     summary = f"the stop token is trained in {stopping} of the first {len(samples)} samples"
     if 2 * stopping < len(samples):
         logger.warning(
@@ -101,15 +81,27 @@ def show_sample(trainer: Any, *, in_full: bool) -> None:
         console.print(summary)
 
 
+def _stop_tokens(trainer: Any) -> set[int]:
+    configured = getattr(getattr(trainer.model, "generation_config", None), "eos_token_id", None)
+    every = {_tokenizer(trainer).eos_token_id, *(configured if isinstance(configured, list) else [configured])}
+    return every - {None}
+
+
+def _ends_with_stop(tokens: list[int], stop_tokens: set[int], tokenizer: Any) -> bool:
+    # ChatML, and so Qwen and SmolLM, puts a line break after the stop token.
+    while tokens and tokens[-1] not in stop_tokens and not tokenizer.decode(tokens[-1:]).strip():
+        tokens = tokens[:-1]
+    return bool(tokens) and tokens[-1] in stop_tokens
+
+
 def show_pair(trainer: Any, *, in_full: bool) -> None:
     """Show the first preference pair; warn if the two answers are often equal."""
     pairs = list(islice(iter(trainer.train_dataset), SAMPLES))
-    console, tokenizer = _console(), _tokenizer(trainer)
     if in_full:
+        console, tokenizer = _console(), _tokenizer(trainer)
         console.print("\n[bold]The first pair[/]")
         for part, style in (("prompt", "dim"), ("chosen", "green"), ("rejected", "red")):
-            text = tokenizer.decode(pairs[0][f"{part}_ids"])
-            console.print(Text.assemble(f"{part}: ", (text, style)))
+            console.print(Text.assemble(f"{part}: ", (tokenizer.decode(pairs[0][f"{part}_ids"]), style)))
     equal = sum(pair["chosen_ids"] == pair["rejected_ids"] for pair in pairs)
     if equal:
         logger.warning(f"the chosen and the rejected answer are equal in {equal} of the first {len(pairs)} pairs")
@@ -117,19 +109,16 @@ def show_pair(trainer: Any, *, in_full: bool) -> None:
 
 def show_probe(trainer: Any, rewards: Sequence[Reward | str], *, in_full: bool) -> None:
     """Show what each reward gives to a right, a wrong and an empty answer; warn if right answers earn nothing."""
-    console = _console()
     probed = probe(rewards, next(iter(trainer.train_dataset)), trainer.args.reward_weights, _tokenizer(trainer))
     if probed is None:  # the data has no column with right answers
         return
     probes, most = probed
     if in_full:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for title in ("reward", "right answer", "written", "wrong", "empty"):
-            table.add_column(title)
+        titles = ("reward", "right answer", "written", "wrong", "empty")
+        table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for one in probes:
             table.add_row(one.name, f"{one.gold:g}", repr(one.rendering), f"{one.wrong:g}", f"{one.empty:g}")
-        console.print("\n[bold]The rewards[/], for answers to the first problem")
-        console.print(table)
+        _console().print("\n[bold]The rewards[/], for answers to the first problem\n", table)
     for one in probes:
         if one.gold <= 0 and not one.is_penalty:
             logger.warning(f"the reward {one.name!r} gives {one.gold:g} to the right answer, however it is written")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
@@ -50,13 +51,10 @@ class GRPO(Recipe):
         check_reward_columns(run.trainer_arguments["reward_funcs"], columns_of(run.train_rows))
 
     def preview(self, trainer: Any, run: Run) -> None:
-        show_probe(trainer, run.trainer_arguments["reward_funcs"], in_full=run.is_dry_run)
+        show_probe(trainer, run.trainer_arguments["reward_funcs"], in_full=run.pipeline.dry_run)
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Train with the given arguments, by default those of the command line; return the exit status."""
-    return run_recipe(GRPO(), args)
-
+main = partial(run_recipe, GRPO())
 
 if __name__ == "__main__":
     raise SystemExit(main())

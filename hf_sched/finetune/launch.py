@@ -22,21 +22,15 @@ NUM_PROCESSES = "HF_SCHED_NUM_PROCESSES"
 
 
 def check_launch(training_args: Any) -> None:
-    """Check the process group before the model is loaded.
-
-    Raises:
-        ValueError: FSDP or DeepSpeed was requested but would not be used, the number of processes differs from the one
-            requested, or several GPUs were left to `nn.DataParallel`.
-    """
+    """Raise a ValueError if this process group is not the one requested, before the model is loaded."""
     state = training_args.distributed_state
     processes = f"{training_args.world_size} process{'es' if training_args.world_size > 1 else ''}"
     found = f"{processes} ({state.distributed_type.value}, device {training_args.device})"
 
     if requests_fsdp(training_args) and state.distributed_type in (DistributedType.NO, DistributedType.MULTI_CPU):
         raise ValueError(
-            f"FSDP was requested, but nothing would be sharded: this is {found}. Accelerate shards on GPUs only. With "
-            "GPUs, set `use_cpu: false` in the recipe's YAML, omit `--cpu`, and launch with `accelerate launch "
-            "--config_file accelerate_configs/fsdp2.yaml`; without GPUs, use accelerate_configs/cpu_2proc.yaml"
+            f"FSDP was requested, but nothing would be sharded: this is {found}. Accelerate shards on GPUs only: omit "
+            "`--cpu` and `use_cpu: true`, and use accelerate_configs/fsdp2.yaml; without GPUs, use cpu_2proc.yaml"
         )
     requests_deepspeed = bool(training_args.deepspeed) or _is_set("ACCELERATE_USE_DEEPSPEED")
     # The Trainer's Accelerator drops the plugin under ACCELERATE_USE_CPU.
@@ -44,13 +38,12 @@ def check_launch(training_args: Any) -> None:
     if requests_deepspeed and not uses_deepspeed:
         raise ValueError(
             f"DeepSpeed was requested, but would not be used: this is {found}. Omit `--cpu` and ACCELERATE_USE_CPU, "
-            "and launch with `accelerate launch --config_file accelerate_configs/zero2.yaml` (or zero3.yaml)"
+            "and use accelerate_configs/zero2.yaml or zero3.yaml"
         )
     requested = int(os.environ.get(NUM_PROCESSES) or os.environ.get("WORLD_SIZE") or training_args.world_size)
     if requested != training_args.world_size:
-        raise ValueError(
-            f"{requested} processes were requested, but this training has {found}: {_remedy(training_args, requested)}"
-        )
+        remedy = _remedy(training_args, requested)
+        raise ValueError(f"{requested} processes were requested, but this training has {found}: {remedy}")
     if training_args.n_gpu > 1:
         raise ValueError(
             f"one process sees {training_args.n_gpu} GPUs and would use nn.DataParallel, which multiplies the batch "
@@ -79,13 +72,10 @@ def _remedy(training_args: Any, requested: int) -> str:
     if "LOCAL_RANK" not in os.environ:
         return (
             "`accelerate launch` starts a single process for `distributed_type: NO` and `MULTI_CPU`. Use "
-            "accelerate_configs/ddp.yaml, or cpu_2proc.yaml without a GPU: both have `distributed_type: MULTI_GPU`"
+            "`distributed_type: MULTI_GPU`, as accelerate_configs/ddp.yaml and cpu_2proc.yaml do"
         )
     if training_args.distributed_state.distributed_type == DistributedType.NO and training_args.device.type == "cpu":
-        return (
-            "each would train alone and overwrite the others. Without a GPU, write `use_cpu: true` in the recipe's "
-            "YAML (or add `--use_cpu true`)"
-        )
+        return "each would train alone and overwrite the others. Without a GPU, write `use_cpu: true` in the YAML"
     return f"use `accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes {requested}`"
 
 

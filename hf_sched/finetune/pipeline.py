@@ -19,10 +19,14 @@ from typing import Any, ClassVar
 from transformers.utils import cached_file
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
-import hf_sched  # noqa: F401  (registers the schedules as values of lr_scheduler_type)
-from hf_sched.finetune.arguments import BranchArguments, DryRunArguments, RewardArguments
-from hf_sched.finetune.callbacks.peer_failure import bound_waiting
-from hf_sched.finetune.callbacks.progress import StandardErrorHandler
+import hf_sched
+from hf_sched.finetune.arguments import PipelineArguments, RewardArguments
+from hf_sched.finetune.callbacks.divergence import DivergenceStop
+from hf_sched.finetune.callbacks.grpo_diagnostics import GRPODiagnostics
+from hf_sched.finetune.callbacks.peer_failure import bound_waiting, explain_lost_process
+from hf_sched.finetune.callbacks.preemption import EXIT_STATUS, CheckpointOnSigterm
+from hf_sched.finetune.callbacks.progress import StandardErrorHandler, show_progress
+from hf_sched.finetune.checkpoints.finished import RunFinished, StopIfFinished, save_state_if_missing
 from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume
 from hf_sched.finetune.checkpoints.sharding import check_sharding
 from hf_sched.finetune.config import given_arguments, parse
@@ -33,8 +37,10 @@ from hf_sched.finetune.evaluation.before_after import check_evaluation, evaluate
 from hf_sched.finetune.evaluation.generation_cache import adapter_base
 from hf_sched.finetune.launch import check_launch, quiet_progress_bars
 from hf_sched.finetune.memory.check import check_memory
-from hf_sched.finetune.training import train_and_save
+from hf_sched.finetune.provenance import write_provenance
 from hf_sched.schedules.validation import ArgumentError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -46,8 +52,7 @@ class Run:
     training: Any
     model: ModelConfig
     mixture: DatasetMixtureConfig
-    branch: BranchArguments
-    inspection: DryRunArguments
+    pipeline: PipelineArguments
     columns: ColumnArguments
     evaluation: EvaluationArguments
     rewards: RewardArguments = field(default_factory=RewardArguments)
@@ -57,11 +62,6 @@ class Run:
     trainer_arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments of this recipe's trainer in addition to those of every trainer."""
 
-    @property
-    def is_dry_run(self) -> bool:
-        """Whether to show what the run would do, and not train."""
-        return self.inspection.dry_run
-
 
 class Recipe:
     """Base of the recipes."""
@@ -70,7 +70,7 @@ class Recipe:
     config_class: ClassVar[type]
     trainer_class: ClassVar[Callable[..., Any]]
     extra_arguments: ClassVar[tuple[type, ...]] = ()
-    convert: ClassVar[Callable[..., dict[str, Any]] | None] = None
+    convert: ClassVar[Callable[..., dict[str, Any]]]
     """Converts a row of `question` and `answer`."""
 
     def row_forms(self, run: Run) -> Sequence[Sequence[str]]:
@@ -91,11 +91,7 @@ class Recipe:
 
 
 def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
-    """Run a recipe.
-
-    Args:
-        recipe: What to run.
-        args: The command line; by default that of the program.
+    """Run a recipe with the given arguments, by default those of the command line.
 
     Returns:
         int: The exit status: 0, 1 (diverged), 2 (wrong arguments, named in one line) or 143 (stopped by SIGTERM).
@@ -107,26 +103,21 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
         return 2
     trainer = make_trainer(recipe, run)
     if trainer.is_world_process_zero():
-        show_plan(trainer, recipe.kind, in_full=run.is_dry_run)
+        show_plan(trainer, recipe.kind, in_full=run.pipeline.dry_run)
         recipe.preview(trainer, run)
-    status = 0
-    if not run.is_dry_run:
-        dataset_name = run.script.dataset_name
-        status = train_and_save(trainer, checkpoint=run.checkpoint, dataset_name=dataset_name, given=run.given)
+    if run.pipeline.dry_run:
+        return 0
+    status = train_and_save(trainer, run.checkpoint, run.given, run.script.dataset_name)
     del trainer
     if run.training.world_size > 1:
         gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
-    if status == 0 and not run.is_dry_run:
+    if status == 0:
         evaluate_before_and_after(run.evaluation, run.columns, run.training, run.model)
     return status
 
 
 def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
-    """Parse the arguments, check them, and load the data; the model is not loaded yet.
-
-    Raises:
-        ValueError: An argument, the launch, a checkpoint or a row is wrong, or the run does not fit into memory.
-    """
+    """Parse the arguments, check them and load the data, but not the model; raise a ValueError for what is wrong."""
     given = given_arguments(args)
     recipe.check_given(given)
     run = Run(given, *parse(*argument_types(recipe), args=args))
@@ -134,13 +125,13 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     check_launch(run.training)
     bound_waiting(run.training)
     quiet_progress_bars()
-    run.checkpoint = checkpoint_to_resume(run.training, run.branch)
+    run.checkpoint = checkpoint_to_resume(run.training, run.pipeline)
     check_sharding(run.training, run.checkpoint)
     recipe.check(run)
     run.train_rows, run.eval_rows = load_rows(
         run.script,
         run.mixture,
-        partial(recipe.convert, instruction=run.columns.instruction) if recipe.convert else None,
+        partial(recipe.convert, instruction=run.columns.instruction),
         evaluating=run.training.eval_strategy != "no",
         columns=names_of_columns(run.columns.columns, "columns"),
         forms=recipe.row_forms(run),
@@ -149,14 +140,14 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     recipe.check_rows(run)
     check_evaluation(run.evaluation, run.columns)
     check_model(run.model)
-    check_memory(recipe.kind, run.training, run.model, run.train_rows, in_full=run.is_dry_run)
+    check_memory(recipe.kind, run.training, run.model, run.train_rows, in_full=run.pipeline.dry_run)
     return run
 
 
 def argument_types(recipe: Recipe) -> tuple[type, ...]:
     """Return the dataclasses of a recipe's arguments, in the order of `Run`."""
     trl = (ScriptArguments, recipe.config_class, ModelConfig, DatasetMixtureConfig)
-    ours = (BranchArguments, DryRunArguments, ColumnArguments, EvaluationArguments)
+    ours = (PipelineArguments, ColumnArguments, EvaluationArguments)
     return (*trl, *ours, *recipe.extra_arguments)
 
 
@@ -180,20 +171,69 @@ def make_trainer(recipe: Recipe, run: Run) -> Any:
     )
 
 
-def check_model(model_args: Any) -> None:
-    """Check that the model exists, without loading it.
+def train_and_save(
+    trainer: Any,
+    checkpoint: str | None = None,
+    given: Mapping[str, Any] | None = None,
+    dataset_name: str | None = None,
+) -> int:
+    """Train under all callbacks of the recipes, save the model, and push it if `push_to_hub` is set.
 
-    Raises:
-        ArgumentError: It does not, or it is a LoRA adapter.
+    Args:
+        trainer: A Trainer that has not trained yet.
+        checkpoint: The checkpoint to resume from.
+        given: The arguments as they were written, for `run.json`.
+        dataset_name: For the model card on the hub.
+
+    Returns:
+        int: The exit status: 1 if the run diverged, 143 if SIGTERM stopped it; neither saves a model. Otherwise 0.
     """
+    divergence, preemption = DivergenceStop(trainer), CheckpointOnSigterm(trainer)
+    show_progress(trainer)
+    logs = (hf_sched.LearningRateLog(), hf_sched.LiveControl())
+    for callback in (StopIfFinished(), *logs, preemption, divergence, GRPODiagnostics()):
+        trainer.add_callback(callback)
+    write_provenance(trainer, checkpoint, given or {})
+    result, status = None, 0
+    with explain_lost_process(trainer):
+        try:
+            result = trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.save_state()
+        except RunFinished as finished:
+            logger.info("%s", finished)
+            trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+            save_state_if_missing(trainer)
+    is_main = trainer.is_world_process_zero()
+    if divergence.reason is not None:
+        status = 1
+        if is_main:
+            logger.error(divergence.message())
+    elif preemption.stopped:
+        status = EXIT_STATUS
+        if is_main:
+            logger.warning(preemption.message())
+        # The first process to exit ends the others, which may still be writing their part of the checkpoint.
+        trainer.accelerator.wait_for_everyone()
+    else:
+        if result is not None:
+            trainer.log_metrics("train", result.metrics)
+            trainer.save_metrics("train", result.metrics)
+        trainer.save_model()
+        if trainer.args.push_to_hub:
+            trainer.push_to_hub(dataset_name=dataset_name)
+    trainer.accelerator.end_training()  # `trainer.end()` exists from transformers 5.18 on and does the same
+    return status
+
+
+def check_model(model_args: Any) -> None:
+    """Raise an ArgumentError unless the model exists and is no LoRA adapter, without loading it."""
     name = model_args.model_name_or_path
     if not name:
         raise ArgumentError("model_name_or_path", rule="must be given: a hub name, or the folder of a model")
-    if (folder := Path(name).expanduser()).is_dir() and adapter_base(name) and not (folder / "config.json").is_file():
-        merge = f"`hf-sched merge {name} --output {folder}_merged`"
-        raise ArgumentError(
-            "model_name_or_path", "a complete model, not a LoRA adapter", name, f"run {merge} and use that folder"
-        )
+    folder = Path(name).expanduser()
+    if folder.is_dir() and adapter_base(name) and not (folder / "config.json").is_file():
+        hint = f"run `hf-sched merge {name} --output {folder}_merged` and use that folder"
+        raise ArgumentError("model_name_or_path", "a complete model, not a LoRA adapter", name, hint)
     try:
         if cached_file(name, "config.json", revision=model_args.model_revision) is None:
             raise OSError("it has no config.json")

@@ -27,22 +27,15 @@ from hf_sched._run_files import RUN, write_text
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "deepspeed", "vllm")
 HIDDEN = "(hidden)"
 
-_SECRET_NAMES = re.compile(
-    r"(?i)(^token|(hub|hf|auth|access|api|bearer)_?token|api_?key|secret|password|credential)s?$"
-)
+_SECRET_NAME = r"(?i:token|[\w-]*((hub|hf|auth|access|api|bearer)[_-]?token|api[_-]?key|secret|password|credential)s?)"
+_SECRET_FLAG = re.compile(rf"(?<=\0)(--?{_SECRET_NAME}[=\0])(?!-)[^\0]*")  # in words that are joined by \0
 # Tokens of the hub, GitHub and OpenAI, and what precedes the @ in a URL.
-_SECRET_FORMS = re.compile(r"\b(hf|gh[opsu]|github_pat|sk)[_-]\w[\w-]{15,}|(?<=://)[^/@\s]+(?=@)")
+_SECRET_FORMS = re.compile(r"\b(hf|gh[opsu]|github_pat|sk)[_-]\w[\w-]{15,}|(?<=://)[^/@\s\0]+(?=@)")
 _SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "WANDB_API_KEY")
 
 
 def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, Any]) -> None:
-    """Write the entry of a training that is about to start; on the main process only.
-
-    Args:
-        trainer: The trainer.
-        checkpoint: The checkpoint that it resumes from.
-        given: The arguments as they were written.
-    """
+    """Write the entry of a training that is about to start, on the main process only."""
     if not trainer.is_world_process_zero():
         return
     path = Path(trainer.args.output_dir) / RUN
@@ -51,9 +44,23 @@ def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, A
         step = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
         # Sessions that started after this checkpoint are no longer part of the run.
         sessions = [session for session in read_provenance(path) if session["step"] < step]
-    sessions.append({"step": step, "checkpoint": checkpoint, **provenance(trainer, given)})
+    accelerator = trainer.accelerator
+    entry = {
+        "step": step,
+        "checkpoint": checkpoint,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": hide_in_command(sys.orig_argv),
+        "arguments": hide(given),
+        "processes": accelerator.num_processes,
+        "distributed_type": accelerator.distributed_type.value,
+        "devices": _devices(accelerator.device),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": _versions(),
+        "git": git_commit(),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"sessions": sessions}, indent=2, default=str) + "\n")
+    write_text(path, json.dumps({"sessions": [*sessions, entry]}, indent=2, default=str) + "\n")
 
 
 def read_provenance(path: Path) -> list[dict[str, Any]]:
@@ -63,23 +70,6 @@ def read_provenance(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [session for session in sessions if isinstance(session, dict) and isinstance(session.get("step"), int)]
-
-
-def provenance(trainer: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a training starts from."""
-    accelerator = trainer.accelerator
-    return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(hide_in_words(sys.orig_argv)),
-        "arguments": hide(given),
-        "processes": accelerator.num_processes,
-        "distributed_type": getattr(accelerator.distributed_type, "value", str(accelerator.distributed_type)),
-        "devices": _devices(accelerator.device),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": _versions(),
-        "git": git_commit(),
-    }
 
 
 def git_commit() -> dict[str, Any] | None:
@@ -95,7 +85,7 @@ def git_commit() -> dict[str, Any] | None:
 
 def hide(value: Any, name: str = "") -> Any:
     """Return a value without secrets: those with a secret's name, and texts that look like one."""
-    if value is not None and _SECRET_NAMES.search(name):
+    if value is not None and re.fullmatch(_SECRET_NAME, name):
         return HIDDEN
     if isinstance(value, Mapping):
         return {key: hide(item, str(key)) for key, item in value.items()}
@@ -104,20 +94,10 @@ def hide(value: Any, name: str = "") -> Any:
     return _hide_in_text(value) if isinstance(value, str) else value
 
 
-def hide_in_words(words: Sequence[str]) -> list[str]:
+def hide_in_command(words: Sequence[str]) -> str:
     """Return a command without secrets, whether written `--hub_token VALUE` or `--hub_token=VALUE`."""
-    hidden = []
-    follows_secret_flag = False
-    for word in words:
-        name, equals, _ = word.partition("=")
-        is_flag = word.startswith("-")
-        has_secret_name = is_flag and bool(_SECRET_NAMES.search(name.lstrip("-").replace("-", "_")))
-        if has_secret_name and equals:
-            hidden.append(f"{name}={HIDDEN}")
-        else:
-            hidden.append(HIDDEN if follows_secret_flag and not is_flag else _hide_in_text(word))
-        follows_secret_flag = has_secret_name and not equals
-    return hidden
+    hidden = _hide_in_text(_SECRET_FLAG.sub(rf"\1{HIDDEN}", "\0".join(words)))
+    return shlex.join(hidden.split("\0"))
 
 
 def _hide_in_text(text: str) -> str:

@@ -6,6 +6,7 @@ accelerate launch -m hf_sched.finetune.sft --config my.yaml
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from trl import SFTConfig, SFTTrainer
@@ -27,13 +28,10 @@ class SFT(Recipe):
         return ((run.training.dataset_text_field,), *DEMONSTRATIONS)
 
     def preview(self, trainer: Any, run: Run) -> None:
-        show_sample(trainer, in_full=run.is_dry_run)
+        show_sample(trainer, in_full=run.pipeline.dry_run)
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Train with the given arguments, by default those of the command line; return the exit status."""
-    return run_recipe(SFT(), args)
-
+main = partial(run_recipe, SFT())
 
 if __name__ == "__main__":
     raise SystemExit(main())

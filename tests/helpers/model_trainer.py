@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from hf_sched.finetune.training import train_and_save
+from hf_sched.finetune.pipeline import train_and_save
 
 
 class ModelTrainer(Trainer):
@@ -36,7 +36,7 @@ class ModelTrainer(Trainer):
 
     def run(self, checkpoint: str | None = None) -> int:
         """Train and save; return the exit status."""
-        return train_and_save(self, checkpoint=checkpoint)
+        return train_and_save(self, checkpoint)
 
 
 def steps_of(folder: Path) -> list[int]:

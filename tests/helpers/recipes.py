@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import traceback
@@ -20,6 +19,8 @@ import psutil
 import pytest
 import torch
 import yaml
+
+from benchmarks.common.recipe_runs import free_port
 
 ROOT = Path(__file__).parents[2]
 ONE_PROCESS = [sys.executable]
@@ -38,6 +39,8 @@ GRPO = {
     "reward_funcs": ["exact_answer"],
 }
 DPO = {"learning_rate": 5e-4, "per_device_train_batch_size": 8, "max_length": 64}
+# An untrained model gives no right answer: under `exact_answer` all rewards and losses would be 0, and thus equal.
+CAN_BE_EARNED = {"reward_funcs": ["benchmarks.common.recipe_runs.share_of_digits"]}
 BASE = {"sft": SFT, "grpo": GRPO, "dpo": DPO}
 COMMON = {"use_cpu": True, "bf16": False, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "seed": 0}
 
@@ -132,9 +135,3 @@ def finish(launcher: list[str], command: list[str], folder: Path, *, ok: bool = 
             raise
     assert (process.returncode == 0) == ok, output[-6000:]
     return Finished(folder, process.returncode, output)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.recipes import ROOT
+from tests.helpers.recipes import ROOT, free_port
 
 SCRIPT = ROOT / "recipes" / "slurm" / "train.slurm"
 STUBS = ROOT / "tests" / "helpers" / "launchers" / "slurm"
@@ -79,7 +78,7 @@ class Job:
         self.command("srun", f'exec {sys.executable} {STUBS}/srun.py "$@"', shell=True)
         self.command("python", f'exec {sys.executable} "$@"', shell=True)
         self.command("accelerate", f'exec {sys.executable} -m accelerate.commands.accelerate_cli "$@"', shell=True)
-        self.number = next(number for number in range(os.getpid() % 10000, 20000) if _free(10000 + number % 10000))
+        self.number = free_port() % 10000  # the script derives its ports from it
         self.requeued = folder / "requeued"
 
     def stand_in(self) -> Job:
@@ -109,14 +108,9 @@ class Job:
             "REQUEUED": str(self.requeued),
             **environment,
         }
-        return subprocess.Popen(
-            ["bash", str(self.script), *words],
-            cwd=self.folder,
-            env={**os.environ, **given},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        command = ["bash", str(self.script), *words]
+        return subprocess.Popen(command, cwd=self.folder, env={**os.environ, **given}, **pipes)
 
     def run(self, nodes: int, *words: str, **given: Any) -> tuple[int, str]:
         """Return the exit status, and the output of the script and the nodes."""
@@ -130,8 +124,3 @@ class Job:
     def launched(self, terminated: bool = False) -> list[dict[str, Any]]:
         """What the stand-in for `accelerate` recorded, by rank."""
         return [json.loads(path.read_text()) for path in sorted(self.folder.glob(f"launch-*-{int(terminated)}.json"))]
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as tried:
-        return tried.connect_ex(("127.0.0.1", port)) != 0

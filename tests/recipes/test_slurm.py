@@ -25,13 +25,6 @@ from tests.helpers.slurm_job import NODES, SCRIPT, STUBS, Job
 DDP = ["accelerate_configs/ddp.yaml", "recipes/sft.py"]
 
 
-def _works_in(process: psutil.Process, folder: Path) -> bool:
-    try:
-        return Path(process.cwd()) == folder
-    except (psutil.Error, OSError):
-        return False
-
-
 def wait_for(condition: Callable[[], Any], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -43,7 +36,7 @@ def wait_for(condition: Callable[[], Any], seconds: float = 300) -> None:
 def job(tmp_path: Path) -> Iterator[Job]:
     made = Job(tmp_path)
     yield made
-    left = [each for each in psutil.process_iter() if _works_in(each, tmp_path)]
+    left = [each for each in psutil.process_iter(["cwd"]) if each.info["cwd"] == str(tmp_path)]
     for each in left:
         each.kill()
     assert not left
@@ -51,7 +44,6 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 @pytest.fixture
 def stand_ins(job: Job) -> Job:
-    """A job whose launcher and server only record their arguments."""
     return job.stand_in()
 
 
@@ -89,8 +81,7 @@ def test_each_node_launches_with_its_rank_and_unchanged_arguments(stand_ins):
 
 def test_failing_node_ends_the_others_and_the_job(stand_ins):
     began = time.monotonic()
-    status, _ = stand_ins.run(3, *DDP, STATUS="[null, 3, null]")
-    assert status != 0
+    assert stand_ins.run(3, *DDP, STATUS="[null, 3, null]")[0] != 0
     assert time.monotonic() - began < 100  # the others would have taken longer
     assert not stand_ins.requeued.exists()
 
@@ -113,42 +104,39 @@ def test_wrong_arguments_are_named_in_one_line(stand_ins, words, message):
     assert "ask for GPUs: sbatch --gpus-per-node 8" in stand_ins.run(1, *DDP, gpus="")[1]
 
 
-VLLM = ["--vllm", "some/model --tensor_parallel_size 4"]
+VLLM = ["--vllm", "some/model --tensor_parallel_size 4", *DDP]
 
 
 def test_vllm_gets_the_last_node_and_training_waits_until_it_is_healthy(stand_ins):
-    status, output = stand_ins.run(3, *VLLM, *DDP, "--config", "my.yaml", gpus=8, STATUS="[0, 0]", SERVER="works")
+    status, output = stand_ins.run(3, *VLLM, "--config", "my.yaml", gpus=8, STATUS="[0, 0]", SERVER="works")
     assert status == 0, output
     port = str(20000 + stand_ins.number % 10000)
     served = (stand_ins.folder / "server.words").read_text().splitlines()
     assert served == ["vllm-serve", "--model", "some/model", "--tensor_parallel_size", "4", "--port", port]
     seen = stand_ins.launched()
     assert [each["node"] for each in seen] == NODES[:2]
+    server = ["--use_vllm", "true", "--vllm_mode", "server", "--vllm_server_host", NODES[2]]
     for each in seen:
         assert each["healthy"]
         words = each["words"]
         assert words[words.index("--num_processes") + 1] == "16"
-        server = ["--use_vllm", "true", "--vllm_mode", "server", "--vllm_server_host", NODES[2]]
         assert words[words.index("--use_vllm") :] == [*server, "--vllm_server_port", port, "--config", "my.yaml"]
     assert (stand_ins.folder / "server.ended").exists()
 
 
-def test_server_ends_with_a_failing_training(stand_ins):
-    status, _ = stand_ins.run(2, *VLLM, *DDP, STATUS="[3]", SERVER="works")
-    assert status == 3
-    assert (stand_ins.folder / "server.ended").exists()
-
-
-def test_failing_server_ends_the_job_before_training(stand_ins):
-    status, output = stand_ins.run(2, *VLLM, *DDP, STATUS="[0]", SERVER="fails")
-    assert status == 2
-    assert f"the vLLM server has ended: see logs/{stand_ins.number}/vllm-{NODES[1]}.log" in output
-    assert "no GPU" in output
-    assert stand_ins.launched() == []
+@pytest.mark.parametrize(("training", "server", "expected"), [("[3]", "works", 3), ("[0]", "fails", 2)])
+def test_failing_training_ends_the_server_and_a_failing_server_the_job(stand_ins, training, server, expected):
+    status, output = stand_ins.run(2, *VLLM, STATUS=training, SERVER=server)
+    assert status == expected
+    assert (stand_ins.folder / "server.ended").exists() == (server == "works")
+    if server == "fails":
+        assert f"the vLLM server has ended: see logs/{stand_ins.number}/vllm-{NODES[1]}.log" in output
+        assert "no GPU" in output
+        assert stand_ins.launched() == []
 
 
 def test_training_ended_by_slurm_keeps_its_server_until_it_has_finished(stand_ins):
-    script = stand_ins.start(2, *VLLM, *DDP, STATUS="[null]", SERVER="works")
+    script = stand_ins.start(2, *VLLM, STATUS="[null]", SERVER="works")
     wait_for(stand_ins.launched)
     steps = [each for each in psutil.Process(script.pid).children() if "srun" in " ".join(each.cmdline())]
     assert len(steps) == 2
@@ -161,22 +149,22 @@ def test_training_ended_by_slurm_keeps_its_server_until_it_has_finished(stand_in
     assert not stand_ins.requeued.exists()  # Slurm decides that itself
 
 
-def requested(job: Job, task: Path, steps: int) -> list[str]:
-    """Write the configuration of a run on CPU, with one process per node; return the job's arguments."""
-    schedule = {"lr_scheduler_type": "cosine_floor", "warmup_steps": 2, "max_steps": steps}
-    where = {"model_name_or_path": str(task / "model"), "dataset_name": str(task / "sft"), "output_dir": "run"}
-    config = {**COMMON, **SFT, **schedule, **where, "per_device_train_batch_size": 4}
-    (job.folder / "run.yaml").write_text(yaml.safe_dump(config))
-    return ["accelerate_configs/cpu_2proc.yaml", "recipes/sft.py", "--config", "run.yaml"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_job_trains_as_planned_is_requeued_at_its_time_limit_and_resumes_exactly(job, task, nodes):
     steps = 40
-    words = [*requested(job, task, steps), "--lr_scheduler_kwargs", '{"floor_ratio": 0.1}']
-    if nodes == 1:
-        words[0] = "accelerate_configs/single_gpu.yaml"
+    schedule = {"lr_scheduler_type": "cosine_floor", "warmup_steps": 2, "max_steps": steps}
+    where = {"model_name_or_path": str(task / "model"), "dataset_name": str(task / "sft"), "output_dir": "run"}
+    config = {**COMMON, **SFT, **schedule, **where, "per_device_train_batch_size": 4}
+    (job.folder / "run.yaml").write_text(yaml.safe_dump(config))
+    launch = "accelerate_configs/single_gpu.yaml" if nodes == 1 else "accelerate_configs/cpu_2proc.yaml"
+    words = [launch, DDP[1], "--config", "run.yaml", "--lr_scheduler_kwargs", '{"floor_ratio": 0.1}']
+
+    def finish_as(name: str) -> Finished:
+        status, output = job.run(nodes, *words)
+        assert status == 0, output[-6000:]
+        return Finished((job.folder / "run").rename(job.folder / name), status, output)
+
     script = job.start(nodes, *words)
     rates = job.folder / "run" / "learning_rates.jsonl"
     wait_for(lambda: rates.is_file() and rates.read_text().count('"rates"') > 5)
@@ -190,15 +178,8 @@ def test_job_trains_as_planned_is_requeued_at_its_time_limit_and_resumes_exactly
     assert f"stopped by SIGTERM after step {step} of {steps}" in job.logs()
     assert not (job.folder / "run" / "model.safetensors").exists()
 
-    status, output = job.run(nodes, *words)
-    assert status == 0, output[-6000:]
-    resumed = Finished(job.folder / "run", status, output)
+    resumed, whole = finish_as("resumed"), finish_as("whole")
     assert read_provenance(resumed.folder / "run.json")[-1]["step"] == step
-    (job.folder / "run").rename(job.folder / "resumed")
-    status, output = job.run(nodes, *words)
-    assert status == 0, output[-6000:]
-    whole = Finished(job.folder / "run", status, output)
-    resumed = Finished(job.folder / "resumed", status, output)
     assert whole.args.world_size == nodes
     assert {path.name for path in job.folder.glob("logs/*/*")} == {f"train-{node}.log" for node in NODES[:nodes]}
     planned = hf_sched.build("cosine_floor", num_training_steps=steps, num_warmup_steps=2, floor_ratio=0.1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -41,23 +40,17 @@ class DivergenceStop(TrainerCallback):
         self._skips = 0
         self._scale: float | None = None
         self._norm: Any = None
-        self._record_norm(trainer.accelerator)
+        self._clip = trainer.accelerator.clip_grad_norm_
+        trainer.accelerator.clip_grad_norm_ = self._clip_and_record
 
-    def _record_norm(self, accelerator: Any) -> None:
-        """Keep the gradient norm that the Trainer computes for clipping."""
-        clip = accelerator.clip_grad_norm_
-
-        @wraps(clip)
-        def clip_and_record(*args: Any, **kwargs: Any) -> Any:
-            self._norm = clip(*args, **kwargs)
-            return self._norm
-
-        accelerator.clip_grad_norm_ = clip_and_record
+    def _clip_and_record(self, *args: Any, **kwargs: Any) -> Any:
+        self._norm = self._clip(*args, **kwargs)
+        return self._norm
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Check the gradients; drop them if they are not finite."""
-        self._scale = _scale(optimizer)
         norm, self._norm = self._norm, None
+        self._scale = _scale(optimizer)
         if self._scale is not None:
             return
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -69,15 +62,15 @@ class DivergenceStop(TrainerCallback):
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Count the steps that a gradient scaler skips."""
         engine = getattr(self.trainer, "deepspeed", None)
-        if engine is not None:
-            # ZeRO skips such a step even without fp16 and its scaler, and would skip all following ones.
-            if not engine.fp16_enabled() and (_norm_overflowed(engine) or optimizer.step_was_skipped):
-                self._stop(state.global_step + 1, "the gradients were not finite")
-            skipped = optimizer.step_was_skipped
-        else:
+        if engine is None:
             # AcceleratedOptimizer does not notice the skip of a fused optimizer, so compare the scale.
             scale = _scale(optimizer)
             skipped = scale is not None and self._scale is not None and scale < self._scale
+        else:
+            skipped = optimizer.step_was_skipped
+            # ZeRO skips such a step even without fp16 and its scaler, and would skip all following ones.
+            if not engine.fp16_enabled() and (skipped or _norm_overflowed(engine)):
+                self._stop(state.global_step + 1, "the gradients were not finite")
         self._skips = self._skips + 1 if skipped else 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -88,21 +81,6 @@ class DivergenceStop(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._check_weights(args, state, control, used=False)  # some runs save here
-
-    def message(self) -> str:
-        """Return what happened, the last good checkpoint, and what to try."""
-        args = self.trainer.args
-        kept = last_complete(args.output_dir, up_to=self.step - 1)
-        checkpoint = (
-            f"The last good checkpoint is {kept} (if the loss had already risen by then, use an earlier one). To "
-            f"continue from it, set `resume_from_checkpoint: {kept}` and `on_resume: replace` in `lr_scheduler_kwargs`"
-            if kept
-            else "No checkpoint has been written: lower `save_steps`"
-        )
-        return (
-            f"step {self.step} of {self.trainer.state.max_steps}: {self.reason}. The run was stopped there; its model "
-            f"is not saved.\n{checkpoint}.\nTry {'; '.join(_remedies(args))}."
-        )
 
     def _check_weights(self, args: Any, state: Any, control: Any, *, used: bool) -> None:
         if self.reason is None and (used or control.should_save or control.should_evaluate):
@@ -115,6 +93,28 @@ class DivergenceStop(TrainerCallback):
 
     def _stop(self, step: int, reason: str) -> None:
         self.step, self.reason = step, reason
+
+    def message(self) -> str:
+        """Return what happened, the last good checkpoint, and what to try."""
+        args = self.trainer.args
+        remedies = [f"a lower `learning_rate` than {args.learning_rate:g} (a third of it), or a longer `warmup_steps`"]
+        if not args.max_grad_norm:
+            remedies.append("`max_grad_norm: 1.0`, which was off")
+        elif args.max_grad_norm > 1:
+            remedies.append(f"a lower `max_grad_norm` than {args.max_grad_norm:g}")
+        if args.fp16:
+            remedies.append("`bf16: true` instead of `fp16`")
+        kept = last_complete(args.output_dir, up_to=self.step - 1)
+        checkpoint = (
+            f"The last good checkpoint is {kept} (if the loss had already risen by then, use an earlier one). To "
+            f"continue from it, set `resume_from_checkpoint: {kept}` and `on_resume: replace` in `lr_scheduler_kwargs`"
+            if kept
+            else "No checkpoint has been written: lower `save_steps`"
+        )
+        return (
+            f"step {self.step} of {self.trainer.state.max_steps}: {self.reason}. The run was stopped there; its model "
+            f"is not saved.\n{checkpoint}.\nTry {'; '.join(remedies)}."
+        )
 
 
 def on_any_process(flag: bool, device: torch.device) -> bool:
@@ -145,23 +145,15 @@ def _all_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Return whether all numbers in this process's shards are finite."""
     parts = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors]
     parts = [part.detach() for part in parts if part.numel()]
-    # A number that is not finite makes the sum so, but a sum may also overflow.
-    if _scalars_finite([part.sum() for part in parts]):
+    if not parts:
         return True
-    # Minimum and maximum do not overflow, and are ten times as fast as `isfinite` (on a CPU).
-    return _scalars_finite([end for part in parts for end in torch.aminmax(part)])
+    # A number that is not finite makes the sum so, but a sum may also overflow. Minimum and maximum do not, and are
+    # ten times as fast as `isfinite` (on a CPU).
+    return _scalars_finite(part.sum() for part in parts) or _scalars_finite(
+        end for part in parts for end in torch.aminmax(part)
+    )
 
 
-def _scalars_finite(numbers: list[torch.Tensor]) -> bool:
-    return not numbers or bool(torch.stack([one.to(numbers[0].device) for one in numbers]).isfinite().all())
-
-
-def _remedies(args: Any) -> list[str]:
-    remedies = [f"a lower `learning_rate` than {args.learning_rate:g} (a third of it), or a longer `warmup_steps`"]
-    if not args.max_grad_norm:
-        remedies.append("`max_grad_norm: 1.0`, which was off")
-    elif args.max_grad_norm > 1:
-        remedies.append(f"a lower `max_grad_norm` than {args.max_grad_norm:g}")
-    if args.fp16:
-        remedies.append("`bf16: true` instead of `fp16`")
-    return remedies
+def _scalars_finite(numbers: Iterable[torch.Tensor]) -> bool:
+    first, *others = numbers
+    return bool(torch.stack([first, *(other.to(first.device) for other in others)]).isfinite().all())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -18,8 +18,6 @@ EQUAL_GROUPS = 0.8  # share of groups with equal rewards; in a good run, more an
 COLLAPSED = 0.1  # share of the initial entropy at which nearly every token has only one likely value
 
 Record = Mapping[str, Any]
-Sign = Callable[[Sequence[Record], Sequence[Record], Any], str | None]
-"""Returns what is wrong, given the last records, the first records and the training arguments."""
 
 
 class GRPODiagnostics(TrainerCallback):
@@ -27,97 +25,78 @@ class GRPODiagnostics(TrainerCallback):
 
     def __init__(self) -> None:
         self._records = 0
-        self._last_seen: dict[Sign, int] = {}
+        self._last_seen: dict[str, int] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or "reward" not in (logs or {}):
             return
         self._records += 1
-        last = list(islice(_records(reversed(state.log_history)), WINDOW))[::-1]
-        first = list(islice(_records(state.log_history), WINDOW))
+        last = _first_records(reversed(state.log_history))[::-1]
         if len(last) < WINDOW:
             return
-        for sign in SIGNS:
-            found = sign(last, first, args)
-            if found is not None:
-                # A sign that hovers around its threshold has not disappeared.
-                if self._records - self._last_seen.get(sign, -WINDOW) > WINDOW:
-                    logger.warning(f"step {state.global_step}: {found}")
-                self._last_seen[sign] = self._records
+        for sign, warning in signs(last, _first_records(iter(state.log_history)), args):
+            # A sign that hovers around its threshold has not disappeared.
+            if self._records - self._last_seen.get(sign, -WINDOW) > WINDOW:
+                logger.warning(f"step {state.global_step}: {warning}")
+            self._last_seen[sign] = self._records
 
 
-def zero_reward(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
-    """Return a warning if a reward is 0 for every completion."""
-    names = _zero_rewards(last)
-    if not names:
-        return None
-    return (
-        f"the reward{'s' * (len(names) > 1)} {', '.join(map(repr, names))} gave 0 to every completion of the last "
-        f"{WINDOW} records. Look at some completions (`log_completions: true`). Either the model writes the answer in "
-        "another form than the reward expects (`reward_funcs`, `--dry_run`), or the task is too hard: use easier "
-        "prompts, SFT first, or more `num_generations`"
-    )
+def signs(last: Sequence[Record], first: Sequence[Record], args: Any) -> Iterator[tuple[str, str]]:
+    """Yield the name and the warning of each sign, from the last and the first records and the training arguments."""
+    rewards = _names_of_rewards(last)
+    zero = [name for name in rewards if _is_zero(name, last)]
+    if zero:
+        yield (
+            "zero rewards",
+            f"the reward{'s' * (len(zero) > 1)} {', '.join(map(repr, zero))} gave 0 to every completion of the last "
+            f"{WINDOW} records. Look at some completions (`log_completions: true`). Either the model writes the answer "
+            "in another form than the reward expects (`reward_funcs`, `--dry_run`), or the task is too hard: use "
+            "easier prompts, SFT first, or more `num_generations`",
+        )
+    equal = _typical(last, "frac_reward_zero_std")
+    if equal > EQUAL_GROUPS and zero != rewards:
+        yield (
+            "equal rewards",
+            f"in {equal:.0%} of the groups all completions got the same reward, so they teach nothing (reward "
+            f"{_typical(last, 'reward'):.3g}, over {WINDOW} records). If that is the highest possible reward, the task "
+            f"is solved: stop, or use harder prompts. Otherwise raise `num_generations` ({args.num_generations}) or "
+            f"`temperature` ({args.temperature:g}), or add a reward to `reward_funcs` that grades more finely",
+        )
+    clipped = _typical(last, "completions/clipped_ratio")
+    if clipped > CLIPPED:
+        yield (
+            "clipped completions",
+            f"{clipped:.0%} of the completions were cut off at `max_completion_length` ({args.max_completion_length}), "
+            f"most before their answer (over {WINDOW} records). Raise it. If completions never end, the model has not "
+            "learned to stop: run SFT first, with a trained stop token (`hf-sched sft --dry_run` reports it). "
+            "`mask_truncated_completions: true` keeps them out of the loss",
+        )
+    entropy, initial_entropy = _typical(last, "entropy"), _typical(first, "entropy")
+    if entropy < COLLAPSED * initial_entropy:
+        yield (
+            "collapsed entropy",
+            f"the entropy of the tokens has fallen from {initial_entropy:.3g} to {entropy:.3g}: completions hardly "
+            f"differ, so the model explores nothing new. If the reward ({_typical(last, 'reward'):.3g}) is as high as "
+            "possible, stop. Otherwise resume an earlier checkpoint with a lower `learning_rate` "
+            f"({args.learning_rate:g}), a higher `temperature` ({args.temperature:g}), `beta` above {args.beta:g} or "
+            "`epsilon_high: 0.28`",
+        )
 
 
-def equal_rewards(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
-    """Return a warning if all completions of a group get the same reward in most groups."""
-    share = _typical(last, "frac_reward_zero_std")
-    if share is None or share <= EQUAL_GROUPS or _zero_rewards(last) == _rewards(last):  # that has its own warning
-        return None
-    return (
-        f"in {share:.0%} of the groups all completions got the same reward, so they teach nothing (reward "
-        f"{_typical(last, 'reward'):.3g}, over {WINDOW} records). If that is the highest possible reward, the task is "
-        f"solved: stop, or use harder prompts. Otherwise raise `num_generations` ({args.num_generations}) or "
-        f"`temperature` ({args.temperature:g}), or add a reward to `reward_funcs` that grades more finely"
-    )
+def _first_records(history: Iterator[Record]) -> list[Record]:
+    return list(islice((row for row in history if "reward" in row and "loss" in row), WINDOW))
 
 
-def clipped(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
-    """Return a warning if most completions are cut off."""
-    share = _typical(last, "completions/clipped_ratio")
-    if share is None or share <= CLIPPED:
-        return None
-    return (
-        f"{share:.0%} of the completions were cut off at `max_completion_length` ({args.max_completion_length}), most "
-        f"before their answer (over {WINDOW} records). Raise it. If completions never end, the model has not learned "
-        "to stop: run SFT first, with a trained stop token (`hf-sched sft --dry_run` reports it). "
-        "`mask_truncated_completions: true` keeps them out of the loss"
-    )
+def _typical(rows: Sequence[Record], key: str) -> float:
+    """Return the median of a figure; 0 if it was not logged, which is no sign of anything."""
+    return median([row[key] for row in rows if row.get(key) is not None] or [0.0])
 
 
-def collapsed(last: Sequence[Record], first: Sequence[Record], args: Any) -> str | None:
-    """Return a warning if completions hardly vary any more."""
-    now, start = _typical(last, "entropy"), _typical(first, "entropy")
-    if now is None or not start or now >= COLLAPSED * start:
-        return None
-    return (
-        f"the entropy of the tokens has fallen from {start:.3g} to {now:.3g}: completions hardly differ, so the model "
-        f"explores nothing new. If the reward ({_typical(last, 'reward'):.3g}) is as high as possible, stop. Otherwise "
-        f"resume an earlier checkpoint with a lower `learning_rate` ({args.learning_rate:g}), a higher `temperature` "
-        f"({args.temperature:g}), `beta` above {args.beta:g} or `epsilon_high: 0.28`"
-    )
-
-
-SIGNS: tuple[Sign, ...] = (zero_reward, equal_rewards, clipped, collapsed)
-
-
-def _records(history: Iterable[Record]) -> Iterator[Record]:
-    return (row for row in history if "reward" in row and "loss" in row)
-
-
-def _typical(rows: Sequence[Record], key: str) -> float | None:
-    values = [row[key] for row in rows if row.get(key) is not None]
-    return median(values) if values else None
-
-
-def _rewards(rows: Sequence[Record]) -> list[str]:
+def _names_of_rewards(rows: Sequence[Record]) -> list[str]:
     """Return the names of the rewards except penalties, whose highest value is 0."""
     names = [key.split("/")[1] for key in rows[-1] if key.startswith("rewards/") and key.endswith("/mean")]
     return [name for name in names if "penalty" not in name and "punish" not in name]
 
 
-def _zero_rewards(rows: Sequence[Record]) -> list[str]:
-    def is_zero(name: str) -> bool:
-        return all(row.get(f"rewards/{name}/{figure}") == 0 for row in rows for figure in ("mean", "std"))
-
-    return [name for name in _rewards(rows) if is_zero(name)]
+def _is_zero(reward: str, rows: Sequence[Record]) -> bool:
+    return all(row.get(f"rewards/{reward}/{figure}") == 0 for row in rows for figure in ("mean", "std"))

@@ -45,12 +45,12 @@ def _is_lost_connection(error: RuntimeError) -> bool:
 
 
 def _message(trainer: Any, error: RuntimeError) -> str:
-    args = trainer.args
-    kept = last_complete(args.output_dir, warn=False)
-    checkpoint = f"on each node, which resumes from {kept}" if kept else "on each node; no checkpoint has been written"
+    args, state = trainer.args, trainer.state
+    kept = last_complete(args.output_dir)
+    checkpoint = f", which resumes from {kept}" if kept else "; no checkpoint has been written"
     return (
-        f"step {trainer.state.global_step + 1} of {trainer.state.max_steps}: another process of this run, on this node "
-        f"or another, is gone or has not answered for `ddp_timeout` ({args.ddp_timeout} s); its own log says why. "
-        f"This process (rank {args.process_index} of {args.world_size}) exits.\nTo continue, launch the run again with "
-        f"`resume_from_checkpoint: auto` {checkpoint}.\n({str(error).splitlines()[0]})"
+        f"step {state.global_step + 1} of {state.max_steps}: another process of this run, on this node or another, is "
+        f"gone or has not answered for `ddp_timeout` ({args.ddp_timeout} s). This process (rank {args.process_index}) "
+        "exits.\nTo continue, launch the run again with `resume_from_checkpoint: auto` on each node"
+        f"{checkpoint}.\n({str(error).splitlines()[0]})"
     )

@@ -1,8 +1,7 @@
 """Saves a checkpoint when the run receives SIGTERM (preemption, a time limit), and exits with status 143.
 
-`enable_jit_checkpoint: true` turns it on. It replaces transformers' JITCheckpointCallback, which stops each process by
-its own clock (two processes that received the signal a second apart hung, without a checkpoint) and then finishes like
-a complete run: model saved, exit status 0.
+`enable_jit_checkpoint: true` turns it on. It replaces transformers' JITCheckpointCallback, under which two processes
+that received the signal a second apart hung without a checkpoint, and a stopped run ended like a complete one.
 """
 
 from __future__ import annotations
@@ -20,11 +19,7 @@ EXIT_STATUS = 128 + signal.SIGTERM
 
 
 class CheckpointOnSigterm(TrainerCallback):
-    """After SIGTERM to any process, all save a checkpoint at the end of the same optimizer step and stop there.
-
-    Args:
-        trainer: The trainer that the callback belongs to. Without `enable_jit_checkpoint` nothing changes.
-    """
+    """After SIGTERM to any process, all save a checkpoint at the end of the same optimizer step and stop there."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer

@@ -51,9 +51,9 @@ class Progress(ProgressCallback):
             return
         self._figures |= {_SHOWN[key]: f"{logs[key]:.4g}" for key in _SHOWN if logs.get(key) is not None}
         self.training_bar.set_postfix(self._figures, refresh=False)
-        evaluated = {key: value for key, value in logs.items() if key.startswith("eval_") and not key.endswith(_SPEED)}
+        evaluated = [key for key in logs if key.startswith("eval_") and not key.endswith(_SPEED)]
         if evaluated:
-            figures = ", ".join(f"{key} {value:.4g}" for key, value in evaluated.items())
+            figures = ", ".join(f"{key} {logs[key]:.4g}" for key in evaluated)
             tqdm.write(f"evaluation at step {state.global_step}: {figures}", file=sys.stderr)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -61,8 +61,8 @@ class Progress(ProgressCallback):
             super().on_prediction_step(args, state, control, **kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._write_line(state)
         if self.training_bar is not None:
+            self._write_line(state)
             super().on_train_end(args, state, control, **kwargs)
 
     def _write_line(self, state: Any) -> None:

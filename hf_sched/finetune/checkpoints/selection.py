@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import zipfile
@@ -14,7 +13,8 @@ import torch.distributed as dist
 from transformers import SchedulerType
 
 import hf_sched
-from hf_sched.finetune.arguments import BranchArguments
+from hf_sched._run_files import read_json
+from hf_sched.finetune.arguments import PipelineArguments
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -23,20 +23,17 @@ _NAME = re.compile(r"checkpoint-\d+$")
 _WEIGHTS = ("*model*.safetensors", "*model*.bin", "pytorch_model_fsdp*", "global_step*")  # the last two when sharded
 
 
-def checkpoint_to_resume(training_args: Any, branch: BranchArguments) -> str | None:
+def checkpoint_to_resume(training_args: Any, arguments: PipelineArguments) -> str | None:
     """Return the checkpoint to resume from, or None to start.
 
     `resume_from_checkpoint` is a path, `true` (the last complete checkpoint) or `auto` (the same, if there is one).
     With `anneal_from` it is that checkpoint unless the cooldown has its own, and `training_args` get its schedule.
-
-    Raises:
-        ValueError: There is no such checkpoint, or not the same one on all nodes.
+    A checkpoint that is missing, or not the same one on all nodes, raises a ValueError.
     """
     own = _same_on_all_processes(training_args)
-    if branch.anneal_from is None:
-        return own
-    _apply_cooldown(training_args, branch)
-    return own or branch.anneal_from
+    if arguments.anneal_from:
+        _apply_cooldown(training_args, arguments, arguments.anneal_from)
+    return own or arguments.anneal_from
 
 
 def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
@@ -45,7 +42,7 @@ def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
     The Trainer writes its state last, but another process may still be writing its random number states.
     """
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+        read_json(checkpoint / "trainer_state.json")
     except (OSError, ValueError):
         return "trainer_state.json"
     if not any(any(checkpoint.glob(form)) for form in _WEIGHTS):
@@ -57,7 +54,7 @@ def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
     return next((path.name for path in (checkpoint / "scheduler.pt", *states) if not zipfile.is_zipfile(path)), None)
 
 
-def last_complete(output_dir: str | Path, up_to: float = inf, *, warn: bool = True) -> str | None:
+def last_complete(output_dir: str | Path, up_to: float = inf) -> str | None:
     """Return the last complete checkpoint of a run up to a step; None if there is none."""
     found = (path for path in Path(output_dir).glob("checkpoint-*") if _NAME.match(path.name))
     numbered = {step: path for path in found if (step := int(path.name.split("-")[1])) <= up_to}
@@ -67,11 +64,7 @@ def last_complete(output_dir: str | Path, up_to: float = inf, *, warn: bool = Tr
         missing = missing_part(checkpoint, processes)
         if missing is None:
             return str(checkpoint)
-        if warn:
-            logger.warning(
-                f"{checkpoint} is incomplete ({missing} is missing or cut off: the run was stopped while writing it); "
-                "using the one before"
-            )
+        logger.warning(f"{checkpoint} is incomplete ({missing} is missing or cut off); using the one before")
     return None
 
 
@@ -80,19 +73,19 @@ def _same_on_all_processes(training_args: Any) -> str | None:
     found, error = None, None
     try:
         found = _requested(training_args)
-    except ValueError as raised:
+    except ValueError as raised:  # before it is raised, all processes must compare
         error = raised
+    names = [Path(found).name if found else "none"] * training_args.world_size
     if dist.is_available() and dist.is_initialized():
-        names: list[str] = [""] * dist.get_world_size()
-        dist.all_gather_object(names, Path(found).name if found else "none")
-        if len(set(names)) > 1:
-            ranks = {name: [rank for rank, other in enumerate(names) if other == name] for name in dict.fromkeys(names)}
-            raise ValueError(
-                f"`resume_from_checkpoint` is {training_args.resume_from_checkpoint!r}, but the processes find "
-                f"different checkpoints: {', '.join(f'{name} (ranks {ranks[name]})' for name in ranks)}. "
-                f"`output_dir` ({training_args.output_dir!r}) must be on a disk that all nodes share; or copy one "
-                "checkpoint to every node and set `resume_from_checkpoint` to its folder"
-            )
+        dist.all_gather_object(names, names[0])
+    ranks = {name: [rank for rank, other in enumerate(names) if other == name] for name in names}
+    if len(ranks) > 1:
+        raise ValueError(
+            f"`resume_from_checkpoint` is {training_args.resume_from_checkpoint!r}, but the processes find "
+            f"different checkpoints: {', '.join(f'{name} (ranks {ranks[name]})' for name in ranks)}. "
+            f"`output_dir` ({training_args.output_dir!r}) must be on a disk that all nodes share; or copy one "
+            "checkpoint to every node and set `resume_from_checkpoint` to its folder"
+        )
     if error is not None:
         raise error
     return found
@@ -115,14 +108,13 @@ def _requested(training_args: Any) -> str | None:
     return last
 
 
-def _apply_cooldown(training_args: Any, branch: BranchArguments) -> None:
-    assert branch.anneal_from is not None
-    if Path(training_args.output_dir).resolve() in Path(branch.anneal_from).resolve().parents:
-        allowed = f"another folder than that of `anneal_from` ({branch.anneal_from!r})"
+def _apply_cooldown(training_args: Any, arguments: PipelineArguments, checkpoint: str) -> None:
+    if Path(training_args.output_dir).resolve() in Path(checkpoint).resolve().parents:
+        allowed = f"another folder than that of `anneal_from` ({checkpoint!r})"
         raise ArgumentError("output_dir", allowed, training_args.output_dir, "the original run stays unchanged")
     kwargs = dict(training_args.lr_scheduler_kwargs or {})
     floors = {name: kwargs[name] for name in ("floor_ratio", "min_lr") if kwargs.get(name) is not None}
-    cooldown = hf_sched.anneal_from(branch.anneal_from, branch.anneal_duration, branch.anneal_shape, **floors)
+    cooldown = hf_sched.anneal_from(checkpoint, arguments.anneal_duration, arguments.anneal_shape, **floors)
     del cooldown["resume_from_checkpoint"]
     for name, value in cooldown.items():
         setattr(training_args, name, value)

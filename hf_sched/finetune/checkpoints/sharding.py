@@ -6,7 +6,6 @@ optimizer and scheduler. Other mismatches fail only after the model is loaded, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,9 @@ class Sharding:
 
 
 def check_sharding(training_args: Any, checkpoint: str | None) -> None:
-    """Check that this run can resume a checkpoint exactly.
-
-    Raises:
-        ValueError: The checkpoint was sharded in another way.
-    """
-    if checkpoint is None or _reads_any_sharding(training_args):
+    """Raise a ValueError if this run cannot resume a checkpoint because it was sharded in another way."""
+    config = getattr(training_args.deepspeed_plugin, "deepspeed_config", None) or {}
+    if checkpoint is None or (config.get("checkpoint") or {}).get("load_universal"):
         return
     written, wanted = sharding_of_checkpoint(Path(checkpoint)), _sharding_of_run(training_args)
     if written == wanted:
@@ -65,8 +61,8 @@ def sharding_of_checkpoint(checkpoint: Path) -> Sharding:
     parts = len(list(folders[-1].glob("*zero_pp_rank_*_optim_states.pt")))
     if parts == 0:
         return Sharding(_STAGE_0)
-    stage_3 = any(folders[-1].glob("zero_pp_rank_*_model_states.pt"))
-    return Sharding("ZeRO-3" if stage_3 else "ZeRO-2", parts)
+    is_stage_3 = any(folders[-1].glob("zero_pp_rank_*_model_states.pt"))
+    return Sharding("ZeRO-3" if is_stage_3 else "ZeRO-2", parts)
 
 
 def _sharding_of_run(training_args: Any) -> Sharding:
@@ -76,10 +72,3 @@ def _sharding_of_run(training_args: Any) -> Sharding:
     if plugin.zero_stage == 0:
         return Sharding(_STAGE_0)
     return Sharding("ZeRO-3" if plugin.zero_stage == 3 else "ZeRO-2", training_args.world_size)
-
-
-def _reads_any_sharding(training_args: Any) -> bool:
-    """Return whether DeepSpeed is configured to read universal checkpoints."""
-    config = getattr(training_args.deepspeed_plugin, "deepspeed_config", None) or {}
-    requested = config.get("checkpoint")
-    return isinstance(requested, Mapping) and bool(requested.get("load_universal"))

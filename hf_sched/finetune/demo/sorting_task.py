@@ -117,6 +117,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--width", type=int, default=128)
     args = parser.parse_args()
+    from hf_sched.finetune.launch import quiet_progress_bars
+
+    quiet_progress_bars()
     save_model(args.output_dir / "model", layers=args.layers, width=args.width, seed=args.seed)
     save_data(args.output_dir, train=args.train, test=args.test, backwards_share=args.backwards_share, seed=args.seed)
     print(f"The sorting task is in {args.output_dir}: {args.train} training prompts, {args.test} test prompts.")

@@ -3,13 +3,16 @@
     accelerate launch ... tests/helpers/launchers/observed_recipe.py recipes/sft.py --config FILE.yaml
 
 Writes into `output_dir` for each rank: `observed_RANK.json`, with the losses and the learning rates of torch's own
-optimizer, and `observed_RANK.pt`, with the logits of the trained model on a few tokens before it is saved.
+optimizer, and `observed_RANK.pt`, with the logits of the trained model on a few tokens before it is saved. With the
+environment variable SIGTERM_AT, the last rank receives SIGTERM within this optimizer step, counted from 1.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,8 @@ class Observer(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.step = state.global_step + 1
+        if os.environ.get("SIGTERM_AT") == str(self.step) and args.process_index == args.world_size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def record(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         # ZeRO steps one group after another.

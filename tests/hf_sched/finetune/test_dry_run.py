@@ -29,11 +29,8 @@ def test_dry_run_of_sft_shows_plan_and_sample(run_recipe):
     assert len(run.logged("learning_rate")) == 7 and "The first sample" not in run.output
 
 
-def test_dry_run_warns_if_samples_are_cut_off_before_the_stop_token(run_recipe):
+def test_stop_token_is_found_before_white_space_and_missed_if_samples_are_cut_off(run_recipe, task, tmp_path):
     assert "WARNING: the stop token is trained in" in run_recipe("sft", max_length=14, dry_run=True).output
-
-
-def test_stop_token_is_found_before_white_space(run_recipe, task, tmp_path):
     # As in ChatML, where a line break follows it.
     model = shutil.copytree(task / "model", tmp_path / "model")
     template = model / "chat_template.jinja"
@@ -55,11 +52,10 @@ def test_dry_run_of_grpo_probes_the_rewards(run_recipe):
 
 def test_dry_run_of_dpo_shows_a_pair_and_warns_of_equal_answers(run_recipe, task, tmp_path):
     rows = [json.loads(line) for line in (task / "dpo" / "train.jsonl").read_text().splitlines()]
+    for row in rows[:3]:
+        row["rejected"] = row["chosen"]
     (tmp_path / "data").mkdir()
-    with (tmp_path / "data" / "train.jsonl").open("w") as file:
-        file.writelines(
-            json.dumps(row | {"rejected": row["chosen"]} if n < 3 else row) + "\n" for n, row in enumerate(rows)
-        )
+    (tmp_path / "data" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     dry = run_recipe("dpo", dry_run=True, dataset_name=str(tmp_path / "data"), **WSD)
     assert "dpo, 7 optimizer steps" in dry.output
     assert f"chosen: {rows[0]['chosen'][0]['content']}<|end|>" in dry.output
@@ -74,22 +70,12 @@ def test_probe_grades_right_wrong_and_empty_answers():
     rewards, weights = load_rewards(
         ["final_number", {"name": "answer_format", "format": "boxed", "weight": 0.5}, "repetition_penalty"]
     )
-    found = probe(rewards, row(), weights)
-    assert found is not None
-    (number, form, penalty), most = found
+    (number, form, penalty), most = probe(rewards, row(), weights)
     assert (number.gold, number.wrong, number.empty) == (1, 0, 0)
     assert (form.gold, form.rendering, form.wrong, form.empty) == (1, r"\boxed{...}", 1, 0)
     assert penalty.is_penalty and not number.is_penalty
     assert penalty.gold == 0 and penalty.least < -0.9
     assert most == 1.5
-
-
-def test_probe_finds_a_reward_that_never_pays():
-    rewards, _ = load_rewards([{"name": "answer_format", "format": "never"}])
-    found = probe(rewards, row())
-    assert found is not None
-    ((form,), most) = found
-    assert form.gold == most == 0 and not form.is_penalty
 
 
 @pytest.mark.parametrize("given", [{"prompt": "Say something."}, {"prompt": "x", "answer": ""}])
@@ -100,6 +86,5 @@ def test_without_a_right_answer_nothing_is_probed(given):
 
 def test_probe_changes_words_to_make_a_wrong_answer():
     rewards, _ = load_rewards(["exact_answer"])
-    found = probe(rewards, row(answer="blue"))
-    assert found is not None
-    assert (found[0][0].gold, found[0][0].wrong) == (1, 0)
+    (exact,), _ = probe(rewards, row(answer="blue"))
+    assert (exact.gold, exact.wrong) == (1, 0)

@@ -14,6 +14,7 @@ from packaging.version import Version
 from hf_sched.cli.finetune import launch_command
 from tests.helpers.recipes import ONE_PROCESS, ROOT, TWO_PROCESSES, finish
 
+COMMAND = ["-m", "hf_sched", "sft"]
 SHORT = {"max_steps": 2, "lr_scheduler_type": "cosine_floor"}
 
 
@@ -30,7 +31,7 @@ def with_changes(path: str, folder: Path, **changes: object) -> list[str]:
 def test_two_separate_trainings_of_one_process_are_rejected(run_recipe):
     rejected = run_recipe("sft", TWO_PROCESSES, ok=False, use_cpu=None, **SHORT)
     assert "2 processes were requested, but this training has 1 process" in rejected.output
-    assert "write `use_cpu: true` in the recipe's YAML" in rejected.output
+    assert "write `use_cpu: true` in the YAML" in rejected.output
 
 
 @pytest.mark.slow
@@ -56,35 +57,26 @@ def test_environment_of_a_launcher_is_compared_with_the_process_group(run_recipe
     assert re.search(message, run_recipe("sft", ok=False, **SHORT).output)
 
 
-def command(*args: str) -> list[str]:
-    return ["-m", "hf_sched", "sft", *args]
-
-
 @pytest.fixture
 def config(task: Path, tmp_path: Path) -> list[str]:
     given = {"model_name_or_path": str(task / "model"), "dataset_name": str(task / "sft"), "bf16": False, **SHORT}
-    (tmp_path / "c.yaml").write_text(
-        yaml.safe_dump({**given, "output_dir": str(tmp_path / "run"), "report_to": "none"})
-    )
+    given |= {"output_dir": str(tmp_path / "run"), "report_to": "none"}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(given))
     return ["--config", str(tmp_path / "c.yaml")]
 
 
-def test_command_trains_on_one_cpu_process_by_default(config, tmp_path):
-    done = finish(ONE_PROCESS, command(*config, "--max_steps", "3"), tmp_path / "run")
-    assert done.args.world_size == 1
-    assert done.args.max_steps == 3
-
-
-@pytest.mark.slow
-def test_command_trains_on_two_cpu_processes(config, tmp_path):
-    done = finish(ONE_PROCESS, command(*config, "--num-processes", "2"), tmp_path / "run")
-    assert done.args.world_size == 2
+@pytest.mark.parametrize(
+    ("words", "processes"), [([], 1), pytest.param(["--num-processes", "2"], 2, marks=pytest.mark.slow)]
+)
+def test_command_trains_on_one_cpu_process_or_more_with_its_flags(config, tmp_path, words, processes):
+    done = finish(ONE_PROCESS, [*COMMAND, *config, *words, "--max_steps", "3"], tmp_path / "run")
+    assert (done.args.world_size, done.args.max_steps) == (processes, 3)
 
 
 @pytest.mark.slow
 def test_command_passes_on_the_exit_status_and_rejects_a_config_that_starts_one_process(config, tmp_path):
     file = with_changes(TWO_PROCESSES[0], tmp_path, distributed_type="MULTI_CPU", use_cpu=True)
-    rejected = finish(ONE_PROCESS, command(*config, "--accelerate-config", *file), tmp_path / "run", ok=False)
+    rejected = finish(ONE_PROCESS, [*COMMAND, *config, "--accelerate-config", *file], tmp_path / "run", ok=False)
     assert "2 processes were requested, but this training has 1 process" in rejected.output
     assert "`distributed_type: MULTI_GPU`" in rejected.output
 
@@ -92,11 +84,8 @@ def test_command_passes_on_the_exit_status_and_rejects_a_config_that_starts_one_
 def test_command_launches_the_installed_module():
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     gpu = launch_command("dpo", ["--config", "c"], 4, "ddp.yaml", has_gpu=True)
-    assert gpu == [
-        *launch,
-        *["--config_file", "ddp.yaml", "--num_processes", "4"],
-        *["-m", "hf_sched.finetune.dpo", "--config", "c"],
-    ]
+    module = ["-m", "hf_sched.finetune.dpo", "--config", "c"]
+    assert gpu == [*launch, "--config_file", "ddp.yaml", "--num_processes", "4", *module]
     cpu = launch_command("sft", ["--config", "c"], 2, None, has_gpu=False)
     assert "--multi_gpu" in cpu and cpu[-2:] == ["--use_cpu", "true"]
     assert launch_command("sft", ["--use_cpu=false"], None, None, has_gpu=False)[-1] == "--use_cpu=false"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_sched.finetune.config import given_arguments
-from hf_sched.finetune.provenance import git_commit, hide, hide_in_words
+from hf_sched.finetune.provenance import git_commit, hide, hide_in_command
 
 TOKEN = "hf_" + "AbCd" * 8
 
@@ -23,7 +23,7 @@ TOKEN = "hf_" + "AbCd" * 8
     ],
 )
 def test_secret_in_a_command_is_hidden(words):
-    hidden = " ".join(hide_in_words(["python", "sft.py", *words, "--max_steps", "3"]))
+    hidden = hide_in_command(["python", "sft.py", *words, "--max_steps", "3"])
     assert TOKEN not in hidden and "short" not in hidden
     assert hidden.endswith("--max_steps 3")
     given = hide(given_arguments([*words, "--max_steps", "3"]))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,18 +30,6 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("hosts"))
 
 
-@pytest.fixture
-def hosts() -> Iterator[None]:
-    """Two hosts, or a skip with the reason."""
-    made = network()
-    try:
-        made.__enter__()
-    except CannotRun as reason:
-        pytest.skip(str(reason))
-    yield
-    made.__exit__(None, None, None)
-
-
 def on_one(workshop: Workshop, recipe: str, processes: str) -> Path:
     """The folder of a run on one host, trained once."""
     folder = workshop.folder / f"{recipe}-{processes}" / "run"
@@ -48,12 +38,29 @@ def on_one(workshop: Workshop, recipe: str, processes: str) -> Path:
     return folder
 
 
-def start(workshop: Workshop, recipe: str, processes: str, name: str, **given: object) -> list[Run]:
-    """Start on both hosts, which share a disk."""
-    shared = workshop.folder / f"{recipe}-{name}" / "run"
-    requested = {"save_steps": SAVE_STEPS, "output_dir": str(shared), **given}
-    folders = [{"folder": folder, **requested} for folder in (shared, shared.with_name("second"))]
-    return start_on_both(workshop, recipe, OBSERVED[processes], folders)
+@pytest.fixture
+def start(workshop: Workshop) -> Iterator[Callable[..., list[Run]]]:
+    """Start on both hosts, which share a disk unless `of_hosts` gives each its arguments; kill what is left."""
+    started: list[Run] = []
+
+    def start_both(
+        recipe: str, processes: str, name: str, of_hosts: list[dict[str, Any]] | None = None, **given: object
+    ) -> list[Run]:
+        shared = workshop.folder / f"{recipe}-{name}" / "run"
+        requested = {"save_steps": SAVE_STEPS, "output_dir": str(shared), **given}
+        folders = [{"folder": folder, **requested} for folder in (shared, shared.with_name("second"))]
+        runs = start_on_both(workshop, recipe, OBSERVED[processes], of_hosts or folders)
+        started.extend(runs)
+        return runs
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(network())
+        except CannotRun as reason:
+            pytest.skip(str(reason))
+        yield start_both
+        for run in started:
+            run.kill(run.processes())
 
 
 def is_at(run: Run, step: int) -> bool:
@@ -66,13 +73,13 @@ def ends_within(run: Run, seconds: float) -> None:
     while run.running:
         assert time.monotonic() < began + seconds, f"still running after {seconds} s:\n{run.output[-2000:]}"
         time.sleep(0.1)
-    print(f"{run.log.name} of {run.log.parent.name} ended after {time.monotonic() - began:.1f} s")  # shown by -s
+    print(f"{run.log} ended after {time.monotonic() - began:.1f} s")  # shown by -s
 
 
 @pytest.mark.parametrize("recipe", ["sft", "grpo"])
-def test_every_rank_on_two_hosts_trains_on_the_planned_rates_as_on_one(workshop, hosts, recipe):
+def test_every_rank_on_two_hosts_trains_on_the_planned_rates_as_on_one(workshop, start, recipe):
     one = seen(on_one(workshop, recipe, "4"), 4)
-    first, _ = finish_both(start(workshop, recipe, "4", "both"))
+    first, _ = finish_both(start(recipe, "4", "both"))
     for rank, other in zip(seen(first.folder, 4), one, strict=True):
         assert [set(rates) for rates in rank.rates] == [{rate} for rate in planned(recipe)]
         assert rank.rates == other.rates
@@ -82,17 +89,13 @@ def test_every_rank_on_two_hosts_trains_on_the_planned_rates_as_on_one(workshop,
 
 
 @pytest.mark.parametrize(("recipe", "lost"), [("sft", 0), ("sft", 1), ("grpo", 1)])
-def test_killed_host_is_reported_and_the_resumed_run_equals_an_uninterrupted_one(workshop, hosts, recipe, lost):
+def test_killed_host_is_reported_and_the_resumed_run_equals_an_uninterrupted_one(workshop, start, recipe, lost):
     whole = on_one(workshop, recipe, "2")
-    runs = start(workshop, recipe, "2", f"lost-{lost}")
-    try:
-        assert runs[0].wait_for(lambda: is_at(runs[0], 2 * SAVE_STEPS + 1)), runs[0].output
-        assert runs[lost].kill(runs[lost].processes())
-        left = runs[1 - lost]
-        ends_within(left, PATIENCE)
-    finally:
-        for run in runs:
-            run.kill(run.processes())
+    runs = start(recipe, "2", f"lost-{lost}")
+    assert runs[0].wait_for(lambda: is_at(runs[0], 2 * SAVE_STEPS + 1)), runs[0].output
+    assert runs[lost].kill(runs[lost].processes())
+    left = runs[1 - lost]
+    ends_within(left, PATIENCE)
     with pytest.raises(RunFailed, match="error"):
         left.finish()
     message = left.output.split("ERROR: ")[1]
@@ -102,7 +105,7 @@ def test_killed_host_is_reported_and_the_resumed_run_equals_an_uninterrupted_one
     assert 2 * SAVE_STEPS <= last < STEPS
     assert f"which resumes from {runs[0].folder}/checkpoint-" in message
 
-    finish_both(start(workshop, recipe, "2", f"lost-{lost}"))
+    finish_both(start(recipe, "2", f"lost-{lost}"))
     for rank, before in zip(seen(runs[0].folder, 2), seen(whole, 2), strict=True):
         assert 0 < len(rank.rates) <= STEPS - SAVE_STEPS, "it was resumed, not started again"
         assert rank.rates == before.rates[-len(rank.rates) :]
@@ -110,30 +113,20 @@ def test_killed_host_is_reported_and_the_resumed_run_equals_an_uninterrupted_one
         assert torch.equal(rank.logits, before.logits)
 
 
-def test_silent_host_is_reported_after_ddp_timeout(workshop, hosts):
-    runs = start(workshop, "sft", "2", "silent", ddp_timeout=SILENCE)
-    try:
-        assert runs[0].wait_for(lambda: is_at(runs[0], SAVE_STEPS + 1)), runs[0].output
-        cut()
-        for run in runs:
-            ends_within(run, SILENCE + PATIENCE)
-    finally:
-        for run in runs:
-            run.kill(run.processes())
+def test_silent_host_is_reported_after_ddp_timeout(start):
+    runs = start("sft", "2", "silent", ddp_timeout=SILENCE)
+    assert runs[0].wait_for(lambda: is_at(runs[0], SAVE_STEPS + 1)), runs[0].output
+    cut()
     for run in runs:
+        ends_within(run, SILENCE + PATIENCE)
         assert f"is gone or has not answered for `ddp_timeout` ({SILENCE} s)" in run.output
 
 
-def test_hosts_with_different_last_checkpoints_are_rejected(workshop, hosts, tmp_path):
+def test_hosts_with_different_last_checkpoints_are_rejected(workshop, start, tmp_path):
     disks = [on_one(workshop, "sft", "2"), tmp_path / "other"]
     given = {"model_name_or_path": "nowhere", "resume_from_checkpoint": "auto"}
     of_hosts = [{"folder": tmp_path / f"log_{n}", "output_dir": str(disk), **given} for n, disk in enumerate(disks)]
-    runs = start_on_both(workshop, "sft", OBSERVED["2"], of_hosts)
-    try:
-        for run in runs:
-            with pytest.raises(RunFailed):
-                run.finish()
-            assert re.search(r"different checkpoints: checkpoint-\d+ \(ranks \[0\]\), none", run.output), run.output
-    finally:
-        for run in runs:
-            run.kill(run.processes())
+    for run in start("sft", "2", "disks", of_hosts):
+        with pytest.raises(RunFailed):
+            run.finish()
+        assert re.search(r"different checkpoints: checkpoint-\d+ \(ranks \[0\]\), none", run.output), run.output

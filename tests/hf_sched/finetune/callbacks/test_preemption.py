@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from tests.helpers.model_trainer import ModelTrainer, steps_of
-from tests.helpers.recipes import FSDP2, TWO_PROCESSES, ZERO2, ZERO3
+from tests.helpers.recipes import CAN_BE_EARNED, FSDP2, TWO_PROCESSES, ZERO2, ZERO3
+from tests.helpers.seen_by_ranks import OBSERVER
 
 pytestmark = pytest.mark.skipif(
     Version(transformers.__version__) < Version("5"), reason="transformers 4 has no enable_jit_checkpoint"
@@ -97,31 +98,18 @@ def test_handler_is_restored_after_the_run_and_in_forked_processes(model_path, t
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_without_the_argument_the_handler_stays(model_path, tmp_path):
-    seen = []
-
-    class Read(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            seen.append(signal.getsignal(signal.SIGTERM))
-
-    before = signal.getsignal(signal.SIGTERM)
-    given = {**SAVING, "enable_jit_checkpoint": False, "max_steps": 2}
-    assert ModelTrainer(model_path, tmp_path / "run", Read(), **given).run() == 0
-    assert seen == [before, before]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "launcher"),
     [("grpo", TWO_PROCESSES), ("sft", ZERO2), ("grpo", ZERO3), ("sft", FSDP2)],
     ids=["grpo-ddp", "sft-zero2", "grpo-zero3", "sft-fsdp2"],
 )
-def test_sigterm_to_one_process_stops_all_and_resumes_exactly(run_recipe, tmp_path, recipe, launcher):
-    # An untrained model gives no right answer: under `exact_answer` all losses would be 0, and agree for that reason.
-    rewards = {"reward_funcs": ["benchmarks.common.recipe_runs.share_of_digits"]} if recipe == "grpo" else {}
-    given = {**SAVING, **rewards, "save_strategy": "steps", "max_steps": 8, "lr_scheduler_type": "warmup_cosine"}
-    interrupted = [*launcher, "tests/helpers/launchers/sigterm_in_last_rank.py", "5"]
-    stopped = run_recipe(recipe, interrupted, name="stopped", ok=False, **given)
+def test_sigterm_to_one_process_stops_all_and_resumes_exactly(run_recipe, monkeypatch, recipe, launcher):
+    given = {**SAVING, "save_strategy": "steps", "max_steps": 8, "lr_scheduler_type": "warmup_cosine"}
+    given |= CAN_BE_EARNED if recipe == "grpo" else {}
+    with monkeypatch.context() as patch:
+        patch.setenv("SIGTERM_AT", "5")
+        stopped = run_recipe(recipe, [*launcher, OBSERVER], name="stopped", ok=False, **given)
     assert "stopped by SIGTERM after step 5 of 8" in stopped.output
     assert steps_of(stopped.folder) == [5]
 

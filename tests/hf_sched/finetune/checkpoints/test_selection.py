@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hf_sched.finetune.arguments import BranchArguments
+from hf_sched.finetune.arguments import PipelineArguments
 from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume, missing_part
 from tests.helpers.model_trainer import ModelTrainer
 
@@ -27,8 +27,8 @@ def copy(run, tmp_path) -> Path:
 
 
 def resumed(folder: Path, wanted: object = "true") -> str | None:
-    args = SimpleNamespace(resume_from_checkpoint=wanted, output_dir=str(folder))
-    return checkpoint_to_resume(args, BranchArguments())
+    args = SimpleNamespace(resume_from_checkpoint=wanted, output_dir=str(folder), world_size=1)
+    return checkpoint_to_resume(args, PipelineArguments())
 
 
 FILES = ["trainer_state.json", "scheduler.pt", "rng_state.pth", "model.safetensors"]
@@ -76,7 +76,7 @@ def test_without_a_complete_checkpoint_only_auto_starts_anew(copy):
 
 
 def test_branch_needs_its_own_output_dir(copy):
-    args = SimpleNamespace(resume_from_checkpoint=None, output_dir=str(copy), lr_scheduler_kwargs=None)
-    branch = BranchArguments(anneal_from=str(copy / "checkpoint-4"))
+    args = SimpleNamespace(resume_from_checkpoint=None, output_dir=str(copy), world_size=1, lr_scheduler_kwargs=None)
+    branch = PipelineArguments(anneal_from=str(copy / "checkpoint-4"))
     with pytest.raises(ValueError, match="`output_dir` must be another folder than that of `anneal_from`"):
         checkpoint_to_resume(args, branch)

@@ -18,11 +18,7 @@ from hf_sched.finetune.merge import check_adapter, merge
 from tests.helpers.recipes import needs_compiler
 from tests.helpers.seen_by_ranks import LORA, OBSERVED, logits_of, planned, seen
 
-SHARDED = [
-    pytest.param("zero2", marks=needs_compiler),
-    pytest.param("zero3", marks=needs_compiler),
-    pytest.param("fsdp2"),
-]
+SHARDED = [pytest.param("zero2", marks=needs_compiler), pytest.param("zero3", marks=needs_compiler), "fsdp2"]
 SAVES_AT = STEPS // 2
 # Sums in another order: measured 5e-7 for losses, 2.4e-5 for logits (of 0.5) after LoRA at its high rate.
 LOSS_BOUND, LOGITS_BOUND = 1e-5, 1e-4
@@ -106,11 +102,8 @@ def test_unsharded_checkpoint_resumes_on_another_number_of_processes(runs, monke
     monkeypatch.setitem(OBSERVED, "fsdp2 on 1", dataclasses.replace(OBSERVED["fsdp2"], processes=1))
     whole = runs.whole("sft", written)
     resumed = runs.start("sft", where, f"from-{written}", resume_from_checkpoint=middle(whole)).finish()
-    (before, *_), ranks = (
-        seen(whole.folder, OBSERVED[written].processes),
-        seen(resumed.folder, OBSERVED[where].processes),
-    )
-    for rank in ranks:
+    before = seen(whole.folder, OBSERVED[written].processes)[0]
+    for rank in seen(resumed.folder, OBSERVED[where].processes):
         assert rank.rates == before.rates[SAVES_AT:]
         np.testing.assert_allclose(rank.losses, before.losses, rtol=0, atol=LOSS_BOUND)
         torch.testing.assert_close(rank.logits, before.logits, rtol=0, atol=LOGITS_BOUND)
@@ -121,22 +114,16 @@ def test_unsharded_checkpoint_resumes_on_another_number_of_processes(runs, monke
 @pytest.mark.parametrize(
     ("written", "where", "message"),
     [
-        (
-            "zero2",
-            "zero2 on 1",
-            "written under ZeRO-2 on 2 processes and cannot be resumed under ZeRO-2 on 1 process",
-        ),
+        ("zero2", "zero2 on 1", "under ZeRO-2 on 2 processes and cannot be resumed under ZeRO-2 on 1 process"),
         ("zero3", "1", "cannot be resumed under one process or DDP"),
-        ("1", "zero3", "was written under one process or DDP and cannot be resumed under ZeRO-3 on 2 processes"),
-        ("2", "fsdp2", "was written under one process or DDP and cannot be resumed under FSDP"),
+        ("1", "zero3", "under one process or DDP and cannot be resumed under ZeRO-3 on 2 processes"),
+        ("2", "fsdp2", "under one process or DDP and cannot be resumed under FSDP"),
     ],
 )
 def test_other_sharding_is_rejected_before_a_model_is_loaded(runs, monkeypatch, written, where, message):
     monkeypatch.setitem(OBSERVED, "zero2 on 1", dataclasses.replace(OBSERVED["zero2"], processes=1))
-    checkpoint = middle(runs.whole("sft", written))
-    rejected = runs.start(
-        "sft", where, f"from-{written}", resume_from_checkpoint=checkpoint, model_name_or_path="nowhere"
-    )
+    given = {"resume_from_checkpoint": middle(runs.whole("sft", written)), "model_name_or_path": "nowhere"}
+    rejected = runs.start("sft", where, f"from-{written}", **given)
     with pytest.raises(RunFailed):
         rejected.finish()
     assert message in rejected.output
