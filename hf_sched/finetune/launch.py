@@ -11,8 +11,7 @@ from typing import Any
 
 import datasets
 import transformers
-from accelerate import PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, parse_flag_from_env
 
 NUM_PROCESSES = "HF_SCHED_NUM_PROCESSES"
 """Set by `hf-sched sft|grpo|dpo`: the number of processes requested.
@@ -32,9 +31,9 @@ def check_launch(training_args: Any) -> None:
             f"FSDP was requested, but nothing would be sharded: this is {found}. Accelerate shards on GPUs only: omit "
             "`--cpu` and `use_cpu: true`, and use accelerate_configs/fsdp2.yaml; without GPUs, use cpu_2proc.yaml"
         )
-    requests_deepspeed = bool(training_args.deepspeed) or _is_set("ACCELERATE_USE_DEEPSPEED")
+    requests_deepspeed = bool(training_args.deepspeed) or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
     # The Trainer's Accelerator drops the plugin under ACCELERATE_USE_CPU.
-    uses_deepspeed = training_args.deepspeed_plugin is not None and not _is_set("ACCELERATE_USE_CPU")
+    uses_deepspeed = training_args.deepspeed_plugin is not None and not parse_flag_from_env("ACCELERATE_USE_CPU")
     if requests_deepspeed and not uses_deepspeed:
         raise ValueError(
             f"DeepSpeed was requested, but would not be used: this is {found}. Omit `--cpu` and ACCELERATE_USE_CPU, "
@@ -54,16 +53,12 @@ def check_launch(training_args: Any) -> None:
 
 def requests_fsdp(training_args: Any) -> bool:
     """Return whether the arguments or the launcher request FSDP."""
-    return bool(training_args.fsdp) or _is_set("ACCELERATE_USE_FSDP")
+    return bool(training_args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
 
 
 def quiet_progress_bars() -> None:
-    """Disable the bars of other libraries on all but the main process, and in log files.
-
-    Call it once the training arguments exist: PartialState() would start a process group with its own defaults.
-    """
-    is_main = not PartialState._shared_state or PartialState().is_main_process
-    if not (is_main and sys.stderr.isatty()):
+    """Disable the bars of other libraries on all but the main process, and in log files."""
+    if os.environ.get("RANK", "0") != "0" or not sys.stderr.isatty():
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()  # that of huggingface_hub too
 
@@ -77,7 +72,3 @@ def _remedy(training_args: Any, requested: int) -> str:
     if training_args.distributed_state.distributed_type == DistributedType.NO and training_args.device.type == "cpu":
         return "each would train alone and overwrite the others. Without a GPU, write `use_cpu: true` in the YAML"
     return f"use `accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes {requested}`"
-
-
-def _is_set(name: str) -> bool:
-    return os.environ.get(name, "false").lower() in ("1", "true", "yes", "y", "on", "t")
