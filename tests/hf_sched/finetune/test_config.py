@@ -106,7 +106,7 @@ def test_batch_that_does_not_hold_whole_groups_is_explained(tmp_path, monkeypatc
     assert status == 2
     size = 3 * int(world_size)
     assert f"`num_generations` must divide the {size} completions of a generation" in printed
-    assert f"per_device_train_batch_size 3 x {world_size} process" in printed
+    assert f"per_device_train_batch_size 3 x processes {world_size} x" in printed
 
 
 def test_auto_resumes_only_if_there_is_a_checkpoint(tmp_path):
