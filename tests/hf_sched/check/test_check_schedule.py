@@ -52,10 +52,9 @@ def test_a_cut_off_cycle_is_a_warning():
 def test_an_unknown_length_limits_the_check():
     found = find(lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"min_lr": 1e-3}, learning_rate=1e-4)
     assert_error(found, f"{KWARGS}.min_lr", "at most the `learning_rate` 0.0001")
-    checked = report(lr_scheduler_type="cosine_floor", dataset_name="no/such")
-    assert checked.ok
-    assert "--dataset-size" in checked.not_judged[0]
-    assert report(lr_scheduler_type="cosine_floor", dataset_name="no/such", dataset_size=1000).not_judged == ()
+    config = {"lr_scheduler_type": "cosine_floor", "dataset_name": "no/such"}
+    assert report(**config).ok and "--dataset-size" in report(**config).not_judged[0]
+    assert report(**config, dataset_size=1000).not_judged == ()
 
 
 @pytest.mark.parametrize("name", ["cosine_floor", "linear"])
@@ -79,14 +78,8 @@ def test_an_unknown_schedule_is_an_error():
         ("linear", {"min_lr": 1e-6}, "min_lr", "linear takes no arguments; hf_sched's schedules have it"),
         ("cosine", {"num_cycle": 1}, "num_cycle", "did you mean 'num_cycles'"),
         ("cosine_with_min_lr", {"min_lr": "1e-6"}, "min_lr", "write 1.0e-06"),
-        (
-            "cosine_with_min_lr",
-            {"min_lr": 1e-6, "min_lr_rate": 0.1},
-            "min_lr",
-            "Only one of min_lr or min_lr_rate should be set",
-        ),
+        ("cosine_with_min_lr", {"min_lr": 1e-6, "min_lr_rate": 0.1}, "min_lr", "Only one of min_lr or min_lr_rate"),
         ("warmup_stable_decay", {"num_decay_steps": 10, "decay_type": "sqrt"}, "decay_type", "1-sqrt"),
-        ("polynomial", {"lr_end": "1e-9"}, "lr_end", "write 1.0e-09"),
         ("polynomial", {"lr_end": 1.0}, "lr_end", "at most the `learning_rate`"),
         ("cosine_with_min_lr", {}, "", "One of min_lr or min_lr_rate should be set"),
         ("warmup_stable_decay", {}, "", "missing 1 required positional argument: 'num_decay_steps'"),
@@ -100,9 +93,7 @@ def test_arguments_that_transformers_rejects_are_errors(name, kwargs, key, part)
         builtin(name, **kwargs).lr_lambdas[0](100)
 
 
-def test_arguments_that_transformers_ignores_are_errors():
-    found = find(lr_scheduler_type="constant", lr_scheduler_kwargs={"min_lr": 1e-6})
-    assert_error(found, f"{KWARGS}.min_lr", "constant takes no arguments")
+def test_a_warmup_that_the_schedule_ignores_is_an_error():
     found = find(lr_scheduler_type="constant", warmup_steps=10)
     assert_error(found, "warmup_steps", "write lr_scheduler_type: constant_with_warmup")
 
@@ -127,13 +118,9 @@ def test_a_stable_phase_or_decay_that_does_not_fit_is_reported():
 
 
 def test_right_schedules_of_transformers_have_no_findings():
-    for name, kwargs in (
-        ("cosine_with_min_lr", {"min_lr_rate": 0.1}),
-        ("cosine_with_restarts", {"num_cycles": 2}),
-        ("inverse_sqrt", {"timescale": 100}),
-        ("warmup_stable_decay", {"num_decay_steps": 20}),
-        ("constant_with_warmup", {}),
-    ):
+    right = {"cosine_with_min_lr": {"min_lr_rate": 0.1}, "cosine_with_restarts": {"num_cycles": 2}}
+    right |= {"warmup_stable_decay": {"num_decay_steps": 20}, "constant_with_warmup": {}}
+    for name, kwargs in right.items():
         assert scheduled(name, warmup_steps=10, **kwargs).findings == (), name
     plateau = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"factor": 0.5}}
     assert report(**plateau, eval_strategy="steps").findings == ()

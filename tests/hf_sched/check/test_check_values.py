@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 
 import pytest
-import trl
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_sched.check.choices import words_compared
 from hf_sched.check.renamed import as_yaml
 from hf_sched.check.values import ALSO_ACCEPTED, BOUNDS
 from hf_sched.plan.training_config import KINDS, arguments_of
@@ -105,17 +102,3 @@ def test_no_default_of_the_installed_version_is_a_mistake(kind):
         if argument.default not in (None, [])
     }
     assert [found for found in report(kind, **defaults).findings if "deprecated" not in found.message] == []
-
-
-@pytest.mark.parametrize(
-    ("kind", "name"),
-    [("grpo", "loss_type"), ("dpo", "loss_type"), ("grpo", "importance_sampling_level")],
-)
-def test_words_from_the_code_are_those_of_the_documentation(kind, name):
-    text = getattr(trl, f"{kind.upper()}Config").__dataclass_fields__[name].metadata["help"]
-    words = words_compared(kind, name)
-    assert len(words) > 1
-    documented = set(re.findall(r"[`'\"]+([a-z][a-z_]+)[`'\"]+", text)) - {name, "log_ratio"}
-    assert {word for word in documented if "_" in word or word in words} <= {*words, *arguments_of(kind)}
-    default = arguments_of(kind)[name].default or []
-    assert set(default if isinstance(default, list) else [default]) <= set(words)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from hf_sched.cli import app
@@ -21,15 +20,10 @@ def run_plan(*words: str) -> str:
     return result.output
 
 
-@pytest.fixture(scope="module")
-def printed() -> str:
+def test_plan_prints_the_facts_and_the_curve_of_a_run():
     launch = ("--accelerate-config", str(ROOT / "accelerate_configs/cpu_2proc.yaml"))
-    return run_plan(str(ROOT / "recipes/configs/demo_grpo.yaml"), "--dataset-size", "2000", *launch)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
+    printed = run_plan(str(ROOT / "recipes/configs/demo_grpo.yaml"), "--dataset-size", "2000", *launch)
+    for line in (
         "recipes/configs/demo_grpo.yaml  grpo, 200 optimizer steps",
         "assumed: kind grpo (has `reward_funcs`)\n",
         "accelerate_configs/cpu_2proc.yaml)",
@@ -41,16 +35,10 @@ def printed() -> str:
         "first 2e-05, peak 0.0002, last 2e-05",
         "2, after steps 100, 200",
         "the model is saved in runs/demo/grpo",
-    ],
-)
-def test_plan_prints_the_facts_of_a_run(printed, line):
-    assert line in printed
-
-
-def test_plan_draws_the_curve_and_pipes_plain_text(printed):
-    assert "\x1b" not in printed
+    ):
+        assert line in printed
     assert any("\u2800" <= character <= "\u28ff" for character in printed)  # Braille: the curve
-    assert all(line == line.rstrip() for line in printed.splitlines())
+    assert "\x1b" not in printed and all(line == line.rstrip() for line in printed.splitlines())
 
 
 def test_every_shipped_config_has_a_plan(monkeypatch):

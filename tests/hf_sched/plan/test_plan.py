@@ -25,11 +25,11 @@ KIND = {
     "dpo": {"max_length": 64, "learning_rate": 2e-4},
 }
 LINEAR = {"lr_scheduler_type": "linear"}
+SPLIT, DISPATCH = {"split_batches": True}, {"dispatch_batches": True}
+ACCUMULATE = {"gradient_accumulation_kwargs": {"num_steps": 4}}
 BY_EPOCHS = {"save_strategy": "epoch", "eval_strategy": "epoch", "eval_delay": 2}
-IN_EPOCHS = {
-    "lr_scheduler_type": "phases",
-    "lr_scheduler_kwargs": {"phases": "warmup 0.5ep | hold 1ep | decay cosine to 0.1"},
-}
+PHASES = {"phases": "warmup 0.5ep | hold 1ep | decay cosine to 0.1"}
+IN_EPOCHS = {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": PHASES}
 FLOOR = {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"floor_ratio": 0.1}}
 
 
@@ -49,24 +49,22 @@ def by_steps(save: float, evaluate: float, **more: Any) -> dict[str, Any]:
 
 # Sizes that do not divide evenly, and every key that changes a count. Cases named train_* are trained.
 CASES: dict[str, dict[str, Any]] = {
-    "sft_even": sft(32, 4),
     "sft_odd": sft(37, 4, 3),
     "sft_odd_dropped": sft(37, 4, 3, dataloader_drop_last=True),
     "sft_one_sample": sft(1, 4, 2),
     "sft_prime": sft(41, 3, 5, num_train_epochs=1.7, warmup_steps=0.07),
     "sft_part_of_an_epoch": sft(41, 2, 4, num_train_epochs=0.3),
     "sft_max_steps_win": sft(37, 4, 3, max_steps=11, num_train_epochs=2, warmup_steps=5),
-    "sft_as_text": sft(37, 4, 3, num_train_epochs="2.5", learning_rate="1e-4", warmup_steps="0.1"),
-    "sft_split_batches": sft(37, 4, 2, accelerator_config={"split_batches": True}),
-    "sft_split_batches_dropped": sft(37, 4, 2, accelerator_config={"split_batches": True}, dataloader_drop_last=True),
-    "sft_dispatch_batches": sft(37, 4, 2, accelerator_config={"dispatch_batches": True}),
-    "sft_dispatched_dropped": sft(37, 4, 2, accelerator_config={"dispatch_batches": True}, dataloader_drop_last=True),
+    "sft_as_text": sft(32, 4, num_train_epochs="2.5", learning_rate="1e-4", warmup_steps="0.1"),
+    "sft_split_batches": sft(37, 4, 2, accelerator_config=SPLIT),
+    "sft_split_batches_dropped": sft(37, 4, 2, accelerator_config=SPLIT, dataloader_drop_last=True),
+    "sft_dispatch_batches": sft(37, 4, 2, accelerator_config=DISPATCH),
+    "sft_dispatched_dropped": sft(37, 4, 2, accelerator_config=DISPATCH, dataloader_drop_last=True),
     "sft_uneven_batches": sft(37, 4, 2, accelerator_config={"even_batches": False}),
     "sft_by_length": sft(37, 4, 3, train_sampling_strategy="group_by_length"),
-    "sft_accelerator_accumulates": sft(32, 2, accelerator_config={"gradient_accumulation_kwargs": {"num_steps": 4}}),
+    "sft_accelerator_accumulates": sft(32, 2, accelerator_config=ACCUMULATE),
     "sft_rebalanced": sft(37, 4, 3, train_sampling_strategy="batch_rebalance"),
     "sft_rebalanced_dropped": sft(41, 4, 3, train_sampling_strategy="batch_rebalance", dataloader_drop_last=True),
-    "grpo_plain": grpo(37, 4, 1, 4),
     "grpo_accumulated": grpo(37, 4, 3, 4, num_train_epochs=1.5),
     "grpo_iterated": grpo(37, 4, 2, 4, num_iterations=3),
     "grpo_generating_often": grpo(37, 8, 4, 4, steps_per_generation=1),
@@ -90,7 +88,6 @@ CASES: dict[str, dict[str, Any]] = {
     "train_grpo": grpo(9, 4, 2, 4, **FLOOR, num_train_epochs=1.5, warmup_steps=2, save_strategy="steps", save_steps=4),
     "train_grpo_reusing": grpo(9, 4, 3, 2, **LINEAR, max_steps=4, steps_per_generation=2, num_iterations=2),
 }
-TRAINED = [name for name in CASES if name.startswith("train_")]
 
 
 @pytest.fixture(scope="session")
@@ -117,57 +114,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     return folder
 
 
-def observe(folder: Path, launcher: list[str], processes: int) -> dict[str, Any]:
+@pytest.fixture(
+    scope="session", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["one process", "two processes"]
+)
+def observed(folder: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     """What the trainers of all cases did, in separate processes."""
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu_2proc.yaml"]
+    launcher = [*launch, "--main_process_port", "0"] if request.param == 2 else []
     for name in CASES:  # one output folder for each number of processes
         path = folder / f"{name}.yaml"
-        output = str(folder / f"{name}_{processes}")
-        path.write_text(path.read_text().split("output_dir")[0] + f"output_dir: {output}\n")
-    done = subprocess.run(
-        [*launcher, "tests/helpers/launchers/observed_runs.py", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-    )
+        path.write_text(path.read_text().split("output_dir")[0] + f"output_dir: {folder}/{name}_{request.param}\n")
+    command = [sys.executable, *launcher, "tests/helpers/launchers/observed_runs.py", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    observed: dict[str, Any] = json.loads((folder / f"observed_{processes}.json").read_text())
-    return observed
-
-
-@pytest.fixture(scope="session")
-def on_one(folder: Path) -> dict[str, Any]:
-    return observe(folder, [sys.executable], 1)
-
-
-@pytest.fixture(scope="session")
-def on_two(folder: Path) -> dict[str, Any]:
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu_2proc.yaml"]
-    return observe(folder, [sys.executable, *launch, "--main_process_port", "0"], 2)
-
-
-@pytest.fixture(params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["one process", "two processes"])
-def processes(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
+    return {**json.loads((folder / f"observed_{request.param}.json").read_text()), "processes": request.param}
 
 
 @pytest.fixture
-def seen(processes: int, name: str, request: pytest.FixtureRequest) -> dict[str, Any]:
-    found: dict[str, Any] = request.getfixturevalue({1: "on_one", 2: "on_two"}[processes])[name]
-    assert found["processes"] == processes
-    return found
+def seen(observed: dict[str, Any], name: str) -> dict[str, Any]:
+    assert observed[name]["processes"] == observed["processes"]
+    return observed[name]
 
 
 @pytest.fixture
-def planned(folder: Path, processes: int, name: str) -> Plan:
+def planned(folder: Path, seen: dict[str, Any], name: str) -> Plan:
     kind = name.removeprefix("train_").split("_")[0]
-    return plan(TrainingConfig.read(folder / f"{name}.yaml", kind), num_processes=processes)
+    return plan(TrainingConfig.read(folder / f"{name}.yaml", kind), num_processes=seen["processes"])
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_plan_counts_the_steps_of_the_trainer(name, processes, planned, seen):
+def test_plan_counts_the_steps_of_the_trainer(name, planned, seen):
     assert planned.num_training_steps == seen["max_steps"]
     assert planned.steps_per_epoch == seen["steps_per_epoch"]
     assert planned.num_warmup_steps == seen["warmup_steps"]
@@ -176,22 +153,18 @@ def test_plan_counts_the_steps_of_the_trainer(name, processes, planned, seen):
     assert planned.dataset_size.samples == CASES[name]["samples"]
 
 
-@pytest.mark.parametrize("name", TRAINED)
-def test_trained_run_follows_its_plan(name, processes, planned, seen):
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("train_")])
+def test_trained_run_follows_its_plan(name, planned, seen):
     assert seen["global_step"] == planned.num_training_steps
     assert seen["epoch"] == pytest.approx(planned.epochs)
     np.testing.assert_allclose(seen["learning_rates"], planned.curve, rtol=1e-12, atol=0)
     assert (planned.first_lr, planned.last_lr) == (planned.curve[0], planned.curve[-1])
     assert seen["evaluations"] == list(planned.evaluations)
     assert seen["checkpoints"] == list(planned.checkpoints_kept)
-
-
-@pytest.mark.parametrize("name", [name for name in TRAINED if "grpo" in name])
-def test_plan_counts_the_generations_of_the_run(name, processes, planned, seen):
-    counted = planned.grpo
-    assert len(seen["completions"]) == counted.generations
-    # The main process sees only its share.
-    assert sum(seen["completions"]) * processes == counted.completions
-    assert set(seen["completions"]) == {counted.generation_batch_size // processes}
-    if processes == 1:
-        assert set(seen["distinct_prompts"]) == {counted.prompts_per_generation}
+    if planned.grpo:
+        assert len(seen["completions"]) == planned.grpo.generations
+        # The main process sees only its share.
+        assert sum(seen["completions"]) * seen["processes"] == planned.grpo.completions
+        assert set(seen["completions"]) == {planned.grpo.generation_batch_size // seen["processes"]}
+        if seen["processes"] == 1:
+            assert set(seen["distinct_prompts"]) == {planned.grpo.prompts_per_generation}

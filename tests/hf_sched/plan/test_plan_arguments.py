@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import hf_sched
 from hf_sched.plan import plan
 from hf_sched.plan.dataset_size import find_dataset_size
 from hf_sched.plan.launch import find_world_size
-from hf_sched.plan.training_config import KINDS, TrainingConfig
+from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import Number
 
 SFT = {"per_device_train_batch_size": 4, "learning_rate": 1e-3, "max_length": 64}
@@ -64,30 +63,13 @@ def test_values_are_those_of_the_file_or_the_defaults(tmp_path):
     assert TrainingConfig("sft", {}).value("max_length") == 1024
     assert (config.value("learning_rate"), config.value("learning_rate", Number(0))) == ("1e-5", 1e-5)
     assert config.get("no_such_argument") is None
-    for kind in KINDS:
-        fields = TrainingConfig(kind, {}).fields
-        assert {"learning_rate", "max_steps", "lr_scheduler_type", "output_dir"} <= fields.keys()
-        assert ("dataset_name" in fields) == (kind != "trainer")
     config = read(tmp_path, '{"learning_rate": 1e-5, "num_generations": 4}', name="config.json")
     assert (config.kind, config.given) == ("grpo", {"learning_rate": 1e-5, "num_generations": 4})
 
 
-def test_dataclasses_add_the_arguments_of_a_script():
-    @dataclass
-    class Mine:
-        my_rounds: int = 3
-        num_generations: int = 9
-
-    config = TrainingConfig("sft", {}, extra=(Mine,))
-    assert config.value("my_rounds") == 3
-    assert "num_generations" not in config.fields  # only GRPO and RLOO have it
-    assert not plan(TrainingConfig("sft", {"my_rounds": 1, "max_steps": 3}, extra=(Mine,))).notes
-
-
 def test_a_file_without_a_mapping_is_rejected(tmp_path):
     for text, message in (
-        ("- 1\n- 2\n", r"must be a mapping of arguments .* received \[1, 2\]"),
-        ("", "must be a mapping of arguments .* received None"),
+        ("- 1\n", r"must be a mapping of arguments .* received \[1\]"),
         ("a: b: c\n", "does not parse"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -200,39 +182,22 @@ def test_without_the_samples_a_plan_needs_max_steps(config, message):
     assert (planned.num_training_steps, planned.epochs, planned.steps_per_epoch) == (5, None, None)
     assert planned.dataset_size.samples is None
     assert planned.dataset_size.source in str(failed.value)
-
-
-def test_a_given_size_is_that_of_packed_sequences_and_useless_for_a_stream():
-    planned = plan(sft(packing=True), dataset_size=40)
+    planned = plan(sft(packing=True), dataset_size=40)  # packed sequences
     assert (planned.steps_per_epoch, planned.num_training_steps) == (10, 30)
-    with pytest.raises(ValueError, match=r"the dataset is streamed"):
-        plan(sft(dataset_streaming=True), dataset_size=40)
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
         (sft(max_steps=0), r"`max_steps` must be 1 or more, or -1 .* received 0"),
-        (sft(max_steps=1.5), r"`max_steps` must be a whole number, -1 or more, received 1.5"),
-        (sft(num_train_epochs=0), r"`num_train_epochs` must be a finite number above 0, received 0"),
         (sft(warmup_ratio=0.1), r"`warmup_ratio` was removed .* received 0.1; write `warmup_steps: 0.1`"),
-        (sft(learning_rate="fast"), "`learning_rate` must be a finite number, 0 or more, received 'fast'"),
         (sft(save_strategy=False), r'`save_strategy` must be text, received False.*write "no" in quotes'),
         (sft(eval_strategy="step"), r"`eval_strategy` must be one of no, steps, epoch, received 'step'; did you mean"),
-        (sft(lr_scheduler_type="cosin_floor"), r"`lr_scheduler_type` must be .*; did you mean 'cosine_floor'\?"),
-        (sft(lr_scheduler_kwargs="floor"), "`lr_scheduler_kwargs` must be a mapping.*, received 'floor'"),
         (sft(lr_scheduler_type="cosine_floor", warmup_steps=99), "`num_warmup_steps` must be less than .*received 99"),
-        (
-            sft(accelerator_config=SPLIT, per_device_train_batch_size=7),
-            r"`per_device_train_batch_size` must be a multiple of the 2 processes.*received 7; write 8",
-        ),
+        (sft(accelerator_config=SPLIT, per_device_train_batch_size=7), r"a multiple of the 2 processes.*7; write 8"),
         (sft(dataloader_drop_last=True, per_device_train_batch_size=21), r"requires the 42 samples .* has 40"),
         (sft(accelerator_config="no.json"), "`accelerator_config` must be a mapping, .* received 'no.json'"),
-        (
-            sft(accelerator_config=ACCUMULATES, gradient_accumulation_steps=2),
-            "num_steps` is set beside `gradient_accumulation_steps`, received 4",
-        ),
-        (grpo(num_generations=5), r"`num_generations` must divide the 8 completions .* received 5; write 4"),
+        (sft(accelerator_config=ACCUMULATES, gradient_accumulation_steps=2), "num_steps` is set beside .*received 4"),
         (grpo(steps_per_generation=32), "requires the 64 prompts of a generation, but the dataset has 40"),
         (grpo(accelerator_config=SPLIT), "`accelerator_config.split_batches` must be false for GRPO"),
     ],
@@ -247,9 +212,10 @@ def test_epochs_in_schedule_and_strategies_need_the_samples():
     with pytest.raises(hf_sched.EpochsUnknown, match=r"`decay` is in epochs \(1ep\).*unknown; give `--dataset-size N`"):
         plan(config)
     assert [phase.steps for phase in plan(config, dataset_size=16).phases] == [5, 4]
-    planned = plan(sft(max_steps=10, save_strategy="epoch", eval_strategy="epoch"))
+    config = sft(max_steps=10, save_strategy="epoch", eval_strategy="epoch")
+    planned = plan(config)
     assert (planned.checkpoints, planned.checkpoints_kept, planned.evaluations) == (None, None, None)
-    planned = plan(sft(max_steps=10, save_strategy="epoch", eval_strategy="epoch"), dataset_size=16)
+    planned = plan(config, dataset_size=16)
     assert planned.checkpoints == planned.evaluations == (4, 8, 10)
 
 
@@ -259,23 +225,18 @@ def test_curve_and_phases_are_those_of_the_schedule():
     schedule = hf_sched.build("cosine_floor", num_training_steps=10, num_warmup_steps=2, floor_ratio=0.1)
     assert planned.schedule == schedule
     np.testing.assert_array_equal(planned.curve, schedule.curve(peak=1e-3))
-    assert [(phase.name, phase.first_step, phase.steps) for phase in planned.phases] == [
-        ("warmup, linear", 0, 2),
-        ("decay, cosine", 2, 8),
-    ]
+    phases = [(phase.name, phase.first_step, phase.steps) for phase in planned.phases]
+    assert phases == [("warmup, linear", 0, 2), ("decay, cosine", 2, 8)]
     assert (planned.phases[0].first_lr, planned.phases[0].last_lr, planned.phases[1].last_lr) == (5e-4, 1e-3, 1e-4)
     planned = plan(sft(lr_scheduler_type="linear", max_steps=10, warmup_steps=2))
     assert planned.schedule is None
     assert (planned.first_lr, planned.peak_lr, planned.last_lr) == (0.0, 1e-3, pytest.approx(1.25e-4))
     assert "The first step trains at a learning rate of 0." in planned.notes
     assert [(phase.name, phase.steps) for phase in planned.phases] == [("warmup, linear", 2), ("linear", 8)]
-
-
-@pytest.mark.parametrize("name", ["reduce_lr_on_plateau", "greedy"])
-def test_a_schedule_that_depends_on_metrics_has_no_curve(name):
-    planned = plan(sft(lr_scheduler_type=name, max_steps=10))
-    assert (planned.curve, planned.last_lr, planned.phases) == (None, None, ())
-    assert "The learning rate depends on metrics; only its start is known." in planned.notes
+    for name in ("reduce_lr_on_plateau", "greedy"):
+        planned = plan(sft(lr_scheduler_type=name, max_steps=10))
+        assert (planned.curve, planned.last_lr, planned.phases) == (None, None, ())
+        assert "The learning rate depends on metrics; only its start is known." in planned.notes
 
 
 @pytest.mark.parametrize(
@@ -296,16 +257,7 @@ def test_notes_name_consequences_that_are_easy_to_miss(config, note):
     assert plan(TrainingConfig(config.kind, even), dataset_size=40, num_processes=2).notes == ()
 
 
-def test_generations_determine_the_number_of_steps():
-    def steps(**given: Any) -> int:
-        return plan(grpo(num_train_epochs=1, **given), dataset_size=64, num_processes=2).num_training_steps
-
-    assert steps() == 32
-    assert steps(num_generations=8) == 64
-    assert steps(num_iterations=3) == 96
-    assert steps(gradient_accumulation_steps=4) == 8
-    assert steps(gradient_accumulation_steps=4, steps_per_generation=1) == 8
-    assert steps(steps_per_generation=4) == 32
+def test_generations_of_a_run_are_counted():
     counted = plan(grpo(gradient_accumulation_steps=4, num_iterations=2, num_train_epochs=1), dataset_size=64).grpo
     assert (counted.prompts_per_generation, counted.generation_batch_size) == (4, 16)
     assert (counted.prompts_per_step, counted.completions_per_step) == (4, 16)
