@@ -26,7 +26,7 @@ SHOWN = {
 
 @pytest.mark.parametrize(("task", "higher"), [("sft", False), ("pretraining", False), ("grpo", True)])
 def test_tables_and_findings_of_a_task_follow_from_its_trainings(task: str, higher: bool):
-    outcomes = report.read_csv(DOCS / "benchmarks" / f"{task}.csv")
+    outcomes = report.read_outcomes(DOCS / "benchmarks" / f"{task}.csv")
     values = report.values_of(outcomes)
     compared = compare(values, BASELINE, higher)
     for lines in (report.sweep_table(values, compared, BASELINE, higher), report.peak_table(values, higher)):
@@ -37,10 +37,10 @@ def test_tables_and_findings_of_a_task_follow_from_its_trainings(task: str, high
 
 
 def test_table_of_the_budgets_follows_from_its_trainings():
-    outcomes = report.read_csv(DOCS / "benchmarks" / "budgets.csv", more=report.BUDGET_FACTS)
+    outcomes = report.read_outcomes(DOCS / "benchmarks" / "budgets.csv")
     assert "\n".join(report.budget_table(outcomes)) in PAGE
     assert max(one.deviation for one in outcomes) < 1e-18
 
 
 def test_table_of_the_overhead_follows_from_its_rounds():
-    assert "\n".join(overhead.table(overhead.read_csv(DOCS / "benchmarks" / "overhead.csv"))) in PAGE
+    assert "\n".join(overhead.table(overhead.read(DOCS / "benchmarks" / "overhead.csv"))) in PAGE

@@ -9,9 +9,7 @@ descriptor of a socket, the program waits before each step, so that several trai
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import runpy
 import socket
 import sys
@@ -23,6 +21,8 @@ import torch
 from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
 from transformers.trainer_callback import CallbackHandler
+
+from benchmarks.common.reporting import command_line
 
 Clocks = tuple[float, float, float]
 """Seconds: wall time, CPU time of this process, CPU time spent in callbacks."""
@@ -88,14 +88,11 @@ def _run(words: list[str]) -> None:
 
 def main() -> None:
     """Run the program and write the record, even if it fails."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--record", type=Path, required=True, help="the JSON file to write")
-    parser.add_argument("--core", type=int, help="the only core to run on")
     parser.add_argument("--turns", type=int, help="the file descriptor of a socket")
     parser.add_argument("program", nargs="+", help="after `--`: a script or `-m module`, with its arguments")
     args = parser.parse_args()
-    if args.core is not None:
-        os.sched_setaffinity(0, {args.core})
     if args.turns is not None:
         Observer.turns = socket.socket(fileno=args.turns)
     DEFAULT_CALLBACKS.append(Observer)

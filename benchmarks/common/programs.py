@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from benchmarks.common.recipe_runs import ROOT, RunFailed, child_environment
+from benchmarks.common.task import ROOT, RunFailed, child_environment
 
 TIMEOUT = 1800.0  # seconds until the next mark or the end
 WARM_UP = 2
@@ -55,14 +55,11 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Observed:
-    """Measurements of a finished program."""
+    """Measurements of a finished program: seconds of wall time (without waiting for turns) and of CPU time, memory."""
 
     wall: float
-    """Seconds, without the time spent waiting for a turn."""
     cpu: float
-    """Seconds of user and system time, child processes included."""
     peak_bytes: int
-    """Peak resident memory."""
     record: Mapping[str, Any]
     """The record that `benchmarks.common.observed` wrote."""
     folder: Path
@@ -91,15 +88,13 @@ class Observed:
 class _Child:
     """A running program."""
 
-    def __init__(self, program: Program, core: int | None, in_turns: bool, environment: Mapping[str, str]) -> None:
+    def __init__(self, program: Program, in_turns: bool) -> None:
         self.program = program
         program.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._record = program.folder.parent / f"{program.folder.name}.record.json"
-        self._log = program.folder.parent / f"{program.folder.name}.log"
+        self._record, self._log = (program.folder.parent / f"{program.folder.name}.{end}" for end in ("json", "log"))
         self._turns, other_end = socket.socketpair()
         self._turns.settimeout(TIMEOUT)
         command = [sys.executable, "-m", "benchmarks.common.observed", "--record", str(self._record)]
-        command += ["--core", str(core)] if core is not None else []
         command += ["--turns", str(other_end.fileno())] if in_turns else []
         with self._log.open("wb") as log, other_end:
             self._start = time.perf_counter()
@@ -109,7 +104,7 @@ class _Child:
                 stdout=log,
                 stderr=log,
                 pass_fds=[other_end.fileno()],
-                env={**os.environ, **child_environment(), **environment},
+                env=child_environment(),
             )
 
     def wait_for_mark(self) -> bool:
@@ -144,20 +139,14 @@ class _Child:
         return Observed(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, record, self.program.folder)
 
 
-def run_alone(program: Program, *, core: int | None = None, environment: Mapping[str, str] | None = None) -> Observed:
+def run_alone(program: Program) -> Observed:
     """Run one program to its end."""
-    child = _Child(program, core, in_turns=False, environment=environment or {})
+    child = _Child(program, in_turns=False)
     child.wait_for_mark()  # there are no marks without turns, so this waits for the end
     return child.finish()
 
 
-def run_in_turns(
-    programs: Mapping[str, Program],
-    order: random.Random,
-    *,
-    core: int | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> dict[str, Observed]:
+def run_in_turns(programs: Mapping[str, Program], order: random.Random) -> dict[str, Observed]:
     """Run programs so that only one works at a time: each starts, steps and ends in turn, in shuffled order.
 
     Other load on the machine then affects all of them alike, because their steps are at most a step apart.
@@ -171,7 +160,7 @@ def run_in_turns(
 
     try:
         for name in order.sample(list(programs), len(programs)):
-            children[name] = _Child(programs[name], core, in_turns=True, environment=environment or {})
+            children[name] = _Child(programs[name], in_turns=True)
             go_to_mark(name)
         while waiting := [name for name in children if name not in observed]:
             for name in order.sample(waiting, len(waiting)):

@@ -1,4 +1,4 @@
-"""Random models in the shapes of Qwen2.5, and made-up problems to train on."""
+"""A random model in the shape of Qwen2.5-0.5B, and made-up problems to train on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from benchmarks.common.tokenizer import byte_level_tokenizer
 from hf_sched.finetune.data import to_demonstration, to_problem
 from hf_sched.finetune.demo.sorting_task import TEMPLATE
 
-VOCABULARY = 151_936
-# From Qwen2.5's config.json; both have 2 key-value heads and tied embeddings.
-SHAPES: dict[str, dict[str, Any]] = {
-    "0.5b": {"hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14},
-    "1.5b": {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28, "num_attention_heads": 12},
+# From the model's config.json.
+SHAPE: dict[str, Any] = {
+    "vocab_size": 151_936,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
 }
 TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _SPECIAL = ["<|end|>", "<pad>", "<|user|>", "<|assistant|>", "<|system|>"]
@@ -48,23 +50,17 @@ def write_rows(problems: Iterable[dict[str, str]], folder: Path) -> None:
         file.write_text("".join(json.dumps(convert(row)) + "\n" for row in problems), encoding="utf-8")
 
 
-def make_model(shape: dict[str, Any], folder: Path, problems: Iterable[dict[str, str]]) -> None:
-    """Write a model with random weights, and a tokenizer trained on the problems."""
+def make_model(shape: dict[str, Any], folder: Path, problems: Iterable[dict[str, str]]) -> int:
+    """Write a model with random weights, and a tokenizer trained on the problems; return the number of parameters."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     tokenizer = byte_level_tokenizer((text for row in problems for text in row.values()), 8192, _SPECIAL)
     tokenizer.chat_template = TEMPLATE
-    config = Qwen2Config(
-        vocab_size=len(tokenizer) if shape is TINY else VOCABULARY,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        max_position_embeddings=32_768,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **shape,
-    )
+    fixed = {"num_key_value_heads": 2, "tie_word_embeddings": True, "max_position_embeddings": 32_768}
+    tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     torch.manual_seed(0)
-    Qwen2ForCausalLM(config).save_pretrained(folder)
+    model = Qwen2ForCausalLM(Qwen2Config(**{"vocab_size": len(tokenizer), **shape}, **fixed, **tokens))
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return int(model.num_parameters())

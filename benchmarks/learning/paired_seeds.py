@@ -20,10 +20,9 @@ Values = Mapping[float, Mapping[int, float]]
 
 @dataclass(frozen=True)
 class Compared:
-    """A schedule compared with the baseline, each at its own best peak, over the seeds that both have."""
+    """A schedule minus the baseline, each at its own best peak, over the seeds that both have."""
 
     difference: Interval
-    """The schedule's mean minus the baseline's."""
     p: float
     """Two-sided p value of the paired t test."""
     adjusted_p: float

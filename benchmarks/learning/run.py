@@ -5,9 +5,9 @@
         --schedules linear cosine_floor:floor_ratio=0.1 "warmup 5% | hold | decay 20% 1-sqrt" \\
         --learning_rates 1e-3 2e-3 4e-3 -- --model_name_or_path runs/my_task-{seed}/model
 
-Arguments after `--` go to the recipe; `{seed}` in them becomes the seed. Trainings run side by side, one per GPU or
-core. If it is interrupted, the same command continues. `compare` writes report.md (each schedule at its best peak with
-its interval, and a paired test against the baseline), learning.png and runs.csv with one line per training.
+Arguments after `--` go to the recipe; `{seed}` in them becomes the seed. Trainings run side by side, one per core. If
+it is interrupted, the same command continues. `compare` writes report.md (each schedule at its best peak with its
+interval, and a paired test against the baseline), learning.png and runs.csv with one line per training.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.common.recipe_runs import ROOT
-from benchmarks.learning.budgets import run_budgets
-from benchmarks.learning.sweep import BASELINE, Recipe, run_sweep
+from benchmarks.common.reporting import command_line
+from benchmarks.common.task import ROOT
+from benchmarks.learning.experiments import BASELINE, run_budgets, run_sweep
 from benchmarks.learning.text_task import make_text_task
+from benchmarks.learning.trials import Recipe
 from hf_sched.finetune.demo.sorting_task import save_data, save_model
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -41,17 +42,17 @@ def main() -> None:
             run_all(args)
             return
         recipe = Recipe(args.config, args.output, args.seeds, args.metric, words[split + 1 :], args.jobs)
-        run_sweep(recipe, args.schedules, args.learning_rates, baseline=args.baseline)
+        run_sweep(recipe, args.schedules, args.learning_rates, args.baseline)
     except ValueError as error:
         parser.error(str(error))
     print(f"written: {args.output / 'report.md'}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    shared.add_argument("--jobs", type=int, help="trainings at a time (default: one per GPU or core)")
+    shared.add_argument("--jobs", type=int, help="trainings at a time (default: one per core)")
     commands = parser.add_subparsers(dest="command", required=True)
 
     everything = commands.add_parser("all", parents=[shared], help="all trainings of docs/benchmarks.md")
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", parents=[shared], help="schedules for a recipe")
     compare.add_argument("--config", type=Path, required=True, help="a recipe's YAML file")
     compare.add_argument("--output", type=Path, required=True)
-    compare.add_argument("--metric", default="eval_loss", help="eval_loss, eval_reward, ... or exact_match")
+    compare.add_argument("--metric", default="eval_loss", help="eval_loss, eval_reward, ... (default: %(default)s)")
     compare.add_argument("--schedules", nargs="+", required=True, help="NAME, NAME:ARGUMENT=VALUE or phases")
     compare.add_argument("--learning_rates", nargs="+", type=float, required=True, help="peaks for every schedule")
     compare.add_argument("--baseline", default=BASELINE, help="compared with all others (default: %(default)s)")
@@ -76,20 +77,17 @@ def run_all(args: argparse.Namespace) -> None:
     for seed in args.seeds:
         _make_sorting_task(folder, seed)
 
-    def recipe(name: str, config: str, metric: str, **places: str) -> Recipe:
-        flags = [word for key, place in places.items() for word in (f"--{key}", str(folder / place))]
+    def recipe(name: str, config: str, model: str, rows: str, metric: str = "eval_loss") -> Recipe:
+        flags = ("--model_name_or_path", str(folder / model), "--dataset_name", str(folder / rows))
         return Recipe(CONFIGS / f"{config}.yaml", folder / name, args.seeds, metric, flags, args.jobs)
 
-    text = {"model_name_or_path": "text/model-{seed}", "dataset_name": "text/data"}
-    sft = {"model_name_or_path": "task-{seed}/model", "dataset_name": "task-{seed}/sft"}
-    grpo = {"model_name_or_path": "sft-{seed}", "dataset_name": "task-{seed}/grpo"}
-    for one, peaks in (
-        (recipe("sft", "sft", "eval_loss", **sft), (1e-3, 2e-3, 4e-3)),
-        (recipe("pretraining", "text", "eval_loss", **text), (2e-3, 4.5e-3, 1e-2)),
-        (recipe("grpo", "grpo", "eval_reward", **grpo), (5e-5, 1e-4, 2e-4, 4e-4)),
-    ):
-        run_sweep(one, args.schedules, peaks)
-    run_budgets(recipe("budgets", "text", "eval_loss", **text), 400, cosine_peak=4.5e-3, wsd_peak=4.5e-3)
+    text = ("text", "text/model-{seed}", "text/data")
+    sft = ("sft", "task-{seed}/model", "task-{seed}/sft")
+    grpo = ("grpo", "sft-{seed}", "task-{seed}/grpo", "eval_reward")
+    run_sweep(recipe("sft", *sft), args.schedules, (1e-3, 2e-3, 4e-3))
+    run_sweep(recipe("pretraining", *text), args.schedules, (2e-3, 4.5e-3, 1e-2))
+    run_sweep(recipe("grpo", *grpo), args.schedules, (5e-5, 1e-4, 2e-4, 4e-4))
+    run_budgets(recipe("budgets", *text), peak=4.5e-3)
 
 
 def _make_sorting_task(folder: Path, seed: int) -> None:

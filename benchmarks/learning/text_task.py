@@ -8,10 +8,9 @@ from pathlib import Path
 
 from benchmarks.common.tokenizer import byte_level_tokenizer
 
-PIECE = 4096
-"""Characters per row of a text file."""
-TRAIN, TEST = 1500, 200
-"""The most rows of each split."""
+PIECE = 4096  # characters per row of a text file
+HELD_OUT = 0.05  # of a text file
+MOST_ROWS = {"train": 1500, "test": 200}
 
 
 def make_text_task(source: Path, folder: Path, seeds: Sequence[int]) -> None:
@@ -20,33 +19,30 @@ def make_text_task(source: Path, folder: Path, seeds: Sequence[int]) -> None:
     Raises:
         ValueError: The source is not a text, or is too short.
     """
-    train, test = (pieces[:most] for pieces, most in zip(read_text(source), (TRAIN, TEST), strict=True))
+    splits = read_text(source)
     (folder / "data").mkdir(parents=True, exist_ok=True)
-    for split, pieces in (("train", train), ("test", test)):
-        rows = "".join(json.dumps({"text": piece}) + "\n" for piece in pieces)
+    for split, most in MOST_ROWS.items():
+        rows = "".join(json.dumps({"text": piece}) + "\n" for piece in splits[split][:most])
         (folder / "data" / f"{split}.jsonl").write_text(rows, encoding="utf-8")
-    save_models(folder, train, seeds)
+    save_models(folder, splits["train"][: MOST_ROWS["train"]], seeds)
 
 
-def read_text(source: Path, held_out: float = 0.05) -> tuple[list[str], list[str]]:
-    """Return pieces of text to train on and to hold out: GSM8K's own splits, or the last part of a text file.
-
-    Raises:
-        ValueError: It is neither a text file nor such a folder, or it is too short.
-    """
+def read_text(source: Path) -> dict[str, list[str]]:
+    """Return pieces of text to train on and to hold out: GSM8K's own splits, or the last part of a text file."""
     if source.is_file():
         text = source.read_text(encoding="utf-8")
         pieces = [text[start : start + PIECE] for start in range(0, len(text), PIECE)]
         if len(pieces) < 20:
             raise ValueError(f"`--text` must have at least {20 * PIECE} characters; {source} has {len(text)}")
-        last = max(1, round(held_out * len(pieces)))
-        return pieces[:-last], pieces[-last:]
-    splits = [source / f"{split}.jsonl" for split in ("train", "test")]
-    if not all(split.is_file() for split in splits):
+        test = round(HELD_OUT * len(pieces))
+        return {"train": pieces[:-test], "test": pieces[-test:]}
+    if not all((source / f"{split}.jsonl").is_file() for split in MOST_ROWS):
         raise ValueError(f"`--text` must be a text file or a folder with train.jsonl and test.jsonl, received {source}")
-    rows = ([json.loads(line) for line in split.read_text(encoding="utf-8").splitlines()] for split in splits)
-    train, test = ([f"{row['question']}\n{row['answer']}" for row in split] for split in rows)
-    return train, test
+    found: dict[str, list[str]] = {}
+    for split in MOST_ROWS:
+        rows = map(json.loads, (source / f"{split}.jsonl").read_text(encoding="utf-8").splitlines())
+        found[split] = [f"{row['question']}\n{row['answer']}" for row in rows]
+    return found
 
 
 def save_models(folder: Path, text: Sequence[str], seeds: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.common.programs import BARE, RECIPE, WARM_UP, Observed, Program, run_alone, run_in_turns, training
-from benchmarks.common.recipe_runs import TASK, RunFailed, make_sorting_task
+from benchmarks.common.task import TASK, RunFailed, make_sorting_task
 
 ALL_ON = "recipe, everything on"
 # The learning rate is constant and equal in all three.
@@ -19,12 +19,6 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     RECIPE: {"lr_scheduler_type": "constant"},
     ALL_ON: {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": {"phases": "hold"}},
 }
-SETTINGS: dict[str, dict[str, Any]] = {
-    "sft": {**TASK["sft"], "save_strategy": "no", "learning_rate": 1e-4},
-    "grpo": {**TASK["grpo"], "save_strategy": "no", "learning_rate": 1e-4, "num_generations": 8},
-}
-# Compiled bytecode is kept, as on a user's second run.
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
 
 
 @dataclass(frozen=True)
@@ -44,20 +38,22 @@ WORKLOADS = {f"{kind}-real": Workload(kind) for kind in ("sft", "grpo")}
 
 def programs(workload: Workload, folder: Path) -> dict[str, Program]:
     """Return the three programs, each with its own output folder, after making their data and model."""
+    kind = workload.kind
     task = make_sorting_task(folder / "task", layers=workload.layers, width=workload.width, train=2000)
     arguments = {
+        **TASK[kind],
+        **({"num_generations": 8} if kind == "grpo" else {}),
         "model_name_or_path": str(task / "model"),
-        "dataset_name": str(task / workload.kind),
+        "dataset_name": str(task / kind),
         "per_device_train_batch_size": workload.batch,
         "max_steps": workload.steps,
-        **SETTINGS[workload.kind],
+        "learning_rate": 1e-4,
+        "save_strategy": "no",
     }
-
-    def program(name: str) -> Program:
-        script = BARE if name == BARE else RECIPE
-        return training(script, workload.kind, folder / name.replace(" ", "_"), {**arguments, **SCHEDULES[name]})
-
-    return {name: program(name) for name in SCHEDULES}
+    return {
+        name: training(BARE if name == BARE else RECIPE, kind, folder / name.replace(" ", "_"), arguments | schedule)
+        for name, schedule in SCHEDULES.items()
+    }
 
 
 def check_same_training(observed: Mapping[str, Observed]) -> None:
@@ -107,17 +103,15 @@ def figures(observed: Mapping[str, Observed]) -> dict[str, dict[str, float]]:
     return found
 
 
-def measure(
-    trainings: Mapping[str, Program], rounds: int, *, core: int | None = None
-) -> Iterator[dict[str, dict[str, float]]]:
+def measure(trainings: Mapping[str, Program], rounds: int) -> Iterator[dict[str, dict[str, float]]]:
     """Yield the figures of each round; one program runs before the first round, to fill the caches.
 
     Raises:
         RunFailed: A program failed, or the programs are different trainings.
     """
     order = random.Random(0)
-    run_alone(trainings[ALL_ON], core=core, environment=ENVIRONMENT)
+    run_alone(trainings[ALL_ON])
     for _ in range(rounds):
-        observed = run_in_turns(trainings, order, core=core, environment=ENVIRONMENT)
+        observed = run_in_turns(trainings, order)
         check_same_training(observed)
         yield figures(observed)

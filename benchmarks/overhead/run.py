@@ -13,8 +13,6 @@ separately, because almost everything that a recipe adds to a step happens there
 
 from __future__ import annotations
 
-import argparse
-import csv
 import os
 import sys
 import tempfile
@@ -23,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.common.intervals import Interval
 from benchmarks.common.programs import BARE, RECIPE
-from benchmarks.common.reporting import installed_versions, table_head, table_row
+from benchmarks.common.reporting import command_line, installed_versions, read_csv, table_head, table_row, write_csv
 from benchmarks.overhead.rounds import ALL_ON, WORKLOADS, measure, programs
 
 BOUNDS = {RECIPE: 1.01, ALL_ON: 1.02}
@@ -41,18 +39,21 @@ Results = dict[str, Rounds]
 
 def main() -> None:
     """Measure the requested workloads and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="at least 6 for a 95%% interval (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--core", type=int, default=0, help="the core to run on (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="a folder for overhead.md and overhead.csv")
     args = parser.parse_args()
+    # The programs inherit this. Compiled bytecode is kept, as on a user's second run.
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+    os.sched_setaffinity(0, {args.core})
     results: Results = {}
     for name in args.only:
         rounds = results.setdefault(name, [])
         with tempfile.TemporaryDirectory() as folder:
             os.environ["HF_DATASETS_CACHE"] = str(Path(folder, "cache"))
-            for found in measure(programs(WORKLOADS[name], Path(folder)), args.rounds, core=args.core):
+            for found in measure(programs(WORKLOADS[name], Path(folder)), args.rounds):
                 rounds.append(found)
                 print(f"{name}: round {len(rounds)} of {args.rounds}", file=sys.stderr, flush=True)
                 if args.output:
@@ -97,21 +98,16 @@ def write(folder: Path, results: Results) -> None:
         for number, found in enumerate(rounds, 1)
         for name, row in found.items()
     ]
-    with (folder / "overhead.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "overhead.csv", rows)
 
 
-def read_csv(file: Path) -> Results:
+def read(file: Path) -> Results:
     """Read the rounds that `write` stored."""
     results: Results = {}
-    with file.open(newline="", encoding="utf-8") as rows:
-        for row in csv.DictReader(rows):
-            rounds, number = results.setdefault(row.pop("training"), []), int(row.pop("round"))
-            name = row.pop("program")
-            rounds.extend({} for _ in range(number - len(rounds)))
-            rounds[number - 1][name] = {what: float(value) for what, value in row.items()}
+    for row in read_csv(file):
+        rounds, number, name = results.setdefault(row.pop("training"), []), int(row.pop("round")), row.pop("program")
+        rounds.extend({} for _ in range(number - len(rounds)))
+        rounds[number - 1][name] = {what: float(value) for what, value in row.items()}
     return results
 
 

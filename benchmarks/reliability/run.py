@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -19,24 +20,25 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.recipe_runs import ROOT, RunFailed, Workshop
-from benchmarks.common.reporting import installed_versions, table_head, table_row
-from benchmarks.reliability.cases import CASES, Row, Settings
-from benchmarks.reliability.two_hosts import CannotRun
+from benchmarks.common.reporting import command_line, installed_versions, table_head, table_row
+from benchmarks.common.task import ROOT, RunFailed
+from benchmarks.reliability.cases import CASES, Row
+from tests.helpers.recipe_runs import Workshop
 
-NOTHING = "-"
+logger = logging.getLogger(__name__)
 MARKER = "<!-- written by benchmarks/reliability -->"
 PAGE = ROOT / "docs" / "reliability.md"
 
 
 def main() -> int:
     """Run the requested cases; the exit status is 1 if one of them does not hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--only", nargs="+", metavar="CASE", help=f"cases, or their first letters: {', '.join(CASES)}")
     parser.add_argument("--trials", type=int, default=6, help="kills per case (default: %(default)s)")
     parser.add_argument("--missing", action="store_true", help="skip cases that have been measured")
     parser.add_argument("--output", type=Path, default=PAGE, help="(default: docs/reliability.md)")
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     cases = [key for key in CASES if args.only is None or key.startswith(tuple(args.only))]
     if not cases:
         parser.error(f"`--only` must be cases, or their first letters: {', '.join(CASES)}")
@@ -49,18 +51,12 @@ def _measure(key: str, workshop: Workshop, args: argparse.Namespace) -> bool:
     if args.missing and key in read(args.output):
         return True
     start = time.monotonic()
-
-    def report_progress(line: str) -> None:
-        print(f"[{time.monotonic() - start:4.0f} s] {key}: {line}", flush=True)
-
-    report_progress("starts")
+    logger.info("%s starts", key)
     try:
-        rows = CASES[key](Settings(workshop, args.trials, report_progress))
-    except CannotRun as reason:
-        rows = [Row(key, NOTHING, 0, None, None, notes=f"not run: {reason}")]
+        rows = CASES[key](workshop, args.trials)
     except RunFailed as error:
-        report_progress(f"FAILED: {error}")
-        rows = [Row(key, NOTHING, 1, float("inf"), None, notes=f"failed: {error}")]
+        logger.info("%s failed: %s", key, error)
+        rows = [Row(key, 0, 1, float("inf"), None, notes=f"failed: {error}")]
     results = read(args.output)
     results[key] = {
         "rows": [dataclasses.asdict(row) for row in rows],
@@ -70,7 +66,7 @@ def _measure(key: str, workshop: Workshop, args: argparse.Namespace) -> bool:
     }
     write(args.output, results)
     holds = all(row.holds for row in rows)
-    report_progress("holds" if holds else "DOES NOT HOLD")
+    logger.info("%s %s", key, "holds" if holds else "DOES NOT HOLD")
     return holds
 
 
@@ -87,7 +83,7 @@ def report(results: dict[str, Any]) -> str:
     groups: dict[str, list[str]] = {}
     for key in CASES:
         if key not in results:
-            lines.append(_line(Row(key, NOTHING, 0, None, None, notes="not run yet")))
+            lines.append(table_row(key, *["-"] * 5, "not run yet"))
             continue
         lines += [_line(Row(**row)) for row in results[key]["rows"]]
         versions = ", ".join(map(" ".join, results[key]["versions"].items()))
@@ -105,9 +101,9 @@ def write(page: Path, results: dict[str, Any]) -> None:
 
 
 def _line(row: Row) -> str:
-    holds = NOTHING if not row.trials else "yes" if row.holds else "**no**"
-    rate, loss = (NOTHING if value is None else f"{value:.2g}" for value in (row.rate, row.loss))
-    return table_row(row.case, row.processes, str(row.trials), rate, loss, holds, row.notes)
+    rate, loss = ("-" if value is None else f"{value:.2g}" for value in (row.rate, row.loss))
+    holds = "yes" if row.holds else "**no**"
+    return table_row(row.case, str(row.processes), str(row.trials), rate, loss, holds, row.notes)
 
 
 if __name__ == "__main__":

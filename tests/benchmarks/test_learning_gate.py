@@ -38,6 +38,7 @@ def evaluations(kind: str, metric: str, model: Path, rows: Path, folder: Path) -
     return first, last
 
 
+@pytest.mark.slow
 def test_sft_and_grpo_learn(tmp_path):
     save_model(tmp_path / "model", layers=2, width=128, seed=0)
     save_data(tmp_path, train=3000, test=500, backwards_share=0.6, seed=0)

@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 
-from benchmarks.common.recipe_runs import free_port
+from tests.helpers.recipe_runs import free_port
 
 ROOT = Path(__file__).parents[2]
 ONE_PROCESS = [sys.executable]
@@ -40,7 +40,7 @@ GRPO = {
 }
 DPO = {"learning_rate": 5e-4, "per_device_train_batch_size": 8, "max_length": 64}
 # An untrained model gives no right answer: under `exact_answer` all rewards and losses would be 0, and thus equal.
-CAN_BE_EARNED = {"reward_funcs": ["benchmarks.common.recipe_runs.share_of_digits"]}
+CAN_BE_EARNED = {"reward_funcs": ["benchmarks.common.task.share_of_digits"]}
 BASE = {"sft": SFT, "grpo": GRPO, "dpo": DPO}
 COMMON = {"use_cpu": True, "bf16": False, "logging_steps": 1, "save_strategy": "no", "report_to": "none", "seed": 0}
 

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 import hf_sched
-from benchmarks.common.recipe_runs import LAUNCHES, PEAK, SCHEDULE, STEPS, WARMUP_STEPS, Launch
+from tests.helpers.recipe_runs import LAUNCHES, PEAK, SCHEDULE, STEPS, WARMUP_STEPS, Launch
 
 OBSERVER = "tests/helpers/launchers/observed_recipe.py"
 OBSERVED: dict[str, Launch] = {

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.common.recipe_runs import STEPS, Run, RunFailed, Workshop
-from benchmarks.reliability.two_hosts import CannotRun, cut, finish_both, network, start_on_both
+from benchmarks.common.task import RunFailed
+from tests.helpers.recipe_runs import STEPS, Run, Workshop
 from tests.helpers.seen_by_ranks import OBSERVED, planned, seen
+from tests.helpers.two_hosts import CannotRun, cut, finish_both, network, start_on_both
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LOSS_BOUND = 1e-5  # sums in another order

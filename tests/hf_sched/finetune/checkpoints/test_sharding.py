@@ -12,9 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.common.recipe_runs import STEPS, Run, RunFailed, Workshop
+from benchmarks.common.task import RunFailed
 from hf_sched.finetune.checkpoints.sharding import Sharding, check_sharding, sharding_of_checkpoint
 from hf_sched.finetune.merge import check_adapter, merge
+from tests.helpers.recipe_runs import STEPS, Run, Workshop
 from tests.helpers.recipes import needs_compiler
 from tests.helpers.seen_by_ranks import LORA, OBSERVED, logits_of, planned, seen
 

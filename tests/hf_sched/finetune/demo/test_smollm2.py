@@ -13,12 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.common.recipe_runs import LAUNCHES, Run
 from hf_sched.audit import audit
 from hf_sched.finetune.data.load import to_demonstration
 from hf_sched.finetune.demo.smollm2 import save_model
 from hf_sched.plan import plan
 from hf_sched.plan.training_config import TrainingConfig
+from tests.helpers.recipe_runs import LAUNCHES, Run
 from tests.helpers.recipes import ONE_PROCESS, ROOT, TWO_PROCESSES, Finished
 from tests.helpers.recipes import finish as finish_in
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.common.recipe_runs import Launch, Run, Workshop
+from tests.helpers.recipe_runs import Launch, Run, Workshop
 
 HOSTS = ("hf_sched_a", "hf_sched_b")
 ADDRESSES = ("10.213.77.1", "10.213.77.2")

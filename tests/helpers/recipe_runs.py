@@ -18,7 +18,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from benchmarks.common.task import ROOT, TASK, RunFailed, child_environment, make_sorting_task
+
 STEPS, SAVE_STEPS = 16, 2
 SEQUENCES = 16
 """Sequences per optimizer step, on any number of processes."""
@@ -27,38 +28,6 @@ PEAK = {"sft": 2e-3, "grpo": 2e-3}
 SCHEDULE: dict[str, Any] = {"floor_ratio": 0.1}
 WARMUP_STEPS = 2
 TIMEOUT = 300.0  # seconds
-
-ON_CPU: dict[str, Any] = {"use_cpu": True, "bf16": False}
-REWARD = "benchmarks.common.recipe_runs.share_of_digits"
-# Settings of the sorting task that several benchmarks share.
-_SHARED = {**ON_CPU, "seed": 0, "report_to": "none", "logging_steps": 1}
-TASK: dict[str, dict[str, Any]] = {
-    "sft": {**_SHARED, "max_length": 64},
-    # An untrained model gives no correct answer: with `exact_answer` every loss would be 0, and thus equal.
-    "grpo": {**_SHARED, "num_generations": 4, "max_completion_length": 10, "reward_funcs": [REWARD]},
-}
-
-
-def share_of_digits(completions: Sequence[Any], **_: Any) -> list[float]:
-    """Reward an untrained model can earn: the share of digits in a completion."""
-    texts = [completion[-1]["content"] or "" for completion in completions]
-    return [sum(map(str.isdigit, text)) / max(len(text), 1) for text in texts]
-
-
-def child_environment() -> dict[str, str]:
-    """Return variables for child processes: offline, and the repository importable before the caller's own paths."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    offline = {"HF_HUB_OFFLINE": "1", "CI": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return {**offline, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def make_sorting_task(folder: Path, *, layers: int, width: int, train: int, backwards_share: float = 0.6) -> Path:
-    """Write the sorting task and an untrained model of this size."""
-    from hf_sched.finetune.demo.sorting_task import save_data, save_model
-
-    save_model(folder / "model", layers=layers, width=width, seed=0)
-    save_data(folder, train=train, test=20, backwards_share=backwards_share, seed=0)
-    return folder
 
 
 @dataclass(frozen=True)
@@ -91,10 +60,6 @@ LAUNCHES = {
 }
 
 
-class RunFailed(RuntimeError):
-    """Raised if a training or an evaluation ends with an error."""
-
-
 class Run:
     """A training in its own processes; its output goes to a log file next to its folder."""
 
@@ -105,7 +70,12 @@ class Run:
         with self.log.open("ab") as log:
             self._start = log.tell()
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=ROOT,
+                env={**child_environment(), **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     @property
@@ -222,7 +192,7 @@ class Workshop:
         config.write_text(yaml.safe_dump({**TASK[recipe], **defaults, **arguments}), encoding="utf-8")
         command = [*prefix, *launch.words(*launch_words), f"recipes/{recipe}.py", "--config", str(config)]
         fixed = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONUNBUFFERED": "1"}
-        return Run(command, folder, {**child_environment(), **fixed, **(environment or {})})
+        return Run(command, folder, {**fixed, **(environment or {})})
 
     def whole(self, recipe: str, where: str) -> Run:
         """Return an uninterrupted training, made once for all comparisons."""
