@@ -48,7 +48,7 @@ class LearningRateLog(TrainerCallback):
     Args:
         every_step: Whether to write the file.
 
-    Example:
+    Examples:
         >>> Trainer(model, args, train_dataset=data, callbacks=[hf_sched.LearningRateLog()])
     """
 

@@ -44,7 +44,7 @@ class LiveControl(TrainerCallback):
     A checkpoint from the cooldown resumes it with the same command, with or without this callback. A checkpoint from
     before it resumes the original schedule.
 
-    Example:
+    Examples:
         >>> Trainer(model, args, train_dataset=data, callbacks=[hf_sched.LiveControl()])
     """
 

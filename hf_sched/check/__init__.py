@@ -32,7 +32,7 @@ def check(
         ValueError: The configuration is for another program, or `dataset_size` or `num_processes` is not a whole
             number from 1 up.
 
-    Example:
+    Examples:
         >>> check(TrainingConfig("sft", {"lerning_rate": 1e-4})).findings[0].message
         'is not an argument of SFT: did you mean `learning_rate`?'
     """

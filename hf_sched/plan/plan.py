@@ -107,7 +107,7 @@ def plan(
     Raises:
         ValueError: An argument is wrong, or the length of the run is unknown.
 
-    Example:
+    Examples:
         >>> config = TrainingConfig("sft", {"max_steps": 100, "lr_scheduler_type": "cosine_floor"})
         >>> plan(config).num_training_steps
         100

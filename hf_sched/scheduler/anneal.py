@@ -44,7 +44,7 @@ def anneal_from(
     Raises:
         ArgumentError: `checkpoint` is not a checkpoint with a constant learning rate, or another argument is invalid.
 
-    Example:
+    Examples:
         >>> cooldown = hf_sched.anneal_from("runs/long/checkpoint-600")
         >>> args = SFTConfig(**{**arguments, **cooldown, "output_dir": "runs/at-600"})
         >>> SFTTrainer(model, args, ...).train(resume_from_checkpoint=args.resume_from_checkpoint)

@@ -46,7 +46,7 @@ class ScheduleLR(LRScheduler):
         ValueError: The floor is above the peak of a parameter group (the message names the group), or the schedule
             needs trust ratios (`lars`) that this optimizer cannot provide.
 
-    Example:
+    Examples:
         >>> schedule = hf_sched.build("cosine_floor", num_training_steps=1000, num_warmup_steps=50)
         >>> scheduler = hf_sched.ScheduleLR(optimizer, schedule)
     """
@@ -256,7 +256,7 @@ def get_scheduler(
     Raises:
         ValueError: The name is unknown or an argument is invalid.
 
-    Example:
+    Examples:
         >>> scheduler = hf_sched.get_scheduler("wsd", optimizer, 50, 1000, {"decay": "20%"})
     """
     plain_name = getattr(name, "value", name)

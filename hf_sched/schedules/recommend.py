@@ -72,7 +72,7 @@ def recommend(*, task: str, num_training_steps: int | None = None) -> Recommenda
     Raises:
         ArgumentError: The task is unknown, or the number of steps is not a whole number above 0.
 
-    Example:
+    Examples:
         >>> recommend(task="sft", num_training_steps=2000).training_arguments()
         {'lr_scheduler_type': 'linear_with_warmup', 'lr_scheduler_kwargs': {}, 'warmup_steps': 60}
     """

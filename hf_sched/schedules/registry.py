@@ -232,7 +232,7 @@ def register(name: str, *, floor_ratio: float | None = 0.0) -> Callable[[F], F]:
     Raises:
         ArgumentError: The name is taken or not valid, or the function takes `*args` or `**kwargs`.
 
-    Example:
+    Examples:
         >>> @hf_sched.register("trapezoid")
         ... def trapezoid(*, cooldown: hf_sched.Duration = "20%"):
         ...     \"\"\"Hold the peak, then decay linearly to the floor.\"\"\"
@@ -316,7 +316,7 @@ def build(
     Raises:
         ArgumentError: An argument is unknown, missing or wrong, or the phases do not fit into the run.
 
-    Example:
+    Examples:
         >>> schedule = hf_sched.build("cosine_floor", num_training_steps=1000, num_warmup_steps=50, floor_ratio=0.1)
         >>> schedule.lr(999, peak=1e-3)
         0.0001

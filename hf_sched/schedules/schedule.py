@@ -98,7 +98,7 @@ class Schedule:
     Raises:
         ArgumentError: A floor is out of range, or both are given.
 
-    Example:
+    Examples:
         >>> schedule = Schedule.parse("warmup 5% | decay cosine; floor 0.1", num_training_steps=100)
         >>> schedule
         warmup 5 | decay 95 cosine; floor 0.1

@@ -43,7 +43,7 @@ def load_rewards(
     Raises:
         ArgumentError: No reward is named, a name is unknown, or a parameter does not fit.
 
-    Example:
+    Examples:
         >>> rewards, weights = load_rewards(["accuracy", {"name": "answer_format", "format": "boxed", "weight": 0.2}])
         >>> [reward.__name__ for reward in rewards], weights
         (['accuracy', 'answer_format'], [1.0, 0.2])
