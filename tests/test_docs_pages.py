@@ -11,6 +11,7 @@ import yaml
 
 import hf_sched
 from hf_sched.cli import app
+from tests.helpers.catalogue import temporary_registrations
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -26,8 +27,8 @@ def blocks(page: str, language: str) -> list[str]:
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = "\n".join(blocks(page, "python")).replace('"out",', '"out", use_cpu=True,')
-    # The same name for all pages, because a schedule may be registered again only from the same place.
-    exec(compile(code, page, "exec"), {"__name__": "page", "hf_sched": hf_sched})
+    with temporary_registrations():
+        exec(compile(code, page, "exec"), {"__name__": "page", "hf_sched": hf_sched})
 
 
 def test_rewards_in_yaml_blocks_load(tmp_path, monkeypatch):
