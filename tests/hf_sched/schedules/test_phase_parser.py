@@ -192,6 +192,7 @@ def test_a_list_of_mappings_from_yaml_is_the_same_as_text():
 
 
 def test_a_list_may_mix_texts_mappings_and_phases():
+    assert read([{"to": 0.1, "decay": "5%"}]) == parse("decay 5% to 0.1")
     mixed = [warmup("5%"), "hold 10 at 0.5", {"decay": None, "to": 0.1}]
     assert read(mixed) == parse("warmup 5% | hold 10 at 0.5 | decay to 0.1")
     assert read(read(mixed)) == read(mixed)
@@ -336,13 +337,11 @@ def test_phases_that_do_not_fit_the_run_fail_with_the_training_arguments(run, kw
         TrainingArguments(str(tmp_path), lr_scheduler_type="phases", lr_scheduler_kwargs=kwargs, use_cpu=True, **run)
 
 
-def test_phases_in_epochs_wait_for_the_trainer(tmp_path):
-    kwargs = {"phases": "warmup 1ep | decay"}
-    for max_steps in (-1, 10):
-        args = TrainingArguments(
-            str(tmp_path), lr_scheduler_type="phases", use_cpu=True, max_steps=max_steps, lr_scheduler_kwargs=kwargs
-        )
-        assert args.lr_scheduler_kwargs == kwargs
+@pytest.mark.parametrize("max_steps", [-1, 10])
+def test_phases_in_epochs_wait_for_the_trainer(tmp_path, max_steps):
+    given = {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": {"phases": "warmup 1ep | decay"}}
+    args = TrainingArguments(str(tmp_path), use_cpu=True, max_steps=max_steps, **given)
+    assert args.lr_scheduler_kwargs == given["lr_scheduler_kwargs"]
 
 
 @pytest.mark.parametrize("floor", [{"floor_ratio": 0.1}, {"min_lr": 0.1}])

@@ -93,7 +93,6 @@ def test_a_reader_returns_the_canonical_form(reader, value, expected):
         (Number(), None, "must be a finite number, received None"),
         (Number(), math.nan, "must be a finite number, received nan"),
         (Number(high=3), 4, "must be a number, 3 at most, received 4"),
-        (Number(0, 1), "", "must be a number from 0 to 1, received ''"),
         (Number(0, 1), True, "must be a number from 0 to 1, received True"),
         (Number(0), -0.1, "must be a finite number, 0 or more, received -0.1"),
         (Number(0, unit="a learning rate"), [1], "must be a learning rate, 0 or more, received [1]"),
@@ -112,14 +111,9 @@ def test_a_reader_returns_the_canonical_form(reader, value, expected):
         (ListOf(Whole()), [1, "x"], "must be a whole number, 0 or more, received 'x'"),
         (SHAPES, "cosine 2", "must be 'cosine' alone (it takes no number), received 'cosine 2'"),
         (SHAPES, "cosin", f"must be {SHAPES.allowed}, received 'cosin'; did you mean 'cosine'?"),
-        *(
-            (SHAPES, value, f"must be 'polynomial' and one number, its power ('polynomial 2'), received {value!r}")
-            for value in ("polynomial", "polynomial 2 3")
-        ),
-        *(
-            (SHAPES, value, f"must be 'polynomial' and its power, a number above 0, received {value!r}")
-            for value in ("polynomial 0", "polynomial -1", "polynomial nan", "polynomial two")
-        ),
+        (SHAPES, "polynomial 2 3", "must be 'polynomial' and one number, its power ('polynomial 2'), received "
+         "'polynomial 2 3'"),
+        (SHAPES, "polynomial 0", "must be 'polynomial' and its power, a number above 0, received 'polynomial 0'"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_an_argument_error_with_what_is_allowed(reader, value, detail):
@@ -163,16 +157,12 @@ def test_fractions_and_epochs_are_exact(hundredths, steps, per_epoch):
     assert as_steps(f"{hundredths / 100}ep", steps, per_epoch) == max(in_epochs, min(hundredths, 1))
 
 
-def test_epochs_of_unknown_length_are_an_error_of_their_own():
+def test_epochs_need_a_known_and_valid_length():
     with pytest.raises(EpochsUnknown, match=r"`warmup` is in epochs \(1ep\), .*`steps_per_epoch`.*\(500\).*\(5%\)"):
         hf_sched.build("warmup_cosine", num_training_steps=100, warmup="1ep")
-    assert as_steps(5, 100) == 5  # only epochs need their length
-
-
-@pytest.mark.parametrize("wrong", [0, -1, math.nan, math.inf, "many", True])
-def test_a_wrong_length_of_an_epoch_is_named(wrong):
-    with pytest.raises(ArgumentError, match="`steps_per_epoch` must be a finite number above 0"):
-        as_steps("1ep", 100, wrong)
+    for wrong in (0, -1, math.nan, math.inf, "many", True):
+        with pytest.raises(ArgumentError, match="`steps_per_epoch` must be a finite number above 0"):
+            as_steps("1ep", 100, wrong)
 
 
 def test_only_a_similar_word_is_suggested():
