@@ -185,8 +185,7 @@ def minimind() -> list[Phase]:
 
     Formula: floor + peak * (1 + cos(pi * t / T)) / 2
 
-    Other schedules start at the peak. This one starts at the peak plus the floor, and a warmup climbs to that level.
-    Newer versions of MiniMind start at the peak; use `cosine_floor` for them.
+    A warmup climbs to the peak plus the floor. For newer versions of MiniMind use `cosine_floor`.
 
     Source: MiniMind (github.com/jingyaogong/minimind), get_lr of its older versions
     Example: {}
@@ -343,8 +342,7 @@ def inverse_sqrt_cooldown(
 
     Formula: peak * sqrt(timescale / (timescale + t)), and a line to the floor over the last `cooldown` steps
 
-    The default `timescale` is the length of the warmup, as in Vaswani et al. 2017. The last step is at the floor, even
-    if the cooldown is shorter than a step.
+    The default `timescale` is the length of the warmup, as in Vaswani et al. 2017.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762); Zhai et al. 2021 (arXiv 2106.04560)
     Example: {timescale: "10%", cooldown: "20%"}
@@ -394,8 +392,6 @@ def one_cycle(*, warmup: Duration = "30%", start_ratio: Ratio = 0.04, final_rati
     Example: {warmup: "30%", start_ratio: 0.04}
     From torch: OneCycleLR(max_lr=peak, total_steps=N, pct_start=0.3, div_factor=25, final_div_factor=1e4) ->
         {warmup: "30%", start_ratio: 0.04, final_ratio: 4.0e-6}
-    From optax: cosine_onecycle_schedule(N, peak, pct_start=0.3, div_factor=25, final_div_factor=1e4) ->
-        {warmup: "30%", start_ratio: 0.04, final_ratio: 4.0e-6}
     """
     return [phases.warmup(warmup, "cosine", start=start_ratio), phases.decay(shape="cosine", to=final_ratio)]
 
@@ -429,8 +425,8 @@ def gradual_warmup(
     Formula: peak * (1 + (multiplier - 1) * (k + 1) / W) at step k of the W warmup steps (from 0 if multiplier is 1);
         then `after` with the peak multiplier * peak
 
-    `after` is the name of another schedule of hf_sched and `after_kwargs` its arguments. Without it the level is held
-    after the warmup. The floor is a share of the peak, not of the multiplied peak.
+    `after` is another schedule of hf_sched and `after_kwargs` its arguments; without it the level is held. The floor is
+    a share of the peak, not of the multiplied peak.
 
     Source: Goyal et al. 2017 (arXiv 1706.02677)
     Example: {multiplier: 2.0, warmup: "10%", after: cosine_floor}
@@ -438,7 +434,8 @@ def gradual_warmup(
         after_scheduler=CosineAnnealingLR(T)) -> {multiplier: 8, warmup: W, after: warmup_cosine}
     """
     steps = _warmup_steps(warmup, num_training_steps)
-    rest = _following(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
+    floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
+    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, steps_per_epoch)
     if not steps and multiplier > 1:
         raise ArgumentError("warmup", f"1 step or more to reach `multiplier` {multiplier!r}", warmup)
     higher = [phase.scaled(multiplier) for phase in rest.phases]
@@ -474,7 +471,8 @@ def lars_warmup(
     steps = _warmup_steps(warmup, num_training_steps)
     if not steps:
         raise ArgumentError("warmup", "1 step or more, because lars_warmup acts during the warmup", warmup)
-    rest = _following(after, after_kwargs, floor_ratio, min_lr, num_training_steps, steps, steps_per_epoch)
+    floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
+    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, steps_per_epoch)
     rise = phases.warmup(steps, to=rest.phases[0].start or PEAK, lars=trust_coefficient)
     return ScheduleSpec((rise, *rest.phases), rest.floor_ratio, rest.min_lr)
 
@@ -518,15 +516,13 @@ def _warmup_steps(warmup: Any, num_training_steps: int) -> int:
 
 def _following(
     name: str | None,
-    arguments: Mapping[str, Any] | None,
-    floor_ratio: float | None,
-    min_lr: float | None,
+    arguments: Mapping[str, Any],
+    floor: dict[str, float],
     num_training_steps: int,
     num_warmup_steps: int,
     steps_per_epoch: float | None,
 ) -> ScheduleSpec:
     """The phases of another schedule after its warmup."""
-    arguments, floor = arguments or {}, _given(floor_ratio=floor_ratio, min_lr=min_lr)
     if name is None:
         if arguments or floor:
             raise ArgumentError("after", f"the name of the schedule that takes {dict(arguments) | floor}", None)
@@ -542,8 +538,7 @@ def _following(
         rule = f"is a second floor beside the `{inner[0]}` in `after_kwargs`"
         raise ArgumentError(outer, received=value, hint="give one of them", rule=rule)
     try:
-        given = {**arguments, **floor}
-        spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, given, steps_per_epoch)
+        spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, {**arguments, **floor}, steps_per_epoch)
     except ArgumentError as error:
         culprit = error.name if error.name in floor else "after_kwargs"
         raise type(error)(culprit, rule=f"cannot be used for `after` {name!r}: {error}") from None

@@ -279,12 +279,9 @@ def epochs_as_steps(name: str, epochs: Epochs, steps_per_epoch: float | None) ->
         EpochsUnknown: `steps_per_epoch` is None.
     """
     if steps_per_epoch is None:
-        raise EpochsUnknown(
-            name,
-            rule=f"is in epochs ({epochs}), but the number of steps per epoch is unknown",
-            hint="give `steps_per_epoch` (a Trainer sets it during training), or write steps (500) or a share of the "
-            "run (5%)",
-        )
+        hint = "give `steps_per_epoch` (a Trainer sets it in training), or write steps (500) or a share of the run (5%)"
+        rule = f"is in epochs ({epochs}), but the number of steps per epoch is unknown"
+        raise EpochsUnknown(name, rule=rule, hint=hint)
     steps = epochs.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
     return max(round_half_up(steps), 1) if steps else 0
 
