@@ -12,6 +12,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hf_sched.integrations.launcher import SITE, environment
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[3]
 # A process finds this hf_sched as if it were installed.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 posix = pytest.mark.skipif(os.name == "nt", reason="signals and exec are POSIX")
+PYTHON = [sys.executable, "-c"]
 SCHEDULES = """
 import hf_sched
 
@@ -50,60 +52,48 @@ def script(folder: Path, code: str, name: str = "script.py") -> Path:
     return path
 
 
-def test_names_are_known_in_a_script_its_children_and_theirs(tmp_path):
+def test_names_are_known_in_a_script_and_its_children(tmp_path):
     # The script has its own folder, like an entry point, so it does not find modules of the working directory.
     script(tmp_path, SCHEDULES, "mine.py")
-    path = script(
-        tmp_path / "bin",
-        """
-        import multiprocessing, subprocess, sys
+    code = """
+    import multiprocessing
 
-        def names(_=None):
-            from transformers import SchedulerType
-            return [name for name in ("cosine_floor", "flat_then_down") if name in SchedulerType._value2member_map_]
+    def known(_):
+        import transformers
+        from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+        names = [name for name in ("cosine_floor", "flat_then_down") if name in TYPE_TO_SCHEDULER_FUNCTION]
+        return *names, type(transformers.__spec__.loader).__name__
 
-        if __name__ == "__main__" and len(sys.argv) == 1:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                print("spawned", *pool.map(names, [0])[0])
-            subprocess.run([sys.executable, __file__, "again"], check=True)
-        elif __name__ == "__main__":
-            import transformers, transformers.optimization
-            print("here", *names(), type(transformers.__spec__.loader).__name__)
-            print("table", *(name in transformers.optimization.TYPE_TO_SCHEDULER_FUNCTION for name in names()))
-        """,
-    )
-    assert run("--import", "mine", sys.executable, "-u", path, cwd=tmp_path).splitlines() == [
-        "spawned cosine_floor flat_then_down",
-        "here cosine_floor flat_then_down SourceFileLoader",
-        "table True True",
-    ]
+    if __name__ == "__main__":
+        print(*known(0))
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            print(*pool.map(known, [0])[0])
+    """
+    shown = run("--import", "mine", sys.executable, "-u", script(tmp_path / "bin", code), cwd=tmp_path)
+    assert shown.splitlines() == ["cosine_floor flat_then_down SourceFileLoader"] * 2
 
 
 def test_scripts_and_modules_run_in_this_python_with_its_options(tmp_path):
-    script(tmp_path, SCHEDULES, "mine.py")
+    path = script(tmp_path / "there", SCHEDULES, "mine.py")
     code = """
     import os, sys
     import transformers
     known = "mine" in sys.modules
     print(sys.argv[1:], __name__, known, sys.flags.utf8_mode, sys.flags.optimize, sys.path[0] == os.environ["FIRST"])
     """
-    script(tmp_path / "package", code, "__init__.py").rename(tmp_path / "package" / "__main__.py")
-    path = script(tmp_path / "elsewhere", code)
+    module = script(tmp_path / "package", code, "__main__.py")
     words = ["-m", "--import", "x"]
     given = {"cwd": tmp_path, "options": ("-O", "-X", "utf8", "-W", "ignore")}
-    for command, first in (("-m", "package"), tmp_path), ((path,), path.parent):
-        shown = run("--import", "mine", *command, *words, FIRST=str(first), **given)
+    for command, first in (("-m", "package"), tmp_path), ((module,), module.parent):
+        shown = run("--import", path, *command, *words, FIRST=str(first), **given)
         assert shown == f"{words} __main__ True 1 1 True"
 
 
-def test_imported_modules_may_be_files_and_fail_only_where_transformers_is_imported(tmp_path):
-    path = script(tmp_path / "there", SCHEDULES, "mine.py")
-    code = "import transformers, hf_sched; print('flat_then_down' in hf_sched.available())"
-    assert run("--import", path, sys.executable, "-c", code) == "True"
-    status, _, message = launch("--import", "mime", sys.executable, "-c", "import transformers", cwd=tmp_path)
+def test_missing_module_fails_only_where_transformers_is_imported(tmp_path):
+    status, _, message = launch("--import", "mime", *PYTHON, "import transformers", cwd=tmp_path)
     assert status == 1
     assert "hf-sched run: `--import mime` failed: ModuleNotFoundError: No module named 'mime'" in message
-    assert run("--import", "mime", sys.executable, "-c", "print(1)", cwd=tmp_path) == "1"
+    assert run("--import", "mime", *PYTHON, "print(1)", cwd=tmp_path) == "1"
 
 
 @pytest.mark.parametrize("given", ["gone.py", "my-schedules"])
@@ -115,10 +105,8 @@ def test_invalid_module_is_rejected_before_the_command_starts(tmp_path, given):
 
 def test_process_without_transformers_imports_nothing_of_hf_sched():
     code = "import importlib.util, sys; importlib.util.find_spec('transformers'); print(*sorted(sys.modules))"
-    plain = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    ours = set(run(sys.executable, "-c", code).split())
-    assert ours - set(plain.stdout.split()) <= {"sitecustomize"}
-    assert "numpy" not in ours and "hf_sched" not in ours
+    plain = subprocess.run([*PYTHON, code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert set(run(*PYTHON, code).split()) - set(plain.stdout.split()) <= {"sitecustomize"}
 
 
 def test_hidden_sitecustomize_and_usercustomize_still_run(tmp_path):
@@ -128,18 +116,14 @@ def test_hidden_sitecustomize_and_usercustomize_still_run(tmp_path):
     path = os.pathsep.join(str(folder) for folder in (tmp_path / "theirs", tmp_path / "later", ROOT))
     code = """if True:
         import os, sys, sitecustomize, usercustomize, transformers
-        print(sitecustomize.where, usercustomize.where, "hf_sched" in sys.modules)
-        print(os.environ["PYTHONPATH"])
+        print(sitecustomize.where, usercustomize.where, "hf_sched" in sys.modules, os.environ["PYTHONPATH"])
     """
-    there, kept = run(sys.executable, "-c", code, PYTHONPATH=path).splitlines()
-    assert there == "theirs user True"
-    assert kept == os.pathsep.join([str(SITE), path])
+    assert run(*PYTHON, code, PYTHONPATH=path) == f"theirs user True {os.pathsep.join([str(SITE), path])}"
 
 
-def test_environment_keeps_pythonpath_and_nests():
-    assert environment(base={"PYTHONPATH": ""})["PYTHONPATH"] == str(SITE)
-    once = environment(["mine"], base={"PYTHONPATH": os.pathsep.join(["/a", "/b"])})
-    assert once["PYTHONPATH"] == os.pathsep.join([str(SITE), "/a", "/b"])
+def test_nested_environments_join_their_modules():
+    once = environment(["mine"], base={"PYTHONPATH": ""})
+    assert once["PYTHONPATH"] == str(SITE)
     assert environment(["mine"], base=once) == once
     assert json.loads(environment(["yours"], base=once)["HF_SCHED_RUN"])["import"] == ["mine", "yours"]
 
@@ -147,21 +131,18 @@ def test_environment_keeps_pythonpath_and_nests():
 @posix
 def test_environment_without_hf_sched_borrows_it_or_continues_without(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv" / "bin" / "python"
+    command = [tmp_path / "venv" / "bin" / "python", "-c", "import transformers, diffusers"]
     (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     # Not the real one: this test is about what is imported before it.
     script(packages, "import sys; print(*(name in sys.modules for name in ('hf_sched', 'wrapt')))", "transformers.py")
     script(packages, "", "diffusers.py")
-    env = {"PYTHONPATH": ""}
-    status, out, message = launch(python, "-c", "import transformers, diffusers", **env)
+    status, out, message = launch(*command, PYTHONPATH="")
     assert (status, out) == (0, "False False")
-    assert message.startswith(f"hf-sched run: {python} cannot import hf_sched, so its schedules are unknown there")
+    assert message.startswith(f"hf-sched run: {command[0]} cannot import hf_sched, so its schedules are unknown there")
     assert "No module named 'numpy'" in message and "\n" not in message
-    import numpy
-
     for part in ("numpy", "numpy.libs"):
-        (packages / part).symlink_to(Path(numpy.__file__).parents[1] / part)
-    assert launch(python, "-c", "import transformers, diffusers", **env) == (0, "True True", "")
+        (packages / part).symlink_to(Path(np.__file__).parents[1] / part)
+    assert launch(*command, PYTHONPATH="") == (0, "True True", "")
 
 
 def test_transformers_that_cannot_be_extended_breaks_no_process():
@@ -173,7 +154,7 @@ def test_transformers_that_cannot_be_extended_breaks_no_process():
         from transformers import SchedulerType, optimization
         print(SchedulerType("linear").value)
     """
-    status, out, message = launch(sys.executable, "-c", code)
+    status, out, message = launch(*PYTHON, code)
     assert (status, out) == (0, "linear"), message
     assert message.count("hf-sched run: hf_sched supports transformers") == 1
     assert "has no `optimization.TYPE_TO_SCHEDULER_FUNCTION`" in message
@@ -188,7 +169,7 @@ def test_signals_reach_the_command(number):
         print(os.getpid(), flush=True)
         signal.pause()
     """
-    command = [sys.executable, "-m", "hf_sched", "run", sys.executable, "-c", code]
+    command = [sys.executable, "-m", "hf_sched", "run", *PYTHON, code]
     with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().strip() == str(process.pid)  # the command has replaced hf-sched
         process.send_signal(number)
@@ -197,7 +178,7 @@ def test_signals_reach_the_command(number):
 
 @posix
 def test_exit_status_and_ignored_signals_are_the_commands():
-    for code, status in ("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", -signal.SIGTERM):
+    for code, status in ("exit 7", 7), ("kill -TERM $$", -signal.SIGTERM):
         assert launch("sh", "-c", code)[0] == status
     if Path("/proc/self/status").exists():
         command = ["grep", "SigIgn", "/proc/self/status"]
@@ -218,9 +199,8 @@ def test_command_that_cannot_start_has_the_status_of_a_shell(tmp_path):
 @posix
 def test_arguments_of_the_command_are_passed_unchanged():
     words = ["--help", "--import", "a", "-m", "--", "", "x y", "--json"]
-    assert run("printf", "<%s>", *words) == "".join(f"<{word}>" for word in words)
-    assert run("--", "printf", "<%s>", *words) == "".join(f"<{word}>" for word in words)
-    assert "Run a command with the schedules known in every Python process under it" in run("--help")
+    for separator in [], ["--"]:
+        assert run(*separator, "printf", "<%s>", *words) == "".join(f"<{word}>" for word in words)
 
 
 @pytest.mark.slow
@@ -233,5 +213,5 @@ def test_installed_wheel_has_the_launcher(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "to", wheel], check=True)
     code = "import transformers, sys; print(sys.modules['hf_sched'].__file__)"
-    shown = run(sys.executable, "-c", code, cwd=tmp_path / "to", PYTHONPATH=str(tmp_path / "to"))
+    shown = run(*PYTHON, code, cwd=tmp_path / "to", PYTHONPATH=str(tmp_path / "to"))
     assert Path(shown).parents[1] == tmp_path / "to"
