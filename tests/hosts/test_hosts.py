@@ -131,12 +131,6 @@ def test_trl_on_two_processes(task, tmp_path):
     assert "'epoch': '0.5'" in output  # 8 steps of 2 processes with 2 of 64 rows each
 
 
-@pytest.mark.slow
-def test_trl_alone_rejects_the_name(task, tmp_path):
-    output = run("trl", "sft", *of_trl("sft", task, tmp_path), launch=[], ok=False)
-    assert "invalid choice: 'cosine_floor'" in output or "'cosine_floor' is not a valid" in output
-
-
 TRAINER = """
 import sys, torch
 from transformers import AutoModelForCausalLM, HfArgumentParser, Trainer, TrainingArguments

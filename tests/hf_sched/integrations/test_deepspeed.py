@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -33,47 +32,28 @@ def train(model_path, folder, runs, *, processes=1, file=ZERO2, **environment):
     """Train one run after another; the results in order."""
     (folder / "zero.json").write_text(json.dumps(file))
     given = {"deepspeed": str(folder / "zero.json")} if not environment else {}
-    runs = [{**given, **RUN, **run} for run in runs]
-    (folder / "runs.json").write_text(json.dumps(runs))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    (folder / "runs.json").write_text(json.dumps([{**given, **RUN, **run} for run in runs]))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", processes]
     script = ["tests/helpers/launchers/train_under_deepspeed.py", model_path, folder / "runs.json", folder / "out.json"]
-    done = subprocess.run(
-        [*launch, "--master_port", str(port), *map(str, script)],
-        cwd=ROOT,
-        env={**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    env = {**os.environ, "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT), **environment}
+    command = list(map(str, [*launch, *script]))
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return json.loads((folder / "out.json").read_text())
 
 
-def test_scheduler_block_is_rejected_before_a_model_is_loaded(tmp_path):
-    runs = [{"output_dir": str(tmp_path / "a")}, {"output_dir": str(tmp_path / "a"), "lr_scheduler_type": "linear"}]
-    ours, builtin = train("nowhere", tmp_path, runs, file={**ZERO2, **OWN_SCHEDULER})
+@pytest.mark.parametrize("source", ["arguments", pytest.param("launcher", marks=pytest.mark.slow)])
+def test_scheduler_block_is_rejected_before_a_model_is_loaded(tmp_path, source):
+    file = str(tmp_path / "zero.json")
+    environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": file}
+    runs = [{"output_dir": str(tmp_path / "a"), "lr_scheduler_type": name} for name in ("cosine_floor", "linear")]
+    given = environment if source == "launcher" else {}
+    ours, builtin = train("nowhere", tmp_path, runs, file={**ZERO2, **OWN_SCHEDULER}, **given)
     assert ours["error"] == (
-        "ValueError: `lr_scheduler_type` is 'cosine_floor', but the DeepSpeed configuration "
-        f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block ('WarmupLR'), which overrides it; delete "
-        "that block"
+        f"ValueError: `lr_scheduler_type` is 'cosine_floor', but the DeepSpeed configuration {file!r} has a "
+        "`scheduler` block ('WarmupLR'), which overrides it; delete that block"
     )
     assert builtin["error"].startswith("OSError")  # transformers' own names are left to DeepSpeed
-
-
-@pytest.mark.slow
-def test_scheduler_block_in_the_launchers_file_is_rejected(tmp_path):
-    environment = {
-        "ACCELERATE_USE_DEEPSPEED": "true",
-        "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "zero.json"),
-    }
-    (ours,) = train(
-        "nowhere", tmp_path, [{"output_dir": str(tmp_path)}], file={**ZERO2, **OWN_SCHEDULER}, **environment
-    )
-    assert f"{str(tmp_path / 'zero.json')!r} has a `scheduler` block ('WarmupLR')" in ours["error"]
 
 
 @needs_compiler
@@ -82,20 +62,18 @@ def test_scheduler_block_in_the_launchers_file_is_rejected(tmp_path):
 @pytest.mark.parametrize("file", [ZERO2, ZERO2 | OWN_OPTIMIZER], ids=["the Trainer steps", "DeepSpeed steps"])
 def test_run_and_its_resumes_train_on_the_chosen_curve(model_path, tmp_path, file, processes):
     checkpoint = {"resume": str(tmp_path / "whole" / f"checkpoint-{AT}")}
-
-    def builtin(choice):
-        return {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"on_resume": choice} if choice else None}
-
     changed = {"learning_rate": PEAK / 2, **checkpoint}
+    builtin = {"lr_scheduler_type": "cosine", **checkpoint}
+    keep, replace = ({"lr_scheduler_kwargs": {"on_resume": choice}} for choice in ("keep", "replace"))
     runs = {
         "whole": {"save_strategy": "steps", "save_steps": AT},
         "resumed": checkpoint,
         "refused": changed,
-        "replaced": {**changed, "lr_scheduler_kwargs": {"on_resume": "replace"}},
-        "builtin": {**builtin(None), **checkpoint},
-        "builtin, keep": {**builtin("keep"), **checkpoint},
-        "builtin, keep, longer": {**builtin("keep"), **checkpoint, "max_steps": STEPS + 3},
-        "builtin, replace": {**builtin("replace"), **checkpoint},
+        "replaced": {**changed, **replace},
+        "builtin": builtin,
+        "builtin, keep": {**builtin, **keep},
+        "builtin, keep, longer": {**builtin, **keep, "max_steps": STEPS + 3},
+        "builtin, replace": {**builtin, **replace},
     }
     given = [{"output_dir": str(tmp_path / name), **run} for name, run in runs.items()]
     found = dict(zip(runs, train(model_path, tmp_path, given, processes=processes, file=file), strict=True))
