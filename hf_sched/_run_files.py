@@ -6,20 +6,37 @@ Several layers read these files, so their formats live here. This module imports
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 LEARNING_RATES = "learning_rates.jsonl"
 """Written by `LearningRateLog`: the actual and the planned learning rate of each step."""
 RUN = "run.json"
 """Written by the recipes: arguments, versions, and one entry for each start or resume."""
-# Files of the live cooldown. The Trainer does not push files that begin with `_` to the hub; the status names a machine.
+# Files of the live cooldown. The status begins with `_`, so that the Trainer does not push it: it names a machine.
 COOLDOWN_STATUS = "_live_control.json"
 COOLDOWN_REQUEST = "cooldown.json"
 COOLDOWN_DONE = "cooldown.done.json"
 COOLDOWN_REJECTED = "cooldown.refused.json"
+
+_FAILED: set[Path] = set()
+
+
+@contextmanager
+def training_continues(path: Path) -> Iterator[None]:
+    """Log a warning, once for each file, instead of stopping the training if a file of the run cannot be used."""
+    try:
+        yield
+    except OSError as error:
+        if path not in _FAILED:
+            _FAILED.add(path)
+            logger.warning("%s cannot be read or written: %s; training continues", path, error)
 
 
 def write_text(path: Path, text: str) -> None:

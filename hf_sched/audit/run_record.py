@@ -16,9 +16,9 @@ from hf_sched._run_files import COOLDOWN_DONE, LEARNING_RATES, read_json
 from hf_sched.audit.pickles import Inert, read_pickle
 from hf_sched.audit.planned import Array, Plan, Steps
 from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.scheduler.checkpoint_state import read_state
+from hf_sched.scheduler.checkpoint_state import Saved, read_state
 from hf_sched.scheduler.group_schedule import GroupSchedule
-from hf_sched.scheduler.resume import Saved, resumed, split_on_resume
+from hf_sched.scheduler.resume import resumed, split_on_resume
 from hf_sched.schedules import registry
 
 _ARGUMENTS = "training_args.bin"

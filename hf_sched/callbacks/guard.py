@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
 from hf_sched.scheduler.builtin_resume import restore_rates
-from hf_sched.scheduler.resume import split_on_resume
+from hf_sched.scheduler.resume import schedule_name, split_on_resume
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import EpochsUnknown, OneOf
@@ -48,14 +48,12 @@ class LearningRateGuard(TrainerCallback):
         self.scheduler, self._warned = None, set()
         self._mode = OneOf(("error", "warn", "off"))(GUARD, os.environ.get(GUARD, "error"))
         scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
-        planned_steps = state.max_steps
+        planned_steps, name = state.max_steps, schedule_name(args)
         # Two parts of a resume that no earlier event allows; they do not depend on the mode.
         if state.global_step:
             restore_rates(scheduler)
         if isinstance(scheduler, ScheduleLR) and scheduler.group_schedule.cooldown is not None:
             state.max_steps = min(planned_steps, scheduler.group_schedule.cooldown.end)
-
-        name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
         if self._mode == "off" or name not in registry.available():
             return
         try:
@@ -69,17 +67,15 @@ class LearningRateGuard(TrainerCallback):
         self._skipped = max(state.global_step - self.scheduler.last_epoch, 0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        """Check here under DeepSpeed, which steps optimizer and scheduler in `backward`."""
+        # DeepSpeed steps optimizer and scheduler in `backward`.
         if self._stepped_by_deepspeed:
             self._check(state, optimizer)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        """Check the learning rates that the optimizer is about to use."""
         if not self._stepped_by_deepspeed:
             self._check(state, optimizer)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        """Count the steps that a gradient scaler skipped."""
         if getattr(optimizer, "step_was_skipped", False):
             self._skipped += 1
 
@@ -88,26 +84,19 @@ class LearningRateGuard(TrainerCallback):
         if scheduler is None or optimizer is None:
             return
         step, made = state.global_step, scheduler.last_epoch
-        if made > step:
+        if not step - self._skipped <= made <= step:
+            cause = "prevents its steps, or replaced or reset it" if made < step else "steps it too"
             self._fail(
-                "too many steps",
-                f"after {step} optimizer steps the scheduler {scheduler.name!r} has made {made}: another component "
-                "steps it too (`accelerator.prepare(scheduler)`, a callback, or `lr_scheduler.step()` in a "
-                "`training_step`)",
-            )
-        elif made < step - self._skipped:
-            skips = f"a gradient scaler skipped {self._skipped}" if self._skipped else "no gradient scaler skipped any"
-            self._fail(
-                "too few steps",
-                f"after {step} optimizer steps the scheduler {scheduler.name!r} has made {made}, and {skips}: another "
-                "component prevents its steps, replaced it or reset it (a callback, a subclass with its own training "
-                "loop)",
+                cause,
+                f"after {step} optimizer steps, of which a gradient scaler skipped {self._skipped}, the scheduler "
+                f"{scheduler.name!r} has made {made}: another component {cause} (`accelerator.prepare(scheduler)`, a "
+                "callback, a subclass with its own `training_step` or training loop)",
             )
         changed = scheduler.find_changed_group(optimizer.param_groups)
         if changed is not None:
             number, rate = changed
             self._fail(
-                "changed learning rate",
+                "learning rate",
                 f"optimizer step {step}: parameter group {number} is about to train at a learning rate of "
                 f"{float(optimizer.param_groups[number]['lr'])!r}, but the schedule {scheduler.name!r} has {rate!r} "
                 "there: another component sets it (another scheduler, a callback, the optimizer itself)",
@@ -129,8 +118,7 @@ class LearningRateGuard(TrainerCallback):
         missed = min(state.global_step - made, self._skipped)
         # Steps that were skipped before a live cooldown do not shorten it.
         if missed > 0 and made < scheduler.schedule.num_training_steps:
-            rates = scheduler.group_schedule.rates
-            ended, planned = (rates(k, k + 1)[0, 0] for k in (made - 1, state.max_steps - 1))
+            ended, planned = (scheduler.group_schedule.at(step - 1)[0] for step in (made, state.max_steps))
             logger.warning(
                 "a gradient scaler skipped %d of %d optimizer steps, so the schedule %r did not reach its end: the "
                 "last learning rate was %.6g, not %.6g",
@@ -139,33 +127,32 @@ class LearningRateGuard(TrainerCallback):
 
 
 def _require_requested_scheduler(scheduler: Any, name: str, planned_steps: int, args: Any, state: Any) -> ScheduleLR:
-    """The scheduler, if it is the one that the training arguments request."""
+    """The scheduler if it is the requested one; otherwise raise a ValueError that says why it is not."""
+    check_no_scheduler_block(args, name)
     if not isinstance(scheduler, ScheduleLR):
-        check_no_scheduler_block(args, name)
         raise ValueError(
-            f"`lr_scheduler_type` requests {name!r}, but a {type(scheduler).__name__} sets the learning rate: it was "
-            "passed to the Trainer (`optimizers=`) or made by a subclass (`create_scheduler`). Remove it, or change "
-            "`lr_scheduler_type`"
+            f"`lr_scheduler_type` requests {name!r}, but a {type(scheduler).__name__} sets the learning rate: remove "
+            "what makes it, `optimizers=` or a subclass (`create_scheduler`), or request its schedule"
         )
     if state.global_step and not scheduler.resumed:
         raise ValueError(
             f"the run continues at step {state.global_step}, but the schedule {name!r} would start again from step 0: "
-            "the checkpoint has no `scheduler.pt` or no `optimizer.pt` (`save_only_model: true` omits them). Resume "
-            "from a complete checkpoint, or start a new run from its weights, without `resume_from_checkpoint`"
+            "the checkpoint has no `scheduler.pt` or no `optimizer.pt` (`save_only_model: true`). Resume from a whole "
+            "checkpoint, or start a new run from its weights, without `resume_from_checkpoint`"
         )
-    if scheduler.requested.num_training_steps != planned_steps:
+    schedule = scheduler.requested.schedule
+    if schedule.num_training_steps != planned_steps:
         raise ValueError(
-            f"the scheduler {name!r} ends after {scheduler.requested.num_training_steps} steps, but the run has "
-            f"{planned_steps}: the code that makes it (a subclass, `optimizers=`) must pass the run's steps as "
-            "`num_training_steps`"
+            f"the scheduler {name!r} ends after {schedule.num_training_steps} steps, but the run has {planned_steps}: "
+            "pass `num_training_steps` where it is made (`optimizers=` or a subclass)"
         )
     with suppress(EpochsUnknown):
         _, arguments = split_on_resume(args.lr_scheduler_kwargs)
         requested = registry.entry(name).build(planned_steps, args.get_warmup_steps(planned_steps), arguments)
-        if requested != scheduler.requested:
+        if requested != schedule:
             raise ValueError(
                 f"`lr_scheduler_type` {name!r} requests the curve\n    {requested}\nbut the scheduler has\n"
-                f"    {scheduler.requested}\nIt was made by a subclass or passed as `optimizers=`: remove it"
+                f"    {schedule}\nIt was made by a subclass or passed as `optimizers=`: remove it"
             )
     _check_ranks_agree(scheduler)
     return scheduler
@@ -177,11 +164,6 @@ def _check_ranks_agree(scheduler: ScheduleLR) -> None:
     of_ranks: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(of_ranks, (scheduler.group_schedule, scheduler.last_epoch))
     differing = [rank for rank, theirs in enumerate(of_ranks) if theirs != of_ranks[0]]
+    lines = [f"rank {n} is at step {of_ranks[n][1]} of\n    {of_ranks[n][0].schedule}" for n in (0, *differing[:1])]
     if differing:
-        lines = [
-            f"rank {rank} is at step {of_ranks[rank][1]} of\n    {of_ranks[rank][0].schedule}"
-            for rank in (0, differing[0])
-        ]
-        raise ValueError(
-            "\n".join(["ranks have different learning rates:", *lines, "Give all ranks the same arguments"])
-        )
+        raise ValueError("\n".join(["ranks have different learning rates:", *lines, "Give all the same arguments"]))

@@ -1,27 +1,22 @@
-"""Logs the learning rate of every parameter group: in the Trainer's log, and step by step in a file.
-
-The Trainer's own `learning_rate` is what the scheduler reports for group 0. Here the rates of all groups are read from
-the optimizer when it makes its step, so that an audit or a report can compare them with the plan.
-"""
+"""Logs the learning rate of every parameter group, as the optimizer uses it: in the Trainer's log and in a file."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from torch.optim import Optimizer
 from transformers import TrainerCallback
 
-from hf_sched._run_files import LEARNING_RATES, read_learning_rates
+from hf_sched._run_files import LEARNING_RATES, read_learning_rates, training_continues, write_text
 from hf_sched.integrations.deepspeed import scheduler_block
-from hf_sched.scheduler.checkpoint_state import plain
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import unwrap
+from hf_sched.scheduler.resume import schedule_name
 from hf_sched.scheduler.schedule_lr import schedule_of
 from hf_sched.schedules import registry
 
@@ -57,43 +52,29 @@ class LearningRateLog(TrainerCallback):
         self._kinds: dict[str, list[int]] = {}
         self._rates: list[float] = []
         self._hook: Any = None
+        self._path = Path()
         self._file: TextIO | None = None
-        self._read_before_step = False
         self._group_schedule: GroupSchedule | None = None
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
     ) -> None:
-        """Look at the groups; start the file or continue it."""
         self._close()
-        self._rates = []
-        self._kinds = _kinds(optimizer.param_groups)
-        # DeepSpeed steps the optimizer, and then its scheduler, within `backward`.
-        self._read_before_step = bool(getattr(args, "deepspeed", None)) or type(optimizer).__name__.startswith(
-            "DeepSpeed"
-        )
-        inner = unwrap(optimizer)
-        if isinstance(inner, Optimizer) and not self._read_before_step:
+        self._rates, self._kinds = [], _kinds(optimizer.param_groups)
+        is_deepspeed = type(optimizer).__name__.startswith("DeepSpeed") or bool(getattr(args, "deepspeed", None))
+        if isinstance(inner := unwrap(optimizer), Optimizer) and not is_deepspeed:
             # Trust ratios are set in a hook just before the step, after all callbacks.
             self._hook = inner.register_step_post_hook(lambda stepped, *_: self._read(stepped.param_groups))
         if self.every_step and state.is_world_process_zero:
-            self._group_schedule = _group_schedule_of(lr_scheduler)
-            try:
-                self._file = _open(Path(args.output_dir) / LEARNING_RATES, state.global_step)
-            except OSError as error:
-                _warn_not_written(error)
-            self._write({"session": self._session(args, state, optimizer, lr_scheduler)})
-            self._write()
+            self._path = Path(args.output_dir, LEARNING_RATES)
+            with training_continues(self._path):
+                self._file = _open(self._path, state.global_step)
+            self._write_session(args, state, optimizer, lr_scheduler)
+            self._flush()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        """Read the rates if the step is made within `backward`."""
-        if self._read_before_step:
-            self._read(optimizer.param_groups)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        """Read the rates for the case that no hook is called (a skipped step, or an optimizer without hooks)."""
-        if not self._read_before_step:
-            self._read(optimizer.param_groups)
+        """Read the rates here for steps that call no hook: skipped ones, and those of DeepSpeed within `backward`."""
+        self._read(optimizer.param_groups)
 
     def on_optimizer_step(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
@@ -101,24 +82,22 @@ class LearningRateLog(TrainerCallback):
         """Add the line of the step; before it the new plan, if a live cooldown has just changed it."""
         if self._file is None:
             return
-        group_schedule = _group_schedule_of(lr_scheduler)
-        if group_schedule is not self._group_schedule:
-            self._group_schedule = group_schedule
-            self._write({"session": {**self._session(args, state, optimizer, lr_scheduler), "is_cooldown": True}})
+        scheduler = schedule_of(lr_scheduler)
+        if scheduler is not None and scheduler.group_schedule is not self._group_schedule:
+            self._write_session(args, state, optimizer, lr_scheduler, is_cooldown=True)
         rates = [low if low == high else [low, high] for low, high in self._spans().values()]
         self._write({"step": state.global_step + 1, "rates": rates})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the lines before the Trainer logs or saves, so that no checkpoint is ahead of the file."""
         if control.should_log or control.should_save:
-            self._write()
+            self._flush()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Write the lines if a later callback requested the checkpoint."""
-        self._write()
+        self._flush()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Close the file."""
         self._close()
 
     def add_to(self, logs: dict[str, Any]) -> None:
@@ -143,72 +122,56 @@ class LearningRateLog(TrainerCallback):
         of_kinds = {name: [self._rates[number] for number in members] for name, members in self._kinds.items()}
         return {name: (min(rates), max(rates)) for name, rates in of_kinds.items()}
 
-    def _session(self, args: Any, state: Any, optimizer: Any, lr_scheduler: Any) -> dict[str, Any]:
-        """The plan from this step on, up to the next resume or live cooldown."""
-        scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
-        name = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    def _write_session(self, args: Any, state: Any, optimizer: Any, lr_scheduler: Any, **more: Any) -> None:
+        """Write the plan from this step on, up to the next resume or live cooldown."""
+        name, kwargs, block = schedule_name(args), args.lr_scheduler_kwargs or {}, scheduler_block(args)
+        scheduler = schedule_of(lr_scheduler)
+        self._group_schedule = current = scheduler.group_schedule if scheduler else None
+        planned_steps = current.requested.num_training_steps if current and current.cooldown else state.max_steps
         # Our schedule was requested by name, or kept on a resume; otherwise user code passed it in.
-        is_requested = name in registry.available() or "on_resume" in (args.lr_scheduler_kwargs or {})
-        group_schedule = _group_schedule_of(lr_scheduler)
-        has_cooldown = group_schedule is not None and group_schedule.cooldown is not None
-        planned_steps = (
-            group_schedule.requested.num_training_steps if group_schedule and has_cooldown else state.max_steps
-        )
-        return {
+        is_requested = name in registry.available() or "on_resume" in kwargs
+        session = {
             "step": state.global_step,
             "kinds": self._kinds,
             "peaks": [_peak(optimizer.param_groups[members[0]]) for members in self._kinds.values()],
             "learning_rate": float(args.learning_rate),
             "lr_scheduler_type": name,
-            "lr_scheduler_kwargs": plain(args.lr_scheduler_kwargs or {}),
+            "lr_scheduler_kwargs": kwargs,
             "num_training_steps": state.max_steps,
             "num_warmup_steps": args.get_warmup_steps(planned_steps),
-            "scheduler": type(scheduler).__name__,
-            "facts": _facts(args),
+            # Accelerate may have wrapped the scheduler.
+            "scheduler": type(getattr(lr_scheduler, "scheduler", lr_scheduler)).__name__,
+            "facts": {  # they may explain a deviation from the plan
+                "accumulation": args.gradient_accumulation_steps,
+                "processes": args.world_size,
+                "deepspeed": block.get("type") if isinstance(block, dict) else None,
+            },
             # The exact curve, including resumes and durations in epochs.
-            "group_schedule": group_schedule.state() if group_schedule and is_requested else None,
+            "group_schedule": current.state() if current and is_requested else None,
         }
+        self._write({"session": session | more})
 
-    def _write(self, row: dict[str, Any] | None = None, close: bool = False) -> None:
-        """Add a row; without one, write all rows to the disk. A failure ends the file, not the training."""
-        if self._file is None:
-            return
-        try:
-            if row is not None:
-                self._file.write(json.dumps(row) + "\n")
-            elif close:
-                file, self._file = self._file, None
-                file.close()
-            else:
-                self._file.flush()
-        except OSError as error:
-            self._file = None
-            _warn_not_written(error)
+    def _write(self, row: dict[str, Any]) -> None:
+        line = json.dumps(row, default=str) + "\n"
+        self._with_file(lambda file: file.write(line))
+
+    def _flush(self) -> None:
+        self._with_file(lambda file: file.flush())
+
+    def _with_file(self, use: Callable[[TextIO], object]) -> None:
+        """Use the file if it is open. A failure ends the file, not the training."""
+        file, self._file = self._file, None
+        if file is not None:
+            with training_continues(self._path):
+                use(file)
+                self._file = file
 
     def _close(self) -> None:
+        self._with_file(lambda file: file.close())
+        self._file = None
         if self._hook:
             self._hook.remove()
             self._hook = None
-        self._write(close=True)
-
-
-def _warn_not_written(error: OSError) -> None:
-    logger.warning("%s is not written any further: %s; training continues", LEARNING_RATES, error)
-
-
-def _facts(args: Any) -> dict[str, Any]:
-    """What may explain a deviation from the plan."""
-    block = scheduler_block(args)
-    return {
-        "accumulation": args.gradient_accumulation_steps,
-        "processes": args.world_size,
-        "deepspeed": block.get("type") if isinstance(block, dict) else None,
-    }
-
-
-def _group_schedule_of(lr_scheduler: Any) -> GroupSchedule | None:
-    scheduler = schedule_of(lr_scheduler)
-    return scheduler.group_schedule if scheduler else None
 
 
 def _peak(group: Mapping[str, Any]) -> float:
@@ -237,7 +200,5 @@ def _open(path: Path, step: int) -> TextIO:
             kept = [row for row in rows if (row["session"]["step"] < step if "session" in row else row["step"] <= step)]
         except (ValueError, TypeError, KeyError) as error:
             logger.warning("%s is damaged and starts anew: %s", path, error)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    os.replace(temporary, path)  # a crash in between leaves the old file
+    write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
     return path.open("a", encoding="utf-8", buffering=1 << 16)

@@ -7,7 +7,6 @@ import math
 import os
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,18 @@ from hf_sched._run_files import (
     COOLDOWN_REQUEST,
     COOLDOWN_STATUS,
     read_json,
+    training_continues,
     write_json,
 )
 from hf_sched.callbacks.cooldown import Request, apply_request
 from hf_sched.scheduler.group_schedule import GroupSchedule
+from hf_sched.scheduler.resume import schedule_name
 from hf_sched.scheduler.schedule_lr import ScheduleLR, schedule_of
 
 logger = logging.getLogger(__name__)
 
-# The status is written at most this often: writing a file at each log line would slow down tiny steps.
 STATUS_INTERVAL = 1.0
+"""Seconds between two writes of the status: a write at each log line would slow down tiny steps."""
 
 
 class LiveControl(TrainerCallback):
@@ -57,19 +58,16 @@ class LiveControl(TrainerCallback):
     def on_train_begin(
         self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, train_dataloader: Any = None, **kwargs: Any
     ) -> None:
-        """Begin to accept requests; clear up the files of an earlier run."""
         self._every = _steps_between_logs(args, state, train_dataloader)
         scheduler = schedule_of(lr_scheduler)
-        is_cooling = scheduler is not None and scheduler.group_schedule.cooldown is not None
+        cooldown = scheduler.group_schedule.cooldown if scheduler else None
         # The guard has already shortened `max_steps`.
-        self._fraction = state.max_steps / scheduler.requested.num_training_steps if scheduler and is_cooling else 1.0
-        if not state.is_world_process_zero:
-            return
-        try:
-            _clear_up(Path(args.output_dir), state.global_step, is_cooling)
-        except (OSError, ValueError) as error:
-            logger.warning("cannot clear up old cooldown files: %s; training continues", error)
-        self._write_status(args, state, scheduler)
+        planned = scheduler.requested.schedule.num_training_steps if scheduler and cooldown else state.max_steps
+        self._fraction = state.max_steps / planned
+        if state.is_world_process_zero:
+            with training_continues(Path(args.output_dir)):
+                _remove_old_files(Path(args.output_dir), state.global_step, cooldown is not None)
+            self._write_status(args, state, scheduler)
 
     def correct(self, logs: dict[str, Any]) -> None:
         """Correct the Trainer's speed, which counts the samples of the planned run; hf_sched calls this."""
@@ -85,7 +83,8 @@ class LiveControl(TrainerCallback):
         group_schedule = _broadcast(group_schedule, args.device)
         if group_schedule is not None:
             assert scheduler is not None and group_schedule.cooldown is not None
-            scheduler.change_group_schedule(group_schedule)
+            scheduler.set_group_schedule(group_schedule)
+            scheduler.set_rates()
             self._fraction = group_schedule.cooldown.end / state.max_steps
             state.max_steps = group_schedule.cooldown.end
         is_due = group_schedule is not None or time.monotonic() - self._status_time >= STATUS_INTERVAL
@@ -95,54 +94,44 @@ class LiveControl(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Stop accepting requests; a request to an interrupted run waits for its resume."""
         if state.is_world_process_zero:
-            if state.global_step >= state.max_steps and (Path(args.output_dir) / COOLDOWN_REQUEST).exists():
+            if state.global_step >= state.max_steps and Path(args.output_dir, COOLDOWN_REQUEST).exists():
                 _reject(Path(args.output_dir), state.global_step, "the run had ended")
             self._write_status(args, state, schedule_of(lr_scheduler), ended=True)
 
     def _read_request(self, args: Any, state: Any, scheduler: ScheduleLR | None) -> GroupSchedule | None:
         """The learning rates after a request; None if there is no request or it is not possible."""
-        folder = Path(args.output_dir)
+        folder, step = Path(args.output_dir), state.global_step
         if not (folder / COOLDOWN_REQUEST).exists():
             return None
         try:
             request = Request.parse(read_json(folder / COOLDOWN_REQUEST))
-            group_schedule = apply_request(
-                scheduler.group_schedule if scheduler else None,
-                request,
-                name=_name(args),
-                schedule_step=scheduler.last_epoch if scheduler else 0,
-                step=state.global_step,
-                num_training_steps=state.max_steps,
-            )
-            outcome = {**vars(request), "step": state.global_step, "group_schedule": group_schedule.state()}
-            write_json(folder / COOLDOWN_DONE, outcome)
+            current = scheduler.group_schedule if scheduler else None
+            cooled = apply_request(current, request, **_position(args, state, scheduler))
+            write_json(folder / COOLDOWN_DONE, {**vars(request), "step": step, "group_schedule": cooled.state()})
         except (ValueError, OSError) as error:  # the file may be damaged, or belong to another user
-            _reject(folder, state.global_step, str(error))
+            _reject(folder, step, str(error))
             return None
-        with suppress(OSError):
+        with training_continues(folder / COOLDOWN_REQUEST):
             (folder / COOLDOWN_REQUEST).unlink()
-        logger.warning("%s: %s", group_schedule.cooldown, group_schedule.schedule)
-        return group_schedule
+        logger.warning("%s: %s", cooled.cooldown, cooled.schedule)
+        return cooled
 
     def _write_status(self, args: Any, state: Any, scheduler: ScheduleLR | None, ended: bool = False) -> None:
         """Write what `hf-sched cooldown` checks before it sends a request."""
         status = {
+            **_position(args, state, scheduler),
             "ended": ended,
-            "step": state.global_step,
-            "end": state.max_steps,
             "every": self._every,
-            "skipped": state.global_step - scheduler.last_epoch if scheduler else 0,
-            "name": _name(args),
             "group_schedule": scheduler.group_schedule.state() if scheduler else None,
             "host": socket.gethostname(),
             "process": os.getpid(),
         }
         self._status_time = time.monotonic()
-        with suppress(OSError):
-            write_json(Path(args.output_dir) / COOLDOWN_STATUS, status)
+        with training_continues(file := Path(args.output_dir, COOLDOWN_STATUS)):
+            write_json(file, status)
 
 
-def _clear_up(folder: Path, step: int, is_cooling: bool) -> None:
+def _remove_old_files(folder: Path, step: int, is_cooling: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not step:
         for file in (COOLDOWN_DONE, COOLDOWN_REJECTED):
@@ -150,40 +139,38 @@ def _clear_up(folder: Path, step: int, is_cooling: bool) -> None:
         if (folder / COOLDOWN_REQUEST).exists():
             _reject(folder, step, "it was there before the run began")
     elif (folder / COOLDOWN_DONE).is_file() and not is_cooling:
-        requested_at = read_json(folder / COOLDOWN_DONE).get("step")
         (folder / COOLDOWN_DONE).unlink()
         logger.warning(
-            "the checkpoint of step %s is from before the cooldown requested at step %s: training continues on the "
-            "original schedule; `hf-sched cooldown` can request it again",
-            *(step, requested_at),
+            "the checkpoint of step %d is from before the cooldown: training continues on the original schedule; "
+            "`hf-sched cooldown` can request it again",
+            step,
         )
 
 
 def _broadcast(group_schedule: GroupSchedule | None, device: torch.device) -> GroupSchedule | None:
     """The value of rank 0 on all ranks."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return group_schedule
-    flag = torch.tensor(float(group_schedule is not None), device=device)  # takes a quarter of the time of an object
-    dist.broadcast(flag, src=0)
-    if not flag.item():
-        return None
     values = [group_schedule]
-    dist.broadcast_object_list(values, src=0)
+    if dist.is_available() and dist.is_initialized():
+        flag = torch.tensor(float(group_schedule is not None), device=device)  # four times as fast as an object
+        dist.broadcast(flag, src=0)
+        if flag.item():
+            dist.broadcast_object_list(values, src=0)
     return values[0]
 
 
 def _reject(folder: Path, step: int, reason: str) -> None:
-    request = None
-    with suppress(OSError):
-        request = (folder / COOLDOWN_REQUEST).read_text(encoding="utf-8", errors="replace")
-    with suppress(OSError):
-        write_json(folder / COOLDOWN_REJECTED, {"request": request, "step": step, "why": reason})
-        (folder / COOLDOWN_REQUEST).unlink()
     logger.warning("cooldown request rejected (%s); training continues on the original schedule", reason)
+    file = folder / COOLDOWN_REQUEST
+    with training_continues(file):
+        request = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+        write_json(folder / COOLDOWN_REJECTED, {"request": request, "step": step, "why": reason})
+        file.unlink()
 
 
-def _name(args: Any) -> str:
-    return str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+def _position(args: Any, state: Any, scheduler: ScheduleLR | None) -> dict[str, Any]:
+    """Where the run is; arguments of `apply_request`."""
+    skipped = state.global_step - scheduler.last_epoch if scheduler else 0
+    return {"name": schedule_name(args), "step": state.global_step, "skipped": skipped, "end": state.max_steps}
 
 
 def _steps_between_logs(args: Any, state: Any, train_dataloader: Any) -> int | None:

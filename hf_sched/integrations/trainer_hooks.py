@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
 from hf_sched.integrations.hooks import around, hook, wrap
-from hf_sched.scheduler.resume import split_on_resume
+from hf_sched.scheduler.resume import check_groups, schedule_name, split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
 
@@ -18,11 +18,6 @@ BUILTIN_RESUME = "`on_resume` with transformers' own schedules"
 
 steps_per_epoch: ContextVar[float | None] = ContextVar("steps_per_epoch", default=None)
 """Optimizer steps per epoch of the Trainer that is making its scheduler."""
-
-
-def schedule_name(args: Any) -> str:
-    """The name in `lr_scheduler_type`, which is an enum member or text."""
-    return str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
 
 
 @around("the check of schedule arguments in TrainingArguments", ARGUMENTS, "TrainingArguments.__post_init__")
@@ -123,7 +118,7 @@ def _check_builtin_resume(create_scheduler: Any, self: Any, num_training_steps: 
     if scheduler is not None and getattr(self, "_hf_sched_resumes", False):
         from hf_sched.scheduler.builtin_resume import check_next_load
 
-        check_next_load(scheduler, name, on_resume, num_training_steps)
+        check_next_load(scheduler, name, on_resume)
     return scheduler
 
 
@@ -153,6 +148,7 @@ def _check_parameter_groups(load: Any, self: Any, checkpoint: Any, *args: Any, *
     """Reject another number of parameter groups before torch's less helpful error."""
     from hf_sched.scheduler.schedule_lr import ScheduleLR
 
-    if checkpoint is not None and isinstance(self.lr_scheduler, ScheduleLR):
-        self.lr_scheduler.check_groups(checkpoint)
+    scheduler = self.lr_scheduler
+    if checkpoint is not None and isinstance(scheduler, ScheduleLR):
+        check_groups(checkpoint, scheduler.requested, scheduler.name)
     return load(self, checkpoint, *args, **kwargs)

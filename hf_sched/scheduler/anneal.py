@@ -10,13 +10,11 @@ import json
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hf_sched.scheduler.checkpoint_state import Saved, load_state
 from hf_sched.schedules.shapes import DECAY_SHAPES, Shape, ShapeReader
 from hf_sched.schedules.validation import ArgumentError, Duration, DurationReader, Epochs, round_half_up
-
-if TYPE_CHECKING:
-    from hf_sched.scheduler.resume import Saved
 
 
 def anneal_from(
@@ -49,27 +47,20 @@ def anneal_from(
         >>> args = SFTConfig(**{**arguments, **cooldown, "output_dir": "runs/at-600"})
         >>> SFTTrainer(model, args, ...).train(resume_from_checkpoint=args.resume_from_checkpoint)
     """
-    import torch  # slow to import
-    from transformers import TrainingArguments
-
-    from hf_sched.scheduler.checkpoint_state import read_state
+    from transformers import TrainingArguments  # slow to import
 
     folder = Path(checkpoint)
     missing = [name for name in ("trainer_state.json", "scheduler.pt") if not (folder / name).is_file()]
     if missing:
         raise ArgumentError("checkpoint", f"a checkpoint folder with {' and '.join(missing)}", str(checkpoint))
-    saved = read_state(torch.load(folder / "scheduler.pt", weights_only=True))
+    saved = load_state(folder)
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     step = int(state["global_step"])
     level = saved.rates[0] / saved.peaks[0]
     if not _is_constant(saved, state, step):
         rates = ", ".join(f"{rate:g}" for rate in saved.rates)
-        raise ArgumentError(
-            "checkpoint",
-            "a checkpoint at a constant learning rate",
-            str(checkpoint),
-            f"its learning rate, {rates}, is rising or falling, so take one between the warmup and the decay",
-        )
+        hint = f"its learning rate, {rates}, is rising or falling, so take one between the warmup and the decay"
+        raise ArgumentError("checkpoint", "a checkpoint at a constant learning rate", str(checkpoint), hint)
     steps, phase = cooldown_phase(duration, shape, step)
     kwargs = {"floor_ratio": floor_ratio, "min_lr": min_lr}
     return {
@@ -94,21 +85,16 @@ def _is_constant(saved: Saved, state: Mapping[str, Any], step: int) -> bool:
     if saved.group_schedule is None:  # no curve is recorded: a constant one is at its peak, and was when it last logged
         logged = [row["learning_rate"] for row in state.get("log_history", []) if "learning_rate" in row]
         return levels == {1.0} and set(logged[-2:]) <= {saved.rates[0]}
-    before, here = saved.group_schedule.rates(step - 1, step + 1)[0].tolist()
+    before, here = saved.group_schedule.at(step - 1), saved.group_schedule.at(step)
     return len(levels) == 1 and before == here and step < saved.group_schedule.schedule.num_training_steps
 
 
 def cooldown_phase(duration: Duration, shape: str | Shape, step: int) -> tuple[int, str]:
-    """The optimizer steps of a cooldown that begins at `step`, and its phase as text.
-
-    Raises:
-        ArgumentError: An argument is invalid.
-    """
+    """The optimizer steps of a cooldown that begins at `step`, and its phase as text."""
     length = DurationReader(above_zero=True)("duration", duration)
     if isinstance(length, Epochs):
-        raise ArgumentError(
-            "duration", "a number of steps (200) or a fraction of the shortened run (20%)", str(duration)
-        )
+        allowed = "a number of steps (200) or a fraction of the shortened run (20%)"
+        raise ArgumentError("duration", allowed, str(duration))
     if isinstance(length, Fraction):
         if length == 1:
             raise ArgumentError("duration", "less than the whole run", str(duration))

@@ -11,20 +11,20 @@ from weakref import WeakSet
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from hf_sched.scheduler.checkpoint_state import is_own_state, read_state
+from hf_sched.scheduler.checkpoint_state import Saved, is_own_state, read_state
 from hf_sched.scheduler.param_groups import set_rate
-from hf_sched.scheduler.resume import CHOICES, OnResume, Saved
+from hf_sched.scheduler.resume import CHOICES, OnResume, numbers_text, report
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 
 _replaced: WeakSet[LambdaLR] = WeakSet()
 """Built-in schedulers that replaced a schedule of ours on a resume."""
 
 
-def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None, num_training_steps: int) -> None:
+def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None) -> None:
     """Check the next state that a built-in scheduler loads; call this only if a checkpoint will be loaded.
 
-    If the state is ours, `on_resume` is applied; if it is not given or not possible, loading raises a ValueError that
-    shows the choices. Loading also restores the scheduler's class, so that it can be pickled.
+    If the state is ours, `on_resume` is applied; loading raises a ValueError that shows the choices if it is not given
+    or not possible. Loading also restores the scheduler's class, so that it can be pickled.
     """
     if isinstance(scheduler, ScheduleLR) or not isinstance(scheduler, LRScheduler):
         # Ours checks its states itself. DeepSpeed's wrapper holds a scheduler that has been here before.
@@ -43,14 +43,13 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None, num_t
             optimizer, self.__class__ = self.optimizer, ScheduleLR
             self.__dict__.clear()
             self.__init__(optimizer, saved.group_schedule.schedule, name=saved.name, on_resume=on_resume)
-            self.run_steps = num_training_steps
             self.load_state_dict(state)
         elif choice == "replace" and isinstance(self, LambdaLR):
             self.last_epoch = saved.step
             _replaced.add(self)
             restore_rates(self)
         else:
-            raise ValueError(_report(saved, self, name, on_resume))
+            raise ValueError(_report(saved, self, name))
 
     # A subclass of the same name, because an attribute of the scheduler itself would be saved with its state.
     scheduler.__class__ = type(cls.__name__, (cls,), {"load_state_dict": load_state_dict})
@@ -72,14 +71,16 @@ def _rates_at(scheduler: LambdaLR, step: int) -> list[float]:
     return [float(peak) * factor(step) for peak, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
 
 
-def _report(saved: Saved, scheduler: LRScheduler, name: str, on_resume: OnResume | None) -> str:
-    new = f"{_rates_at(scheduler, saved.step)[0]:.6g}" if isinstance(scheduler, LambdaLR) else "-"
-    wanted = f" (`on_resume: {on_resume.choice}` needs a schedule of hf_sched)" if on_resume else ""
-    return (
-        f"the checkpoint, at step {saved.step}, was trained under {saved.name!r} of hf_sched "
-        f"({saved.group_schedule and saved.group_schedule.schedule}), but this run requests transformers' {name!r}"
-        f"{wanted}.\nThe learning rate of the next step for each `on_resume` in `lr_scheduler_kwargs`:\n"
-        f"  keep     {saved.rates[0]:.6g}  {CHOICES['keep']}\n"
-        f"  replace  {new}  {CHOICES['replace']}\n"
-        "Or request the checkpoint's schedule, or another one of hf_sched, which can be joined without a jump."
-    )
+def _report(saved: Saved, scheduler: LRScheduler, name: str) -> str:
+    changes = [
+        ("", "checkpoint", "this run"),
+        ("schedule", f"{saved.name} of hf_sched", f"{name} of transformers"),
+        ("curve", str(saved.group_schedule and saved.group_schedule.schedule), "not recorded"),
+    ]
+    new = numbers_text(_rates_at(scheduler, saved.step)) if isinstance(scheduler, LambdaLR) else "-"
+    choices = [
+        ("keep", numbers_text(saved.rates), CHOICES["keep"]),
+        ("replace", new, CHOICES["replace"]),
+        *((choice, "-", "needs a schedule of hf_sched in this run") for choice in ("continue", "rewarm")),
+    ]
+    return report(saved.step, changes, choices)

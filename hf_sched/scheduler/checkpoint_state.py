@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from hf_sched.scheduler.group_schedule import GroupSchedule
-from hf_sched.scheduler.resume import Saved
 
 STATE_FORMAT = 2
 
 
-def plain(value: Any) -> Any:
-    """Convert to plain numbers, strings, lists and dicts; `weights_only=True` loads nothing else."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value)
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint records about the learning rate."""
+
+    name: str
+    step: int
+    """The next optimizer step."""
+    rates: tuple[float, ...]
+    """Each group's learning rate at that step."""
+    peaks: tuple[float, ...]
+    group_schedule: GroupSchedule | None
+    """None if the scheduler does not save its curve, as transformers' own schedulers."""
 
 
 def is_own_state(state: Mapping[str, Any]) -> bool:
@@ -27,22 +32,23 @@ def is_own_state(state: Mapping[str, Any]) -> bool:
     return "format" in state and "schedule" in state
 
 
-def read_state(state: Mapping[str, Any]) -> Saved:
-    """Read what a scheduler's state says about the learning rate.
+def load_state(checkpoint: str | PathLike[str]) -> Saved:
+    """Read `scheduler.pt` of a checkpoint folder; see `read_state`."""
+    import torch  # slow to import
 
-    Raises:
-        ValueError: The state has another format, or lacks the step or the learning rates.
-    """
+    return read_state(torch.load(Path(checkpoint, "scheduler.pt"), map_location="cpu", weights_only=True))
+
+
+def read_state(state: Mapping[str, Any]) -> Saved:
+    """Read what a scheduler's state says about the learning rate; raise a ValueError if that is not possible."""
     if is_own_state(state):
         if state["format"] != STATE_FORMAT:
             raise ValueError(
                 f"the checkpoint's scheduler state has format {state['format']!r}, but this hf_sched reads format "
                 f"{STATE_FORMAT}: install the version of hf_sched that wrote it"
             )
-        group_schedule = GroupSchedule.from_state(dict(state))
-        step = int(state["last_epoch"])
-        rates = tuple(group_schedule.rates(step, step + 1)[:, 0].tolist())
-        return Saved(state["name"], step, rates, group_schedule.peaks, group_schedule)
+        group_schedule, step = GroupSchedule.from_state(dict(state)), int(state["last_epoch"])
+        return Saved(state["name"], step, group_schedule.at(step), group_schedule.peaks, group_schedule)
     try:
         rates = tuple(float(rate) for rate in state["_last_lr"])
         peaks = tuple(float(peak) for peak in state.get("base_lrs", rates))

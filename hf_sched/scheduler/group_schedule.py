@@ -1,8 +1,4 @@
-"""The learning rates of all parameter groups: a schedule, each group's peak, and changes made during the run.
-
-A run that is resumed under another schedule may need a `ResumeTransition` from the learning rates it had to the new
-curve. A run that received a cooldown request follows the requested schedule up to the step of its `Cooldown`.
-"""
+"""The learning rates of all parameter groups: a schedule, each group's peak, and changes made during the run."""
 
 from __future__ import annotations
 
@@ -39,7 +35,7 @@ class Cooldown:
     """The first optimizer step of the cooldown."""
     steps: int
     requested: str
-    """The schedule that was requested."""
+    """The requested schedule as text."""
 
     @property
     def end(self) -> int:
@@ -54,12 +50,6 @@ class Cooldown:
 class GroupSchedule:
     """The learning rates of all parameter groups at every optimizer step.
 
-    Args:
-        schedule: The curve.
-        peaks: Each group's peak learning rate.
-        transition: How the last resume moved to the curve, if it changed the schedule.
-        cooldown: The live cooldown, if there was one.
-
     Raises:
         ValueError: The floor is above a group's peak; the message names the group.
     """
@@ -67,6 +57,7 @@ class GroupSchedule:
     schedule: Schedule
     peaks: tuple[float, ...]
     transition: ResumeTransition | None = None
+    """How the last resume moved to the curve, if it changed the schedule."""
     cooldown: Cooldown | None = None
 
     def __post_init__(self) -> None:
@@ -88,29 +79,29 @@ class GroupSchedule:
 
     def rates(self, first: int, stop: int, groups: slice = slice(None)) -> Array:
         """The learning rates of steps `first` to `stop - 1`, float64 of shape (groups, stop - first)."""
-        planned = self.schedule.rates(first, stop, self._peaks[groups], self._floors[groups])
-        if self.transition is None or stop <= self.transition.step:
+        peaks, floors, transition = self._peaks[groups], self._floors[groups], self.transition
+        planned = self.schedule.rates(first, stop, peaks, floors)
+        if transition is None or stop <= transition.step:
             return planned
-        return self._with_transition(self.transition, planned, np.arange(first, stop, dtype=np.float64), groups)
-
-    def _with_transition(self, transition: ResumeTransition, planned: Array, steps: Array, groups: slice) -> Array:
-        before = np.array(transition.rates)[groups, None]
+        steps, before = np.arange(first, stop, dtype=np.float64), np.array(transition.rates)[groups, None]
         if transition.how == "rewarm":
             # A linear blend that reaches the schedule with its last step.
             share = np.clip((steps - transition.step + 1) / transition.steps, 0.0, 1.0)
             blend = before + (planned - before) * share
             return np.where((steps < transition.step) | (share == 1.0), planned, blend)
         # The rest of the curve, scaled so that it starts at the previous rate and ends where the curve ends.
-        here, end = (
-            self.schedule.rates(step, step + 1, self._peaks[groups], self._floors[groups])
-            for step in (transition.step, self.schedule.num_training_steps - 1)
-        )
+        fixed = (transition.step, self.schedule.num_training_steps - 1)
+        here, end = (self.schedule.rates(step, step + 1, peaks, floors) for step in fixed)
         left = np.clip((transition.step + transition.steps - 1 - steps) / max(transition.steps - 1, 1), 0.0, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             # A constant curve cannot be scaled: decay linearly instead.
             share = np.clip(np.where(here > end, (planned - end) / (here - end), left), 0.0, 1.0)
         # A weighted sum, because `end + (before - end) * share` loses digits if one rate is tiny.
         return np.where(steps < transition.step, planned, before * share + end * (1.0 - share))
+
+    def at(self, step: int) -> tuple[float, ...]:
+        """The learning rate of each group at a step."""
+        return tuple(self.rates(step, step + 1)[:, 0].tolist())
 
     @cached_property
     def _peaks(self) -> Array:

@@ -18,41 +18,40 @@ from torch.optim.lr_scheduler import LRScheduler
 from hf_sched.scheduler.param_groups import set_rate, unwrap
 from hf_sched.schedules.schedule import Schedule, Segment
 
+_UNAVAILABLE = (
+    "`lars` (lars_warmup) needs each layer's weights and gradient, which {}: use DDP or FSDP2 (`fsdp_version: 2`), or "
+    "a schedule without trust ratios"
+)
+
 
 def prepare(optimizer: Optimizer, schedule: Schedule) -> list[Segment]:
     """Return the warmups with trust ratios; if there are any, give each parameter its own group.
 
-    Raises:
-        ValueError: The norms of gradients are not available, or the optimizer's groups can no longer be split.
+    Raise a ValueError if the norms of gradients are not available or the optimizer's groups can no longer be split.
     """
     warmups = [segment for segment in schedule.segments if segment.trust_coefficient is not None]
     if not warmups:
         return []
-    check_no_deepspeed(_is_deepspeed(optimizer))
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    groups = optimizer.param_groups
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    is_deepspeed = type(optimizer).__module__.startswith("deepspeed")
+    check_no_deepspeed(is_deepspeed or any(hasattr(parameter, "ds_id") for parameter in parameters))
     if any(getattr(parameter, "_fsdp_flattened", False) for parameter in parameters):
-        raise ValueError(
-            "`lars` (lars_warmup) needs each layer's weights and gradient, which FSDP1 flattens into one: use FSDP2 "
-            "(`fsdp_version: 2`) or DDP, or a schedule without trust ratios"
-        )
-    if len(optimizer.param_groups) < len(parameters):
+        raise ValueError(_UNAVAILABLE.format("FSDP1 flattens"))
+    if len(groups) < len(parameters):
         if optimizer.state:
             raise ValueError(
                 f"`lars` needs one parameter group per layer, but the {len(parameters)} parameters are in "
-                f"{len(optimizer.param_groups)} groups, which cannot be split after the optimizer has stepped: make "
-                "the scheduler before the first step"
+                f"{len(groups)} groups, which cannot be split after a step: make the scheduler before the first one"
             )
-        _split_groups(optimizer)
+        groups[:] = [{**group, "params": [parameter]} for group in groups for parameter in group["params"]]
     return warmups
 
 
-def check_no_deepspeed(deepspeed: bool = False) -> None:
+def check_no_deepspeed(is_deepspeed: bool = False) -> None:
     """Raise a ValueError if DeepSpeed is used, or if `accelerate launch` is configured to use it."""
-    if deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
-        raise ValueError(
-            "`lars` (lars_warmup) needs each layer's gradient norm, which DeepSpeed does not provide: use DDP or "
-            "FSDP2, or a schedule without trust ratios"
-        )
+    if is_deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        raise ValueError(_UNAVAILABLE.format("DeepSpeed does not provide"))
 
 
 def scale_by_trust_ratio(scheduler: LRScheduler, warmups: list[Segment]) -> None:
@@ -74,36 +73,21 @@ def scale_by_trust_ratio(scheduler: LRScheduler, warmups: list[Segment]) -> None
                 for group, rate, ratio in zip(optimizer.param_groups, current.get_lr(), ratios, strict=True):
                     set_rate(group, float(rate) * (progress + (1.0 - progress) * ratio))
 
-    unwrap(scheduler.optimizer).register_step_pre_hook(before_step)
+    if warmups:
+        unwrap(scheduler.optimizer).register_step_pre_hook(before_step)
 
 
+@torch.no_grad()
 def trust_ratios(optimizer: Optimizer, coefficient: float) -> list[float]:
     """The trust ratio of each parameter group's single parameter, from 0 to 1."""
     weights = [group["params"][0] for group in optimizer.param_groups]
-    norms = _norms([*weights, *(w.grad if w.grad is not None else w.new_zeros(()) for w in weights)])
+    tensors = [*weights, *(w.grad if w.grad is not None else w.new_zeros(()) for w in weights)]
+    parts = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in tensors]
+    # The norm of a DTensor (FSDP2) is distributed over the processes.
+    whole: list[Tensor] = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in parts]
+    norms = torch.stack([norm.to(whole[0].device) for norm in whole]).tolist()
     ratios = []
     for group, w, g in zip(optimizer.param_groups, norms, norms[len(weights) :], strict=False):
         scale = g + float(group.get("weight_decay", 0.0)) * w
         ratios.append(min(coefficient * w / scale, 1.0) if w > 0 and g > 0 else 1.0)
     return ratios
-
-
-@torch.no_grad()
-def _norms(tensors: list[Tensor]) -> list[float]:
-    norms = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in tensors]
-    # The norm of a DTensor (FSDP2) is distributed over the processes.
-    whole: list[Tensor] = [norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]
-    return torch.stack([norm.to(whole[0].device) for norm in whole]).tolist()
-
-
-def _is_deepspeed(optimizer: Optimizer) -> bool:
-    """Whether DeepSpeed manages the parameters: it keeps weights and gradients flat and partitioned."""
-    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    return type(optimizer).__module__.startswith("deepspeed") or any(hasattr(p, "ds_id") for p in parameters)
-
-
-def _split_groups(optimizer: Optimizer) -> None:
-    """Put each parameter into its own group, in the same order and with the options of its old group."""
-    optimizer.param_groups[:] = [
-        {**group, "params": [parameter]} for group in optimizer.param_groups for parameter in group["params"]
-    ]

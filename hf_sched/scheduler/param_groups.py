@@ -8,12 +8,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 
-def rates_of(optimizer: Optimizer) -> list[float | Tensor]:
-    """The learning rate of each group; a tensor is copied because the group's own tensor is refilled at each step."""
-    rates = (group["lr"] for group in optimizer.param_groups)
-    return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
-
-
 def set_rate(group: dict[str, Any], rate: float | Tensor, name: str = "lr") -> None:
     """Set a group's learning rate, or its peak (`initial_lr`).
 

@@ -6,13 +6,17 @@ By default a changed schedule is an error that shows every choice; `on_resume` i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeAlias
 
+from hf_sched.scheduler.checkpoint_state import Saved, load_state
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
-from hf_sched.schedules.schedule import Segment
-from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, OneOf, as_steps, epochs_as_steps
+from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, OneOf, as_steps
+
+Row: TypeAlias = tuple[str, str, str]
 
 CHOICES = {
     "keep": "continue on the checkpoint's curve and peaks",
@@ -20,8 +24,6 @@ CHOICES = {
     "continue": "go from the current rate along the rest of the new curve to its end",
     "rewarm": "go from the current rate to the new curve within {steps}",
 }
-# The default duration of `rewarm`, as a fraction of the run.
-_REWARM = Fraction(2, 100)
 
 
 @dataclass(frozen=True)
@@ -29,30 +31,21 @@ class OnResume:
     """What to do if a checkpoint was trained under another schedule."""
 
     choice: str
-    duration: int | Fraction | Epochs = _REWARM
-    """Of `rewarm`."""
+    duration: int | Fraction | Epochs = Fraction(2, 100)
+    """The duration of `rewarm`."""
 
     @classmethod
     def parse(cls, value: object) -> OnResume:
-        """Read `keep`, `replace`, `continue`, `rewarm`, or `rewarm 50` (or another duration).
-
-        Raises:
-            ArgumentError: The value is none of these.
-        """
+        """Read `keep`, `replace`, `continue`, `rewarm`, or `rewarm 50` (or another duration)."""
         choice, *duration = (value.split() if isinstance(value, str) else []) or [""]
         if choice == "rewarm" and len(duration) == 1:
             return cls(choice, DurationReader(above_zero=True)("on_resume", duration[0]))
         return cls(OneOf(tuple(CHOICES))("on_resume", value))
 
-    def in_steps(self, steps_per_epoch: float | None) -> OnResume:
-        """Convert a duration in epochs to steps.
 
-        Raises:
-            EpochsUnknown: The duration is in epochs and `steps_per_epoch` is None.
-        """
-        if not isinstance(self.duration, Epochs):
-            return self
-        return OnResume(self.choice, epochs_as_steps("on_resume", self.duration, steps_per_epoch))
+def schedule_name(args: Any) -> str:
+    """`lr_scheduler_type` of `TrainingArguments`, an enum member or text, as text."""
+    return str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
 
 
 def split_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, dict[str, Any]]:
@@ -60,20 +53,6 @@ def split_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, 
     others = dict(kwargs or {})
     choice = others.pop("on_resume", None)
     return (None if choice is None else OnResume.parse(choice)), others
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What a checkpoint records about the learning rate."""
-
-    name: str
-    step: int
-    """The next optimizer step."""
-    rates: tuple[float, ...]
-    """Each group's learning rate at that step."""
-    peaks: tuple[float, ...]
-    group_schedule: GroupSchedule | None
-    """None if the scheduler does not save its curve, as transformers' own schedulers."""
 
 
 def resumed(saved: Saved, requested: GroupSchedule, name: str, on_resume: OnResume | None) -> GroupSchedule:
@@ -86,24 +65,40 @@ def resumed(saved: Saved, requested: GroupSchedule, name: str, on_resume: OnResu
     if before is not None and (before.requested, before.peaks) == (requested.schedule, requested.peaks):
         return before  # including its transition or cooldown
     if on_resume is None:
-        raise ValueError(_report(saved, requested, name))
-    obstacle = _obstacle(saved, requested, on_resume.choice)
-    if obstacle:
-        raise ArgumentError(
-            "on_resume",
-            rule=f"cannot be {on_resume.choice!r}: {obstacle}",
-            hint=f"choose another of {', '.join(CHOICES)}",
-        )
-    return _apply(saved, requested, on_resume)
+        choices = [_row_of(choice, saved, requested) for choice in CHOICES]
+        raise ValueError(report(saved.step, _changes(saved, requested, name), choices))
+    chosen = _choose(saved, requested, on_resume)
+    if isinstance(chosen, str):
+        rule, hint = f"cannot be {on_resume.choice!r}: {chosen}", f"choose another of {', '.join(CHOICES)}"
+        raise ArgumentError("on_resume", rule=rule, hint=hint)
+    return chosen
 
 
-def check_groups(saved: Saved, requested: GroupSchedule, name: str) -> None:
-    """Reject a checkpoint with another number of parameter groups, whose state the optimizer cannot load.
+def _choose(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> GroupSchedule | str:
+    """The learning rates under a choice, or the reason why it is not possible."""
+    choice, step, total = on_resume.choice, saved.step, requested.schedule.num_training_steps
+    if choice == "replace":
+        return requested
+    if len(saved.rates) != len(requested.peaks):
+        return _group_counts(saved, requested)
+    if choice == "keep":
+        return saved.group_schedule or f"the checkpoint does not hold the curve of {saved.name}"
+    if step >= total:
+        return f"the run has {total} steps, all of which are done"
+    if choice == "rewarm":
+        steps = min(max(as_steps(on_resume.duration, total, name="on_resume"), 1), total - step)
+        return replace(requested, transition=ResumeTransition("rewarm", step, saved.rates, steps))
+    for segment in requested.schedule.segments:
+        last = segment.first + segment.steps - 1
+        if (segment.kind == "warmup" and last > step) or (segment.kind == "restart" and segment.first > step):
+            return f"the new curve rises again in the {segment.kind} from step {max(segment.first, step)} on"
+    return replace(requested, transition=ResumeTransition("continue", step, saved.rates, total - step))
 
-    Raises:
-        ValueError: The number differs; the message shows what changed.
-    """
-    if len(saved.peaks) != len(requested.peaks):
+
+def check_groups(checkpoint: str | PathLike[str], requested: GroupSchedule, name: str) -> None:
+    """Raise a ValueError if a checkpoint has another number of parameter groups, which the optimizer cannot load."""
+    saved = load_state(checkpoint) if Path(checkpoint, "scheduler.pt").is_file() else None
+    if saved and len(saved.peaks) != len(requested.peaks):
         raise ValueError(
             f"{_group_counts(saved, requested)}; the optimizer cannot load the checkpoint's state, whatever "
             f"`on_resume` is. What changed:\n{_table(_changes(saved, requested, name))}\nGroup parameters as in the "
@@ -112,93 +107,47 @@ def check_groups(saved: Saved, requested: GroupSchedule, name: str) -> None:
         )
 
 
-def _obstacle(saved: Saved, requested: GroupSchedule, choice: str) -> str:
-    """Why a choice is not possible; empty if it is."""
-    schedule = requested.schedule
-    if choice == "replace":
-        return ""
-    if choice == "keep" and saved.group_schedule is None:
-        return f"the checkpoint does not hold the curve of {saved.name}"
-    if len(saved.rates) != len(requested.peaks):
-        return _group_counts(saved, requested)
-    if choice != "keep" and saved.step >= schedule.num_training_steps:
-        return f"the run has {schedule.num_training_steps} steps, all of which are done"
-    rising = next((s for s in schedule.segments if _rises_after(s, saved.step)), None)
-    if choice == "continue" and rising is not None:
-        return f"the new curve rises again in the {rising.kind} from step {max(rising.first, saved.step)} on"
-    return ""
-
-
-def _apply(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> GroupSchedule:
-    if on_resume.choice == "keep":
-        assert saved.group_schedule is not None
-        return saved.group_schedule
-    if on_resume.choice == "replace":
-        return requested
-    total = requested.schedule.num_training_steps
-    steps = total - saved.step
-    if on_resume.choice == "rewarm":
-        steps = min(max(as_steps(on_resume.duration, total, name="on_resume"), 1), steps)
-    transition = ResumeTransition(on_resume.choice, saved.step, saved.rates, steps)  # type: ignore[arg-type]
-    return GroupSchedule(requested.schedule, requested.peaks, transition)
-
-
-def _rises_after(segment: Segment, step: int) -> bool:
+def report(step: int, changes: Sequence[Row], choices: Sequence[Row]) -> str:
+    """The error for a changed schedule: what changed, and the next learning rate under each choice."""
     return (
-        segment.kind in ("warmup", "restart")
-        and segment.first + segment.steps - 1 > step
-        and (segment.kind == "warmup" or segment.first > step)
+        f"the checkpoint, at step {step}, was trained under another schedule.\n{_table(changes)}\n"
+        f"The learning rate of the next step for each `on_resume` in `lr_scheduler_kwargs`:\n{_table(choices)}\n"
+        "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
     )
+
+
+def _row_of(choice: str, saved: Saved, requested: GroupSchedule) -> Row:
+    chosen = _choose(saved, requested, OnResume(choice))
+    if isinstance(chosen, str):
+        return choice, "-", chosen
+    steps = chosen.transition.steps if chosen.transition else 0
+    meaning = CHOICES[choice].format(steps=f"{steps} step{'s' * (steps != 1)}")
+    return choice, numbers_text(chosen.at(saved.step)), meaning
+
+
+def _changes(saved: Saved, requested: GroupSchedule, name: str) -> list[Row]:
+    old, new = saved.group_schedule and saved.group_schedule.schedule, requested.schedule
+    rows = [
+        ("", "checkpoint", "this run"),
+        ("schedule", saved.name, name),
+        ("curve", str(old or "not recorded"), str(new)),
+        ("peak learning rate", numbers_text(saved.peaks), numbers_text(requested.peaks)),
+        ("parameter groups", str(len(saved.peaks)), str(len(requested.peaks))),
+        ("steps", str(old.num_training_steps if old else "?"), str(new.num_training_steps)),
+    ]
+    return [row for row in rows if row[1] != row[2]]
 
 
 def _group_counts(saved: Saved, requested: GroupSchedule) -> str:
     return f"the checkpoint has {len(saved.rates)} parameter group(s), this run {len(requested.peaks)}"
 
 
-def _report(saved: Saved, requested: GroupSchedule, name: str) -> str:
-    """What changed, and the next learning rate under each choice, as two small tables."""
-    choices = []
-    for choice, meaning in CHOICES.items():
-        obstacle = _obstacle(saved, requested, choice)
-        if obstacle:
-            choices.append((choice, "-", obstacle))
-            continue
-        group_schedule = _apply(saved, requested, OnResume(choice))
-        rate = _numbers(group_schedule.rates(saved.step, saved.step + 1)[:, 0].tolist())
-        steps = group_schedule.transition.steps if group_schedule.transition else 0
-        choices.append((choice, rate, meaning.format(steps=f"{steps} step{'s' * (steps != 1)}")))
-    return (
-        f"the checkpoint, at step {saved.step}, was trained under another schedule.\n"
-        f"{_table(_changes(saved, requested, name))}\n"
-        f"The learning rate of the next step for each `on_resume` in `lr_scheduler_kwargs`:\n{_table(choices)}\n"
-        "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
-    )
-
-
-def _changes(saved: Saved, requested: GroupSchedule, name: str) -> list[tuple[str, str, str]]:
-    before = saved.group_schedule
-    rows = [
-        ("", "checkpoint", "this run"),
-        ("schedule", saved.name, name),
-        ("curve", str(before.schedule) if before else "not recorded", str(requested.schedule)),
-        ("peak learning rate", _numbers(saved.peaks), _numbers(requested.peaks)),
-        ("parameter groups", str(len(saved.peaks)), str(len(requested.peaks))),
-        (
-            "steps",
-            str(before.schedule.num_training_steps) if before else "?",
-            str(requested.schedule.num_training_steps),
-        ),
-    ]
-    return [row for row in rows if row[1] != row[2]]
-
-
-def _numbers(numbers: Sequence[float]) -> str:
+def numbers_text(numbers: Sequence[float]) -> str:
+    """The learning rates of the groups: one number if all are equal, and at most four."""
     texts = [f"{number:.6g}" for number in numbers]
     return texts[0] if len(set(texts)) == 1 else ", ".join(texts[:4]) + (", ..." if len(texts) > 4 else "")
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
-    return "\n".join(
-        "  " + "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows
-    )
+def _table(rows: Sequence[Row]) -> str:
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    return "\n".join(f"  {a:{first}}  {b:{second}}  {c}" for a, b, c in rows)

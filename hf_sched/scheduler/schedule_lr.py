@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hf_sched.scheduler import lars
-from hf_sched.scheduler.checkpoint_state import STATE_FORMAT, plain, read_state
+from hf_sched.scheduler.checkpoint_state import STATE_FORMAT, read_state
 from hf_sched.scheduler.group_schedule import GroupSchedule
-from hf_sched.scheduler.param_groups import rates_of, set_rate
-from hf_sched.scheduler.resume import OnResume, check_groups, resumed, split_on_resume
+from hf_sched.scheduler.param_groups import set_rate
+from hf_sched.scheduler.resume import OnResume, resumed, split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.registry import BUILTIN_NAMES
 from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.validation import Epochs, epochs_as_steps
 
-# Learning rates computed at once. Many, because an array of them costs little more than one; few enough that the pause
-# is not noticed.
 _CHUNK = 16384
+"""Learning rates computed at once: an array costs little more than one, and the pause is too short to notice."""
+
+_PAST_THE_END = (
+    "{name}: stepped beyond its {total} steps; the last learning rate is held. The run is longer than "
+    "`num_training_steps` or than the curve that `on_resume: keep` continues; or the scheduler is stepped too often: "
+    "once per process by `accelerator.prepare` (use `hf_sched.prepare_scheduler`), once per batch under gradient "
+    "accumulation, or twice in a loop"
+)
 
 
 class ScheduleLR(LRScheduler):
@@ -37,7 +41,6 @@ class ScheduleLR(LRScheduler):
         optimizer: The optimizer whose `param_groups` are set.
         schedule: The curve.
         name: The schedule's name in messages and checkpoints.
-        arguments: The arguments that the schedule was built from; checkpoints record them.
         on_resume: What to do if a checkpoint was trained under another schedule: `keep`, `replace`, `continue` or
             `rewarm` (see `hf_sched.scheduler.resume`). By default that is an error.
         last_epoch: The optimizer step before the first one, as in torch.
@@ -47,8 +50,7 @@ class ScheduleLR(LRScheduler):
             needs trust ratios (`lars`) that this optimizer cannot provide.
 
     Examples:
-        >>> schedule = hf_sched.build("cosine_floor", num_training_steps=1000, num_warmup_steps=50)
-        >>> scheduler = hf_sched.ScheduleLR(optimizer, schedule)
+        >>> scheduler = hf_sched.ScheduleLR(optimizer, hf_sched.build("wsd", num_training_steps=1000))
     """
 
     def __init__(
@@ -57,50 +59,38 @@ class ScheduleLR(LRScheduler):
         schedule: Schedule,
         *,
         name: str = "schedule",
-        arguments: Mapping[str, Any] | None = None,
         on_resume: str | OnResume | None = None,
         last_epoch: int = -1,
     ) -> None:
-        self.requested = schedule
         self.name = name
-        self.arguments = dict(arguments or {})
         self.on_resume = OnResume.parse(on_resume) if isinstance(on_resume, str) else on_resume
         self.resumed = False
         """Whether the state of a checkpoint was loaded."""
-        self.run_steps = schedule.num_training_steps
-        """Optimizer steps of the run. The curve of a checkpoint (`on_resume: keep`) may end earlier."""
         trust_ratio_warmups = lars.prepare(optimizer, schedule)
-        # The requested peaks; a resume may continue with those of the checkpoint.
-        self._peaks = tuple(float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups)
-        self._size = len(self._peaks)
+        peaks = tuple(float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups)
+        self.requested = GroupSchedule(schedule, peaks)
+        """The requested learning rates; a resume may continue with others."""
+        self._size = len(peaks)
         self._checked_groups: list[dict[str, Any]] | None = None
         self._has_tensors = False
-        self._ends_warned: set[int] = set()
-        self._set_group_schedule(GroupSchedule(schedule, self._peaks))
+        self._warned = False
+        self.set_group_schedule(self.requested)
         super().__init__(optimizer, last_epoch)
-        self.base_lrs = [*self._peaks]  # plain numbers, where torch keeps tensors
-        if trust_ratio_warmups:
-            lars.scale_by_trust_ratio(self, trust_ratio_warmups)
+        self.base_lrs = [*peaks]  # plain numbers, where torch keeps tensors
+        lars.scale_by_trust_ratio(self, trust_ratio_warmups)
 
     @property
     def schedule(self) -> Schedule:
         """The curve in use: the requested one, unless a resume or a live cooldown changed it."""
         return self.group_schedule.schedule
 
-    def _set_group_schedule(self, group_schedule: GroupSchedule) -> None:
+    def set_group_schedule(self, group_schedule: GroupSchedule) -> None:
+        """Use other learning rates from the next step on; `set_rates` applies them to the current one as well."""
         self.group_schedule = group_schedule
-        """The learning rates of all groups."""
         self._equal_groups = group_schedule.has_equal_rates
         # The rates of the steps from `_first` to `_stop - 1`, each one number if all groups are equal, else a list.
         self._rates: list[Any] = []
         self._first = self._stop = 0
-        if group_schedule.cooldown is not None:
-            self.run_steps = group_schedule.schedule.num_training_steps
-
-    def change_group_schedule(self, group_schedule: GroupSchedule) -> None:
-        """Continue on another curve from the current step on; up to there both must be the same."""
-        self._set_group_schedule(group_schedule)
-        self.set_rates()
 
     def step(self, epoch: int | None = None) -> None:
         """Set the learning rates of the next optimizer step. `epoch` is torch's deprecated way to jump to a step."""
@@ -126,11 +116,9 @@ class ScheduleLR(LRScheduler):
     def _step_with_checks(self, epoch: int | None) -> None:
         """Step as torch does, which warns of a wrong order of calls; then look once at groups that are new."""
         groups = self.optimizer.param_groups
-        if len(groups) != len(self._peaks):
-            raise ValueError(
-                f"the optimizer now has {len(groups)} parameter groups, but had {len(self._peaks)} when this scheduler "
-                "was made: add groups before, or make a new scheduler"
-            )
+        if len(groups) != self._size:
+            made_for = f"had {self._size} when this scheduler was made: add groups before, or make a new scheduler"
+            raise ValueError(f"the optimizer now has {len(groups)} parameter groups, but {made_for}")
         super().step(epoch)
         self._has_tensors = any(isinstance(group["lr"], Tensor) for group in groups)
         self._checked_groups = groups if self._step_count > 1 else None  # torch checks the order at the second call
@@ -138,14 +126,14 @@ class ScheduleLR(LRScheduler):
     def _compute_rates(self, step: int) -> None:
         """Compute the rates of `step` and of many steps after it."""
         total = self.schedule.num_training_steps
-        ends = [total, self.run_steps] if self.run_steps > total else [total]  # one warning for each
-        passed = [end for end in ends if step > end]
-        if passed and passed[-1] not in self._ends_warned:
-            self._ends_warned.add(passed[-1])
-            warnings.warn(_past_the_end(self.name, passed[-1], self.run_steps), UserWarning, stacklevel=3)
-        # The last optimizer step is followed by a call of `step` as well; only the ones after it are worth a warning.
         groups = slice(0, 1 if self._equal_groups else self._size)
-        stop = min([step + max(_CHUNK // groups.stop, 1), *(end + 1 for end in ends if step <= end)])
+        stop = step + max(_CHUNK // groups.stop, 1)
+        # The last optimizer step is followed by a call of `step` as well; only the ones after it are worth a warning.
+        if step <= total:
+            stop = min(stop, total + 1)
+        elif not self._warned:
+            self._warned = True
+            warnings.warn(_PAST_THE_END.format(name=self.name, total=total), UserWarning, stacklevel=3)
         rates = self.group_schedule.rates(step, stop, groups)
         self._rates = (rates[0] if self._equal_groups else rates.T).tolist()
         self._first, self._stop = step, stop
@@ -164,23 +152,19 @@ class ScheduleLR(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """The learning rate of each parameter group at optimizer step `last_epoch`."""
-        step = max(self.last_epoch, 0)
-        rates: list[float | Tensor] = self.group_schedule.rates(step, step + 1)[:, 0].tolist()
-        return rates
+        return [*self.group_schedule.at(max(self.last_epoch, 0))]
 
     def get_last_lr(self) -> list[float | Tensor]:
-        """The learning rates in the optimizer's groups; tensors are copied."""
-        return rates_of(self.optimizer)
+        """The learning rates in the optimizer's groups; tensors are copied, because each step refills them."""
+        rates = (group["lr"] for group in self.optimizer.param_groups)
+        return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, which `torch.load(..., weights_only=True)` reads."""
-        first = self.schedule.segments[0]
         return {
             "format": STATE_FORMAT,
             "name": self.name,
-            "arguments": plain(self.arguments),
             **self.group_schedule.state(),
-            "num_warmup_steps": first.steps if first.kind == "warmup" else 0,
             "last_epoch": self.last_epoch,
             "_step_count": self._step_count,
             "_last_lr": [float(lr) for lr in self.get_last_lr()],
@@ -190,15 +174,13 @@ class ScheduleLR(LRScheduler):
         """Continue where a checkpoint stopped; the optimizer's groups have the right learning rates at once.
 
         Raises:
-            ValueError: The checkpoint was trained under another curve or other peak learning rates, and `on_resume` is
-                not given or not possible. The message shows what changed and the next learning rate under each choice.
+            ValueError: The curve or the peaks have changed, and `on_resume` is not given or not possible. The message
+                shows what changed and the next learning rate under each choice.
         """
         saved = read_state(state_dict)
-        group_schedule = resumed(saved, GroupSchedule(self.requested, self._peaks), self.name, self.on_resume)
+        self.set_group_schedule(resumed(saved, self.requested, self.name, self.on_resume))
         self.resumed = True
-        self._set_group_schedule(group_schedule)
-        self.base_lrs = [*group_schedule.peaks]
-        self.last_epoch = saved.step
+        self.base_lrs, self.last_epoch = [*self.group_schedule.peaks], saved.step
         self._step_count = state_dict.get("_step_count", saved.step + 1)
         self.set_rates()
 
@@ -208,30 +190,6 @@ class ScheduleLR(LRScheduler):
         for group, rate, peak in zip(groups, self.get_lr(), self.group_schedule.peaks, strict=True):
             set_rate(group, rate)
             set_rate(group, peak, "initial_lr")
-
-    def check_groups(self, checkpoint: str | PathLike[str]) -> None:
-        """Reject a Trainer's checkpoint with another number of parameter groups, before the optimizer loads its state.
-
-        Raises:
-            ValueError: The number differs; the message shows what changed.
-        """
-        file = Path(checkpoint, "scheduler.pt")
-        if file.is_file():
-            saved = read_state(torch.load(file, map_location="cpu", weights_only=True))
-            check_groups(saved, GroupSchedule(self.requested, self._peaks), self.name)
-
-
-def _past_the_end(name: str, end: int, run_steps: int) -> str:
-    if end < run_steps:
-        return (
-            f"{name}: the checkpoint's curve, which `on_resume: keep` continues, has ended after its {end} steps; its "
-            "last learning rate is held to the end of the run"
-        )
-    return (
-        f"{name}: stepped beyond its {end} steps; the last learning rate is held. Usually the scheduler is stepped too "
-        "often: once per process by `accelerator.prepare(scheduler)` (use `hf_sched.prepare_scheduler`), once per "
-        "batch under gradient accumulation, or twice in a loop. Or the run is longer than `num_training_steps`"
-    )
 
 
 def get_scheduler(
@@ -243,7 +201,7 @@ def get_scheduler(
     *,
     steps_per_epoch: float | None = None,
 ) -> LRScheduler:
-    """Like `transformers.get_scheduler`, for the names of hf_sched; transformers' own names are passed on to it.
+    """Like `transformers.get_scheduler`, for the names of hf_sched as well.
 
     Args:
         name: One of `available()`, or of transformers' names.
@@ -259,18 +217,15 @@ def get_scheduler(
     Examples:
         >>> scheduler = hf_sched.get_scheduler("wsd", optimizer, 50, 1000, {"decay": "20%"})
     """
-    plain_name = getattr(name, "value", name)
-    if plain_name in registry.available():
-        return make_scheduler(
-            plain_name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs, steps_per_epoch
-        )
-    if plain_name not in BUILTIN_NAMES:
-        raise registry.unknown_schedule(plain_name)
+    name = getattr(name, "value", name)
+    arguments = (name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)
+    if name in registry.available():
+        return make_scheduler(*arguments, steps_per_epoch)
+    if name not in BUILTIN_NAMES:
+        raise registry.unknown_schedule(name)
     import transformers
 
-    scheduler: LRScheduler = transformers.get_scheduler(
-        plain_name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs
-    )
+    scheduler: LRScheduler = transformers.get_scheduler(*arguments)
     return scheduler
 
 
@@ -292,5 +247,6 @@ def make_scheduler(
     """Build a schedule of hf_sched on an optimizer; arguments as in `get_scheduler`."""
     on_resume, others = split_on_resume(arguments)
     schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, others, steps_per_epoch)
-    on_resume = on_resume and on_resume.in_steps(steps_per_epoch)
-    return ScheduleLR(optimizer, schedule, name=name, arguments=others, on_resume=on_resume, last_epoch=last_epoch)
+    if on_resume and isinstance(on_resume.duration, Epochs):
+        on_resume = OnResume(on_resume.choice, epochs_as_steps("on_resume", on_resume.duration, steps_per_epoch))
+    return ScheduleLR(optimizer, schedule, name=name, on_resume=on_resume, last_epoch=last_epoch)

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from transformers import TrainerCallback, TrainingArguments
 
 import hf_sched
+from hf_sched._run_files import LEARNING_RATES, read_learning_rates
 from tests.helpers.trainer import logged, train
 
 STEPS, WARMUP, PEAK, COEFFICIENT, DECAY = 10, 5, 0.1, 0.02, 0.01
@@ -23,8 +24,8 @@ def network() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
 
 
-def curve() -> np.ndarray:
-    return hf_sched.build("lars_warmup", num_training_steps=STEPS, num_warmup_steps=WARMUP, **KWARGS).curve(peak=PEAK)
+def curve(peak: float = PEAK) -> np.ndarray:
+    return hf_sched.build("lars_warmup", num_training_steps=STEPS, num_warmup_steps=WARMUP, **KWARGS).curve(peak=peak)
 
 
 def formula(parameter: torch.nn.Parameter, step: int) -> float:
@@ -61,6 +62,8 @@ def make(model: torch.nn.Module, wrap=lambda optimizer: optimizer):
 def test_layers_follow_their_trust_ratios_in_the_warmup_and_then_the_curve(wrap):
     model = network()
     optimizer, scheduler = make(model, wrap)
+    del scheduler  # a new one may replace it
+    scheduler = hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS)
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1, 1, 1]
     used = play(model, optimizer, scheduler, range(STEPS))
     assert len(set(used[0])) > 2  # layers do differ
@@ -92,14 +95,6 @@ def test_split_groups_keep_options_and_peaks():
     assert {group["betas"] for group in optimizer.param_groups} == {(0.8, 0.9)}
 
 
-def test_a_new_scheduler_replaces_a_deleted_one():
-    model = network()
-    optimizer, scheduler = make(model)
-    del scheduler
-    replaced = hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS)
-    play(model, optimizer, replaced, range(STEPS))
-
-
 def test_unavailable_norms_are_an_error_at_construction(monkeypatch):
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=PEAK, momentum=0.9)
@@ -120,6 +115,7 @@ def test_unavailable_norms_are_an_error_at_construction(monkeypatch):
 
 
 def test_trainer_logs_used_rates_and_resumes_within_the_warmup(model_path, tmp_path):
+    # A hook of the optimizer sets the rates after all callbacks.
     used: list[list[float]] = []
 
     class Used(TrainerCallback):
@@ -128,13 +124,20 @@ def test_trainer_logs_used_rates_and_resumes_within_the_warmup(model_path, tmp_p
 
     kwargs = {**KWARGS, "trust_coefficient": 1e-4}
     given = {"max_steps": STEPS, "warmup_steps": WARMUP, "save_strategy": "steps", "save_steps": 3}
-    given |= {"lr_scheduler_type": "lars_warmup", "lr_scheduler_kwargs": kwargs, "callbacks": [Used()]}
+    given |= {
+        "lr_scheduler_type": "lars_warmup",
+        "lr_scheduler_kwargs": kwargs,
+        "callbacks": [Used(), hf_sched.LearningRateLog()],
+    }
     trainer, _ = train(model_path, tmp_path / "whole", **given)
     rates = np.array(used)
     assert rates.shape == (STEPS, sum(1 for _ in trainer.model.parameters()))
     np.testing.assert_array_equal(logged(trainer, "learning_rate"), rates[:, 0])
-    schedule = hf_sched.build("lars_warmup", num_training_steps=STEPS, num_warmup_steps=WARMUP, **KWARGS)
-    planned = schedule.curve(peak=1e-2)
+    np.testing.assert_array_equal(logged(trainer, "learning_rate/group_0"), rates.max(axis=1))
+    np.testing.assert_array_equal(logged(trainer, "learning_rate/group_0_min"), rates[: WARMUP - 1].min(axis=1))
+    rows = read_learning_rates(tmp_path / "whole" / LEARNING_RATES)[1:WARMUP]
+    assert [row["rates"] for row in rows] == [[[min(step), max(step)]] for step in rates[: WARMUP - 1].tolist()]
+    planned = curve(peak=1e-2)
     assert (rates[: WARMUP - 1] < planned[: WARMUP - 1, None]).any(axis=1).all()
     np.testing.assert_array_equal(rates[WARMUP - 1 :, 0], planned[WARMUP - 1 :])
     used.clear()

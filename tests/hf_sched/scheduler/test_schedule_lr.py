@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import math
 import pickle
 import re
 import warnings
@@ -87,19 +86,6 @@ def test_every_group_follows_its_own_curve_and_holds_its_last_rate(name, floor):
         assert scheduler.schedule.floor(1.0) == max(floor.values())
 
 
-def test_counters_and_rates_are_those_of_a_torch_scheduler():
-    optimizer = make_optimizer(1.0)
-    scheduler = make(optimizer)
-    assert isinstance(scheduler, LRScheduler)
-    assert not hasattr(scheduler, "total_steps")  # Accelerate would take it for OneCycle
-    assert (scheduler.last_epoch, scheduler._step_count) == (0, 1)
-    optimizer.step()
-    scheduler.step()
-    assert (scheduler.last_epoch, scheduler._step_count) == (1, 2)
-    assert scheduler.get_last_lr() == [optimizer.param_groups[0]["lr"]] == [0.5]
-    assert scheduler.get_lr() == [0.5]
-
-
 def test_stepping_before_the_optimizer_warns_as_in_torch():
     early = make(make_optimizer(1.0))
     with pytest.warns(UserWarning, match=r"`lr_scheduler.step\(\)` before `optimizer.step\(\)`") as warned:
@@ -139,57 +125,48 @@ def saved(state: object) -> dict:
     return torch.load(buffer, weights_only=True)
 
 
-def test_resumed_run_equals_the_uninterrupted_run():
-    whole_optimizer = make_optimizer(1.0, 0.01)
-    whole = play(whole_optimizer, make(whole_optimizer), 20)
-    first = make_optimizer(1.0, 0.01)
-    scheduler = make(first)
-    play(first, scheduler, 7)
-    second = make_optimizer(1.0, 0.01)
-    resumed = make(second)
-    second.load_state_dict(saved(first.state_dict()))
-    resumed.load_state_dict(saved(scheduler.state_dict()))
-    assert resumed.get_last_lr() == whole[7].tolist()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch misses an optimizer step that came before the load
-        np.testing.assert_array_equal(play(second, resumed, 13), whole[7:])
-
-
-def test_an_unknown_name_is_rejected_with_a_suggestion():
-    with pytest.raises(ValueError, match="must be the name of a schedule, received 'cosin'; did you mean 'cosine'"):
-        hf_sched.get_scheduler("cosin", make_optimizer(1.0), 0, 10)
-
-
-@pytest.mark.parametrize(
-    ("name", "kwargs"),
-    [
-        ("linear", {}),
-        ("cosine", {}),
-        ("constant", {}),
-        ("cosine_with_restarts", {"num_cycles": 2}),
-        ("cosine_with_min_lr", {"min_lr_rate": 0.1}),
-        ("warmup_stable_decay", {"num_decay_steps": 5}),
-    ],
-)
-def test_builtin_names_give_the_rates_of_transformers(name, kwargs):
-    ours, theirs = make_optimizer(1.0, 0.01), make_optimizer(1.0, 0.01)
-    passed = play(ours, hf_sched.get_scheduler(name, ours, 4, 20, kwargs), 20)
-    np.testing.assert_array_equal(passed, play(theirs, transformers.get_scheduler(name, theirs, 4, 20, kwargs), 20))
-
-
 @pytest.mark.parametrize("rate", [0.3, torch.tensor(0.3, dtype=torch.float64)], ids=["number", "tensor"])
 def test_state_dict_is_plain_and_records_the_curve(rate):
     optimizer = make_optimizer(rate)
     scheduler = make(optimizer)
     play(optimizer, scheduler, 3)
     state = scheduler.state_dict()
-    assert {type(value) for value in state.values()} <= {int, str, list, dict, type(None)}
-    assert {type(value) for key in ("base_lrs", "_last_lr") for value in state[key]} == {float}
     assert saved(state) == state
+    assert {type(value) for value in (*state.values(), *state["base_lrs"], *state["_last_lr"])} <= {
+        *(int, float, str, list, dict, type(None))
+    }
     assert (state["name"], state["last_epoch"], state["num_training_steps"]) == ("cosine_floor", 3, 20)
     assert (state["format"], state["schedule"]) == (2, "warmup 4 | decay 16 cosine; floor 0.1")
-    assert (state["num_warmup_steps"], state["arguments"], state["transition"]) == (4, {}, None)
-    assert Schedule.parse(state["schedule"]) == scheduler.schedule
+
+
+def test_builtin_names_are_passed_to_transformers():
+    arguments = ("cosine_with_min_lr", make_optimizer(1.0, 0.01), 4, 20, {"min_lr_rate": 0.1})
+    passed = play(arguments[1], hf_sched.get_scheduler(*arguments), 20)
+    theirs = make_optimizer(1.0, 0.01)
+    expected = transformers.get_scheduler(arguments[0], theirs, *arguments[2:])
+    np.testing.assert_array_equal(passed, play(theirs, expected, 20))
+
+
+def test_a_checkpoint_or_last_epoch_continues_in_the_middle():
+    given = make_optimizer(1.0, 0.01)
+    for group, peak in zip(given.param_groups, (1.0, 0.01), strict=True):
+        group.update(initial_lr=peak, lr=123.0)  # as torch has it
+    started = hf_sched.ScheduleLR(given, CURVE, last_epoch=6)
+    first, second = make_optimizer(1.0, 0.01), make_optimizer(1.0, 0.01)
+    scheduler, resumed = make(first), hf_sched.ScheduleLR(second, CURVE, name="another name")
+    play(first, scheduler, 7)
+    second.load_state_dict(saved(first.state_dict()))
+    resumed.load_state_dict(saved(scheduler.state_dict()))
+    assert resumed.state_dict()["name"] == "another name"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch misses an optimizer step that came before the load
+        for optimizer, continued in ((given, started), (second, resumed)):
+            np.testing.assert_array_equal(play(optimizer, continued, 13), planned(CURVE, 20, 1.0, 0.01)[7:])
+
+
+def test_an_unknown_name_is_rejected_with_a_suggestion():
+    with pytest.raises(ValueError, match="must be the name of a schedule, received 'cosin'; did you mean 'cosine'"):
+        hf_sched.get_scheduler("cosin", make_optimizer(1.0), 0, 10)
 
 
 def test_a_rejected_checkpoint_leaves_the_scheduler_unchanged():
@@ -201,26 +178,6 @@ def test_a_rejected_checkpoint_leaves_the_scheduler_unchanged():
     with pytest.raises(ValueError, match="trained under another schedule"):
         scheduler.load_state_dict(saved(other.state_dict()))
     assert scheduler.state_dict() == before
-
-
-def test_last_epoch_starts_in_the_middle():
-    # `last_epoch`, as torch has it: the groups bring their `initial_lr`.
-    optimizer = make_optimizer(1.0, 0.01)
-    for group, peak in zip(optimizer.param_groups, (1.0, 0.01), strict=True):
-        group.update(initial_lr=peak, lr=123.0)
-    schedule = hf_sched.build("cosine_floor", num_training_steps=20, num_warmup_steps=4)
-    scheduler = hf_sched.ScheduleLR(optimizer, schedule, last_epoch=6)
-    used = play(optimizer, scheduler, 13)
-    for group, peak in enumerate((1.0, 0.01)):
-        np.testing.assert_array_equal(used[:, group], schedule.curve(peak=peak)[7:])
-
-
-def test_a_checkpoint_with_another_name_for_the_same_curve_continues():
-    state = make(make_optimizer(1.0)).state_dict() | {"name": "theirs", "last_epoch": 7}
-    scheduler = hf_sched.ScheduleLR(make_optimizer(1.0), CURVE, name="ours")
-    scheduler.load_state_dict(saved(state))
-    assert scheduler.get_last_lr() == [CURVE.lr(7, peak=1.0)]
-    assert scheduler.state_dict()["name"] == "ours"
 
 
 @pytest.mark.parametrize("format", [None, 1, "2"])
@@ -247,14 +204,6 @@ def test_stepping_past_the_end_warns_once_and_says_why(peaks, ahead, monkeypatch
 
 
 @GROUPS
-@pytest.mark.parametrize("ahead", [1, 2, 5, 19, 20, 21, 16384])
-def test_rates_are_right_across_chunk_borders(peaks, ahead, monkeypatch):
-    monkeypatch.setattr(scheduler_module, "_CHUNK", ahead)
-    optimizer = make_optimizer(*peaks)
-    np.testing.assert_array_equal(play(optimizer, make(optimizer), 45), planned(CURVE, 45, *peaks))
-
-
-@GROUPS
 def test_rates_are_right_in_a_long_run(peaks):
     steps = 2 * scheduler_module._CHUNK + 1000
     schedule = hf_sched.build("wsd", num_training_steps=steps, num_warmup_steps=1000)
@@ -269,48 +218,10 @@ def test_rates_are_right_in_a_long_run(peaks):
     assert (scheduler.last_epoch, scheduler._step_count) == (steps + 10, steps + 11)
 
 
-@GROUPS
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["deepcopy", "pickle"]
-)
-@pytest.mark.filterwarnings("ignore:Seems like:UserWarning")
-def test_a_copy_or_pickle_steps_independently(peaks, copied, small_chunks):
-    optimizer = make_optimizer(*peaks)
-    scheduler = make(optimizer)
-    rates = planned(CURVE, 60, *peaks)
-    for step in (0, 1, 7):
-        play(optimizer, scheduler, step - scheduler.last_epoch)
-        other_optimizer, other = copied((optimizer, scheduler))
-        assert other.optimizer is other_optimizer
-        np.testing.assert_array_equal(play(other_optimizer, other, 20), rates[step : step + 20])
-        np.testing.assert_array_equal(play(optimizer, scheduler, 2), rates[step : step + 2])
-        scheduler.load_state_dict(scheduler.state_dict() | {"last_epoch": step, "_step_count": step + 1})
+OPERATIONS = ("step", "step to", "set last_epoch", "load scheduler", "load optimizer", "tensors", "copy", "pickle")
 
 
-@GROUPS
-@pytest.mark.parametrize("kind", ["number", "tensor"])
-def test_replaced_parameter_groups_follow_the_schedule(peaks, kind, small_chunks):
-    optimizer = make_optimizer(*peaks)
-    scheduler = make(optimizer)
-    rates = planned(CURVE, 60, *peaks)
-    play(optimizer, scheduler, 5)
-    state = copy.deepcopy(optimizer.state_dict())
-    if kind == "tensor":
-        for group in state["param_groups"]:
-            group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
-    before = optimizer.param_groups
-    optimizer.load_state_dict(state)
-    assert optimizer.param_groups is not before
-    held = [group["lr"] for group in optimizer.param_groups]
-    np.testing.assert_array_equal(play(optimizer, scheduler, 20), rates[5:25])
-    if kind == "tensor":  # which a compiled optimizer has at hand
-        assert all(group["lr"] is lr for group, lr in zip(optimizer.param_groups, held, strict=True))
-
-
-OPERATIONS = ("step", "step to", "set last_epoch", "load scheduler", "load optimizer", "tensors", "copy")
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     peaks=st.lists(st.sampled_from([0.3, 1.0]), min_size=1, max_size=3),
     operations=st.lists(st.tuples(st.sampled_from(("step", *OPERATIONS)), st.integers(0, 30)), max_size=30),
@@ -324,6 +235,7 @@ def test_any_sequence_of_operations_equals_torchs_lambda_lr(peaks, operations, s
     states = [scheduler.state_dict() for _, scheduler in pairs]
     for what, number in operations:
         for i, (optimizer, scheduler) in enumerate(pairs):
+            before = [group["lr"] for group in optimizer.param_groups]
             if what == "step":
                 optimizer.step()
                 scheduler.step()
@@ -334,16 +246,18 @@ def test_any_sequence_of_operations_equals_torchs_lambda_lr(peaks, operations, s
             elif what == "load scheduler":
                 scheduler.load_state_dict(states[i])
                 states[i] = scheduler.state_dict()
-            elif what == "load optimizer":
-                optimizer.load_state_dict(optimizer.state_dict())
-            elif what == "tensors":
+            elif what in ("load optimizer", "tensors"):
                 state = optimizer.state_dict()
-                for group in state["param_groups"]:
+                for group in state["param_groups"] if what == "tensors" else ():
                     group["lr"] = torch.tensor(group["lr"], dtype=torch.float64)
                 optimizer.load_state_dict(state)
+            elif what == "pickle" and i == 0:  # torch cannot pickle a LambdaLR of lambdas
+                pairs[i] = pickle.loads(pickle.dumps((optimizer, scheduler)))
             else:
                 pairs[i] = copy.deepcopy((optimizer, scheduler))
-        (ours, our_scheduler), (theirs, their_scheduler) = pairs
+            if i == 0 and what in ("step", "step to") and isinstance(before[0], torch.Tensor):
+                assert all(group["lr"] is lr for group, lr in zip(optimizer.param_groups, before, strict=True))
+        (ours, our_scheduler), (_, their_scheduler) = pairs
         assert our_scheduler.last_epoch == their_scheduler.last_epoch
         assert our_scheduler._step_count == their_scheduler._step_count
         np.testing.assert_allclose(our_scheduler.get_last_lr(), [float(group["lr"]) for group in ours.param_groups])
@@ -372,10 +286,9 @@ def accelerator():
     GradientState._reset_state()
 
 
-@GROUPS
 @pytest.mark.parametrize("prepared", ["before", "after", "both"])
-def test_accelerated_optimizer_follows_the_schedule(accelerator, peaks, prepared, small_chunks):
-    optimizer = make_optimizer(*peaks)
+def test_accelerated_optimizer_follows_the_schedule(accelerator, prepared, small_chunks):
+    optimizer = make_optimizer(0.3, 1.0)
     if prepared == "before":
         optimizer = accelerator.prepare(optimizer)
         scheduler = make(optimizer)
@@ -385,51 +298,21 @@ def test_accelerated_optimizer_follows_the_schedule(accelerator, peaks, prepared
     else:
         optimizer, scheduler = accelerator.prepare(optimizer, make(optimizer))
     assert type(optimizer).__name__ == "AcceleratedOptimizer"
-    np.testing.assert_array_equal(play(optimizer, scheduler, 25), planned(CURVE, 25, *peaks))
+    np.testing.assert_array_equal(play(optimizer, scheduler, 25), planned(CURVE, 25, 0.3, 1.0))
 
 
-def test_accelerated_scheduler_does_not_step_when_the_optimizer_skips(accelerator):
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_accelerated_scheduler_steps_only_with_the_optimizer(accelerator, accumulation):
+    accelerator.gradient_state.plugin_kwargs["adjust_scheduler"] = True
     optimizer = make_optimizer(1.0)
     optimizer, scheduler = accelerator.prepare(optimizer, make(optimizer))
-    used, skipped = [], (0, 3, 4, 11)
-    for step in range(24):
-        optimizer._is_overflow = step in skipped
-        if step not in skipped:
+    assert not hasattr(scheduler.scheduler, "total_steps")  # Accelerate would take it for OneCycle
+    used = []
+    for step in range(accumulation * 24):
+        accelerator.gradient_state._set_sync_gradients((step + 1) % accumulation == 0)
+        optimizer._is_overflow = step // accumulation in (0, 3, 4, 11)
+        if not optimizer._is_overflow:
             used.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
         scheduler.step()
-    np.testing.assert_array_equal(used, planned(CURVE, 20, 1.0)[:, 0])
-
-
-def test_accelerate_gradient_accumulation_changes_no_rate(accelerator):
-    optimizer = make_optimizer(1.0)
-    accelerator.gradient_state.plugin_kwargs["adjust_scheduler"] = True
-    optimizer, scheduler = accelerator.prepare(optimizer, make(optimizer))
-    used = []
-    for step in range(40):
-        accelerator.gradient_state._set_sync_gradients(step % 2 == 1)
-        used.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    np.testing.assert_array_equal(used, np.repeat(planned(CURVE, 20, 1.0)[:, 0], 2))
-    assert (scheduler.scheduler.last_epoch, scheduler.scheduler._step_count) == (20, 41)
-
-
-@pytest.mark.filterwarnings("ignore:Detected call:UserWarning")
-def test_steps_skipped_by_a_gradient_scaler_do_not_advance_the_schedule():
-    optimizer = make_optimizer(1.0)
-    scheduler = make(optimizer)
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
-    weight, used = optimizer.param_groups[0]["params"][0], []
-    for step in range(23):
-        used.append(optimizer.param_groups[0]["lr"])
-        scaler.scale(weight.sum() * (math.inf if step in (0, 4, 5) else 1.0)).backward()
-        scale = scaler.get_scale()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-        if scaler.get_scale() < scale:
-            used.pop()
-        else:
-            scheduler.step()
-    np.testing.assert_array_equal(used, planned(CURVE, 20, 1.0)[:, 0])
+    np.testing.assert_array_equal(used, np.repeat(planned(CURVE, 20, 1.0)[:, 0], accumulation))
