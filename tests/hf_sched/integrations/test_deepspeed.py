@@ -92,4 +92,4 @@ def test_run_and_its_resumes_train_on_the_chosen_curve(model_path, tmp_path, fil
         np.testing.assert_array_equal(steps.min(1), steps.max(1))
         np.testing.assert_allclose(steps[:, 0], [curve(k) for k in range(first, stop)], rtol=1e-12, err_msg=name)
     assert "was trained under another schedule" in found["refused"]["error"]
-    assert "this run requests transformers' 'cosine'" in found["builtin"]["error"]
+    assert "cosine of transformers" in found["builtin"]["error"]
