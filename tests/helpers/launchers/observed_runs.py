@@ -14,29 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trl import (
-    DatasetMixtureConfig,
-    DPOConfig,
-    DPOTrainer,
-    GRPOConfig,
-    GRPOTrainer,
-    ModelConfig,
-    RLOOConfig,
-    RLOOTrainer,
-    ScriptArguments,
-    SFTConfig,
-    SFTTrainer,
-)
+import trl
 
 import hf_sched  # noqa: F401  (registers the schedules)
 from hf_sched.finetune.config import parse
 from hf_sched.finetune.data.load import DEMONSTRATIONS, PREFERENCES, PROBLEMS, load_rows
 
 _TYPES = {
-    "sft": (SFTConfig, SFTTrainer),
-    "grpo": (GRPOConfig, GRPOTrainer),
-    "rloo": (RLOOConfig, RLOOTrainer),
-    "dpo": (DPOConfig, DPOTrainer),
+    "sft": (trl.SFTConfig, trl.SFTTrainer, DEMONSTRATIONS),
+    "dpo": (trl.DPOConfig, trl.DPOTrainer, PREFERENCES),
+    "grpo": (trl.GRPOConfig, trl.GRPOTrainer, PROBLEMS),
+    "rloo": (trl.RLOOConfig, trl.RLOOTrainer, PROBLEMS),
 }
 
 
@@ -58,24 +46,20 @@ class Reward:
 def observe(path: Path) -> dict[str, Any]:
     """The counts of a configuration's trainer, and the logs and checkpoints of its training."""
     kind = path.stem.removeprefix("train_").split("_")[0]
-    arguments, trainer_class = _TYPES[kind]
-    script, args, model, mixture = parse(
-        ScriptArguments, arguments, ModelConfig, DatasetMixtureConfig, args=["--config", str(path)]
-    )
-    forms = {"sft": DEMONSTRATIONS, "dpo": PREFERENCES}.get(kind, PROBLEMS)
+    arguments, trainer_class, forms = _TYPES[kind]
+    classes = (trl.ScriptArguments, arguments, trl.ModelConfig, trl.DatasetMixtureConfig)
+    script, args, model, mixture = parse(*classes, args=["--config", str(path)])
     train, test = load_rows(script, mixture, None, evaluating=args.eval_strategy != "no", forms=forms)
     reward = Reward()
     rewards = {"reward_funcs": [reward]} if kind in ("grpo", "rloo") else {}
-    trainer = trainer_class(
-        model=model.model_name_or_path, args=args, train_dataset=train, eval_dataset=test, **rewards
-    )
+    data = {"train_dataset": train, "eval_dataset": test}
+    trainer = trainer_class(model=model.model_name_or_path, args=args, **data, **rewards)
     loader = trainer.get_train_dataloader()
     _, steps_per_epoch, _, _, total_batch, _, max_steps = trainer.set_initial_training_values(args, loader)
     seen = {
         "max_steps": max_steps,
         "steps_per_epoch": steps_per_epoch,
         "total_batch": total_batch,
-        "batches": len(loader),
         "warmup_steps": args.get_warmup_steps(max_steps),
         "processes": args.world_size,
     }

@@ -77,12 +77,9 @@ def test_right_values_have_no_findings(given):
     assert rejection(**given) is None
 
 
-def test_right_values_of_other_trainers_have_no_findings():
+def test_values_of_other_trainers_and_of_a_mapping_are_checked():
     assert not report("dpo", loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.5]).findings
     assert not report("grpo", scale_rewards=False, loss_type="dr_grpo").findings
-
-
-def test_unknown_keys_of_the_accelerator_config_are_errors():
     assert_error(find(accelerator_config={"split_batch": True}), "accelerator_config.split_batch", "`split_batches`")
 
 
