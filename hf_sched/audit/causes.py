@@ -1,6 +1,6 @@
 """Finds the likely cause of learning rates that are off the plan.
 
-Each check computes the rates that one known mistake would give, and compares them with those that were used.
+Each check yields the causes of one kind of mistake, and whether the rates that it would give are those that were used.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from hf_sched.audit.planned import Array, Plan, Steps
 from hf_sched.schedules import registry
+
+Guesses = Iterator[tuple[bool, str]]
 
 _MOST_PROCESSES = 64
 _MOST_WARMUP = 1000
@@ -36,7 +37,7 @@ class Departure:
     start: int
     """The position in `steps` of the first one off the plan."""
     resumed_at: int | None
-    """The step of a resume, or of a checkpoint, between the step before and that one."""
+    """The step of a resume between the step before and that one."""
     other_plans: Sequence[Plan]
 
     @cached_property
@@ -44,14 +45,8 @@ class Departure:
         """The largest difference that counts as equal."""
         return 1e-6 * max(abs(self.peak), float(np.abs(self.actual).max()))
 
-    @cached_property
-    def is_varied(self) -> bool:
-        """Whether the rates off the plan are enough to search many possibilities for one that fits."""
-        return len(set(self.actual[self.start :][:1000].tolist())) > 2
-
-    def rates(self, steps: Steps, plan: Plan | None = None) -> Array:
+    def rates(self, steps: Steps, plan: Plan) -> Array:
         """The rates of a plan; all NaN if it cannot be built or follows a metric."""
-        plan = plan or self.plan
         peak = self.peak if plan.learning_rate == self.plan.learning_rate else None
         rates = None
         with suppress(ValueError, ArithmeticError), warnings.catch_warnings():
@@ -59,13 +54,11 @@ class Departure:
             rates = plan.rates(steps, group=self.group, peak=peak)
         return np.full(len(steps), np.nan) if rates is None else rates
 
-    def fits(
-        self, plan: Plan | None = None, moved: Callable[[Steps], Steps] | None = None, *, whole: bool = False
-    ) -> bool:
-        """Whether a plan gives the rates off the plan (or all rates), each at its step or at another (`moved`)."""
+    def fits(self, plan: Plan, moved: Callable[[Steps], Steps] = np.copy, first: int | None = None) -> bool:
+        """Whether a plan gives the rates off the plan (or those from `first` on), each at its step or a `moved` one."""
         for number in _PROBES:
-            at = np.unique(np.linspace(0 if whole else self.start, len(self.steps) - 1, number).astype(int))
-            expected = self.rates(moved(self.steps[at]) if moved else self.steps[at], plan)
+            at = np.unique(np.linspace(self.start if first is None else first, len(self.steps) - 1, number).astype(int))
+            expected = self.rates(moved(self.steps[at]), plan)
             is_known = ~np.isnan(expected)
             is_far = np.abs(expected - self.actual[at])[is_known] > self.tolerance
             if is_known.sum() < min(2, len(at)) or is_far.any():
@@ -75,87 +68,95 @@ class Departure:
 
 def cause_of(departure: Departure) -> str | None:
     """The likely cause, as a sentence without a final period; None if no known cause gives these rates."""
-    checks = (_deepspeed, _resume, _other_peak, _stepped_per_process, _other_horizon, _other_warmup, _other_schedule)
-    return next((cause for check in checks if (cause := check(departure))), None)
+    checks = (_deepspeed, _resume, _other_peak, _stepped_per_process, _other_plan)
+    return next((cause for check in checks for fits, cause in check(departure) if fits), None)
 
 
-def _deepspeed(at: Departure) -> str | None:
-    return at.plan.deepspeed and (
+def _deepspeed(at: Departure) -> Guesses:
+    yield (
+        at.plan.deepspeed is not None,
         f"another schedule: the DeepSpeed configuration has a `scheduler` ({at.plan.deepspeed!r}), which replaces "
-        "`lr_scheduler_type`; delete that block from the file"
+        "`lr_scheduler_type`; delete that block from the file",
     )
 
 
-def _resume(at: Departure) -> str | None:
+def _resume(at: Departure) -> Guesses:
     where = f"the run was resumed at step {at.resumed_at or at.plan.first}"
-    for plan in at.other_plans:
-        if at.fits(plan):
-            is_stale = len(at.steps) == at.start + 1
-            happened = "its first step still had the rate of the old one" if is_stale else "the old one continued"
-            return (
-                f"{where} with another plan ({_differences(at.plan, plan)}), but {happened}: transformers' own "
-                "schedules keep the checkpoint's state. A schedule of hf_sched takes `on_resume`"
-            )
-    resumed_at = at.resumed_at or 0
-    if resumed_at and at.fits(moved=lambda steps: steps - resumed_at):
-        return (
-            f"{where}, but the schedule restarted from its first step: the checkpoint has no `scheduler.pt` or no "
-            "`optimizer.pt` (`save_only_model: true` omits them)"
+    for old in at.other_plans:
+        yield (
+            at.fits(old),
+            f"{where} with another plan ({_changes(old, at.plan)}), but these are still the rates of the old one: "
+            "transformers' own schedules keep the checkpoint's state. A schedule of hf_sched takes `on_resume`",
         )
-    return None
+    if resumed_at := at.resumed_at:
+        yield (
+            at.fits(at.plan, lambda steps: steps - resumed_at),
+            f"{where}, but the schedule restarted from its first step: the checkpoint has no `scheduler.pt` or no "
+            "`optimizer.pt` (`save_only_model: true` omits them)",
+        )
 
 
-def _other_peak(at: Departure) -> str | None:
-    planned, actual = at.rates(at.steps[at.start :]), at.actual[at.start :]
-    is_large = planned > at.tolerance
-    ratios = actual[is_large] / planned[is_large]
-    if len(ratios) < 3 or not ratios[0] or np.ptp(ratios) > 1e-6 * abs(ratios[0]):
-        return None
-    return (
-        f"another peak: these are {_ratio(ratios[0])} times the planned rates, as if `learning_rate` were "
-        f"{at.peak * ratios[0]:.6g}. A resume under transformers' own schedules keeps the checkpoint's peak (a "
-        "schedule of hf_sched takes `on_resume: replace`); or the optimizer was built with another one"
-    )
-
-
-def _differences(new: Plan, old: Plan) -> str:
-    pairs = {
-        "lr_scheduler_type": (old.name, new.name),
-        "lr_scheduler_kwargs": (dict(old.arguments), dict(new.arguments)),
-        "learning_rate": (f"{old.learning_rate:.6g}", f"{new.learning_rate:.6g}"),
-        "steps": (old.total, new.total),
-        "warmup steps": (old.warmup, new.warmup),
+def _changes(old: Plan, new: Plan) -> str:
+    names = {
+        **{"name": "lr_scheduler_type", "arguments": "lr_scheduler_kwargs", "learning_rate": "learning_rate"},
+        **{"total": "steps", "warmup": "warmup steps"},
     }
+    pairs = {name: (getattr(old, field), getattr(new, field)) for field, name in names.items()}
     return ", ".join(f"{name} {was} -> {now}" for name, (was, now) in pairs.items() if was != now)
 
 
-def _stepped_per_process(at: Departure) -> str | None:
+def _other_peak(at: Departure) -> Guesses:
+    planned, actual = at.rates(at.steps[at.start :], at.plan), at.actual[at.start :]
+    is_large = planned > at.tolerance
+    ratios = actual[is_large] / planned[is_large]
+    if len(ratios) >= 3:
+        yield (
+            bool(ratios[0] and np.ptp(ratios) <= 1e-6 * abs(ratios[0])),
+            f"another peak: these are {ratios[0]:.6g} times the planned rates, as if `learning_rate` were "
+            f"{at.peak * ratios[0]:.6g}. A resume under transformers' own schedules keeps the checkpoint's peak (a "
+            "schedule of hf_sched takes `on_resume: replace`); or the optimizer was built with another one",
+        )
+
+
+def _stepped_per_process(at: Departure) -> Guesses:
     if np.ptp(at.actual[at.start :]) <= at.tolerance:
-        return None  # a periodic schedule has equal rates at some multiple
+        return  # a periodic schedule has equal rates at some multiple
     first, begun = int(at.steps[at.start]), at.plan.first
-    after = int(at.steps[at.start - 1]) if at.start else begun
+    before = int(at.steps[at.start - 1]) if at.start else begun
     for times in range(2, _MOST_PROCESSES + 1):
-        for start in dict.fromkeys([begun, *range(after, first + 1)][:100]):
-            if at.fits(moved=lambda steps, n=times, s=start: s + n * (steps - s)):  # type: ignore[misc]
-                since = f", from step {start + 1} on" if start > begun else ""
-                often = "twice" if times == 2 else f"{times} times"
-                return (
-                    f"the scheduler was stepped {often} for each optimizer step{since}: "
-                    "`accelerator.prepare(scheduler)` steps it once per process (use `hf_sched.prepare_scheduler`), a "
-                    "loop may step it once per batch, and a callback or a `training_step` once more"
-                )
-    return None
-
-
-def _other_horizon(at: Departure) -> str | None:
-    for total in _horizons(at) if at.is_varied else ():
-        if at.fits(at.plan.with_total(total), whole=True):
-            return (
-                f"another horizon: these are the rates of a run of {total} steps, {_ratio(total / at.plan.total)} "
-                f"times the {at.plan.total} of this one. `num_training_steps` must be the optimizer steps of the whole "
-                "run: not those of one epoch, not batches, not multiplied by the number of processes"
+        for start in dict.fromkeys([begun, *range(before, first + 1)][:100]):
+            often = "twice" if times == 2 else f"{times} times"
+            yield (
+                at.fits(at.plan, lambda steps, n=times, s=start: s + n * (steps - s)),  # type: ignore[misc]
+                f"the scheduler was stepped {often} for each optimizer step"
+                f"{f', from step {start + 1} on' if start > begun else ''}: "
+                "`accelerator.prepare(scheduler)` steps it once per process (use `hf_sched.prepare_scheduler`), a "
+                "loop may step it once per batch, and a callback or a `training_step` once more",
             )
-    return None
+
+
+def _other_plan(at: Departure) -> Guesses:
+    if len(set(at.actual[at.start :][:1000].tolist())) < 3:
+        return  # so few rates fit many plans
+    total = at.plan.total
+    for length in _horizons(at):
+        yield (
+            at.fits(at.plan.changed(total=length), first=0),
+            f"another horizon: these are the rates of a run of {length} steps, {length / total:.6g} times the {total} "
+            "of this one. `num_training_steps` must be the optimizer steps of the whole run: not those of one epoch, "
+            "not batches, not multiplied by the number of processes",
+        )
+    for warmup in range(min(total, _MOST_WARMUP)):
+        yield (
+            at.fits(at.plan.changed(warmup=warmup), first=0),
+            f"another warmup: these are the rates with {warmup} steps of warmup, not {at.plan.warmup}",
+        )
+    for name in sorted({*registry.BUILTIN_NAMES, *registry.available()} - {at.plan.name}):
+        yield (
+            at.fits(at.plan.changed(name=name, arguments={}), first=0),
+            f"another schedule: these are the rates of {name!r}. It was passed to the Trainer (`optimizers=`), built "
+            "by a subclass (`create_scheduler`), or came from another configuration",
+        )
 
 
 def _horizons(at: Departure) -> Iterator[int]:
@@ -169,32 +170,9 @@ def _horizons(at: Departure) -> Iterator[int]:
         low, high = max(step, at.plan.warmup) + 1, 100 * total
         while low < high:
             middle = (low + high) // 2
-            found = at.rates(np.array([step]), at.plan.with_total(middle))[0]
+            found = at.rates(np.array([step]), at.plan.changed(total=middle))[0]
             if np.isnan(found) or found >= rate - at.tolerance:
                 high = middle
             else:
                 low = middle + 1
-        yield from (length for length in (low, low + 1) if length != total)
-
-
-def _ratio(ratio: float) -> str:
-    """A ratio as a short fraction (`1/2`) if it is one."""
-    short = Fraction(ratio).limit_denominator(64)
-    return str(short) if abs(float(short) - ratio) <= 1e-9 * ratio else f"{ratio:.6g}"
-
-
-def _other_warmup(at: Departure) -> str | None:
-    for warmup in range(min(at.plan.total, _MOST_WARMUP) if at.is_varied else 0):
-        if warmup != at.plan.warmup and at.fits(replace(at.plan, warmup=warmup, group_schedule=None), whole=True):
-            return f"another warmup: these are the rates with {warmup} steps of warmup, not {at.plan.warmup}"
-    return None
-
-
-def _other_schedule(at: Departure) -> str | None:
-    for name in (*registry.BUILTIN_NAMES, *registry.available()) if at.is_varied else ():
-        if name != at.plan.name and at.fits(replace(at.plan, name=name, arguments={}, group_schedule=None), whole=True):
-            return (
-                f"another schedule: these are the rates of {name!r}. It was passed to the Trainer (`optimizers=`), "
-                "built by a subclass (`create_scheduler`), or came from another configuration"
-            )
-    return None
+        yield from (low, low + 1)

@@ -28,13 +28,10 @@ class Inert:
             if isinstance(part, dict):
                 self.__dict__.update({str(key): value for key, value in part.items()})
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
+    def append(self, *items: Any) -> None:
+        """Ignore the items of a list or dict subclass."""
 
-    def append(self, value: Any) -> None:
-        """Ignore an item of a list subclass."""
-
-    extend = append
+    extend = __setitem__ = append
 
 
 class _Reader(pickle.Unpickler):

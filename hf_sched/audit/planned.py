@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -38,46 +37,37 @@ class Plan:
     learning_rate: float
     source: str = field(compare=False)
     """The file that records the request."""
-    group_schedule: GroupSchedule | None = field(default=None, compare=False)
-    """The schedule of hf_sched as it was recorded, with resume transition, cooldown and epochs resolved."""
     first: int = field(default=0, compare=False)
     """The optimizer step, from 0, from which the plan is in force."""
-    warmup_share: float | None = field(default=None, compare=False)
-    """The warmup as a share of the run, if it was requested as one."""
+    group_schedule: GroupSchedule | None = field(default=None, compare=False)
+    """The schedule of hf_sched as it was recorded, with resume transition, cooldown and epochs resolved."""
     steps_per_epoch: float | None = field(default=None, compare=False)
     deepspeed: str | None = field(default=None, compare=False)
     """The `scheduler` in the DeepSpeed configuration."""
 
-    def rates(self, steps: npt.ArrayLike, *, group: int = 0, peak: float | None = None) -> Array | None:
-        """Compute learning rates.
+    def rates(self, steps: Steps, *, group: int = 0, peak: float | None = None) -> Array | None:
+        """The rates of a group with a peak (`learning_rate` by default) at steps from 0, in any order.
 
-        Args:
-            steps: Optimizer steps from 0, in any order. Past the end, the schedule continues as it does in training.
-            group: The parameter group.
-            peak: The group's peak; `learning_rate` by default.
+        Past the end, the schedule continues as it does in training. A negative step has no rate (NaN).
 
         Returns:
-            Float64, one rate for each step, NaN for negative steps; None if the schedule follows a metric.
+            Float64, one rate for each step; None if the schedule follows a metric.
 
         Raises:
             ValueError: The schedule does not exist, or its arguments are wrong.
         """
-        requested = np.asarray(steps, dtype=np.int64)
-        inside = np.maximum(requested, 0)
+        inside = np.maximum(steps, 0)
         peak = self.learning_rate if peak is None else peak
         rates: Array
-        if self.group_schedule is not None:
-            one = slice(group, group + 1) if group < len(self.group_schedule.peaks) else slice(1)
-            group_schedule = self.group_schedule
-            rates = _pick(lambda first, stop: group_schedule.rates(first, stop, one)[0], inside)
-        elif self.schedule is not None:
-            schedule, peaks, floors = self.schedule, np.array([peak]), np.array([self.schedule.floor(peak)])
-            rates = _pick(lambda first, stop: schedule.rates(first, stop, peaks, floors)[0], inside)
+        if self.schedule is not None:
+            followed = self.group_schedule or GroupSchedule(self.schedule, (peak,))
+            groups = slice(group, group + 1) if group < len(followed.peaks) else slice(1)
+            rates = _pick(lambda first, stop: followed.rates(first, stop, groups)[0], inside)
         elif self._multiplier is not None:
             rates = peak * np.fromiter(map(self._multiplier, inside.tolist()), np.float64, len(inside))
         else:
             return None
-        return np.where(requested < 0, np.nan, rates)
+        return np.where(steps < 0, np.nan, rates)
 
     @cached_property
     def schedule(self) -> Schedule | None:
@@ -95,23 +85,17 @@ class Plan:
             raise ArgumentError("lr_scheduler_type", "the name of a schedule", self.name, hint)
         # Of a schedule that takes no arguments, transformers ignores them.
         arguments = self.arguments if builtin_schedules.parameters(self.name) else {}
-        return builtin_schedules.multiplier(
-            self.name,
-            num_training_steps=self.total,
-            num_warmup_steps=self.warmup,
-            peak=self.learning_rate,
-            **arguments,
-        )
+        steps = {"num_training_steps": self.total, "num_warmup_steps": self.warmup}
+        return builtin_schedules.multiplier(self.name, **steps, peak=self.learning_rate, **arguments)
 
     @property
     def cooldown(self) -> Cooldown | None:
         """The live cooldown, if one was requested."""
         return self.group_schedule.cooldown if self.group_schedule else None
 
-    def with_total(self, total: int) -> Plan:
-        """The same request for a run of another length."""
-        warmup = self.warmup if self.warmup_share is None else math.ceil(total * self.warmup_share)
-        return replace(self, total=total, warmup=warmup, group_schedule=None)
+    def changed(self, **changes: Any) -> Plan:
+        """The plan of another request, which differs in some fields."""
+        return replace(self, group_schedule=None, **changes)
 
     def __str__(self) -> str:
         arguments = f" {dict(self.arguments)}" if self.arguments else ""
@@ -120,6 +104,31 @@ class Plan:
             f"{self.name}{arguments}, {self.total} steps, {self.warmup} of them warmup, learning rate "
             f"{self.learning_rate:.6g}{cooldown}"
         )
+
+
+def in_force(plans: Sequence[Plan], number: int, steps: Steps) -> npt.NDArray[np.bool_]:
+    """A mask of the steps at which plan `number` is in force. The first plan covers earlier steps too."""
+    stop = plans[number + 1].first if number + 1 < len(plans) else np.inf
+    return (steps < stop) & ((steps >= plans[number].first) | (number == 0))
+
+
+def peak_under(plan: Plan, first: Plan, peak: float) -> float:
+    """The requested peak of groups that had `peak` under the first plan. It follows the `learning_rate`."""
+    return peak * plan.learning_rate / first.learning_rate if first.learning_rate else peak
+
+
+def planned_rates(plans: Sequence[Plan], steps: Steps, group: int, peak: float) -> Array:
+    """The rates of the plans in force at the steps; NaN where a plan has none."""
+    planned = np.full(len(steps), np.nan)
+    for number, plan in enumerate(plans):
+        here = in_force(plans, number, steps)
+        rates = plan.rates(steps[here], group=group, peak=peak_under(plan, plans[0], peak)) if here.any() else None
+        if rates is not None:
+            planned[here] = rates
+            for segment in plan.schedule.segments if plan.schedule else ():
+                if segment.trust_coefficient is not None:  # trust ratios depend on the gradients
+                    planned[here & (steps >= segment.first) & (steps < segment.first + segment.steps)] = np.nan
+    return planned
 
 
 def _pick(rates: Callable[[int, int], Array], steps: Steps) -> Array:

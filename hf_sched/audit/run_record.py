@@ -1,34 +1,41 @@
-"""Reads from a run's folder what was requested and which learning rates were used."""
+"""Reads from a run's folder what was requested and which learning rates were used.
+
+`learning_rates.jsonl` (`LearningRateLog`) has everything: every step, every parameter group, every resume and live
+cooldown. Without it, `trainer_state.json` and `training_args.bin` have group 0 of a run under a single plan.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import re
+from array import array
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hf_sched._run_files import COOLDOWN_DONE, LEARNING_RATES, read_json
 from hf_sched.audit.pickles import Inert, read_pickle
-from hf_sched.audit.planned import Array, Plan, Steps
+from hf_sched.audit.planned import Array, Plan, Steps, planned_rates
 from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.scheduler.checkpoint_state import Saved, read_state
 from hf_sched.scheduler.group_schedule import GroupSchedule
-from hf_sched.scheduler.resume import resumed, split_on_resume
-from hf_sched.schedules import registry
+from hf_sched.scheduler.resume import split_on_resume
 
 _ARGUMENTS = "training_args.bin"
 _STATE = "trainer_state.json"
+# A share of the peak. Two ways to compute one formula differ by about 1e-16 of it.
+_TOLERANCE = 1e-9
 _BLOCK = 1 << 18  # bytes of `learning_rates.jsonl` that are read at once
 
 
 @dataclass(frozen=True)
-class Series:
-    """The learning rates that were used in the parameter groups of one name and peak."""
+class Comparison:
+    """Planned and actual learning rates of the parameter groups of one name and peak."""
 
     label: str
     group: int
@@ -36,10 +43,21 @@ class Series:
     peak: float
     """At the start of the run."""
     steps: Steps
-    """Optimizer steps, from 0."""
-    rates: Array
-    least: Array
-    """The smallest rate where the groups' rates differ; otherwise equal to `rates`."""
+    """The optimizer steps, from 0, whose rates are known."""
+    planned: Array
+    """NaN where the plan has no rate."""
+    actual: Array
+
+    @cached_property
+    def differences(self) -> Array:
+        """The absolute differences; 0 where the plan has no rate."""
+        return np.nan_to_num(np.abs(self.actual - self.planned))
+
+    @cached_property
+    def is_off(self) -> npt.NDArray[np.bool_]:
+        """Which steps are off the plan."""
+        highest = float(np.nanmax(np.abs(np.append(self.planned, 0.0))))
+        return self.differences > _TOLERANCE * highest
 
 
 @dataclass(frozen=True)
@@ -48,43 +66,26 @@ class Record:
 
     plans: list[Plan]
     """In the order in which they were in force."""
-    series: list[Series]
+    comparisons: list[Comparison]
     source: str
     """The file that holds the rates."""
     steps_made: int
     resumes: list[int]
-    """Optimizer steps at which the run was resumed; of a run without `learning_rates.jsonl`, those of checkpoints."""
-    notes: list[str]
-
-    def in_force(self, number: int, steps: Steps) -> Any:
-        """A mask of the steps at which plan `number` was in force. The first plan covers earlier steps too."""
-        stop = self.plans[number + 1].first if number + 1 < len(self.plans) else np.inf
-        return (steps < stop) & ((steps >= self.plans[number].first) | (number == 0))
-
-    def peak(self, series: Series, plan: Plan) -> float:
-        """The requested peak of the groups. It follows the `learning_rate` of the plan."""
-        first = self.plans[0].learning_rate
-        return series.peak * plan.learning_rate / first if first else series.peak
+    """Optimizer steps at which the run was resumed, as far as `learning_rates.jsonl` records them."""
 
 
 def read_run(folder: Path, config: Path | None = None) -> Record:
-    """Read the `output_dir` of a Trainer, finished or not, or one of its checkpoints.
-
-    Args:
-        folder: The folder.
-        config: The run's YAML file, if it is to say what was requested.
-
-    Raises:
-        ValueError: The folder holds no run, a file in it is damaged, or nothing in it says what was requested.
-    """
-    if (folder / LEARNING_RATES).is_file():
-        sessions, rows = _read_log(folder / LEARNING_RATES)
+    """Read the `output_dir` of a Trainer, or one of its checkpoints; see `audit`."""
+    log = folder / LEARNING_RATES
+    if log.is_file():
+        sessions, rows = _read_log(log)
         if rows:
             return _from_log(sessions, rows, config)
-    states = _states(folder)
-    if states:
+    paths = [path for path in (*folder.glob(f"checkpoint-*/{_STATE}"), folder / _STATE) if path.is_file()]
+    # A process that was killed while it wrote the state leaves an empty file.
+    if states := {path.parent: read_json(path) for path in paths if path.stat().st_size}:
         return _from_states(states, folder, config)
-    if (folder / LEARNING_RATES).is_file():
+    if log.is_file():
         raise ValueError(f"{str(folder)!r} records no optimizer step: the run ended before its first")
     raise ValueError(
         f"{str(folder)!r} is not a run: it has no {_STATE}, no checkpoint-*/{_STATE} and no {LEARNING_RATES}; give the "
@@ -92,43 +93,29 @@ def read_run(folder: Path, config: Path | None = None) -> Record:
     )
 
 
-_Rows = dict[str, list[Array]]
-"""For each label of groups, blocks of shape (3, rows): step (from 1), largest and smallest rate."""
-
-
-def _read_log(path: Path) -> tuple[list[dict[str, Any]], _Rows]:
-    """Read `learning_rates.jsonl` block by block. An incomplete last line, of a killed process, is skipped."""
+def _read_log(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, array[float]]]:
+    """The sessions, and for each kind of groups, one row after the other: step (from 1), largest and smallest rate."""
     sessions: list[dict[str, Any]] = []
-    found: _Rows = {}
+    found: dict[str, array[float]] = defaultdict(lambda: array("d"))
     kinds: list[str] = []
-
-    def keep(rows: Array, least: Array) -> None:
-        for number, kind in enumerate(kinds, start=1):
-            found.setdefault(kind, []).append(np.stack([rows[:, 0], rows[:, number], least[:, number]]))
-
     with path.open("rb") as file:
         while block := file.read(_BLOCK) + file.readline():
             if (numbers := _parse_plain_rows(block, columns=1 + len(kinds))) is not None:
-                keep(numbers, numbers)
+                for column, kind in enumerate(kinds, start=1):
+                    found[kind].frombytes(numbers[:, [0, column, column]].tobytes())
                 continue
-            largest: list[list[float]] = []
-            smallest: list[list[float]] = []
-            for line in [*block.splitlines(), b'{"session": null}']:
+            for line in block.splitlines():
                 try:
                     row = json.loads(line)
                 except ValueError:
-                    continue
+                    continue  # the last line of a killed process
                 if "session" in row:
-                    if largest:
-                        keep(np.array(largest), np.array(smallest))
-                        largest, smallest = [], []
-                    if row["session"]:
-                        sessions.append(row["session"])
-                        kinds = list(row["session"]["kinds"])
-                elif kinds and len(row["rates"]) == len(kinds):
-                    spans = [rate if isinstance(rate, list) else (rate, rate) for rate in row["rates"]]
-                    largest.append([row["step"], *(most for _, most in spans)])
-                    smallest.append([row["step"], *(least for least, _ in spans)])
+                    sessions.append(row["session"])
+                    kinds = list(row["session"]["kinds"])
+                elif len(row["rates"]) == len(kinds):
+                    for kind, rate in zip(kinds, row["rates"], strict=True):
+                        least, most = rate if isinstance(rate, list) else (rate, rate)
+                        found[kind].extend((row["step"], most, least))
     return sessions, found
 
 
@@ -146,47 +133,86 @@ def _parse_plain_rows(block: bytes, columns: int) -> Array | None:
     return numbers.reshape(-1, columns) if len(numbers) == columns * text.count(b"\n") else None
 
 
-def _from_log(sessions: list[dict[str, Any]], rows: _Rows, config: Path | None) -> Record:
+def _from_log(sessions: list[dict[str, Any]], rows: Mapping[str, array[float]], config: Path | None) -> Record:
+    first = sessions[0]
     plans = [_plan_of_session(session) for session in sessions]
     if config:
-        plans = [_plan_of_config(config, sessions[-1]["num_training_steps"])]
-    begun, first = sessions[0]["step"], sessions[0]
+        plans = [replace(_plan_of_config(config, plans[-1].total), first=first["step"])]
     peaks: dict[str, float] = {}
     groups: dict[str, int] = {}
     for session in reversed(sessions):
         peaks.update(zip(session["kinds"], session["peaks"], strict=True))
         groups.update({kind: members[0] for kind, members in session["kinds"].items()})
-    if begun:
+    if first["step"]:
         # The groups have the checkpoint's peaks then; the requested ones are proportional to `learning_rate`.
         scale = first["learning_rate"] / first["peaks"][0] or 1.0
         peaks.update({kind: peak * scale for kind, peak in zip(first["kinds"], first["peaks"], strict=True)})
-    series = []
-    for kind in list(rows):
-        steps, most, least = np.concatenate(rows.pop(kind), axis=1)  # frees the blocks
+    compared = []
+    for kind, numbers in rows.items():
+        steps, most, least = np.frombuffer(numbers).reshape(-1, 3).T
+        steps = steps.astype(np.int64) - 1
+        planned = planned_rates(plans, steps, groups[kind], peaks[kind])
+        actual = np.where(np.abs(least - planned) > np.abs(most - planned), least, most)  # the farther one
         label = kind if len(first["kinds"]) > 1 else "learning_rate"
-        series.append(Series(label, groups[kind], peaks[kind], steps.astype(np.int64) - 1, most, least))
-    steps_made = max(int(one.steps[-1]) + 1 for one in series)
+        compared.append(Comparison(label, groups[kind], peaks[kind], steps, planned, actual))
+    steps_made = max(int(one.steps[-1]) + 1 for one in compared)
     resumes = sorted({session["step"] for session in sessions if session["step"] and not session.get("is_cooldown")})
-    return Record(plans, series, LEARNING_RATES, steps_made, resumes, _starts_later(begun))
-
-
-def _starts_later(step: int) -> list[str]:
-    return [f"the run started at step {step}, from a checkpoint: earlier steps are not audited"] if step else []
+    return Record(plans, compared, LEARNING_RATES, steps_made, resumes)
 
 
 def _plan_of_session(session: dict[str, Any]) -> Plan:
-    _, arguments = split_on_resume(session["lr_scheduler_kwargs"])
     return Plan(
         session["lr_scheduler_type"],
-        arguments,
+        split_on_resume(session["lr_scheduler_kwargs"])[1],
         session["num_training_steps"],
         session["num_warmup_steps"],
         session["learning_rate"],
         LEARNING_RATES,
-        group_schedule=GroupSchedule.from_state(session["group_schedule"]) if session.get("group_schedule") else None,
         first=session["step"],
+        group_schedule=GroupSchedule.from_state(session["group_schedule"]) if session.get("group_schedule") else None,
         deepspeed=session.get("facts", {}).get("deepspeed"),
     )
+
+
+def _from_states(states: dict[Path, dict[str, Any]], folder: Path, config: Path | None) -> Record:
+    last = max(states, key=lambda place: (states[place]["global_step"], place == folder))
+    state = states[last]  # holds the history of the whole run
+    history = {row["step"] - 1: row["learning_rate"] for row in state["log_history"] if "learning_rate" in row}
+    if not history:
+        raise ValueError(
+            f"{str(folder)!r} logged no learning rate: train with `logging_steps: 1`, or with hf_sched.LearningRateLog"
+        )
+    plan = _plan_of_config(config, state["max_steps"]) if config else _plan_of_arguments(states, state, folder)
+    steps, rates = np.array(list(history), dtype=np.int64), np.array(list(history.values()), dtype=np.float64)
+    planned = planned_rates([plan], steps, 0, plan.learning_rate)
+    compared = Comparison("learning_rate", 0, plan.learning_rate, steps, planned, rates)
+    return Record([plan], [compared], _STATE, state["global_step"], [])
+
+
+def _plan_of_arguments(states: dict[Path, dict[str, Any]], last: dict[str, Any], folder: Path) -> Plan:
+    """The plan in `training_args.bin`, if it was in force for the whole run."""
+    saved = {place: vars(read_pickle(path)) for place in states if (path := place / _ARGUMENTS).is_file()}
+    if not saved:
+        raise ValueError(
+            f"nothing in {str(folder)!r} says what was requested (no {_ARGUMENTS}, no {LEARNING_RATES}): give the YAML "
+            "file of the run with --config"
+        )
+    plans = [_plan(args, states[place]["max_steps"], _ARGUMENTS) for place, args in saved.items()]
+    has_changed = any(plan != plans[-1] for plan in plans) or (folder / COOLDOWN_DONE).is_file()
+    if has_changed or any(_is_resumed(args, folder) for args in saved.values()):
+        raise ValueError(
+            f"the plan of {str(folder)!r} changed at a resume or a live cooldown, and only {LEARNING_RATES} records "
+            "such changes: train with hf_sched.LearningRateLog"
+        )
+    per_epoch = round(last["global_step"] / last["epoch"]) if last.get("epoch") else None
+    return replace(plans[-1], steps_per_epoch=per_epoch or None)
+
+
+def _is_resumed(args: Mapping[str, Any], folder: Path) -> bool:
+    """Whether a run continued a checkpoint of another one, or may have continued its own under another schedule."""
+    checkpoint, here = args.get("resume_from_checkpoint"), folder.absolute()
+    is_branch = isinstance(checkpoint, str) and Path(checkpoint).absolute().parent not in (here, here.parent)
+    return is_branch or "on_resume" in (args.get("lr_scheduler_kwargs") or {})
 
 
 def _plan_of_config(path: Path, total: int) -> Plan:
@@ -196,134 +222,15 @@ def _plan_of_config(path: Path, total: int) -> Plan:
 
 def _plan(args: Mapping[str, Any], total: int, source: str) -> Plan:
     """The plan of TrainingArguments, or of a configuration's keys."""
-    warmup = float(args.get("warmup_steps") or 0)
-    share = warmup if 0 < warmup < 1 else (float(args.get("warmup_ratio") or 0) or None) if not warmup else None
+    warmup = float(args.get("warmup_steps") or args.get("warmup_ratio") or 0)
     name = args.get("lr_scheduler_type") or "linear"
     if isinstance(name, Inert):  # a member of transformers' enum
         (name,) = name.__dict__["made_of"]
-    kwargs = args.get("lr_scheduler_kwargs")
-    _, arguments = split_on_resume(kwargs if isinstance(kwargs, dict) else None)
-    deepspeed = getattr(args.get("hf_deepspeed_config"), "config", None) or args.get("deepspeed")
-    if isinstance(deepspeed, str) and Path(deepspeed).is_file():
-        deepspeed = read_json(Path(deepspeed))
     return Plan(
         str(name),
-        arguments,
+        split_on_resume(args.get("lr_scheduler_kwargs"))[1],
         total,
-        math.ceil(total * share) if share else int(warmup),
+        math.ceil(total * warmup) if warmup < 1 else int(warmup),
         float(args["learning_rate"]),
         source,
-        warmup_share=share,
-        deepspeed=(deepspeed.get("scheduler") or {}).get("type") if isinstance(deepspeed, dict) else None,
     )
-
-
-def _states(folder: Path) -> dict[Path, dict[str, Any]]:
-    """The Trainer's states of the checkpoints and of the folder itself, ordered by step."""
-    # A process that was killed while it wrote the file leaves an empty one.
-    paths = [path for path in (*folder.glob(f"checkpoint-*/{_STATE}"), folder / _STATE) if path.is_file()]
-    found = {path.parent: read_json(path) for path in paths if path.stat().st_size}
-    return dict(sorted(found.items(), key=lambda item: (item[1]["global_step"], item[0] == folder)))
-
-
-def _from_states(states: dict[Path, dict[str, Any]], folder: Path, config: Path | None) -> Record:
-    last = list(states.values())[-1]
-    history = _logged_rates(last)
-    if not history:
-        raise ValueError(
-            f"{str(folder)!r} logged no learning rate: train with `logging_steps: 1`, or with hf_sched.LearningRateLog"
-        )
-    # A checkpoint with another history was left by a run that a later resume replaced.
-    own = {place: state for place, state in states.items() if _is_prefix(_logged_rates(state), history)}
-    notes: list[str] = []
-    plans = [_plan_of_config(config, last["max_steps"])] if config else _plans(own, folder, notes)
-    begun = plans[0].first
-    kept = {step - 1: rate for step, rate in history.items() if step > begun}
-    steps, rates = np.array(list(kept), dtype=np.int64), np.array(list(kept.values()), dtype=np.float64)
-    peak = plans[0].group_schedule.peaks[0] if plans[0].group_schedule else plans[0].learning_rate
-    series = [Series("learning_rate", 0, peak, steps, rates, rates)]
-    resumes = sorted({state["global_step"] for place, state in own.items() if place != folder})
-    return Record(plans, series, _STATE, last["global_step"], resumes, [*notes, *_starts_later(begun)])
-
-
-def _logged_rates(state: dict[str, Any]) -> dict[int, float]:
-    return {row["step"]: row["learning_rate"] for row in state.get("log_history", []) if "learning_rate" in row}
-
-
-def _is_prefix(part: dict[int, float], whole: dict[int, float]) -> bool:
-    return list(part.items()) == list(whole.items())[: len(part)]
-
-
-def _plans(states: dict[Path, dict[str, Any]], folder: Path, notes: list[str]) -> list[Plan]:
-    """The plans of the checkpoints and of the run, each in force from the last checkpoint of the plan before."""
-    plans: list[Plan] = []
-    before: tuple[Plan, Path, int] | None = None
-    for place, state in states.items():
-        if not (place / _ARGUMENTS).is_file():
-            continue
-        args = read_pickle(place / _ARGUMENTS)
-        where = str((place / _ARGUMENTS).relative_to(folder))
-        saved = read_state(read_pickle(place / "scheduler.pt")) if (place / "scheduler.pt").is_file() else None
-        recorded = saved.group_schedule if saved else None
-        cooled = _cooled(saved, folder, state)
-        plan = _plan(vars(args), cooled.requested.num_training_steps if cooled else state["max_steps"], where)
-        epochs = state.get("epoch")
-        plan = replace(
-            plan,
-            steps_per_epoch=round(state["global_step"] / epochs) or None if epochs else None,
-            first=before[2] if before else _branched_at(args, folder),
-        )
-        is_kept = bool((getattr(args, "lr_scheduler_kwargs", None) or {}).get("on_resume"))
-        if cooled is not None:
-            plan = replace(plan, total=state["max_steps"], group_schedule=cooled)
-        elif recorded is not None and (plan.name not in registry.BUILTIN_NAMES or is_kept):
-            plan = replace(plan, group_schedule=recorded, source=where.replace(_ARGUMENTS, "scheduler.pt"))
-        elif before and before[0].group_schedule is not None and plan.name in registry.available():
-            plan = _after(before, plan, args)
-        if before is None or plan != before[0] or plan.group_schedule != before[0].group_schedule:
-            plans.append(plan)
-        before = (plan, place, state["global_step"])
-    if not plans:
-        raise ValueError(
-            f"nothing in {str(folder)!r} says what was requested (no {_ARGUMENTS}, no {LEARNING_RATES}): give the YAML "
-            "file of the run with --config"
-        )
-    transition = plans[0].group_schedule.transition if plans[0].group_schedule else None
-    if transition is not None:
-        notes.append(
-            f"the run was resumed at step {transition.step} with another schedule, and no earlier checkpoint is left: "
-            "the steps before are compared with the new schedule"
-        )
-    return plans
-
-
-def _cooled(saved: Saved | None, folder: Path, state: Mapping[str, Any]) -> GroupSchedule | None:
-    """The schedule after a live cooldown request: from a checkpoint, else from the file that reports its end."""
-    group_schedule = saved.group_schedule if saved else None
-    if saved is None and (folder / COOLDOWN_DONE).is_file():
-        group_schedule = GroupSchedule.from_state(read_json(folder / COOLDOWN_DONE)["group_schedule"])
-        if group_schedule.cooldown and group_schedule.cooldown.end != state["max_steps"]:
-            return None
-    return group_schedule if group_schedule and group_schedule.cooldown else None
-
-
-def _branched_at(args: Any, folder: Path) -> int:
-    """The step of the checkpoint of another run from which this run started; 0 if it started from scratch."""
-    checkpoint = getattr(args, "resume_from_checkpoint", None)
-    if not isinstance(checkpoint, str) or Path(checkpoint).absolute().parent == folder.absolute():
-        return 0
-    step = re.fullmatch(r"checkpoint-(\d+)", Path(checkpoint).name)
-    return int(step[1]) if step else 0
-
-
-def _after(before: tuple[Plan, Path, int], plan: Plan, args: Any) -> Plan:
-    """The plan of the end of a run, which no checkpoint holds: the previous one, or what a resume made of it."""
-    last, place, _ = before
-    assert last.group_schedule is not None
-    if plan == last:
-        return replace(last, first=plan.first)
-    on_resume, _ = split_on_resume(vars(args).get("lr_scheduler_kwargs"))
-    peaks = tuple(peak * plan.learning_rate / last.learning_rate for peak in last.group_schedule.peaks)
-    requested = GroupSchedule(plan.schedule or last.group_schedule.schedule, peaks)
-    saved = read_state(read_pickle(place / "scheduler.pt"))
-    return replace(plan, group_schedule=resumed(saved, requested, plan.name, on_resume))

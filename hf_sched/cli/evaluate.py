@@ -7,7 +7,7 @@ import os
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def evaluate_models(
         return  # under `accelerate launch`, one process evaluates
     from hf_sched.finetune.data.load import FINAL_ANSWER
     from hf_sched.finetune.evaluation.evaluate import evaluate
-    from hf_sched.finetune.evaluation.generation import Loading, default_device
+    from hf_sched.finetune.evaluation.generation import Loading
     from hf_sched.finetune.evaluation.metrics import describe
     from hf_sched.finetune.launch import quiet_progress_bars
 
@@ -77,7 +77,8 @@ def evaluate_models(
     log, handler = logging.getLogger("hf_sched"), logging.StreamHandler()
     log.setLevel(logging.INFO)
     log.addHandler(handler)
-    loading = Loading(dtype, device or default_device(), revision, trust_remote_code)
+    loading = Loading(dtype, revision=revision, trust_remote_code=trust_remote_code)
+    loading = replace(loading, device=device) if device else loading
     given = FINAL_ANSWER if instruction is None else instruction
     try:
         results = evaluate(models, EvaluationArguments(**options), output, instruction=given, loading=loading)

@@ -26,8 +26,6 @@ from hf_sched.finetune.evaluation.evaluate import load_metric, load_problems
 from hf_sched.finetune.evaluation.generation import choose_engine
 from hf_sched.schedules.validation import ArgumentError
 
-__all__ = ["EvaluationArguments", "check_evaluation", "command_for", "evaluate_before_and_after"]
-
 logger = logging.getLogger(__name__)
 
 # Variables that a launcher sets for its processes; the evaluation is not one of them.
@@ -78,10 +76,12 @@ def command_for(
     arguments: EvaluationArguments, columns: ColumnArguments, training_args: Any, model_args: Any
 ) -> list[str]:
     """The evaluation as an `hf-sched evaluate` command."""
+    # The dtype of the run's computations, for both models: weights are often saved in another than the base's.
+    half = "bfloat16" if training_args.bf16 else "float16" if training_args.fp16 else None
     given = {flag_of(name): value for name, value in asdict(_with_columns(arguments, columns)).items()}
     given |= {
         "--instruction": columns.instruction,
-        "--dtype": _dtype(training_args, model_args),
+        "--dtype": half or str(model_args.dtype or "auto"),
         "--device": "cpu" if training_args.use_cpu or not torch.cuda.is_available() else "cuda",
         "--revision": model_args.model_revision,
         "--output": Path(training_args.output_dir) / "evaluation.json",
@@ -98,10 +98,3 @@ def command_for(
 def _with_columns(arguments: EvaluationArguments, columns: ColumnArguments) -> EvaluationArguments:
     is_given = arguments.evaluate_columns is not None
     return arguments if is_given else replace(arguments, evaluate_columns=columns.columns)
-
-
-def _dtype(training_args: Any, model_args: Any) -> str:
-    """The dtype of the run's computations, for both models: weights are often saved in another than the base's."""
-    if training_args.bf16 or training_args.fp16:
-        return "bfloat16" if training_args.bf16 else "float16"
-    return str(model_args.dtype or "auto")

@@ -27,11 +27,11 @@ from hf_sched.finetune.data.load import FINAL_ANSWER, PROBLEMS, checked_split, l
 from hf_sched.finetune.evaluation.arguments import EvaluationArguments
 from hf_sched.finetune.evaluation.generation import (
     Decoding,
-    Engine,
     Loading,
+    TransformersEngine,
+    VllmEngine,
     choose_engine,
     encode,
-    load_engine,
     load_tokenizer,
 )
 from hf_sched.finetune.evaluation.generation_cache import Completion, GenerationCache, SampleIndex, model_digest
@@ -48,10 +48,8 @@ def load_problems(arguments: EvaluationArguments, instruction: str = FINAL_ANSWE
     Raises:
         ArgumentError: The data cannot be loaded, there are no problems, or a row is unusable.
     """
-    split = arguments.evaluate_split
-    source = ScriptArguments(
-        dataset_name=arguments.evaluate_on, dataset_config=arguments.evaluate_config, dataset_train_split=split
-    )
+    name, split = arguments.evaluate_on, arguments.evaluate_split
+    source = ScriptArguments(dataset_name=name, dataset_config=arguments.evaluate_config, dataset_train_split=split)
     columns = names_of_columns(arguments.evaluate_columns, "evaluate_columns")
     convert = partial(to_problem, instruction=instruction)
     splits = load_splits(source, DatasetMixtureConfig(), argument="evaluate_on")
@@ -61,7 +59,7 @@ def load_problems(arguments: EvaluationArguments, instruction: str = FINAL_ANSWE
         error.name = "evaluate_columns" if error.name == "columns" else error.name
         raise
     if not len(rows):
-        raise ArgumentError("evaluate_split", rule=f"has no problems in {arguments.evaluate_on!r}", received=split)
+        raise ArgumentError("evaluate_split", rule=f"has no problems in {name!r}", received=split)
     return [dict(row) for row in rows.select(range(min(arguments.evaluate_max_problems or len(rows), len(rows))))]
 
 
@@ -87,17 +85,17 @@ def evaluate(
     instruction: str = FINAL_ANSWER,
     loading: Loading | None = None,
 ) -> dict[str, Result]:
-    """Evaluate models on the same problems and write the results.
+    """Evaluate models (folders, also of LoRA adapters, or hub names) on the same problems.
 
     Args:
-        models: Folders, also of LoRA adapters, or hub names.
+        models: The models.
         arguments: The problems, the metric, and how to generate.
-        output: The JSON file; completions are kept beside it.
+        output: The JSON file for the results; completions are kept beside it.
         instruction: Appended to each `question`.
         loading: How to load the models.
 
     Returns:
-        The results by model, as they are written.
+        The results by model.
 
     Raises:
         ValueError: An argument is wrong, a model cannot be loaded, or the file beside `output` has another format.
@@ -141,17 +139,17 @@ class CachedModel:
         self.prompts = [encode(self.tokenizer, problem["prompt"]) for problem in problems]
 
     @cached_property
-    def engine(self) -> Engine:
+    def engine(self) -> TransformersEngine | VllmEngine:
         """The engine with the model loaded."""
         clear_device_cache(garbage_collection=True)  # of the previous model
-        return load_engine(self.engine_name, self.model, self.tokenizer, self.loading)
+        kind = VllmEngine if self.engine_name == "vllm" else TransformersEngine
+        return kind(self.model, self.tokenizer, self.loading)
 
     def decoding(self, is_sampled: bool) -> Decoding:
         """How the tokens are chosen."""
         given = self.arguments
-        if not is_sampled:
-            return Decoding(given.evaluate_max_new_tokens)
-        return Decoding(given.evaluate_max_new_tokens, given.evaluate_temperature, given.evaluate_top_p)
+        chosen = (given.evaluate_temperature, given.evaluate_top_p) if is_sampled else ()
+        return Decoding(given.evaluate_max_new_tokens, *chosen)
 
     def settings(self, is_sampled: bool = False) -> dict[str, Any]:
         """Everything that a completion depends on; not the number of samples, since each has its own seed."""

@@ -11,11 +11,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -41,26 +40,14 @@ class Decoding:
     top_p: float = 1.0
 
 
-def default_device() -> str:
-    """`cuda` if there is a GPU, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 @dataclass(frozen=True)
 class Loading:
     """How a model is loaded."""
 
     dtype: str = "auto"
-    device: str = field(default_factory=default_device)
+    device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
     revision: str | None = None
     trust_remote_code: bool = False
-
-
-class Engine(Protocol):
-    """A loaded model that generates."""
-
-    def complete(self, prompts: Sequence[list[int]], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
-        """Generate one completion for each prompt; its seed decides what is sampled."""
 
 
 def choose_engine(name: str) -> str:
@@ -73,26 +60,20 @@ def choose_engine(name: str) -> str:
     if name == "vllm" and not is_installed:
         rule = "is 'vllm', which is not installed"
         raise ArgumentError("evaluate_engine", rule=rule, hint="run `pip install vllm`, or write 'transformers'")
-    return (
-        "vllm" if name == "vllm" or (name == "auto" and is_installed and torch.cuda.is_available()) else "transformers"
-    )
+    if name == "auto":
+        return "vllm" if is_installed and torch.cuda.is_available() else "transformers"
+    return name
 
 
 def load_tokenizer(model: str, loading: Loading) -> Any:
     """Load a model's tokenizer; an adapter saved without one uses that of its base model."""
     base = adapter_base(model)
     source = base if base and not (Path(model).expanduser() / "tokenizer_config.json").is_file() else model
-    tokenizer = AutoTokenizer.from_pretrained(
-        source, revision=loading.revision, trust_remote_code=loading.trust_remote_code
-    )
+    options = {"revision": loading.revision, "trust_remote_code": loading.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def load_engine(name: str, model: str, tokenizer: Any, loading: Loading) -> Engine:
-    """Load a model into an engine."""
-    return (VllmEngine if name == "vllm" else TransformersEngine)(model, tokenizer, loading)
 
 
 def encode(tokenizer: Any, prompt: str | list[dict[str, str]]) -> list[int]:
@@ -108,10 +89,9 @@ class TransformersEngine:
 
     def __init__(self, model: str, tokenizer: Any, loading: Loading) -> None:
         self.tokenizer, self.loading = tokenizer, loading
-        self.model = AutoModelForCausalLM.from_pretrained(
-            model, dtype=loading.dtype, revision=loading.revision, trust_remote_code=loading.trust_remote_code
-        )
-        self.model = self.model.to(loading.device).eval()
+        options = {"revision": loading.revision, "trust_remote_code": loading.trust_remote_code}
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=loading.dtype, **options)
+        self.model = loaded.to(loading.device).eval()
         self.stops = _stop_tokens(self.model.generation_config.eos_token_id, tokenizer)
         # The model's own settings, such as a repetition penalty, would make greedy decoding something else.
         self.model.generation_config = GenerationConfig(eos_token_id=self.stops, pad_token_id=tokenizer.pad_token_id)
@@ -135,24 +115,22 @@ class TransformersEngine:
         return done
 
     def _generate(self, prompts: Sequence[list[int]], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
-        ids = [torch.tensor(prompt) for prompt in prompts]
-        padded = _pad_left(ids, self.tokenizer.pad_token_id).to(self.loading.device)
-        mask = _pad_left([torch.ones_like(one) for one in ids], 0).to(self.loading.device)
+        batch = self.tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt", verbose=False)
+        length = batch["input_ids"].shape[1]
         processors = LogitsProcessorList()
         if decoding.temperature:
             processors.append(TemperatureLogitsWarper(decoding.temperature))
             if decoding.top_p < 1:
                 processors.append(TopPLogitsWarper(decoding.top_p))
-            processors.append(SeededChoice(seeds, padded.shape[1], decoding.max_new_tokens, self.loading.device))
+            processors.append(SeededChoice(seeds, length, decoding.max_new_tokens, self.loading.device))
         with torch.inference_mode():
             output = self.model.generate(
-                input_ids=padded,
-                attention_mask=mask,
+                **batch.to(self.loading.device),
                 max_new_tokens=decoding.max_new_tokens,
                 do_sample=False,  # SeededChoice leaves one token to choose
                 logits_processor=processors,
             )
-        return [self._read(row) for row in output[:, padded.shape[1] :].tolist()]
+        return [self._read(row) for row in output[:, length:].tolist()]
 
     def _read(self, tokens: list[int]) -> Completion:
         end = next((place for place, token in enumerate(tokens) if token in self.stops), None)
@@ -186,19 +164,13 @@ class VllmEngine:
         from vllm.lora.request import LoRARequest
 
         base = adapter_base(model)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"revision": loading.revision, "trust_remote_code": loading.trust_remote_code}
         if base:
             from peft import PeftConfig
 
-            options = {"enable_lora": True, "max_lora_rank": PeftConfig.from_pretrained(model).r}
+            options |= {"enable_lora": True, "max_lora_rank": PeftConfig.from_pretrained(model).r}
         self.adapter = LoRARequest("adapter", 1, model) if base else None
-        self.llm = LLM(
-            model=base or model,
-            dtype=loading.dtype,
-            revision=loading.revision,
-            trust_remote_code=loading.trust_remote_code,
-            **options,
-        )
+        self.llm = LLM(model=base or model, dtype=loading.dtype, **options)
         self.stops = _stop_tokens(None, tokenizer)  # vLLM adds those of the model's generation_config
 
     def complete(self, prompts: Sequence[list[int]], seeds: Sequence[int], decoding: Decoding) -> list[Completion]:
@@ -216,7 +188,3 @@ def _stop_tokens(configured: int | list[int] | None, tokenizer: Any) -> list[int
     """The tokens that end a completion: those of the generation settings and the tokenizer's (end of turn)."""
     listed = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in (*listed, tokenizer.eos_token_id) if token is not None})
-
-
-def _pad_left(rows: list[torch.Tensor], value: int) -> torch.Tensor:
-    return pad_sequence(rows, batch_first=True, padding_value=value, padding_side="left")

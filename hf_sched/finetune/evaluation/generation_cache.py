@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,14 +35,10 @@ class Completion:
 
 
 class GenerationCache:
-    """The completions of one model under one set of settings.
-
-    Args:
-        path: The file. It need not exist.
-        settings: Everything that the completions depend on.
+    """The completions of one model under one set of settings: everything that the completions depend on.
 
     Raises:
-        ValueError: The file is not a generation cache.
+        ValueError: The file is not a generation cache. (It need not exist.)
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -49,14 +46,25 @@ class GenerationCache:
         self.settings = json.loads(json.dumps(settings))
         self.key = _digest(self.settings)
         self.done: dict[SampleIndex, Completion] = {}
-        self._is_listed = False
-        self._read()
+        self._has_settings = False
+        content = path.read_bytes() if path.exists() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):  # the process was killed while it wrote a line
+            os.truncate(path, len(whole))
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                self._read(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(
+                    f"line {number} of {str(path)!r} was not written by an evaluation: move the file away to start a "
+                    "new one"
+                ) from None
 
     def append(self, completions: Iterable[tuple[SampleIndex, Completion]]) -> None:
         """Write completions to the file."""
         lines: list[dict[str, Any]] = []
-        if not self._is_listed:
-            self._is_listed = True
+        if not self._has_settings:
+            self._has_settings = True
             lines.append({"evaluation": self.key, "settings": self.settings})
         for (problem, sample), completion in completions:
             self.done[problem, sample] = completion
@@ -65,24 +73,9 @@ class GenerationCache:
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines))
 
-    def _read(self) -> None:
-        content = self.path.read_bytes() if self.path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):  # the process was killed while it wrote a line
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                self._read_line(json.loads(line))
-            except (ValueError, KeyError, TypeError):
-                raise ValueError(
-                    f"line {number} of {str(self.path)!r} was not written by an evaluation: move the file away to "
-                    "start a new one"
-                ) from None
-
-    def _read_line(self, line: dict[str, Any]) -> None:
+    def _read(self, line: dict[str, Any]) -> None:
         if "settings" in line:
-            self._is_listed |= line["evaluation"] == self.key
+            self._has_settings |= line["evaluation"] == self.key
             return
         place, completion = (line["problem"], line["sample"]), Completion(line["text"], line["ended"])
         if line["of"] == self.key:
@@ -100,8 +93,13 @@ def model_digest(model: str, revision: str | None = None) -> str:
         from transformers import AutoConfig
 
         return f"commit {getattr(AutoConfig.from_pretrained(model, revision=revision), '_commit_hash', None)}"
-    files = sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
-    parts = [[path.name, _file_digest(path)] for path in files]
+    parts: list[Any] = []
+    for path in sorted({path for pattern in _MODEL_FILES for path in folder.glob(pattern) if path.is_file()}):
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+        parts.append([path.name, digest.hexdigest()])
     base = adapter_base(model)
     return _digest([*parts, model_digest(base)] if base else parts)
 
@@ -114,11 +112,3 @@ def adapter_base(model: str) -> str | None:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _file_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

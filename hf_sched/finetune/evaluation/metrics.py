@@ -10,6 +10,7 @@ from hf_sched.finetune.evaluation.generation_cache import Completion
 from hf_sched.finetune.evaluation.statistics import (
     LEVEL,
     RESAMPLES,
+    Interval,
     bootstrap,
     bootstrap_difference,
     difference,
@@ -42,13 +43,8 @@ def score_greedy(completions: Sequence[Completion], problems: Sequence[Problem],
     """Compute the share of right answers with its interval; the result also holds every completion."""
     verdicts = judge([completion.text for completion in completions], problems, metric)
     rows = [
-        {
-            "prompt": problem["prompt"],
-            "answer": problem.get("answer"),
-            "completion": completion.text,
-            "right": bool(verdict),
-        }
-        for problem, completion, verdict in zip(problems, completions, verdicts, strict=True)
+        {"prompt": problem["prompt"], "answer": problem.get("answer"), "completion": one.text, "right": bool(verdict)}
+        for problem, one, verdict in zip(problems, completions, verdicts, strict=True)
     ]
     right = sum(row["right"] for row in rows)
     return {
@@ -71,13 +67,10 @@ def score_sampled(
     repeated = [problem for problem in problems for _ in range(samples)]
     verdicts = judge([completion.text for completion in flat], repeated, metric)
     right = [sum(map(bool, verdicts[start : start + samples])) for start in range(0, len(flat), samples)]
-    passed = {}
-    for k in ks:
-        values = [pass_at_k(samples, one, k) for one in right]
-        passed[str(k)] = {"value": fmean(values), "interval": bootstrap(values)}
+    values = {str(k): [pass_at_k(samples, one, k) for one in right] for k in ks}
     return {
         "samples": samples,
-        "pass_at": passed,
+        "pass_at": {k: {"value": fmean(of_k), "interval": bootstrap(of_k)} for k, of_k in values.items()},
         "estimator": ESTIMATOR,
         "interval_method": SAMPLED_METHOD,
         **_counts(flat, verdicts),
@@ -90,17 +83,18 @@ def compare(before: Result, after: Result, name: str) -> Result:
     first, second = ([row["right"] for row in result["completions"]] for result in (before, after))
     gained = sum(new and not old for old, new in zip(first, second, strict=True))
     lost = sum(old and not new for old, new in zip(first, second, strict=True))
+    interval, p = difference(first, second, before["interval"], after["interval"]), mcnemar(gained, lost)
     compared = {
         "with": name,
         "difference": fmean(second) - fmean(first),
-        "interval": difference(first, second, before["interval"], after["interval"]),
+        "interval": interval,
         "interval_method": PAIRED_METHOD,
         "gained": gained,
         "lost": lost,
-        "mcnemar_p": mcnemar(gained, lost),
+        "mcnemar_p": p,
+        "verdict": _verdict(interval, is_significant=p < 1 - LEVEL),
     }
-    compared["verdict"] = _verdict(compared, is_significant=compared["mcnemar_p"] < 1 - LEVEL)
-    new, old = after.get("sampled"), before.get("sampled")
+    old, new = before.get("sampled"), after.get("sampled")
     if new and old:
         compared["pass_at"] = {k: _compare_pass_at(int(k), old, new) for k in new["pass_at"]}
     return compared
@@ -109,19 +103,15 @@ def compare(before: Result, after: Result, name: str) -> Result:
 def describe(name: str, result: Result) -> list[str]:
     """The figures of a model as lines of text."""
     share = f"{result['exact_match']:.1%} ({_span(result['interval'])})"
-    lines = [
-        f"{name}: {result['right']} of {result['problems']} right, {share}{_count_text(result, result['problems'])}"
-    ]
+    total = result["problems"]
+    lines = [f"{name}: {result['right']} of {total} right, {share}{_count_text(result, total)}"]
     if sampled := result.get("sampled"):
-        rates = ", ".join(
-            f"pass@{k} {one['value']:.1%} ({_span(one['interval'])})" for k, one in sampled["pass_at"].items()
-        )
-        total = result["problems"] * sampled["samples"]
-        lines.append(f"  {sampled['samples']} samples of each problem: {rates}{_count_text(sampled, total)}")
+        rates = [f"pass@{k} {one['value']:.1%} ({_span(one['interval'])})" for k, one in sampled["pass_at"].items()]
+        counts = _count_text(sampled, total * sampled["samples"])
+        lines.append(f"  {sampled['samples']} samples of each problem: {', '.join(rates)}{counts}")
     if compared := result.get("compared"):
         lines.append(f"  compared with {compared['with']}: {describe_difference(compared)}")
-        for k, one in compared.get("pass_at", {}).items():
-            lines.append(f"  pass@{k}: {describe_points(one)}")
+        lines += [f"  pass@{k}: {describe_points(one)}" for k, one in compared.get("pass_at", {}).items()]
     return lines
 
 
@@ -140,15 +130,15 @@ def _compare_pass_at(k: int, before: Result, after: Result) -> Result:
     first, second = (
         [pass_at_k(one["samples"], right, k) for right in one["right_of_each_problem"]] for one in (before, after)
     )
-    compared = {"difference": fmean(second) - fmean(first), "interval": bootstrap_difference(first, second)}
-    return {**compared, "interval_method": SAMPLED_METHOD, "verdict": _verdict(compared)}
+    interval = bootstrap_difference(first, second)
+    compared = {"difference": fmean(second) - fmean(first), "interval": interval}
+    return {**compared, "interval_method": SAMPLED_METHOD, "verdict": _verdict(interval)}
 
 
-def _verdict(compared: Result, is_significant: bool = True) -> str:
-    low, high = compared["interval"]
-    if not is_significant or low <= 0 <= high:
+def _verdict(interval: Interval, is_significant: bool = True) -> str:
+    if not is_significant or interval[0] <= 0 <= interval[1]:
         return "no difference shown"
-    return "better" if low > 0 else "worse"
+    return "better" if interval[0] > 0 else "worse"
 
 
 def _counts(completions: Sequence[Completion], verdicts: Sequence[bool | None]) -> Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, comb, floor, sqrt
-from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -12,18 +11,13 @@ from scipy import stats
 LEVEL = 0.95
 RESAMPLES = 10_000
 
-
-class Interval(NamedTuple):
-    """A confidence interval."""
-
-    low: float
-    high: float
+Interval = tuple[float, float]
 
 
 def wilson(right: int, total: int) -> Interval:
     """Wilson's score interval of a share (JASA 1927). It also holds for few problems and for shares near 0 and 1."""
     found = stats.binomtest(int(right), int(total)).proportion_ci(LEVEL, method="wilson")
-    return Interval(float(found.low), float(found.high))
+    return float(found.low), float(found.high)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -44,9 +38,8 @@ def bootstrap(values: Sequence[float]) -> Interval:
     Where all values are equal, resampling shows no variation; then it is Wilson's interval, which is conservative.
     """
     right = float(np.sum(values))
-    if (found := _resampled(values)) is not None:
-        return found
-    return Interval(wilson(floor(right + 1e-9), len(values)).low, wilson(ceil(right - 1e-9), len(values)).high)
+    fewest, most = floor(right + 1e-9), ceil(right - 1e-9)
+    return _resampled(values) or (wilson(fewest, len(values))[0], wilson(most, len(values))[1])
 
 
 def bootstrap_difference(before: Sequence[float], after: Sequence[float]) -> Interval:
@@ -54,8 +47,8 @@ def bootstrap_difference(before: Sequence[float], after: Sequence[float]) -> Int
 
     Where all problems differ by the same amount, it is the interval of `difference`.
     """
-    found = _resampled(np.subtract(after, before).tolist())
-    return found or difference(before, after, bootstrap(before), bootstrap(after))
+    resampled = _resampled(np.subtract(after, before).tolist())
+    return resampled or difference(before, after, bootstrap(before), bootstrap(after))
 
 
 def difference(before: Sequence[float], after: Sequence[float], of_before: Interval, of_after: Interval) -> Interval:
@@ -70,16 +63,14 @@ def difference(before: Sequence[float], after: Sequence[float], of_before: Inter
         covariance = max(covariance - 1 / (2 * len(first)), 0.0)  # the continuity correction, which widens
     deviations = float(first.std() * second.std())
     correlation = covariance / deviations if deviations else 0.0
-    mean_before, mean_after = float(first.mean()), float(second.mean())
+    one, other, change = float(first.mean()), float(second.mean()), float(second.mean() - first.mean())
 
-    def distance(one: float, other: float) -> float:
-        return sqrt(max(one**2 - 2 * correlation * one * other + other**2, 0.0))
+    def distance(of_second: float, of_first: float) -> float:
+        return sqrt(max(of_second**2 - 2 * correlation * of_second * of_first + of_first**2, 0.0))
 
-    change = mean_after - mean_before
-    return Interval(
-        max(change - distance(mean_after - of_after.low, of_before.high - mean_before), -1.0),
-        min(change + distance(of_after.high - mean_after, mean_before - of_before.low), 1.0),
-    )
+    low = change - distance(other - of_after[0], of_before[1] - one)
+    high = change + distance(of_after[1] - other, one - of_before[0])
+    return max(low, -1.0), min(high, 1.0)
 
 
 def _resampled(values: Sequence[float]) -> Interval | None:
@@ -89,4 +80,4 @@ def _resampled(values: Sequence[float]) -> Interval | None:
         return None
     drawn = np.random.default_rng(0).multinomial(len(values), counts / len(values), size=RESAMPLES)
     low, high = np.quantile(drawn @ distinct / len(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(low), float(high))
+    return float(low), float(high)

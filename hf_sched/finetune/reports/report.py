@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_sched.finetune.reports.comparison import describe_comparison
-from hf_sched.finetune.reports.html import to_html
-from hf_sched.finetune.reports.panels import Panel, panels_of_comparison, panels_of_run
+from hf_sched.finetune.reports.panels import Panels, draw_panels, panels_of_comparison, panels_of_run
+from hf_sched.finetune.reports.rendering import to_html
 from hf_sched.finetune.reports.run_folder import load_runs, read_evaluation
 from hf_sched.finetune.reports.sections import describe_evaluation, describe_run
 from hf_sched.schedules.validation import ArgumentError
@@ -48,16 +48,16 @@ def report(
     results = read_evaluation(evaluation) if evaluation else {}
     pictures: dict[str, bytes] = {}
 
-    def draw(panels: Sequence[Panel], name: str) -> list[str]:
-        drawn = {f"{name}_{panel.name}.png": panel for panel in panels}
-        pictures.update({file: panel.png() for file, panel in drawn.items()})
-        return [*(f"![{panel.title}]({file})" for file, panel in drawn.items()), ""]
+    def draw(panels: Panels, name: str) -> list[str]:
+        drawn = draw_panels(panels, name)
+        pictures.update({file: png for file, (_, png) in drawn.items()})
+        return [*(f"![{title}]({file})" for file, (title, _) in drawn.items()), ""]
 
     lines = ["# Report", "", *(describe_evaluation(results) if results else [])]
     if len(loaded) > 1:
         lines += describe_comparison(loaded, results, draw(panels_of_comparison(loaded), "comparison"))
     for run in loaded if not compare else []:
-        lines += describe_run(run, draw(panels_of_run(run), run.file_name))
+        lines += describe_run(run, draw(panels_of_run(run), run.name))
         if run.evaluation and not results:
             lines += describe_evaluation(run.evaluation, "###")
     markdown = "\n".join(lines)

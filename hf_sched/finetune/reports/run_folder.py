@@ -22,9 +22,8 @@ from hf_sched.finetune.provenance import hide, read_provenance
 from hf_sched.schedules.validation import ArgumentError
 
 Array = npt.NDArray[np.float64]
-
-# Names and places, which do not distinguish two runs.
-PLACES = ("output_dir", "logging_dir", "run_name", "config", "hub_model_id", "resume_from_checkpoint")
+Curve = tuple[Array, Array]
+"""Optimizer steps from 0, and values at these steps."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class RunFolder:
     """Unique among the runs of a report."""
     state: Mapping[str, Any]
     """The latest state of the Trainer; empty if none was saved."""
-    saved_args: Any
-    """The object in `training_args.bin`; None if there is none."""
+    settings: Mapping[str, Any]
+    """The Trainer's arguments in `training_args.bin`, without secrets."""
     sessions: list[dict[str, Any]]
     """The entries of `run.json`, one for the start and one for each resume."""
 
@@ -48,33 +47,27 @@ class RunFolder:
         Raises:
             ValueError: The folder holds no run, or a file in it is damaged.
         """
-        checkpoints = sorted(folder.glob("checkpoint-*"), key=_number, reverse=True)
-        # A process that was killed while it wrote the state leaves an empty file.
-        paths = [path for place in (folder, *checkpoints) if (path := place / "trainer_state.json").is_file()]
-        paths = [path for path in paths if path.stat().st_size]
+        places = [folder, *sorted(folder.glob("checkpoint-*"), key=_number, reverse=True)]
+        paths = [path for place in places if (path := place / "trainer_state.json").is_file()]
         if not paths and not (folder / LEARNING_RATES).is_file():
             rule = f"has no trainer_state.json, no checkpoint with one and no {LEARNING_RATES}"
             raise ArgumentError(str(folder), rule=rule, hint="give the `output_dir` of a Trainer")
-        newest = [path for path in paths if path.parent != folder][:1]
-        states = {path.parent: read_json(path) for path in paths if path.parent == folder or path in newest}
-        place = max(states, key=lambda place: (states[place].get("global_step", 0), place == folder), default=folder)
-        saved = (path for at in (folder, place, *checkpoints) if (path := at / "training_args.bin").is_file())
-        args = next(saved, None)
+        # Those of the run and of its newest checkpoint. A process that was killed while it wrote one leaves it empty.
+        states = [read_json(path) for path in [path for path in paths if path.stat().st_size][:2]]
+        saved = next((path for place in places if (path := place / "training_args.bin").is_file()), None)
+        args = vars(read_pickle(saved)) if saved else {}
+        plain = {key: _plain(value) for key, value in args.items() if not key.startswith(("_", "hf_deeps"))}
         return cls(
             folder,
             name or folder.resolve().name,
-            states.get(place, {}),
-            read_pickle(args) if args else None,
+            max(states, key=lambda state: state.get("global_step", 0), default={}),
+            hide({key: value for key, value in plain.items() if not isinstance(value, Inert)}),
             read_provenance(folder / RUN),
         )
 
-    @property
-    def file_name(self) -> str:
-        """The name, as the beginning of a file's name."""
-        return re.sub(r"[^\w.-]+", "_", self.name)
-
     @cached_property
-    def _logged(self) -> dict[str, tuple[Array, Array]]:
+    def curves(self) -> dict[str, Curve]:
+        """Every logged number."""
         rows = [row for row in self.state.get("log_history", []) if "step" in row]
         steps = np.array([row["step"] - 1 for row in rows], dtype=np.float64)
         found = {}
@@ -86,37 +79,11 @@ class RunFolder:
                     found[key] = steps[is_known], values[is_known]
         return found
 
-    def logged(self, key: str) -> tuple[Array, Array]:
-        """The optimizer steps (from 0) at which a number was logged, and its values; both empty if it never was."""
-        return self._logged.get(key, (np.empty(0), np.empty(0)))
-
-    @property
-    def keys(self) -> list[str]:
-        """The names of the logged numbers."""
-        return list(self._logged)
-
     @property
     def rewards(self) -> list[str]:
-        """The keys of the parts of the reward."""
-        return [key for key in self.keys if key.startswith("rewards/") and key.endswith("/mean")]
-
-    @property
-    def is_rl(self) -> bool:
-        """Whether the run was trained on rewards."""
-        return "reward" in self.keys
-
-    @property
-    def steps_made(self) -> int:
-        """The last known step; `learning_rates.jsonl` also holds steps after the last checkpoint."""
-        recorded = self.audit.record.steps_made if isinstance(self.audit, AuditReport) else 0
-        return max(int(self.state.get("global_step", 0)), recorded)
-
-    @property
-    def steps_planned(self) -> int | None:
-        """The length of the run, if it is known."""
-        if isinstance(self.audit, AuditReport):
-            return self.audit.record.plans[-1].total
-        return int(self.state.get("max_steps") or 0) or None
+        """The keys of the parts of the reward, if there are several."""
+        parts = [key for key in self.curves if key.startswith("rewards/") and key.endswith("/mean")]
+        return parts if len(parts) > 1 else []
 
     @cached_property
     def audit(self) -> AuditReport | str:
@@ -127,13 +94,23 @@ class RunFolder:
             return str(error)
 
     @property
+    def steps_made(self) -> int:
+        """The last known step; `learning_rates.jsonl` also holds steps after the last checkpoint."""
+        recorded = self.audit.record.steps_made if isinstance(self.audit, AuditReport) else 0
+        return max(int(self.state.get("global_step", 0)), recorded)
+
+    @property
+    def steps_planned(self) -> int:
+        """The length of the run; 0 if it is not known."""
+        if isinstance(self.audit, AuditReport):
+            return self.audit.record.plans[-1].total
+        return int(self.state.get("max_steps") or 0)
+
+    @property
     def resumes(self) -> list[int]:
         """The optimizer steps at which the run was resumed."""
-        steps = {session["step"] for session in self.sessions if session["step"]}
-        # From another source, the audit knows only the checkpoints, at which the run may have been resumed.
-        if isinstance(self.audit, AuditReport) and self.audit.record.source == LEARNING_RATES:
-            steps |= set(self.audit.record.resumes)
-        return sorted(steps)
+        recorded = self.audit.record.resumes if isinstance(self.audit, AuditReport) else []
+        return sorted({*recorded, *(session["step"] for session in self.sessions if session["step"])})
 
     @property
     def requested(self) -> dict[str, Any]:
@@ -147,18 +124,10 @@ class RunFolder:
         empty: tuple[Any, ...] = (None, False, "", [], {})
         return {key: value for key, value in self.settings.items() if value not in (*empty, usual.get(key))}
 
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """All of the Trainer's arguments, without secrets."""
-        args = vars(self.saved_args) if self.saved_args else {}
-        plain = {key: _plain(value) for key, value in args.items() if not key.startswith(("_", "hf_deeps"))}
-        return dict(hide({key: value for key, value in plain.items() if not isinstance(value, Inert)}))
-
     @property
-    def comparable(self) -> dict[str, Any]:
-        """Given and default arguments, without names and places."""
-        given = self.sessions[-1].get("arguments") or {} if self.sessions else {}
-        return {key: value for key, value in {**given, **self.settings}.items() if key not in PLACES}
+    def versions(self) -> dict[str, Any]:
+        """The versions of Python and the libraries in the last session."""
+        return {"Python": self.sessions[-1].get("python"), **self.sessions[-1]["versions"]} if self.sessions else {}
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
@@ -168,10 +137,9 @@ class RunFolder:
 
     def result(self, results: Mapping[str, Any]) -> dict[str, Any] | None:
         """The result of this run's model in `results`, else in its own evaluation."""
-        for model, result in {**self.evaluation, **results}.items():
-            if Path(model).resolve() == self.folder.resolve():
-                return dict(result)
-        return None
+        all_results = {**self.evaluation, **results}
+        own = (model for model in reversed(all_results) if Path(model).resolve() == self.folder.resolve())
+        return next((all_results[model] for model in own), None)
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -185,7 +153,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ArgumentError("--evaluation", "a file that `hf-sched evaluate` wrote", str(path), str(error)) from None
     for result in results.values():
-        if not isinstance(result, dict) or not {"exact_match", "interval", "completions"} <= result.keys():
+        if not isinstance(result, dict) or not {"exact_match", "interval", "measured", "completions"} <= result.keys():
             raise ValueError(f"{path} was not written by this version of `hf-sched evaluate`: run it again")
     return results
 
@@ -207,22 +175,13 @@ def load_runs(folders: Sequence[Path]) -> list[RunFolder]:
 
 
 def _number(checkpoint: Path) -> int:
-    number = checkpoint.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
+    found = re.search(r"-(\d+)$", checkpoint.name)
+    return int(found[1]) if found else -1
 
 
 def _plain(value: Any) -> Any:
-    """A value of a pickle as plain data: enum members as their values, unknown objects in lists as text."""
+    """A value of a pickle as plain data: enum members as their values, other objects as `Inert` or as text."""
     if isinstance(value, Inert):
         made_of = value.__dict__.get("made_of", ())
-        is_simple = len(made_of) == 1 and isinstance(made_of[0], (str, int, float))
-        return made_of[0] if is_simple else value
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [str(one) if isinstance(one, Inert) else one for one in value]
-    try:
-        json.dumps(value)
-    except TypeError:
-        return str(value)
-    return value
+        return made_of[0] if len(made_of) == 1 and isinstance(made_of[0], (str, int, float)) else value
+    return json.loads(json.dumps(value, default=lambda one: str(_plain(one))))

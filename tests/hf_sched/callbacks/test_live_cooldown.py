@@ -137,17 +137,6 @@ def test_steps_skipped_before_do_not_shorten_the_cooldown(model_path, tmp_path, 
     assert len(warnings_logged()) == 1  # the cooldown
 
 
-@pytest.mark.parametrize("saving", [SAVING, {}], ids=["checkpoints", "none"])
-def test_audit_recognizes_a_cooldown_without_our_log(model_path, tmp_path, saving):
-    given = {"log": False, "logging_steps": 1, "warmup_steps": 0.125, **saving}
-    trainer, _ = train(model_path, tmp_path, RequestAfter(), **given)
-    trainer.save_model()  # with the arguments
-    report = passed_audit(tmp_path)
-    assert len(report.comparisons[0].steps) == 19 == report.record.plans[-1].total
-    assert "5 of them warmup" in str(report.record.plans[-1])
-    assert "live cooldown from step 13 over 6 steps" in report.notes
-
-
 @pytest.mark.parametrize("name", ["wsd", "cosine"])
 def test_without_a_request_training_is_unchanged(model_path, tmp_path, name):
     given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": {}, "logging_steps": 1}

@@ -140,7 +140,7 @@ def test_finished_generations_are_reused(run: Finished, task: Path, tmp_path: Pa
 
     first = evaluate(samples=2)
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "load_engine", None)
+        patch.setattr(evaluation, "TransformersEngine", None)
         second = evaluate(metric="final_number", samples=2)
     assert [row["completion"] for row in first["completions"]] == [row["completion"] for row in second["completions"]]
     assert [one["measured"]["metric"] for one in (first, second)] == ["exact_answer", "final_number"]

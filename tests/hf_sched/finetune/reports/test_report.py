@@ -24,9 +24,8 @@ from hf_sched.audit import AuditReport
 from hf_sched.cli import app
 from hf_sched.finetune.evaluation.statistics import wilson
 from hf_sched.finetune.reports.comparison import describe_comparison, outcomes
-from hf_sched.finetune.reports.html import to_html
-from hf_sched.finetune.reports.markdown import code, text
 from hf_sched.finetune.reports.panels import panels_of_run
+from hf_sched.finetune.reports.rendering import code, text, to_html
 from hf_sched.finetune.reports.run_folder import RunFolder, load_runs
 from hf_sched.plots import figures as plotting
 from tests.helpers.recipes import BASE, COMMON, ONE_PROCESS, finish, run_main
@@ -83,6 +82,7 @@ def evaluation(models: dict[str, list[bool]], completion: str = "12") -> dict[st
         right = sum(verdicts)
         interval = wilson(right, len(rows))
         shares = {"exact_match": right / len(rows), "right": right, "problems": len(rows), "interval": interval}
+        shares["measured"] = {"metric": "exact_answer", "data": "held_out", "config": None, "split": "test"}
         results[model] = {**shares, "interval_method": "Wilson", "cut_off": 0, "no_verdict": 0, "completions": rows}
     return results
 
@@ -103,10 +103,10 @@ class Tags(HTMLParser):
         self.texts.append(data)
 
 
-def drawn(panel: Any, label: str) -> list[float]:
+def drawn(draw: Any, label: str) -> list[float]:
     """Where a panel marks the steps with this label."""
     _, (ax,) = plotting.new_figure(1)
-    panel.draw(ax)
+    draw(ax)
     (line,) = (line for line in ax.lines if line.get_label() == label)
     return list(line.get_xdata())
 
@@ -126,25 +126,25 @@ def test_run_file_records_every_session_and_no_secret(sft: Path):
 def test_report_of_a_resumed_run_has_every_section(sft: Path, tmp_path: Path):
     report(sft, "--output", tmp_path / "r.md", "--html")
     written = (tmp_path / "r.md").read_text()
-    for section in ("Schedule", "Learning", "Throughput", "Configuration", "Versions"):
+    for section in ("Schedule", "Learning", "Configuration", "Versions"):
         assert f"### {section}\n" in written
     assert "| planned, from step 5 on | cosine_floor" in written and "| resumed at step | 4 |" in written
     assert "| planned and actual | largest difference 0, over 8 of 8 steps (learning_rates.jsonl) |" in written
-    assert "| `num_tokens`" not in written and "| tokens, last logged |" in written and "| `grad_norm` |" in written
-    losses = RunFolder.load(sft).logged("loss")[1]
+    assert "| `num_tokens` |" in written and "| `grad_norm` |" in written
+    losses = RunFolder.load(sft).curves["loss"][1]
     assert f"{losses.min():.4g} (step {losses.argmin() + 1})" in written
     for found in (written, (tmp_path / "r.html").read_text()):
         assert TOKEN not in found  # it is in training_args.bin
     assert (tmp_path / "sft_learning_rate.png").read_bytes().startswith(b"\x89PNG")
     panels = panels_of_run(RunFolder.load(sft))
-    assert [panel.title for panel in panels][:2] == ["learning rate", "loss"]
-    for panel in panels:
+    assert list(panels)[:2] == ["learning rate", "loss"]
+    for panel in panels.values():
         assert drawn(panel, "resumed") == [3.5, 3.5]  # steps are drawn from 0: between the 4th and the 5th
 
 
 def test_grpo_shows_the_parts_of_the_reward(grpo: Path):
     run = RunFolder.load(grpo)
-    titles = [panel.title for panel in panels_of_run(run)]
+    titles = list(panels_of_run(run))
     assert titles[:4] == ["learning rate", "loss", "reward and its parts", "completion length (tokens)"]
     assert "share of truncated completions" in titles and "entropy of the tokens" in titles
     assert run.rewards == ["rewards/exact_answer/mean", "rewards/repetition_penalty/mean"]
@@ -233,7 +233,7 @@ def test_run_of_another_trainer_is_reported(model_path: Path, tmp_path: Path):
     (tmp_path / "checkpoint-4/training_args.bin").unlink()
     report(tmp_path)
     written = (tmp_path / "report.md").read_text()
-    assert "learning rates cannot be compared" in written and "Nothing in the folder says" in written
+    assert "learning rates cannot be compared" in written and "Nothing says what was requested" in written
     assert "| `loss` |" in written
 
 
@@ -248,8 +248,8 @@ def test_departure_from_the_plan_is_marked(model_path: Path, tmp_path: Path):
     assert isinstance(run.audit, AuditReport) and run.audit.departs == 5
     report(tmp_path)
     (wrong,) = (line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| **wrong**"))
-    assert "off the plan from step 6 to 8" in wrong and "1/2 times the planned rates" in wrong
-    for panel in panels_of_run(run):
+    assert "off the plan from step 6 to 8" in wrong and "0.5 times the planned rates" in wrong
+    for panel in panels_of_run(run).values():
         assert drawn(panel, "off the plan from step 6") == [4.5, 4.5]
 
 
@@ -265,7 +265,7 @@ def test_two_runs_side_by_side(sft: Path, tmp_path: Path):
     report(first, second, "--compare", "--output", tmp_path / "both.md", "--html")
     written = (tmp_path / "both.md").read_text()
     assert "|  | one/sft | two/sft |" in written  # named with their parents
-    differing = written.split("### Arguments that differ")[1]
+    differing = written.split("### Arguments and versions that differ")[1]
     assert re.findall(r"^\| `(\w+)`", differing, re.M) == ["evaluate_samples", "trl"]
     assert "two/sft compared with one/sft: +70.0 points" in written and "30 gained, 2 lost" in written
     results = json.loads((second / "evaluation.json").read_text())
@@ -288,11 +288,10 @@ def test_two_runs_side_by_side(sft: Path, tmp_path: Path):
     ],
 )
 def test_evaluations_by_other_methods_are_not_compared(sft: Path, changed, reason):
-    measured = {"data": "held_out", "config": None, "split": "test", "metric": "exact_answer"}
     results = evaluation({"one": [True, False], "two": [True, False]})
-    before, after = ({**one, "measured": measured, "settings": {"max_new_tokens": 10}} for one in results.values())
+    before, after = ({**one, "settings": {"max_new_tokens": 10}} for one in results.values())
     runs = [dataclasses.replace(RunFolder.load(sft, name), folder=Path(name)) for name in results]
-    after |= {**changed, "measured": {**measured, **changed.get("measured", {})}}
+    after |= {**changed, "measured": {**after["measured"], **changed.get("measured", {})}}
     lines = describe_comparison(runs, {"one": before, "two": after}, [])
     (line,) = (line for line in lines if line.startswith("- two compared with one: "))
     assert reason in line
@@ -303,8 +302,8 @@ def test_command_of_the_demo_and_wrong_arguments(sft: Path, grpo: Path, tmp_path
     runs = load_runs([sft, grpo])
     assert [run.name for run in runs] == ["sft", "grpo"]
     names = [row[0] for row in outcomes(runs, {})]
-    assert names[:2] == ["steps", "resumed at step"] and names[-1] == "git commit"
-    assert names.index("loss, best") < names.index("reward, best") < names.index("training time")
+    assert names[:3] == ["steps", "resumed at step", "learning rates as planned"]
+    assert names[-2:] == ["loss, last (mean of up to 10)", "reward, last (mean of up to 10)"]
     (tmp_path / "e.json").write_text(json.dumps(evaluation({str(sft): [True, False], str(grpo): [True, True]})))
     printed = report(sft, grpo, "--evaluation", tmp_path / "e.json", "--output", tmp_path / "report.md")
     written = (tmp_path / "report.md").read_text()

@@ -1,13 +1,20 @@
-"""Renders a Markdown report as one self-contained HTML page: pictures embedded, no script, light or dark."""
+"""Renders data as Markdown, and Markdown as one self-contained HTML page: pictures embedded, no script, light or dark.
+
+Text that a model or a user wrote shows as it is and cannot become markup.
+"""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from markdown_it import MarkdownIt
 
+_MOST = 600
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --paper: #fff; --line: #d9d9e0; --tint: #f4f4f6; }
 @media (prefers-color-scheme: dark) {
@@ -31,14 +38,36 @@ code { background: var(--tint); padding: 0.1em 0.3em; border-radius: 3px; font-s
 """
 
 
-def to_html(markdown: str, pictures: Mapping[str, bytes], title: str) -> str:
-    """Render a page.
+def text(value: Any) -> str:
+    """A value as plain text on one line; the middle of a long one is omitted."""
+    flat = " ".join(str(value).split())
+    if len(flat) > _MOST:
+        flat = f"{flat[: _MOST * 2 // 3]} ... {flat[-_MOST // 3 :]}"
+    flat = re.sub(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w))", r"\\\1", flat)
+    # Renderers differ in whether a backslash keeps these from becoming HTML, and an address from becoming a link.
+    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"(?i)\b(https?|ftp)://|\bwww\.", lambda found: found[0].replace(":", "&#58;", 1), flat)
 
-    Args:
-        markdown: The report.
-        pictures: The PNG files it shows, by name. Other pictures are shown as their text.
-        title: The title of the page.
-    """
+
+def code(value: Any) -> str:
+    """A value as inline code, for a table cell."""
+    shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    flat = " ".join(shown.split())[:_MOST]
+    if not flat:
+        return "(empty)"
+    fence = "`" * (1 + max((len(ticks) for ticks in re.findall("`+", flat)), default=0))
+    space = " " if "`" in (flat[0], flat[-1]) else ""
+    return f"{fence}{space}{flat.replace('|', chr(92) + '|')}{space}{fence}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table whose cells are Markdown, and an empty line; no lines without rows."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines, ""] if lines else []
+
+
+def to_html(markdown: str, pictures: Mapping[str, bytes], title: str) -> str:
+    """Render a page; `pictures` are the PNG files that it shows, by name. Other pictures are shown as their text."""
 
     def image(_: object, tokens: list, at: int, *rest: object) -> str:  # type: ignore[type-arg]
         png = pictures.get(str(tokens[at].attrGet("src")))
