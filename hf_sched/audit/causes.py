@@ -85,8 +85,8 @@ def _resume(at: Departure) -> Guesses:
     for old in at.other_plans:
         yield (
             at.fits(old),
-            f"{where} with another plan ({_changes(old, at.plan)}), but these are still the rates of the old one: "
-            "transformers' own schedules keep the checkpoint's state. A schedule of hf_sched takes `on_resume`",
+            f"{where} with another plan, but these are still the rates of the old one ({old}): transformers' own "
+            "schedules keep the checkpoint's state. A schedule of hf_sched takes `on_resume`",
         )
     if resumed_at := at.resumed_at:
         yield (
@@ -94,15 +94,6 @@ def _resume(at: Departure) -> Guesses:
             f"{where}, but the schedule restarted from its first step: the checkpoint has no `scheduler.pt` or no "
             "`optimizer.pt` (`save_only_model: true` omits them)",
         )
-
-
-def _changes(old: Plan, new: Plan) -> str:
-    names = {
-        **{"name": "lr_scheduler_type", "arguments": "lr_scheduler_kwargs", "learning_rate": "learning_rate"},
-        **{"total": "steps", "warmup": "warmup steps"},
-    }
-    pairs = {name: (getattr(old, field), getattr(new, field)) for field, name in names.items()}
-    return ", ".join(f"{name} {was} -> {now}" for name, (was, now) in pairs.items() if was != now)
 
 
 def _other_peak(at: Departure) -> Guesses:

@@ -81,7 +81,7 @@ def evaluate_models(
     loading = replace(loading, device=device) if device else loading
     given = FINAL_ANSWER if instruction is None else instruction
     try:
-        results = evaluate(models, EvaluationArguments(**options), output, instruction=given, loading=loading)
+        results = evaluate(models, EvaluationArguments(**options), output, given, loading)
     except ArgumentError as error:
         if error.name in options:
             error.name = flag_of(error.name)

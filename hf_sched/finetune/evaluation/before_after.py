@@ -36,11 +36,7 @@ _OF_A_LAUNCHER = (
 
 
 def check_evaluation(arguments: EvaluationArguments, columns: ColumnArguments) -> None:
-    """Check before training everything that the evaluation after training depends on.
-
-    Raises:
-        ArgumentError: The data, the metric or the engine cannot be used.
-    """
+    """Check before training the data, the metric and the engine that the evaluation after training uses."""
     if arguments.evaluate_on is None:
         return
     choose_engine(arguments.evaluate_engine)
@@ -56,11 +52,7 @@ def check_evaluation(arguments: EvaluationArguments, columns: ColumnArguments) -
 def evaluate_before_and_after(
     arguments: EvaluationArguments, columns: ColumnArguments, training_args: Any, model_args: Any
 ) -> None:
-    """Evaluate the model that the run started from and the one it saved, on the main process.
-
-    Raises:
-        SystemExit: The evaluation failed. The trained model is saved, and the logged command can be repeated.
-    """
+    """Evaluate the model that the run started from and the one it saved; if it fails, exit with the saved model."""
     if arguments.evaluate_on is None or training_args.process_index != 0:
         return
     clear_device_cache(garbage_collection=True)

@@ -1,9 +1,8 @@
 """Measures how many held-out problems a model answers right, greedy and sampled, with confidence intervals.
 
-The output holds for each model the share of right answers, the metric and the data, every completion, and from the
-second model on the difference to the previous one on the same problems. Each finished batch is kept beside the output
-(`evaluation.jsonl`): an interrupted evaluation continues there and, with the same batch size, ends in the same bytes. A
-finished one can be scored again by another metric, or extended to more samples, without generating anything twice.
+Each finished batch is kept beside the output (`evaluation.jsonl`): an interrupted evaluation continues there and, with
+the same batch size, ends in the same bytes. A finished one can be scored again by another metric, or extended to more
+samples, without generating anything twice.
 """
 
 from __future__ import annotations
@@ -43,11 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_problems(arguments: EvaluationArguments, instruction: str = FINAL_ANSWER) -> list[Problem]:
-    """Load the held-out problems.
-
-    Raises:
-        ArgumentError: The data cannot be loaded, there are no problems, or a row is unusable.
-    """
+    """Load the held-out problems; an `ArgumentError` says why there are none, or which row is unusable."""
     name, split = arguments.evaluate_on, arguments.evaluate_split
     source = ScriptArguments(dataset_name=name, dataset_config=arguments.evaluate_config, dataset_train_split=split)
     columns = names_of_columns(arguments.evaluate_columns, "evaluate_columns")
@@ -64,11 +59,7 @@ def load_problems(arguments: EvaluationArguments, instruction: str = FINAL_ANSWE
 
 
 def load_metric(named: Any, problems: Sequence[Problem] = ()) -> Reward:
-    """Load the reward that decides whether an answer is right.
-
-    Raises:
-        ArgumentError: The reward does not exist, is a model, or needs a column that the problems do not have.
-    """
+    """Load the reward that decides whether an answer is right: one function, with the columns that it needs."""
     (metric, *others), _ = load_rewards(named, argument="evaluate_metric")
     if others or isinstance(metric, str):
         raise ArgumentError("evaluate_metric", "one reward that checks answers", named)
@@ -78,24 +69,12 @@ def load_metric(named: Any, problems: Sequence[Problem] = ()) -> Reward:
 
 
 def evaluate(
-    models: Sequence[str],
-    arguments: EvaluationArguments,
-    output: Path,
-    *,
-    instruction: str = FINAL_ANSWER,
-    loading: Loading | None = None,
+    models: Sequence[str], arguments: EvaluationArguments, output: Path, instruction: str, loading: Loading
 ) -> dict[str, Result]:
-    """Evaluate models (folders, also of LoRA adapters, or hub names) on the same problems.
-
-    Args:
-        models: The models.
-        arguments: The problems, the metric, and how to generate.
-        output: The JSON file for the results; completions are kept beside it.
-        instruction: Appended to each `question`.
-        loading: How to load the models.
+    """Evaluate models (folders, also of LoRA adapters, or hub names) on the same problems; see `hf-sched evaluate`.
 
     Returns:
-        The results by model.
+        The results by model, as they are written to `output`.
 
     Raises:
         ValueError: An argument is wrong, a model cannot be loaded, or the file beside `output` has another format.
@@ -107,7 +86,7 @@ def evaluate(
     measured |= {key: getattr(arguments, f"evaluate_{key}") for key in keys}
     results: dict[str, Result] = {}
     for model in models:
-        cached = CachedModel(model, problems, arguments, loading or Loading(), output.with_suffix(".jsonl"))
+        cached = CachedModel(model, problems, arguments, loading, output.with_suffix(".jsonl"))
         result = score_greedy([one for (one,) in cached.completions()], problems, metric)
         result["settings"] = cached.settings()
         if samples := arguments.evaluate_samples:
@@ -142,8 +121,8 @@ class CachedModel:
     def engine(self) -> TransformersEngine | VllmEngine:
         """The engine with the model loaded."""
         clear_device_cache(garbage_collection=True)  # of the previous model
-        kind = VllmEngine if self.engine_name == "vllm" else TransformersEngine
-        return kind(self.model, self.tokenizer, self.loading)
+        load = VllmEngine if self.engine_name == "vllm" else TransformersEngine
+        return load(self.model, self.tokenizer, self.loading)
 
     def decoding(self, is_sampled: bool) -> Decoding:
         """How the tokens are chosen."""
@@ -153,13 +132,12 @@ class CachedModel:
 
     def settings(self, is_sampled: bool = False) -> dict[str, Any]:
         """Everything that a completion depends on; not the number of samples, since each has its own seed."""
-        versions = {name: version(name) for name in (self.engine_name, "torch")}
         return {
             "model": self.model,
             "decoding": "sampled" if is_sampled else "greedy",
             "weights": self.digest,
             "problems": hashlib.sha256(json.dumps(self.prompts).encode()).hexdigest()[:16],
-            "engine": ", ".join(f"{name} {number}" for name, number in versions.items()),
+            "engine": ", ".join(f"{name} {version(name)}" for name in (self.engine_name, "torch")),
             **asdict(self.loading),
             **asdict(self.decoding(is_sampled)),
         }
@@ -180,10 +158,7 @@ class CachedModel:
 
 
 def plan_batches(lengths: Sequence[int], samples: int, batch_size: int) -> list[list[SampleIndex]]:
-    """All samples of all problems, in batches of prompts of similar length, so that there is little padding.
-
-    The longest prompts come first, so that a batch that does not fit into memory shows at once.
-    """
+    """All samples of all problems, in batches of similar length, the longest first: too large a batch shows at once."""
     numbers = sorted(range(len(lengths)), key=lambda number: (-lengths[number], number))
     places = [(number, sample) for number in numbers for sample in range(samples)]
     return [places[start : start + batch_size] for start in range(0, len(places), batch_size)]

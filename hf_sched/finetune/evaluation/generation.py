@@ -51,11 +51,7 @@ class Loading:
 
 
 def choose_engine(name: str) -> str:
-    """`transformers` or `vllm`; `auto` is vLLM if it is installed and there is a GPU.
-
-    Raises:
-        ArgumentError: vLLM is requested but not installed.
-    """
+    """`transformers` or `vllm`; `auto` is vLLM if it is installed and there is a GPU."""
     is_installed = importlib.util.find_spec("vllm") is not None
     if name == "vllm" and not is_installed:
         rule = "is 'vllm', which is not installed"

@@ -35,11 +35,7 @@ class Completion:
 
 
 class GenerationCache:
-    """The completions of one model under one set of settings: everything that the completions depend on.
-
-    Raises:
-        ValueError: The file is not a generation cache. (It need not exist.)
-    """
+    """The completions of one model under one set of settings: everything that the completions depend on."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
@@ -76,17 +72,16 @@ class GenerationCache:
     def _read(self, line: dict[str, Any]) -> None:
         if "settings" in line:
             self._has_settings |= line["evaluation"] == self.key
-            return
-        place, completion = (line["problem"], line["sample"]), Completion(line["text"], line["ended"])
-        if line["of"] == self.key:
-            self.done[place] = completion
+        else:
+            place, completion = (line["problem"], line["sample"]), Completion(line["text"], line["ended"])
+            if line["of"] == self.key:
+                self.done[place] = completion
 
 
 def model_digest(model: str, revision: str | None = None) -> str:
-    """A digest of a model's weights, tokenizer and chat template; of an adapter, also of its base model.
+    """A digest of a folder's weights, tokenizer, chat template and base model; of a hub model the commit.
 
-    The files of a folder are read, so that a retrained model differs and a copied one does not. Of a hub model it is
-    the commit.
+    A retrained model differs, and a copied one does not.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir():

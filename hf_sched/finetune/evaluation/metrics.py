@@ -102,28 +102,31 @@ def compare(before: Result, after: Result, name: str) -> Result:
 
 def describe(name: str, result: Result) -> list[str]:
     """The figures of a model as lines of text."""
-    share = f"{result['exact_match']:.1%} ({_span(result['interval'])})"
-    total = result["problems"]
-    lines = [f"{name}: {result['right']} of {total} right, {share}{_count_text(result, total)}"]
+    total, exact = result["problems"], share(result["exact_match"], result["interval"])
+    lines = [f"{name}: {result['right']} of {total} right, {exact}{_count_text(result, total)}"]
     if sampled := result.get("sampled"):
-        rates = [f"pass@{k} {one['value']:.1%} ({_span(one['interval'])})" for k, one in sampled["pass_at"].items()]
+        rates = [f"pass@{k} {share(one['value'], one['interval'])}" for k, one in sampled["pass_at"].items()]
         counts = _count_text(sampled, total * sampled["samples"])
         lines.append(f"  {sampled['samples']} samples of each problem: {', '.join(rates)}{counts}")
     if compared := result.get("compared"):
         lines.append(f"  compared with {compared['with']}: {describe_difference(compared)}")
-        lines += [f"  pass@{k}: {describe_points(one)}" for k, one in compared.get("pass_at", {}).items()]
+        lines += [f"  pass@{k}: {describe_difference(one)}" for k, one in compared.get("pass_at", {}).items()]
     return lines
 
 
 def describe_difference(compared: Result) -> str:
-    """A comparison of exact match as one line."""
-    changed = f"{compared['gained']} gained, {compared['lost']} lost, McNemar p = {compared['mcnemar_p']:.2g}"
-    return f"{_points(compared)}; {changed}: {compared['verdict']}"
+    """A comparison, of exact match or of pass@k, as one line."""
+    low, high = compared["interval"]
+    shown = f"{100 * compared['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    if "mcnemar_p" in compared:
+        p = f"McNemar p = {compared['mcnemar_p']:.2g}"
+        shown += f"; {compared['gained']} gained, {compared['lost']} lost, {p}"
+    return f"{shown}: {compared['verdict']}"
 
 
-def describe_points(compared: Result) -> str:
-    """A comparison of pass@k as one line."""
-    return f"{_points(compared)}: {compared['verdict']}"
+def share(value: float, interval: Sequence[float]) -> str:
+    """A share with its interval."""
+    return f"{value:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
 
 
 def _compare_pass_at(k: int, before: Result, after: Result) -> Result:
@@ -148,12 +151,3 @@ def _counts(completions: Sequence[Completion], verdicts: Sequence[bool | None]) 
 def _count_text(result: Result, total: int) -> str:
     cut_off = f"; {result['cut_off']} of {total} cut off at max_new_tokens" if result["cut_off"] else ""
     return cut_off + (f"; the metric had no verdict on {result['no_verdict']}" if result["no_verdict"] else "")
-
-
-def _span(interval: Sequence[float]) -> str:
-    return f"{interval[0]:.1%} to {interval[1]:.1%}"
-
-
-def _points(one: Result) -> str:
-    low, high = one["interval"]
-    return f"{100 * one['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"

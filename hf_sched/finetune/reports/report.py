@@ -6,30 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_sched.finetune.reports.comparison import describe_comparison
 from hf_sched.finetune.reports.panels import Panels, draw_panels, panels_of_comparison, panels_of_run
 from hf_sched.finetune.reports.rendering import to_html
 from hf_sched.finetune.reports.run_folder import load_runs, read_evaluation
-from hf_sched.finetune.reports.sections import describe_evaluation, describe_run
+from hf_sched.finetune.reports.sections import describe_comparison, describe_evaluation, describe_run
 from hf_sched.schedules.validation import ArgumentError
 
 
 def report(
-    runs: Sequence[Path],
-    evaluation: Path | None = None,
-    output: Path | None = None,
-    *,
-    html: bool = False,
-    compare: bool = False,
+    runs: Sequence[Path], evaluation: Path | None, output: Path | None, *, html: bool, compare: bool
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Write a report.
-
-    Args:
-        runs: The folders of the runs.
-        evaluation: What `hf-sched evaluate` wrote; by default the evaluation of each run.
-        output: A `.md` or `.html` file; by default `report.md` in the folder of a single run.
-        html: Also write an HTML page beside the Markdown.
-        compare: Only compare the runs, without a section for each.
+    """Write a report; the arguments are those of `hf-sched report`.
 
     Returns:
         The files that hold the report, and the results of `evaluation` by model.

@@ -94,17 +94,11 @@ class RunFolder:
             return str(error)
 
     @property
-    def steps_made(self) -> int:
-        """The last known step; `learning_rates.jsonl` also holds steps after the last checkpoint."""
-        recorded = self.audit.record.steps_made if isinstance(self.audit, AuditReport) else 0
-        return max(int(self.state.get("global_step", 0)), recorded)
-
-    @property
-    def steps_planned(self) -> int:
-        """The length of the run; 0 if it is not known."""
-        if isinstance(self.audit, AuditReport):
-            return self.audit.record.plans[-1].total
-        return int(self.state.get("max_steps") or 0)
+    def steps(self) -> tuple[int, int]:
+        """The last known step, and the length of the run (0 if it is not known)."""
+        if isinstance(self.audit, AuditReport):  # the log also holds steps after the last checkpoint
+            return self.audit.record.steps_made, self.audit.record.plans[-1].total
+        return int(self.state.get("global_step", 0)), int(self.state.get("max_steps") or 0)
 
     @property
     def resumes(self) -> list[int]:

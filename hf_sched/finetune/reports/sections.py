@@ -1,4 +1,4 @@
-"""The sections of a report on a run, in Markdown. A section says so where the folder lacks what it needs."""
+"""The sections of a report, in Markdown. A section says so where the folder lacks what it needs."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from hf_sched.finetune.evaluation.metrics import describe_difference, describe_points
+from hf_sched.audit import AuditReport
+from hf_sched.finetune.evaluation.metrics import describe_difference, share
 from hf_sched.finetune.reports.panels import CURVES, window
 from hf_sched.finetune.reports.rendering import code, table, text
 from hf_sched.finetune.reports.run_folder import RunFolder
 
+_ABSENT = "(none)"
+# Names and places, which do not distinguish two runs.
+_PLACES = ("output_dir", "logging_dir", "run_name", "config", "hub_model_id", "resume_from_checkpoint")
 _EXAMPLES = 5
 _MORE_CURVES = ("mean_token_accuracy", "eval_mean_token_accuracy", "kl", "num_tokens")
 # Of the record at the end of a training: the key, its name, and how it is shown.
 _SPEED = {
     "train_runtime": ("training time", "{:,.1f} s"),
     "train_steps_per_second": ("steps per second", "{:.4g}"),
-    "train_samples_per_second": ("samples per second", "{:.4g}"),
     "train_mem_gpu_peaked_delta": ("GPU memory, peak above the start, in bytes", "{:,.0f}"),
 }
 
@@ -26,9 +29,10 @@ _SPEED = {
 def describe_run(run: RunFolder, pictures: Sequence[str]) -> list[str]:
     """All sections of a run except its evaluation; `pictures` are lines that show its pictures."""
     words = []
-    if run.steps_made < run.steps_planned:
-        words.append(f"It made {run.steps_made} of {run.steps_planned} steps: not finished, or stopped early.")
-    if (saved := int(run.state.get("global_step", 0))) < run.steps_made:
+    made, planned = run.steps
+    if made < planned:
+        words.append(f"It made {made} of {planned} steps: not finished, or stopped early.")
+    if (saved := int(run.state.get("global_step", 0))) < made:
         words.append(f"Logged values are known up to step {saved}, its last checkpoint.")
     return [
         *(f"## {text(run.name)}", "", *words, "", *pictures),
@@ -125,19 +129,16 @@ def describe_evaluation(results: Mapping[str, Any], heading: str = "##") -> list
         shares += [share(sampled[k]["value"], sampled[k]["interval"]) if k in sampled else "" for k in ks]
         rows.append((text(model), f"{result['right']} of {result['problems']}", *shares, f"{result['cut_off']}"))
         if compared := result.get("compared"):
-            differences += describe_pair(model, compared["with"], compared)
+            pair = f"{text(model)} compared with {text(compared['with'])}"
+            differences.append(f"- {pair}: {describe_difference(compared)}")
+            for k, one in compared.get("pass_at", {}).items():
+                differences.append(f"  - pass@{k}: {describe_difference(one)}")
     head = ("model", "right, greedy", "exact match", *(f"pass@{k}" for k in ks), "cut off")
     return [
         *(f"{heading} Exact match on held-out problems", "", *table(head, rows), *differences, ""),
         *(_describe_methods(list(results.values())[-1]), ""),
         *_describe_examples(results),
     ]
-
-
-def describe_pair(model: str, other: str, compared: Mapping[str, Any]) -> list[str]:
-    """The differences between two models as list items."""
-    lines = [f"- {text(model)} compared with {text(other)}: {describe_difference(dict(compared))}"]
-    return lines + [f"  - pass@{k}: {describe_points(one)}" for k, one in compared.get("pass_at", {}).items()]
 
 
 def _describe_examples(results: Mapping[str, Any]) -> list[str]:
@@ -168,6 +169,49 @@ def describe_measured(result: Mapping[str, Any]) -> str:
     return f"by {code(measured['metric'])} on {result['problems']} problems of {code(data)} ({text(measured['split'])})"
 
 
-def share(value: float, interval: Sequence[float]) -> str:
-    """A share with its interval."""
-    return f"{value:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
+def describe_comparison(runs: Sequence[RunFolder], results: Mapping[str, Any], pictures: Sequence[str]) -> list[str]:
+    """The section; `results` are those of a common evaluation, and `pictures` lines that show the pictures."""
+    head = ("", *(text(run.name) for run in runs))
+    return [
+        *("## Side by side", "", *pictures, *table(head, outcomes(runs, results))),
+        *("### Arguments and versions that differ", ""),
+        *(table(head, _differences(runs)) or ["None that the folders record.", ""]),
+    ]
+
+
+def outcomes(runs: Sequence[RunFolder], results: Mapping[str, Any]) -> list[list[str]]:
+    """A row for each outcome that a run has."""
+    columns = [_outcome(run, run.result(results)) for run in runs]
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [[text(name), *(column.get(name, _ABSENT) for column in columns)] for name in names]
+
+
+def _outcome(run: RunFolder, result: Mapping[str, Any] | None) -> dict[str, str]:
+    made, planned = run.steps
+    shown = {"steps": f"{made} of {planned or 'an unknown number'}"}
+    if run.resumes:
+        shown["resumed at step"] = ", ".join(map(str, run.resumes))
+    if isinstance(run.audit, AuditReport):
+        shown["learning rates as planned"] = "yes" if run.audit.ok else "**no**"
+    if run.sessions:
+        shown["git commit"] = commit_of(run.sessions[-1], digits=12)
+    if result:
+        shown["exact match, greedy"] = share(result["exact_match"], result["interval"])
+        for k, one in result.get("sampled", {}).get("pass_at", {}).items():
+            shown[f"pass@{k}"] = share(one["value"], one["interval"])
+        shown["measured"] = describe_measured(result)
+    for key in ("loss", "eval_loss", "reward"):
+        if key in run.curves:
+            values = run.curves[key][1]
+            shown[f"{key}, last (mean of up to 10)"] = f"{values[-window(values) :].mean():.4g}"
+    return shown
+
+
+def _differences(runs: Sequence[RunFolder]) -> list[list[str]]:
+    """The arguments that a run was given, and the versions; other runs may have the defaults of the arguments."""
+    names = dict.fromkeys(name for run in runs for name in run.requested if name not in _PLACES)
+    if all(run.versions for run in runs):
+        names |= dict.fromkeys(name for run in runs for name in run.versions)
+    columns = [{**run.requested, **run.settings, **run.versions} for run in runs]
+    rows = [[code(column[name]) if name in column else _ABSENT for column in columns] for name in names]
+    return [[code(name), *values] for name, values in zip(names, rows, strict=True) if len(set(values)) > 1]

