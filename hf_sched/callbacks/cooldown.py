@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def apply_request(
     if steps > end - step:
         left = f"at most the {end - step} steps that the run of {end} has left after step {step}"
         raise ArgumentError("duration", left, request.duration, f"that is {steps} steps")
-    past = [replace(one, steps=min(one.steps, here - one.first)) for one in schedule.segments if one.first < here]
+    past = [one._replace(steps=min(one.steps, here - one.first)) for one in schedule.segments if one.first < here]
     floor = {"floor_ratio": schedule.floor_ratio, "min_lr": schedule.min_lr}
     wanted = {"floor_ratio": request.floor_ratio or 0.0, "min_lr": request.min_lr}
     if (request.floor_ratio, request.min_lr) != (None, None) and wanted != floor:
