@@ -11,7 +11,7 @@ import yaml
 
 import hf_sched
 from hf_sched.cli import app
-from tests.helpers.catalogue import temporary_registrations
+from tests.helpers.catalog import temporary_registrations
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -70,6 +70,6 @@ def test_site_builds_without_warnings_and_lists_every_page(tmp_path):
     listed = set(re.findall(r": ([\w/-]+\.md)", yaml.safe_dump(config.nav)))
     assert listed == set(PAGES)
     build.build(config)
-    html = (tmp_path / "reference" / "schedules" / "index.html").read_text(encoding="utf-8")
+    html = (tmp_path / "api" / "schedules" / "index.html").read_text(encoding="utf-8")
     assert 'id="hf_sched.build"' in html
     assert not re.search(r'(?:src|href)="https?://[^"]+\.(?:js|css|woff2?)', html)  # nothing is fetched

@@ -19,7 +19,7 @@ from hf_sched.reference import description as reference
 from hf_sched.reference import examples
 from hf_sched.schedules import registry
 from hf_sched.schedules.shapes import FORMS
-from tests.helpers.catalogue import temporary_registrations
+from tests.helpers.catalog import temporary_registrations
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched._run_files import COOLDOWN_DONE, LEARNING_RATES, read_json
-from hf_sched.audit.pickles import Inert, read_pickle
 from hf_sched.audit.planned import Array, Plan, Steps, planned_rates
+from hf_sched.audit.safe_pickle import Inert, read_pickle
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.resume import split_on_resume

@@ -23,7 +23,7 @@ from hf_sched._run_files import (
     training_continues,
     write_json,
 )
-from hf_sched.callbacks.cooldown import Request, apply_request
+from hf_sched.callbacks.cooldown_request import Request, apply_request
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.resume import schedule_name
 from hf_sched.scheduler.schedule_lr import ScheduleLR, schedule_of

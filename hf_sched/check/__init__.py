@@ -36,10 +36,10 @@ def check(
         >>> check(TrainingConfig("sft", {"lerning_rate": 1e-4})).findings[0].message
         'is not an argument of SFT: did you mean `learning_rate`?'
     """
-    from hf_sched.check import combinations, deepspeed, generations, keys, schedule, values
-    from hf_sched.check.subject import Subject
-    from hf_sched.plan.launch import find_world_size, read_accelerate_config
+    from hf_sched.check import combinations, deepspeed, grpo, keys, schedule_arguments, values
+    from hf_sched.check.context import Subject
     from hf_sched.plan.plan import assumptions
+    from hf_sched.plan.processes import find_world_size, read_accelerate_config
 
     keys.check_program(config.given, config.source)
     for name, number in (("dataset_size", dataset_size), ("num_processes", num_processes)):
@@ -57,10 +57,10 @@ def check(
     values.check_values(subject)
     values.check_bounds(subject)
     combinations.check_combinations(subject)
-    generations.check_generations(subject)
+    grpo.check_generations(subject)
     deepspeed.check_deepspeed(subject, launch, accelerate_config)
     combinations.check_construction(subject)
-    schedule.check_schedule(subject)
+    schedule_arguments.check_schedule(subject)
     in_order = sorted(subject.findings, key=lambda finding: finding.line or 0)
     assumed = assumptions(config, processes)
     return CheckReport(config.source, config.kind, tuple(in_order), tuple(subject.not_judged), assumed)

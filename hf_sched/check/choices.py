@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 
-from hf_sched.check.subject import Subject
+from hf_sched.check.context import Subject
 from hf_sched.schedules.validation import ArgumentError, suggest
 
 # Declared as text. TRL compares them with words only when the first batch arrives, so the words are read from its code.

@@ -6,7 +6,7 @@ import os
 import warnings
 from typing import Any
 
-from hf_sched.check.subject import Subject
+from hf_sched.check.context import Subject
 from hf_sched.plan.training_config import GENERATING, classes_of
 
 # Arguments that depend on the machine, read files, or are checked elsewhere for the real number of processes.

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from hf_sched.check.context import Subject
 from hf_sched.check.renamed import as_yaml
-from hf_sched.check.subject import Subject
-from hf_sched.plan.launch import find_file
+from hf_sched.plan.processes import find_file
 
 # What the Trainer compares before the first step, and rejects if it differs (`HfTrainerDeepSpeedConfig`).
 _COMPARED = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from hf_sched.check.subject import Subject
+from hf_sched.check.context import Subject
 from hf_sched.plan import plan
-from hf_sched.plan.launch import LAUNCH_KEYS
+from hf_sched.plan.processes import LAUNCH_KEYS
 from hf_sched.schedules import registry
 
 # They do not change the length, and other checks report their mistakes.

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hf_sched.check.context import Subject
 from hf_sched.check.renamed import OTHER_NAMES, find_renamed
-from hf_sched.check.subject import Subject
-from hf_sched.plan.launch import LAUNCH_KEYS
+from hf_sched.plan.processes import LAUNCH_KEYS
 from hf_sched.plan.training_config import kinds_with
 
 # Keys for TRL's parser, which sets environment variables, and for the launcher of the command `trl`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from hf_sched.check.subject import Subject
+from hf_sched.check.context import Subject
 
 # Old keys | new key | what to write (default: the new key with the old value), or why nothing replaces it
 _TABLE = """

@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hf_sched.check.choices import check_choice, choices
+from hf_sched.check.context import Subject
 from hf_sched.check.finding import Severity
 from hf_sched.check.keys import similar
 from hf_sched.check.renamed import as_yaml
-from hf_sched.check.subject import Subject
 from hf_sched.schedules.validation import ArgumentError, Number, Whole
 
 # Types that the code accepts although the hint does not name them.

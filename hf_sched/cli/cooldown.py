@@ -27,7 +27,7 @@ def cooldown(run: Path, duration: str, shape: str, floor_ratio: float | None, mi
     `phases` in a hold). At its next logging step it starts to decay to the floor, and then finishes normally.
     """
     from hf_sched._run_files import COOLDOWN_REJECTED
-    from hf_sched.callbacks.cooldown import Request, send_request
+    from hf_sched.callbacks.cooldown_request import Request, send_request
 
     given = {"duration": duration, "shape": shape, "floor_ratio": floor_ratio, "min_lr": min_lr}
     answer = send_request(run, Request.parse(given))

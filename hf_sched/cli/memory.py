@@ -36,7 +36,7 @@ def estimate_memory(
     """
     from hf_sched.cli.output import console, print_json
     from hf_sched.finetune.memory import alternatives, estimate, read_config
-    from hf_sched.finetune.memory.check import CLOSE, describe, show
+    from hf_sched.finetune.memory.before_loading import CLOSE, describe, show
 
     launch: dict[str, Any] = {"accelerate_config": accelerate_config, "num_processes": num_processes}
     run = read_config(config, kind, **launch, length=length, prompt=prompt_length)

@@ -17,7 +17,7 @@ from hf_sched.finetune.data.load import PROBLEMS, columns_of, to_problem
 from hf_sched.finetune.dry_run import show_probe
 from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
 from hf_sched.finetune.rewards import check_reward_columns, load_rewards
-from hf_sched.plan.generations import Generations
+from hf_sched.plan.grpo_batches import Generations
 from hf_sched.plan.run_length import Batching
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import Whole

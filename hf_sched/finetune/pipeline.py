@@ -36,7 +36,7 @@ from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation.before_after import check_evaluation, evaluate_before_and_after
 from hf_sched.finetune.evaluation.generation_cache import adapter_base
 from hf_sched.finetune.launch import check_launch, quiet_progress_bars
-from hf_sched.finetune.memory.check import check_memory
+from hf_sched.finetune.memory.before_loading import check_memory
 from hf_sched.finetune.provenance import write_provenance
 from hf_sched.schedules.validation import ArgumentError
 

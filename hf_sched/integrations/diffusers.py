@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache, wraps
 from typing import Any
 
-from hf_sched.integrations.hooks import after_import, attach, hook
+from hf_sched.integrations.attach import after_import, attach, hook
 from hf_sched.schedules import registry
 
 

@@ -5,7 +5,7 @@ transformers has no registration API: `SchedulerType`, an enum, lists the accept
 Every parser that is built later must offer the names, so the members are added as soon as the enum exists; the table
 is in another module, which may be imported much later.
 
-Only these two are mandatory. Everything else is an optional hook (`hf_sched.integrations.trainer_hooks`).
+Only these two are mandatory. Everything else is an optional hook (`hf_sched.integrations.transformers_trainer`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
-from hf_sched.integrations import trainer_hooks
-from hf_sched.integrations.hooks import after_import, attach
+from hf_sched.integrations import transformers_trainer
+from hf_sched.integrations.attach import after_import, attach
 from hf_sched.schedules import registry
 
 SUPPORTED = "transformers 4.57 to 5.x"
@@ -100,7 +100,7 @@ def _make_scheduler(
     """Make a scheduler; `transformers.get_scheduler` calls this like the functions of its own table."""
     from hf_sched.scheduler.schedule_lr import make_scheduler  # imports torch
 
-    epoch = trainer_hooks.steps_per_epoch.get()
+    epoch = transformers_trainer.steps_per_epoch.get()
     return make_scheduler(schedule_name, optimizer, num_warmup_steps, num_training_steps, kwargs, epoch, last_epoch)
 
 

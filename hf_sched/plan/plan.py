@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched.plan.dataset_size import DatasetSize, find_dataset_size
-from hf_sched.plan.generations import Generations
-from hf_sched.plan.launch import LAUNCH_KEYS, WorldSize, find_world_size
+from hf_sched.plan.grpo_batches import Generations
+from hf_sched.plan.processes import LAUNCH_KEYS, WorldSize, find_world_size
 from hf_sched.plan.run_events import find_events
 from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.plan.training_config import GENERATING, TrainingConfig

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from hf_sched.plan.generations import Generations
+from hf_sched.plan.grpo_batches import Generations
 from hf_sched.plan.plan import Plan
 from hf_sched.plots.terminal import draw
 

@@ -11,7 +11,7 @@ from transformers import Trainer, TrainerCallback
 
 import hf_sched
 from hf_sched._run_files import COOLDOWN_REQUEST, write_json
-from hf_sched.callbacks.cooldown import Request, send_request
+from hf_sched.callbacks.cooldown_request import Request, send_request
 from hf_sched.schedules.schedule import Schedule
 from tests.helpers.trainer import PEAK, make
 

@@ -4,8 +4,8 @@
 of the device. Nothing is built or traced.
 """
 
-from hf_sched.finetune.memory.check import check_memory
+from hf_sched.finetune.memory.before_loading import check_memory
 from hf_sched.finetune.memory.estimate import Estimate, alternatives, estimate
-from hf_sched.finetune.memory.read import Run, read_config
+from hf_sched.finetune.memory.run_settings import Run, read_config
 
 __all__ = ["Estimate", "Run", "alternatives", "check_memory", "estimate", "read_config"]

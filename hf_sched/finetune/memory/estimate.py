@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hf_sched.finetune.memory.read import Run
+from hf_sched.finetune.memory.run_settings import Run
 from hf_sched.schedules.validation import ArgumentError
 
 GIB = 2**30

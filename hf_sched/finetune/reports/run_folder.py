@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from hf_sched._run_files import LEARNING_RATES, RUN, read_json
 from hf_sched.audit import AuditReport, audit
-from hf_sched.audit.pickles import Inert, read_pickle
+from hf_sched.audit.safe_pickle import Inert, read_pickle
 from hf_sched.finetune.provenance import hide, read_provenance
 from hf_sched.schedules.validation import ArgumentError
 

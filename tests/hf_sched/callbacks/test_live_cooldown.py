@@ -21,7 +21,7 @@ from hf_sched._run_files import (
 )
 from hf_sched.audit import audit
 from hf_sched.callbacks import live_cooldown
-from hf_sched.callbacks.cooldown import Request, apply_request, send_request
+from hf_sched.callbacks.cooldown_request import Request, apply_request, send_request
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.schedule import Schedule
 from tests.helpers.live_cooldown import COOLED, WSD, RequestAfter, curve, train, write_request

@@ -15,7 +15,7 @@ from datasets import Dataset
 import hf_sched
 from hf_sched.plan import plan
 from hf_sched.plan.dataset_size import find_dataset_size
-from hf_sched.plan.launch import find_world_size
+from hf_sched.plan.processes import find_world_size
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import Number
 

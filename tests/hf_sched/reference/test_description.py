@@ -13,7 +13,7 @@ from hf_sched.reference import description as reference
 from hf_sched.reference.description import Argument, ComingFrom
 from hf_sched.schedules.catalog import Factor
 from hf_sched.schedules.validation import ListOf, Reader, Whole
-from tests.helpers.catalogue import temporary_registrations
+from tests.helpers.catalog import temporary_registrations
 
 FLOOR_RATIO = Argument("floor_ratio", "a share of the peak from 0 to 1", False, 0.0)
 MIN_LR = Argument("min_lr", "a learning rate, 0 or more", False, None)

@@ -24,7 +24,7 @@ from hf_sched.schedules.phase_parser import PhasesReader, parse
 from hf_sched.schedules.phases import KINDS
 from hf_sched.schedules.registry import OF_THE_RUN
 from hf_sched.schedules.shapes import FORMS, Shape
-from tests.helpers.catalogue import CATALOGUE, EXCLUSIVE, example
+from tests.helpers.catalog import CATALOGUE, EXCLUSIVE, example
 
 STEPS = 100
 each_argument = pytest.mark.parametrize(

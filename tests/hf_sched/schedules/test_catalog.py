@@ -14,7 +14,7 @@ import hf_sched
 from hf_sched import ArgumentError, EpochsUnknown
 from hf_sched.schedules import registry
 from hf_sched.schedules import restart_cycles as cycles
-from tests.helpers.catalogue import CATALOGUE, build, example
+from tests.helpers.catalog import CATALOGUE, build, example
 
 PEAK = 3e-4
 

@@ -31,7 +31,7 @@ from torch.optim import lr_scheduler
 
 import hf_sched
 from hf_sched.reference.description import describe
-from tests.helpers.catalogue import CATALOGUE, build
+from tests.helpers.catalog import CATALOGUE, build
 
 PEAK = 3e-4
 RATIO = 0.1

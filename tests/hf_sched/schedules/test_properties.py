@@ -28,7 +28,7 @@ from hf_sched.schedules.phase_parser import PhasesReader
 from hf_sched.schedules.phases import LevelReader
 from hf_sched.schedules.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES, ShapeReader
 from hf_sched.schedules.validation import DurationReader, ListOf, MappingReader, Number, Whole, as_steps
-from tests.helpers.catalogue import CATALOGUE, EXCLUSIVE
+from tests.helpers.catalog import CATALOGUE, EXCLUSIVE
 
 EXACT = 1e-12
 NO_FLOOR = ("step", "multistep", "one_cycle")

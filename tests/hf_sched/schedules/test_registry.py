@@ -17,7 +17,7 @@ import hf_sched
 from hf_sched import ArgumentError, ScheduleSpec
 from hf_sched.schedules import recommend, registry, schedule
 from hf_sched.schedules.validation import EpochsUnknown
-from tests.helpers.catalogue import temporary_registrations
+from tests.helpers.catalog import temporary_registrations
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 import hf_sched
 from hf_sched import ArgumentError, Schedule
-from tests.helpers.catalogue import build
+from tests.helpers.catalog import build
 
 
 def test_floors_are_right_in_every_group():

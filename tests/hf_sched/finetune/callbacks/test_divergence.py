@@ -13,8 +13,8 @@ from transformers import TrainerCallback
 
 from hf_sched.finetune.callbacks import divergence
 from hf_sched.finetune.callbacks.divergence import SKIPS_IN_A_ROW, _all_finite
-from tests.helpers.model_trainer import ModelTrainer, steps_of
 from tests.helpers.recipes import FSDP2, TWO_PROCESSES, ZERO2, ZERO3, needs_compiler
+from tests.helpers.tiny_trainer import ModelTrainer, steps_of
 
 # Sound steps, then one at 1e30, after which the next forward pass overflows.
 BREAKS_AFTER_5 = {

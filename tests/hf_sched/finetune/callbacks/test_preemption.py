@@ -18,9 +18,9 @@ from packaging.version import Version
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from tests.helpers.model_trainer import ModelTrainer, steps_of
 from tests.helpers.recipes import CAN_BE_EARNED, FSDP2, TWO_PROCESSES, ZERO2, ZERO3
 from tests.helpers.seen_by_ranks import OBSERVER
+from tests.helpers.tiny_trainer import ModelTrainer, steps_of
 
 pytestmark = pytest.mark.skipif(
     Version(transformers.__version__) < Version("5"), reason="transformers 4 has no enable_jit_checkpoint"

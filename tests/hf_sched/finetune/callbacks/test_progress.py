@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from hf_sched.finetune.callbacks import progress
-from tests.helpers.model_trainer import ModelTrainer
+from tests.helpers.tiny_trainer import ModelTrainer
 
 
 class Terminal(io.StringIO):

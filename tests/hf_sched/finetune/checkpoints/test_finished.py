@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.model_trainer import ModelTrainer, steps_of
+from tests.helpers.tiny_trainer import ModelTrainer, steps_of
 
 # Not at the end of an epoch, where the Trainer stops by itself.
 SEVEN = {"max_steps": 7, "save_steps": 7, "lr_scheduler_type": "phases", "lr_scheduler_kwargs": {"phases": "hold"}}

@@ -10,7 +10,7 @@ import pytest
 
 from hf_sched.finetune.arguments import PipelineArguments
 from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume, missing_part
-from tests.helpers.model_trainer import ModelTrainer
+from tests.helpers.tiny_trainer import ModelTrainer
 
 
 @pytest.fixture(scope="module")

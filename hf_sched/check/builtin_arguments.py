@@ -7,8 +7,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from hf_sched.check.context import Subject
 from hf_sched.check.horizon import Horizon
-from hf_sched.check.subject import Subject
 from hf_sched.check.values import judge
 from hf_sched.integrations.builtin_schedules import multiplier, parameters, scheduler_function
 from hf_sched.schedules.validation import ArgumentError, unknown_argument

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hf_sched.check.subject import Subject
-from hf_sched.plan.generations import Generations
+from hf_sched.check.context import Subject
+from hf_sched.plan.grpo_batches import Generations
 from hf_sched.plan.run_length import Batching
 from hf_sched.plan.training_config import GENERATING
 from hf_sched.schedules.validation import ArgumentError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from hf_sched.check.builtin_schedule import KWARGS, check_builtin
+from hf_sched.check.builtin_arguments import KWARGS, check_builtin
+from hf_sched.check.context import Subject
 from hf_sched.check.horizon import Horizon, find_horizon
-from hf_sched.check.subject import Subject
 from hf_sched.scheduler.resume import OnResume
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Number

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hf_sched.finetune.memory.estimate import ASSUMPTIONS, GIB, Estimate, alternatives, estimate
-from hf_sched.finetune.memory.read import read_run
+from hf_sched.finetune.memory.run_settings import read_run
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)

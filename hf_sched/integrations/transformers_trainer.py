@@ -6,8 +6,8 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Optional, Union
 
+from hf_sched.integrations.attach import around, hook, wrap
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
-from hf_sched.integrations.hooks import around, hook, wrap
 from hf_sched.scheduler.resume import check_groups, schedule_name, split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown

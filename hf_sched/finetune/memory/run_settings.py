@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from hf_sched.plan.launch import find_file, find_world_size, read_accelerate_config
+from hf_sched.plan.processes import find_file, find_world_size, read_accelerate_config
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import ArgumentError
 
