@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -54,13 +54,14 @@ class LearningRateLog(TrainerCallback):
         self._hook: Any = None
         self._path = Path()
         self._file: TextIO | None = None
+        self._lines: list[str] = []
         self._group_schedule: GroupSchedule | None = None
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
     ) -> None:
         self._close()
-        self._rates, self._kinds = [], _kinds(optimizer.param_groups)
+        self._rates, self._lines, self._kinds = [], [], _kinds(optimizer.param_groups)
         is_deepspeed = type(optimizer).__name__.startswith("DeepSpeed") or bool(getattr(args, "deepspeed", None))
         if isinstance(inner := unwrap(optimizer), Optimizer) and not is_deepspeed:
             # Trust ratios are set in a hook just before the step, after all callbacks.
@@ -152,23 +153,24 @@ class LearningRateLog(TrainerCallback):
         self._write({"session": session | more})
 
     def _write(self, row: dict[str, Any]) -> None:
-        line = json.dumps(row, default=str) + "\n"
-        self._with_file(lambda file: file.write(line))
+        self._lines.append(json.dumps(row, default=str) + "\n")
 
     def _flush(self) -> None:
-        self._with_file(lambda file: file.flush())
-
-    def _with_file(self, use: Callable[[TextIO], object]) -> None:
-        """Use the file if it is open. A failure ends the file, not the training."""
+        """Write the lines so far. A failure closes the file and does not end the training."""
         file, self._file = self._file, None
-        if file is not None:
-            with training_continues(self._path):
-                use(file)
-                self._file = file
+        if file is None:
+            return
+        with training_continues(self._path):
+            file.write("".join(self._lines))
+            file.flush()
+            self._lines.clear()
+            self._file = file
 
     def _close(self) -> None:
-        self._with_file(lambda file: file.close())
-        self._file = None
+        self._flush()
+        if self._file:
+            self._file.close()
+            self._file = None
         if self._hook:
             self._hook.remove()
             self._hook = None
