@@ -21,7 +21,7 @@ def launch_command(
     kind: str, flags: Sequence[str], num_processes: int | None, accelerate_config: str | None, *, has_gpu: bool
 ) -> list[str]:
     """Return the `accelerate launch` command of a recipe; without a GPU, it trains on CPU processes."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]  # no traceback of the launcher
     if accelerate_config:
         launch += ["--config_file", accelerate_config]
     elif not has_gpu:
