@@ -40,7 +40,7 @@ test-slow: $(VENV)/installed-test
 # The oldest supported libraries, in their own environment: the tests that depend on transformers, TRL, Accelerate or torch.
 OLDEST := tests/hf_sched/scheduler tests/hf_sched/callbacks tests/hf_sched/integrations \
 	tests/hf_sched/finetune/checkpoints tests/hf_sched/finetune/data tests/hf_sched/finetune/rewards \
-	tests/hf_sched/finetune/test_config.py tests/hf_sched/finetune/test_launch.py tests/test_versions.py
+	$(addprefix tests/hf_sched/finetune/test_,config.py launch.py pipeline.py) tests/test_versions.py
 test-oldest: $(VENV)-oldest/installed
 	$(VENV)-oldest/bin/python -m pytest $(OLDEST)
 

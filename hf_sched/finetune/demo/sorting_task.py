@@ -80,6 +80,7 @@ def save_model(directory: Path, *, layers: int, width: int, seed: int) -> None:
         pad_token="<pad>",
         unk_token="<unk>",
         additional_special_tokens=special[3:],
+        model_input_names=["input_ids", "attention_mask"],  # transformers 4 adds token types, which Llama rejects
     )
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(directory)

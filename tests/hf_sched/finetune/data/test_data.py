@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
 import pytest
 from trl import DatasetMixtureConfig, ScriptArguments
@@ -81,9 +82,10 @@ def test_complete_rows_are_not_converted(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (
+        pytest.param(
             [GOOD, "", {"question": "Why?"}],
             r"^`answer` is missing \(.*own\.jsonl, line 3\); correct or remove the row$",
+            marks=pytest.mark.skipif(datasets.__version__ < "5", reason="datasets 4 rejects such files itself"),
         ),
         ([GOOD, {"question": None, "answer": "7"}], r"`question` is missing \(.*own\.jsonl, line 2\)"),
         ([GOOD, {"question": "  ", "answer": "7"}], r"`question` is empty \(.*own\.jsonl, line 2\)"),
