@@ -55,7 +55,7 @@ def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
 
 
 def last_complete(output_dir: str | Path, up_to: float = inf) -> str | None:
-    """Return the last complete checkpoint of a run up to a step; None if there is none."""
+    """Return the last complete checkpoint of a run up to a step; None if no checkpoint is complete."""
     found = (path for path in Path(output_dir).glob("checkpoint-*") if _NAME.match(path.name))
     numbered = {step: path for path in found if (step := int(path.name.split("-")[1])) <= up_to}
     # The run may resume on another number of processes than wrote the checkpoints, so count the files.

@@ -125,7 +125,7 @@ class RunFolder:
 
     @cached_property
     def evaluation(self) -> dict[str, Any]:
-        """The results of the run's own evaluation, by model; empty if there is none."""
+        """The results of the run's own evaluation, by model; empty if the run has no evaluation."""
         path = self.folder / "evaluation.json"
         return read_evaluation(path) if path.is_file() else {}
 

@@ -82,7 +82,7 @@ def test_a_schedule_has_these_phases(name, warmup, kwargs, text):
     ("steps", "warmup", "lengths"), [(11, 0, [11]), (31, 0, [11, 10, 10]), (20, 10, [10, 10]), (40, 10, [10] * 4)]
 )
 def test_a_cosine_wave_that_ends_on_a_trough_does_not_warn(steps, warmup, lengths):
-    # Half a period of 10 steps. Without a warmup the first crest is a step of its own.
+    # Half a period of 10 steps. Without a warmup the first crest takes one separate step.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         schedule = build("cosine_cyclic", warmup, steps, half_period=10)
