@@ -91,7 +91,7 @@ def test_right_run_has_no_deviation(model_path, tmp_path, given, log):
 @WITH
 def test_killed_run_is_audited_up_to_its_last_step(model_path, tmp_path, log):
     class Kill(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
+        def on_log(self, args, state, control, **kwargs):
             if state.global_step == 9:
                 raise KeyboardInterrupt
 

@@ -82,7 +82,7 @@ def test_command_passes_on_the_exit_status_and_rejects_a_config_that_starts_one_
 
 
 def test_command_launches_the_installed_module():
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     gpu = launch_command("dpo", ["--config", "c"], 4, "ddp.yaml", has_gpu=True)
     module = ["-m", "hf_sched.finetune.dpo", "--config", "c"]
     assert gpu == [*launch, "--config_file", "ddp.yaml", "--num_processes", "4", *module]
