@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 
+from hf_sched.check.combinations import check_combinations, check_construction
+from hf_sched.check.deepspeed import check_deepspeed, check_launch
 from hf_sched.check.finding import CheckReport, Finding
+from hf_sched.check.generations import check_generations
+from hf_sched.check.keys import check_keys
+from hf_sched.check.schedule import check_schedule
+from hf_sched.check.subject import Subject
+from hf_sched.check.values import check_bounds, check_values
+from hf_sched.plan.plan import assumptions
 from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.schedules.validation import ArgumentError, Whole
+from hf_sched.schedules.validation import Whole
 
 __all__ = ["CheckReport", "Finding", "check"]
+
+CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
+    check_launch,
+    check_keys,
+    check_values,
+    check_bounds,
+    check_combinations,
+    check_generations,
+    check_deepspeed,
+    check_construction,
+    check_schedule,
+)
+"""Functions that yield findings, in this order: those after `check_values` see right types only (`Subject.get`)."""
 
 
 def check(
@@ -29,38 +50,20 @@ def check(
         allow: Keys that your own script accepts.
 
     Raises:
-        ValueError: The configuration is for another program, or `dataset_size` or `num_processes` is not a whole
-            number from 1 up.
+        ArgumentError: `dataset_size` or `num_processes` is not a whole number from 1 up.
 
     Examples:
         >>> check(TrainingConfig("sft", {"lerning_rate": 1e-4})).findings[0].message
         'is not an argument of SFT: did you mean `learning_rate`?'
     """
-    from hf_sched.check import combinations, deepspeed, grpo, keys, schedule_arguments, values
-    from hf_sched.check.context import Subject
-    from hf_sched.plan.plan import assumptions
-    from hf_sched.plan.processes import find_world_size, read_accelerate_config
-
-    keys.check_program(config.given, config.source)
     for name, number in (("dataset_size", dataset_size), ("num_processes", num_processes)):
         if number is not None:
             Whole(1)(name, number)
-    subject = Subject(config, dataset_size, num_processes, allow)
-    launch = processes = None
-    try:
-        launch = read_accelerate_config(config, accelerate_config)
-        processes = find_world_size(config, num_processes, accelerate_config)
-        subject.num_processes = None if processes.assumed else processes.processes
-    except ArgumentError as error:
-        subject.rejected(error)
-    keys.check_keys(subject)
-    values.check_values(subject)
-    values.check_bounds(subject)
-    combinations.check_combinations(subject)
-    grpo.check_generations(subject)
-    deepspeed.check_deepspeed(subject, launch, accelerate_config)
-    combinations.check_construction(subject)
-    schedule_arguments.check_schedule(subject)
+    subject = Subject(config, dataset_size, num_processes, accelerate_config, allow)
+    for find in CHECKS:
+        for finding in find(subject):
+            if finding not in subject.findings:
+                subject.findings.append(finding)
     in_order = sorted(subject.findings, key=lambda finding: finding.line or 0)
-    assumed = assumptions(config, processes)
+    assumed = assumptions(config, subject.world_size)
     return CheckReport(config.source, config.kind, tuple(in_order), tuple(subject.not_judged), assumed)

@@ -48,3 +48,11 @@ class CheckReport:
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, for JSON."""
         return {**asdict(self), "ok": self.ok}
+
+
+def as_yaml(value: Any) -> str:
+    """A value as YAML on one line, for messages."""
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
+    return text.removesuffix("...").strip()

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
-from hf_sched.check.choices import check_choice, choices
-from hf_sched.check.context import Subject
-from hf_sched.check.finding import Severity
-from hf_sched.check.keys import similar
-from hf_sched.check.renamed import as_yaml
-from hf_sched.schedules.validation import ArgumentError, Number, Whole
+from hf_sched.check.choices import choices
+from hf_sched.check.finding import Finding, Severity, as_yaml
+from hf_sched.check.subject import Subject
+from hf_sched.schedules.validation import ArgumentError, Number, Whole, suggest
 
 # Types that the code accepts although the hint does not name them.
 ALSO_ACCEPTED: dict[str, tuple[type, ...]] = {
@@ -42,90 +39,85 @@ BOUNDS = {key: reader for reader, keys in _BOUNDS for key in keys.split()}
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", dict: "a mapping"}
 
 
-def check_values(subject: Subject) -> None:
+def check_values(subject: Subject) -> Iterator[Finding]:
     """Find values that do not fit the type or the choices of their argument."""
-    for key, value in subject.given.items():
-        argument = subject.arguments.get(key)
-        if argument is None or key == "lr_scheduler_type":
-            continue
-        allowed = choices(key, subject)
-        converts_text = subject.kind != "trainer"  # TRL's parser converts text, the parser of transformers does not
-        wrong = judge(argument.hint, value, converts_text, allowed)
+    for key in filter(subject.config.fields.__contains__, subject.config.given):
         if key.endswith("_kwargs"):
             try:
-                subject.config.mapping(key)
+                subject.typed[key] = subject.config.mapping(key) or None
             except ArgumentError as error:
-                subject.rejected(error)
-        elif wrong is not None and not isinstance(value, ALSO_ACCEPTED.get(key, ())):
-            subject.find(wrong[0], key, wrong[1])
+                yield subject.rejected(error)
         else:
-            check_choice(key, allowed, subject)
-    _check_accelerator_config(subject)
+            yield from _check_value(subject, key)
 
 
-def check_bounds(subject: Subject) -> None:
+def check_bounds(subject: Subject) -> Iterator[Finding]:
     """Find numbers out of range."""
-    for key, reader in BOUNDS.items():
-        has_type = key in subject.arguments and key not in subject.wrong and subject.number(key) is not None
-        if key in subject.given and has_type:
-            try:
-                reader(key, subject.given[key])
-            except ArgumentError as error:
-                subject.rejected(error)
+    for key, value in subject.usable.given.items():
+        try:
+            if key in BOUNDS and value is not None:
+                BOUNDS[key](key, value)
+        except ArgumentError as error:
+            yield subject.rejected(error)
 
 
-def judge(hint: Any, value: Any, converts_text: bool, words: tuple[str, ...] = ()) -> tuple[Severity, str] | None:
-    """The severity and message for a value that does not fit a type hint; None if it fits.
+def _check_value(subject: Subject, key: str) -> Iterator[Finding]:
+    value, hint = subject.config.given[key], subject.config.fields[key].hint
+    subject.typed[key] = value
+    options, words = (hint, *typing.get_args(hint)), choices(key, subject)
+    converts_text = subject.config.kind != "trainer"  # TRL's parser converts text, the parser of transformers does not
+    if _fits(hint, value) or isinstance(value, ALSO_ACCEPTED.get(key, ())):
+        for word in value if isinstance(value, list) else [value]:
+            # The check of the schedule reports a wrong name with more advice.
+            if words and isinstance(word, str) and word not in words and key != "lr_scheduler_type":
+                yield subject.rejected(ArgumentError(key, f"one of {', '.join(words)}", word, suggest(word, words)))
+    elif types.NoneType in options and converts_text and str(value).strip().lower() in ("none", "null"):
+        subject.typed[key] = None
+    elif value is not None or bool not in options:
+        subject.typed[key] = _meant(hint, value, words)
+        severity, message = _judge(hint, value, subject.typed[key], converts_text, words)
+        yield subject.find(severity, key, message)
 
-    `converts_text` is whether the script's parser converts text; `words` are those that the argument accepts.
-    """
-    options = typing.get_args(hint)
-    is_none = value is None or (converts_text and str(value).strip().lower() in ("none", "null"))
-    if _fits(hint, value) or (is_none and types.NoneType in options) or (value is None and bool in (hint, *options)):
-        return None
-    converted = _convert(hint, value)
-    is_number = isinstance(converted, (bool, int)) or (isinstance(converted, float) and float in (hint, *options))
-    if isinstance(value, str) and is_number:
-        rule = "is text, not a number (YAML requires a point before the e and a sign after it)"
-        rule = rule if isinstance(converted, float) else "is text"
-        return "warning" if converts_text else "error", f"{rule}: write {as_yaml(converted)} without quotes"
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and isinstance(converted, (str, bool)):
-        remedy = f'"{value}" in quotes' if isinstance(converted, str) else as_yaml(converted)
-        return "warning", f"is a number: write {remedy}"
+
+def _judge(hint: Any, value: Any, meant: Any, converts_text: bool, words: tuple[str, ...]) -> tuple[Severity, str]:
+    """The severity and message for a value that does not fit a type hint."""
+    remedy = "" if meant is None else f"write {as_yaml(meant)}"
+    if isinstance(value, str) and isinstance(meant, (bool, int, float)):
+        reason = ", not a number (YAML requires a point before the e and a sign after it)"
+        rule = f"is text{reason if isinstance(meant, float) else ''}"
+        return "warning" if converts_text else "error", f"{rule}: {remedy} without quotes"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and isinstance(meant, (str, bool)):
+        return "warning", f"is a number: {remedy}"
+    if isinstance(value, bool) and remedy:
+        remedy = f'YAML reads {meant} as {as_yaml(value)}, so write "{meant}" in quotes'
     expected = f"one of {', '.join(words)}" if words and isinstance(value, bool) else _describe(hint)
     received = "nothing" if value is None else f"the text {value!r}" if isinstance(value, str) else as_yaml(value)
     received = received if len(received) <= 60 else received[:57] + "..."
-    remedy = _remedy(hint, value, converted, words)
-    return "error", f"must be {expected}, received {received}{remedy and f': {remedy}'}"
+    remedy = "leave it out for the default" if value is None else remedy
+    return "error", f"must be {expected or 'something else'}, received {received}{remedy and f': {remedy}'}"
 
 
-def _remedy(hint: Any, value: Any, converted: Any, words: tuple[str, ...]) -> str:
-    if value is None:
-        return "leave it out for the default"
+def _meant(hint: Any, value: Any, words: tuple[str, ...]) -> Any:
+    """The value that an author probably meant: "1e-5" as a number, 42.0 as 42, a word in a list; None if unknown."""
     if isinstance(value, bool):
         word = "yes" if value else "no"
-        return f'YAML reads {word} as {as_yaml(value)}, so write "{word}" in quotes' if word in words else ""
-    if isinstance(value, list):
-        return f"write {as_yaml(value[0])}" if len(value) == 1 and _fits(hint, value[0]) else ""
-    if isinstance(value, str):
-        return f"write [{value}]" if _fits(hint, [value]) else ""
-    return "" if converted is None else f"write {as_yaml(converted)}"
+        return word if word in words else None
+    try:
+        converted = _adapter(hint).validate_python(value)
+    except ValueError:
+        converted = None
+    for meant in (converted, [value], value[0] if isinstance(value, list) and len(value) == 1 else None):
+        if meant is not None and _fits(hint, meant):
+            return meant
+    return None
 
 
 def _fits(hint: Any, value: Any) -> bool:
     try:  # of JSON, strict validation accepts what YAML can express: words of an enum, lists for tuples
         _adapter(hint).validate_json(json.dumps(value, default=str), strict=True)
-    except ValidationError:
+    except ValueError:
         return False
     return True
-
-
-def _convert(hint: Any, value: Any) -> Any:
-    """The value that an author probably meant: "1e-5" as a number, 42.0 as 42; None if there is no such value."""
-    try:
-        return _adapter(hint).validate_python(value)
-    except ValidationError:
-        return None
 
 
 @cache
@@ -137,26 +129,14 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
         return TypeAdapter(hint)
 
 
-def _check_accelerator_config(subject: Subject) -> None:
-    from transformers.trainer_pt_utils import AcceleratorConfig
-
-    given = subject.given.get("accelerator_config")
-    known = [field.name for field in dataclasses.fields(AcceleratorConfig)]
-    for name in given if isinstance(given, Mapping) else ():
-        if name not in known:
-            meant = similar(str(name), known)
-            remedy = f"did you mean `{meant}`?" if meant else f"it has {', '.join(known)}"
-            subject.error(f"accelerator_config.{name}", f"is not an argument of AcceleratorConfig: {remedy}")
-
-
 def _describe(hint: Any) -> str:
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     words = []
     for option in options:
         origin = typing.get_origin(option) or option
         if origin in (list, tuple):
-            item = next((_NAMES[item] for item in typing.get_args(option) if item in _NAMES), "")
+            item = _describe(next(iter(typing.get_args(option)), None))
             words.append(f"a list (each item {item})" if item else "a list")
         elif origin in _NAMES and not (origin is int and float in options):
             words.append(_NAMES[origin])
-    return " or ".join(dict.fromkeys(words)) or "something else"
+    return " or ".join(dict.fromkeys(words))

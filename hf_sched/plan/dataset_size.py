@@ -37,30 +37,25 @@ def find_dataset_size(config: TrainingConfig, given: int | None = None) -> Datas
     name = config.get("dataset_name")
     if not name or config.kind == "trainer":
         return DatasetSize(None, "the script prepares the dataset" if name else "`dataset_name` is not set")
-    with _quiet_datasets() as datasets:
-        return _count(config, str(name), datasets)
-
-
-def _count(config: TrainingConfig, name: str, datasets: Any) -> DatasetSize:
-    split, subset = str(config.get("dataset_train_split") or "train"), config.get("dataset_config")
-    path = Path(name).expanduser()
-    if path.suffix in _BUILDERS and path.is_file():
-        found = datasets.load_dataset(_BUILDERS[path.suffix], data_files={split: str(path)})
-        sizes = {key: len(rows) for key, rows in found.items()}
-    elif path.is_dir():
-        sizes = {key: len(rows) for key, rows in datasets.load_dataset(str(path), name=subset).items()}
-    elif path.suffix in _BUILDERS or name.count("/") > 1 or name.startswith((".", "/", "~")):
-        return DatasetSize(None, f"{name!r} does not exist")
-    else:
-        try:
-            splits = datasets.load_dataset_builder(name, name=subset).info.splits or {}
-        except Exception:  # an incomplete cache raises many types; in all cases the size is unknown
-            splits = {}
-        sizes = {key: info.num_examples for key, info in splits.items()}
-    if not sizes:
-        return DatasetSize(None, f"{name!r} is not in the cache of `datasets`")
+    split = str(config.get("dataset_train_split") or "train")
+    try:
+        with _quiet_datasets() as datasets:
+            sizes = _count(datasets, str(name), config.get("dataset_config"), split)
+    except Exception as error:  # incomplete caches and damaged files raise many types
+        return DatasetSize(None, f"{name!r} cannot be read ({' '.join(str(error).split())[:200]})")
     split = OneOf(tuple(sizes))("dataset_train_split", split)
     return DatasetSize(sizes[split], f"counted in split {split!r} of {name}")
+
+
+def _count(datasets: Any, name: str, subset: str | None, split: str) -> dict[str, int]:
+    """The number of samples of each split."""
+    path = Path(name).expanduser()
+    if path.suffix in _BUILDERS:
+        files = datasets.load_dataset(_BUILDERS[path.suffix], data_files={split: str(path)})
+        return {split: len(files[split])}
+    if path.is_dir():
+        return {key: len(rows) for key, rows in datasets.load_dataset(str(path), name=subset).items()}
+    return {key: info.num_examples for key, info in datasets.load_dataset_builder(name, subset).info.splits.items()}
 
 
 @contextmanager

@@ -24,17 +24,11 @@ class Generations:
     generation_batch_size: int
     prompts_per_generation: int
     optimizer_steps_per_generation: float
-    prompts_per_step: float
-    """`completions_per_step / num_generations`. Reused prompts (`num_iterations`) count every time."""
-    completions_per_step: int
-    """The effective batch size."""
     # Totals of the run, from `in_run`.
     generations: int = 0
     prompts: int = 0
     """Those of later epochs count again."""
     completions: int = 0
-    prompts_left_out: int | None = None
-    """Prompts that each epoch drops because they do not fill a generation; None if the number of prompts is unknown."""
 
     @classmethod
     def read(cls, config: TrainingConfig, batching: Batching) -> Generations:
@@ -66,8 +60,6 @@ class Generations:
             generation_batch_size=size,
             prompts_per_generation=size // num_generations,
             optimizer_steps_per_generation=steps * iterations / batching.accumulation,
-            prompts_per_step=batching.effective_batch / num_generations,
-            completions_per_step=batching.effective_batch,
         )
 
     @property
@@ -78,15 +70,14 @@ class Generations:
         """The length of each process's data loader, which drops prompts that do not fill a generation."""
         return prompts // self.prompts_per_generation * self.batches_per_generation
 
-    def in_run(self, length: RunLength, prompts: int | None) -> Generations:
-        """The same with the totals of a run; `prompts` is the size of the dataset."""
+    def in_run(self, length: RunLength) -> Generations:
+        """The same with the totals of a run."""
         number = -(-length.batches_after(length.num_training_steps) // self.batches_per_generation)
         return dataclasses.replace(
             self,
             generations=number,
             prompts=number * self.prompts_per_generation,
             completions=number * self.generation_batch_size,
-            prompts_left_out=None if prompts is None else prompts % self.prompts_per_generation,
         )
 
     def check_evaluation(self, config: TrainingConfig, world_size: int) -> None:

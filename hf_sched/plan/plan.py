@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,23 +20,13 @@ from hf_sched.plan.processes import LAUNCH_KEYS, WorldSize, find_world_size
 from hf_sched.plan.run_events import find_events
 from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.plan.training_config import GENERATING, TrainingConfig
+from hf_sched.reference.named_schedule import NamedSchedule
 from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Number, Whole, suggest
 
 Array = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class PlannedPhase:
-    """A phase of the schedule, with the learning rates of its first and last step."""
-
-    name: str
-    first_step: int
-    steps: int
-    first_lr: float
-    last_lr: float
 
 
 @dataclass(frozen=True)
@@ -51,31 +41,24 @@ class Plan:
     epochs: float | None
     """The Trainer's `epoch` at the end; None if the number of samples is unknown, like `steps_per_epoch`."""
     num_warmup_steps: int
-    """The Trainer's warmup. A schedule's own warmup is only in `phases`."""
+    """The Trainer's warmup. A schedule's own warmup is only in `schedule`."""
     effective_batch: int
     """Samples (GRPO: completions) per optimizer step, on all processes together."""
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
-    split_batches: bool
-    """Whether all processes together share `per_device_train_batch_size`."""
     world_size: WorldSize
     dataset_size: DatasetSize
     schedule_name: str
-    schedule_arguments: Mapping[str, Any]
     schedule: Schedule | None
     """None for transformers' own schedules."""
     curve: Array | None = field(compare=False, repr=False)
     """The learning rate of each step, float64 of shape (num_training_steps,); None if it depends on metrics."""
-    phases: tuple[PlannedPhase, ...]
     first_lr: float | None
     peak_lr: float | None
     last_lr: float | None
     checkpoints: tuple[int, ...] | None
     """Steps after which a checkpoint is written; None if they are unknown."""
-    checkpoints_kept: tuple[int, ...] | None
-    save_total_limit: int | None
     output_dir: str
-    saves_model: bool
     evaluations: tuple[int, ...] | None
     """Steps after which the run evaluates (0: before the first step); None if they are unknown."""
     grpo: Generations | None
@@ -117,16 +100,19 @@ def plan(
     samples = find_dataset_size(config, dataset_size)
     batching = Batching.read(config, processes.processes)
     generations = Generations.read(config, batching) if config.kind in GENERATING else None
-    length = _length(config, batching, generations, samples)
+    length = find_length(config, batching, samples)
 
     name, arguments, warmup = *_schedule_of(config), _warmup_steps(config, length.num_training_steps)
     peak = config.value("learning_rate", Number(0))
-    schedule, curve = _curve(name, arguments, length, warmup, peak)
+    try:
+        drawn = NamedSchedule(name, arguments).curve(length.num_training_steps, warmup, peak, length.steps_per_epoch)
+    except EpochsUnknown as error:
+        raise EpochsUnknown(error.name, rule=error.rule, hint="give `--dataset-size N`") from None
+    curve = drawn and drawn.curve
     checkpoints, evaluations = find_events(config, length, trained)
     if generations and evaluations != ():
         generations.check_evaluation(config, processes.processes)
-    limit = max(config.get("save_total_limit", Whole(-1)) or 0, 0) or None
-    notes += _notes(config, batching, generations, samples.samples, length)
+    notes += _notes(config, batching, generations, samples.samples)
     if curve is None:
         notes.append("The learning rate depends on metrics; only its start is known.")
     elif curve[0] == 0 and curve.max() > 0:
@@ -142,24 +128,18 @@ def plan(
         effective_batch=batching.effective_batch,
         per_device_train_batch_size=batching.batch_size,
         gradient_accumulation_steps=batching.accumulation,
-        split_batches=batching.split_batches,
         world_size=processes,
         dataset_size=samples,
         schedule_name=name,
-        schedule_arguments=arguments,
-        schedule=schedule,
+        schedule=drawn and drawn.schedule,
         curve=curve,
-        phases=_phases(name, schedule, curve, warmup),
         first_lr=peak if curve is None else float(curve[0]),
         peak_lr=peak if curve is None else float(curve.max()),
         last_lr=None if curve is None else float(curve[-1]),
         checkpoints=checkpoints,
-        checkpoints_kept=checkpoints and checkpoints[-limit if limit else 0 :],
-        save_total_limit=limit,
         output_dir=config.get("output_dir") or "trainer_output",
-        saves_model=config.kind != "trainer",
         evaluations=evaluations,
-        grpo=generations and generations.in_run(length, samples.samples),
+        grpo=generations and generations.in_run(length),
         notes=tuple(notes),
     )
 
@@ -187,9 +167,13 @@ def _with_cooldown(config: TrainingConfig) -> tuple[TrainingConfig, int, list[st
     return dataclasses.replace(config, given={**config.given, **cooldown}), trained, [note]
 
 
-def _length(
-    config: TrainingConfig, batching: Batching, generations: Generations | None, samples: DatasetSize
-) -> RunLength:
+def find_length(config: TrainingConfig, batching: Batching, samples: DatasetSize) -> RunLength:
+    """The length of a run, from `max_steps` or the number of samples.
+
+    Raises:
+        ValueError: An argument is wrong, or the length is unknown.
+    """
+    generations = Generations.read(config, batching) if config.kind in GENERATING else None
     max_steps = config.value("max_steps", Whole(-1))
     if max_steps == 0:
         raise ArgumentError("max_steps", "1 or more, or -1 to use `num_train_epochs`", 0)
@@ -201,10 +185,8 @@ def _length(
         rule = "the number of optimizer steps is unknown without the number of samples"
         raise ValueError(f"{rule}: {samples.source}. {remedy}")
     if batches == 0:
-        needed = f"{batching.samples_at_once} samples of a batch on every process"
-        if generations:
-            needed = f"{generations.prompts_per_generation} prompts of a generation"
-        rule = f"requires the {needed}, but the dataset has {samples.samples} ({samples.source})"
+        needed = generations.prompts_per_generation if generations else batching.samples_at_once
+        rule = f"requires {needed} samples on all processes, but the dataset has {samples.samples} ({samples.source})"
         raise ArgumentError("per_device_train_batch_size", "", batching.batch_size, "make it smaller", rule)
     if max_steps < 0:  # otherwise it overrides the epochs
         max_steps = math.ceil(epochs * math.ceil((batches or 0) / batching.accumulation))
@@ -222,51 +204,13 @@ def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
 def _warmup_steps(config: TrainingConfig, num_training_steps: int) -> int:
     from transformers import TrainingArguments
 
-    requested = {"warmup_steps": config.value("warmup_steps", Number(0))}
-    ratio = config.get("warmup_ratio", Number(0, 1)) or 0.0
-    if "warmup_ratio" in config.fields:
-        requested["warmup_ratio"] = ratio
-    elif ratio:  # transformers 5 ignores it, and the plan would silently have no warmup
-        remedy = f"write `warmup_steps: {ratio:g}`, a share of the run if it is below 1"
-        raise ArgumentError("warmup_ratio", received=ratio, rule="was removed from transformers", hint=remedy)
-    return int(TrainingArguments.get_warmup_steps(SimpleNamespace(**requested), num_training_steps))
-
-
-def _curve(
-    name: str, arguments: dict[str, Any], length: RunLength, warmup: int, peak: float
-) -> tuple[Schedule | None, Array | None]:
-    total = length.num_training_steps
-    if name not in registry.available():
-        from hf_sched.integrations import builtin_schedules
-
-        return None, builtin_schedules.curve(
-            name, num_training_steps=total, num_warmup_steps=warmup, peak=peak, **arguments
-        )
-    try:
-        schedule = registry.entry(name).build(total, warmup, arguments, length.steps_per_epoch)
-    except EpochsUnknown as error:
-        raise EpochsUnknown(error.name, rule=error.rule, hint="give `--dataset-size N`") from None
-    return schedule, schedule.curve(peak=peak)
-
-
-def _phases(name: str, schedule: Schedule | None, curve: Array | None, warmup: int) -> tuple[PlannedPhase, ...]:
-    if curve is None:
-        return ()
-    if schedule is not None:
-        names = [part.kind if part.kind == "hold" else f"{part.kind}, {part.shape.name}" for part in schedule.segments]
-        named = [(name, part.first, part.steps) for name, part in zip(names, schedule.segments, strict=True)]
-    else:
-        warmup = min(warmup, len(curve)) if name != "constant" else 0
-        named = [("warmup, linear", 0, warmup), (name, warmup, len(curve) - warmup)]
-    return tuple(
-        PlannedPhase(phase, first, steps, float(curve[first]), float(curve[first + steps - 1]))
-        for phase, first, steps in named
-        if steps
-    )
+    ratio = config.get("warmup_ratio", Number(0, 1)) or 0.0  # transformers 5 has no such argument
+    requested = SimpleNamespace(warmup_steps=config.value("warmup_steps", Number(0)), warmup_ratio=ratio)
+    return int(TrainingArguments.get_warmup_steps(requested, num_training_steps))
 
 
 def _notes(
-    config: TrainingConfig, batching: Batching, generations: Generations | None, samples: int | None, length: RunLength
+    config: TrainingConfig, batching: Batching, generations: Generations | None, samples: int | None
 ) -> Iterator[str]:
     """Consequences of the arguments that are easy to miss."""
     if config.kind != "trainer":  # a script for the Trainer usually has more arguments
@@ -276,15 +220,7 @@ def _notes(
                 yield f"`{key}` is not an argument and is ignored here{f'; {hint}' if hint else '.'}"
     if config.get("auto_find_batch_size"):
         yield "`auto_find_batch_size` halves the batch size if memory runs out, which changes these numbers."
-    uneven = length.batches_per_epoch and length.batches_per_epoch % batching.accumulation
-    if uneven and length.num_training_steps >= (length.steps_per_epoch or 0):
-        yield f"The last optimizer step of an epoch has {uneven} of {batching.accumulation} batches."
     size = generations.prompts_per_generation if generations else batching.samples_at_once
-    rest = 0 if samples is None or batching.rebalanced else samples % size
-    if rest and generations:
-        yield f"Each epoch drops {rest} of the {samples:,} prompts: a generation takes {size}."
-    elif rest and batching.drop_last:
-        yield f"Each epoch drops {rest} of the {samples:,} samples (`dataloader_drop_last`)."
-    elif rest:
-        filled = " and are filled up from its start" if batching.world_size > 1 else ""
-        yield f"The last batches of an epoch have {rest} of {size} samples{filled}."
+    dropped = (samples or 0) % size if generations or batching.drop_last else 0
+    if dropped:
+        yield f"Each epoch drops {dropped} of the {samples:,} {'prompts' if generations else 'samples'}."

@@ -12,7 +12,6 @@ from hf_sched.plan.grpo_batches import Generations
 from hf_sched.plan.plan import Plan
 from hf_sched.plots.terminal import draw
 
-_MOST_PHASES = 12
 _MOST_STEPS = 6
 
 
@@ -31,8 +30,6 @@ def print_plan(planned: Plan, out: Console) -> None:
     out.print(facts)
     if planned.curve is not None:
         out.print()
-        out.print(_phases(planned))
-        out.print()
         out.print(draw({planned.schedule_name: planned.curve}, width=min(out.width, 80), height=10))
     if planned.notes:
         out.print()
@@ -42,16 +39,10 @@ def print_plan(planned: Plan, out: Console) -> None:
 
 def _facts(plan: Plan) -> dict[str, str]:
     processes, samples, device = plan.world_size, plan.dataset_size, plan.per_device_train_batch_size
-    product = f"{device} per process x {processes.processes}"
-    if plan.split_batches:
-        product = f"{device} split over {_count(processes.processes, 'process')}"
-    product += f" x {plan.gradient_accumulation_steps} accumulated"
+    product = f"{device} per process x {processes.processes} x {plan.gradient_accumulation_steps} accumulated"
     epochs = "unknown without the number of samples: `--dataset-size N`"
     if plan.epochs is not None and plan.steps_per_epoch is not None:
         epochs = f"{plan.epochs:.4g} x {_count(plan.steps_per_epoch, 'step')}"
-    checkpoints = _steps(plan.checkpoints)
-    if plan.checkpoints_kept and plan.checkpoints_kept != plan.checkpoints:
-        checkpoints += f"; kept: {_steps(plan.checkpoints_kept)} (save_total_limit {plan.save_total_limit})"
     rates = {"first": plan.first_lr, "peak": plan.peak_lr, "last": plan.last_lr}
     return {
         "processes": f"{processes.processes} ({processes.source})",
@@ -59,11 +50,11 @@ def _facts(plan: Plan) -> dict[str, str]:
         "effective batch": f"{plan.effective_batch:,} {'completions' if plan.grpo else 'samples'} = {product}",
         "epochs": epochs,
         **(_generations(plan.grpo, plan.gradient_accumulation_steps) if plan.grpo else {}),
-        "schedule": plan.schedule_name + (f": {plan.schedule}" if plan.schedule else ""),
+        "schedule": f"{plan.schedule_name}: {plan.schedule or f'warmup {plan.num_warmup_steps}'}",
         "learning rate": ", ".join(f"{name} {_rate(rate)}" for name, rate in rates.items()),
         "evaluations": _steps(plan.evaluations),
-        "checkpoints": checkpoints,
-        "at the end": f"the model is saved in {plan.output_dir}" if plan.saves_model else "depends on the script",
+        "checkpoints": _steps(plan.checkpoints),
+        "output folder": plan.output_dir,
     }
 
 
@@ -76,20 +67,6 @@ def _generations(g: Generations, accumulation: int) -> dict[str, str]:
         "used for": f"{steps} = {factors} / accumulation {accumulation}",
         "run": f"{_count(g.generations, 'generation')}: {g.prompts:,} prompts, {g.completions:,} completions",
     }
-
-
-def _phases(plan: Plan) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("phase", no_wrap=True)
-    for name in ("steps", "from", "to", "learning rate", ""):
-        table.add_column(name, justify="right", no_wrap=True)
-    for phase in plan.phases[:_MOST_PHASES]:
-        steps = (phase.steps, phase.first_step, phase.first_step + phase.steps - 1)
-        rates = (_rate(phase.first_lr), f"-> {_rate(phase.last_lr)}")
-        table.add_row(phase.name, *(f"{number:,}" for number in steps), *rates)
-    if len(plan.phases) > _MOST_PHASES:
-        table.add_row(f"... {len(plan.phases) - _MOST_PHASES} more")
-    return table
 
 
 def _steps(steps: Sequence[int] | None) -> str:

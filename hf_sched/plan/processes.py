@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -9,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.schedules.validation import ArgumentError, Whole
+from hf_sched.schedules.validation import ArgumentError, MappingReader, Whole
 
 # Arguments for the launcher, which the command `trl` takes from the configuration.
 LAUNCH_KEYS = ("accelerate_config", "num_processes")
+_SHARING = ("tp_size", "cp_size", "sp_size")  # processes that share a batch
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ def find_world_size(
     launch = read_accelerate_config(config, accelerate_config)
     number = None if accelerate_config else config.given.get("num_processes")
     if launch is not None:
-        _check_parallelism(launch, str(name))
+        sizes = MappingReader()("parallelism_config", launch.get("parallelism_config") or {})
+        if shared := [key for key in sizes if key.endswith(_SHARING) and sizes[key] not in (1, None)]:
+            rule = f"must give every process its own batches, but sets {', '.join(shared)}"
+            remedy = "give the number of processes with their own batches as `--num-processes`"
+            raise ArgumentError("accelerate_config", received=name, rule=rule, hint=remedy)
         if launch.get("distributed_type", "NO") in ("NO", "MULTI_CPU"):  # whatever the number
             return WorldSize(1, f"{name}, which starts one")
         if number is None:
@@ -57,7 +63,7 @@ def read_accelerate_config(config: TrainingConfig, name: str | None = None) -> M
     trl = find_spec("trl")
     folders = (trl.submodule_search_locations or ()) if trl else ()
     of_trl = (Path(folder) / "accelerate_configs" / f"{name}.yaml" for folder in folders)
-    path = find_file(str(name), config.source) or next(filter(Path.is_file, of_trl), None)
+    path = find_file(str(name), config.source) or next(filter(os.path.isfile, of_trl), None)
     if path is None:
         raise ArgumentError("accelerate_config", "a file that exists, or a name of TRL's (zero2)", name)
     launch = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -69,13 +75,4 @@ def read_accelerate_config(config: TrainingConfig, name: str | None = None) -> M
 def find_file(name: str, source: str) -> Path | None:
     """A file by its name, relative to the working directory or to a folder that contains the configuration."""
     paths = (folder / name for folder in (Path(), *Path(source).resolve().parents))
-    return next(filter(Path.is_file, paths), None)
-
-
-def _check_parallelism(launch: Mapping[str, Any], name: str) -> None:
-    sizes = launch.get("parallelism_config") or {}
-    shared = [key for key in sizes if key.endswith(("tp_size", "cp_size", "sp_size")) and sizes[key] not in (1, None)]
-    if shared:
-        rule = f"must give every process its own batches, but sets {', '.join(shared)}"
-        remedy = "give the number of processes with their own batches as `--num-processes`"
-        raise ArgumentError("accelerate_config", received=name, rule=rule, hint=remedy)
+    return next(filter(os.path.isfile, paths), None)

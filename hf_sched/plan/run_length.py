@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hf_sched.plan.training_config import GENERATING, TrainingConfig
-from hf_sched.schedules.validation import ArgumentError, Flag, Whole
+from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.schedules.validation import ArgumentError, Flag, MappingReader, Whole
 
 
 @dataclass(frozen=True)
@@ -14,56 +14,44 @@ class Batching:
     """How the samples of an epoch are split into batches, and the batches into optimizer steps."""
 
     batch_size: int
-    """Samples of a data loader's batch: on one process, or on all processes together with `split_batches`."""
+    """Samples of a batch on one process."""
     world_size: int = 1
     accumulation: int = 1
     drop_last: bool = False
-    split_batches: bool = False
-    rebalanced: bool = False
-    """Whether an optimizer step is split into batches of any size (`train_sampling_strategy: batch_rebalance`)."""
 
     @classmethod
     def read(cls, config: TrainingConfig, processes: int) -> Batching:
+        """The batches of a run on this number of processes."""
         size = config.value("per_device_train_batch_size", Whole(1))
         accumulation = config.value("gradient_accumulation_steps", Whole(1))
         accelerator = config.mapping("accelerator_config")
-        split = bool(accelerator.get("split_batches"))
-        if split and config.kind in GENERATING:
-            raise ArgumentError("accelerator_config.split_batches", "false for GRPO and RLOO", True, "leave it out")
-        if split and size % processes:
-            allowed = f"a multiple of the {processes} processes that share a batch (`split_batches`)"
-            remedy = f"write {-(-size // processes) * processes}"
-            raise ArgumentError("per_device_train_batch_size", allowed, size, remedy)
-        nested = (accelerator.get("gradient_accumulation_kwargs") or {}).get("num_steps")
+        if accelerator.get("split_batches"):  # all processes share a batch
+            if size % processes:
+                remedy = f"write {-(-size // processes) * processes}"
+                allowed = f"a multiple of the {processes} processes that share a batch (`split_batches`)"
+                raise ArgumentError("per_device_train_batch_size", allowed, size, remedy)
+            size //= processes
+        name = "accelerator_config.gradient_accumulation_kwargs"
+        nested = MappingReader()(name, accelerator.get("gradient_accumulation_kwargs") or {}).get("num_steps")
         if nested is not None:
-            name = "accelerator_config.gradient_accumulation_kwargs.num_steps"
             if accumulation > 1:
                 rule = "is set beside `gradient_accumulation_steps`"
-                raise ArgumentError(name, received=nested, rule=rule, hint="leave one of them out")
-            accumulation = Whole(1)(name, nested)
-        drop_last = config.value("dataloader_drop_last", Flag())
-        rebalanced = config.get("train_sampling_strategy") == "batch_rebalance" and config.kind not in GENERATING
-        return cls(size, processes, accumulation, drop_last, split, rebalanced)
+                raise ArgumentError(f"{name}.num_steps", received=nested, rule=rule, hint="leave one of them out")
+            accumulation = Whole(1)(f"{name}.num_steps", nested)
+        return cls(size, processes, accumulation, config.value("dataloader_drop_last", Flag()))
 
     @property
     def samples_at_once(self) -> int:
         """Samples of one batch on all processes together."""
-        return self.batch_size * (1 if self.split_batches else self.world_size)
+        return self.batch_size * self.world_size
 
     @property
     def effective_batch(self) -> int:
         return self.samples_at_once * self.accumulation
 
     def batches_per_epoch(self, samples: int) -> int:
-        """The length of each process's data loader."""
-        if self.rebalanced:
-            return self._divide(samples, self.effective_batch) * self.accumulation
-        batches = self._divide(samples, self.batch_size)
-        # Each process receives one batch of a round. An incomplete round is filled up, or dropped.
-        return batches if self.split_batches else self._divide(batches, self.world_size)
-
-    def _divide(self, number: int, by: int) -> int:
-        return number // by if self.drop_last else math.ceil(number / by)
+        """The length of each process's data loader. An incomplete round of batches is filled up, or dropped."""
+        return samples // self.samples_at_once if self.drop_last else math.ceil(samples / self.samples_at_once)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import typing
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,9 @@ class TrainingConfig:
     def mapping(self, name: str) -> dict[str, Any]:
         """An argument that is a mapping, a mapping in JSON, or a JSON file; empty if it is missing."""
         given = read = self.get(name) or {}
-        try:
+        with suppress(OSError, ValueError):
             if isinstance(given, str):
                 read = json.loads(given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError):
-            pass
         if not isinstance(read, Mapping):
             raise ArgumentError(name, "a mapping, a mapping in JSON, or a JSON file", given)
         return dict(read)

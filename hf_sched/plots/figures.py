@@ -19,25 +19,23 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 PHASE_COLORS = {"warmup": "#E69F00", "hold": "#999999", "decay": "#56B4E9", "restart": "#009E73"}
 
 
-def new_figure(panels: int, size: tuple[float, float] | None = None, strip: float = 0) -> tuple[Any, list[Any]]:
+def new_figure(panels: int, size: tuple[float, float] | None = None) -> tuple[Any, list[Any]]:
     """Create a figure with `panels` axes side by side, without a screen or pyplot state.
 
     Args:
         panels: The number of axes.
         size: Width and height in inches; by default it depends on `panels`.
-        strip: If above 0, another axes is below each panel, with this fraction of its height.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size or (5.2 * panels, 3.6), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
-    rows = 2 if strip else 1
-    axes = figure.subplots(rows, panels, squeeze=False, sharex="col", height_ratios=(1, strip)[:rows]).flatten()
-    for ax in axes[:panels]:
+    axes = list(figure.subplots(1, panels, squeeze=False).flatten())
+    for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25)
-    return figure, list(axes)
+    return figure, axes
 
 
 def draw_curves(ax: Axes, curves: Mapping[str, npt.ArrayLike]) -> None:
@@ -58,34 +56,21 @@ def draw_planned_and_actual(
 
 def shade_phases(ax: Axes, schedule: Schedule) -> list[Artist]:
     """Shade the phases of a schedule; returns the handles of a legend."""
+    from matplotlib.patches import Patch
+
     for segment in schedule.segments:
         first, stop = segment.first - 0.5, segment.first + segment.steps - 0.5
         ax.axvspan(first, stop, color=PHASE_COLORS[segment.kind], alpha=0.22, linewidth=0)
         if segment.first:
             ax.axvline(segment.first, color="0.55", linewidth=0.6)
-    return _phase_legend([schedule], alpha=0.35)
-
-
-def draw_phase_strips(ax: Axes, schedules: Sequence[Schedule | None]) -> list[Artist]:
-    """Draw the phases of schedules as strips, one below the other; returns the handles of a legend.
-
-    The marker at the left has the color of the curve. The strip of None is blank.
-    """
-    for row, schedule in enumerate(schedules):
-        place = ax.get_yaxis_transform()
-        ax.plot([-0.012], [row], "s", color=COLORS[row % len(COLORS)], markersize=5, clip_on=False, transform=place)
-        for segment in schedule.segments if schedule else ():
-            ax.barh(row, segment.steps, left=segment.first, height=0.7, color=PHASE_COLORS[segment.kind], alpha=0.6)
-    ax.set_ylim(len(schedules) - 0.5, -0.5)
-    ax.set_yticks([])
-    ax.spines[:].set_visible(False)
-    return _phase_legend([schedule for schedule in schedules if schedule], alpha=0.6)
+    kinds = dict.fromkeys(segment.kind for segment in schedule.segments)
+    return [Patch(color=PHASE_COLORS[kind], alpha=0.35, linewidth=0, label=kind) for kind in kinds]
 
 
 def save_schedules(
     curves: Mapping[str, npt.ArrayLike], schedules: Sequence[Schedule | None], path: str | Path, *, ylabel: str
 ) -> None:
-    """Write a picture of learning rates and their phases.
+    """Write a picture of learning rates; that of a single schedule shows its phases.
 
     Args:
         curves: Learning rates of shape (num_training_steps,) by label; their lengths may differ.
@@ -93,28 +78,15 @@ def save_schedules(
         path: A PNG, SVG or PDF file.
         ylabel: The unit of the rates.
     """
-    with_strips = len(schedules) > 1 and any(schedules)
-    figure, axes = new_figure(1, (8.0, 4.4), strip=0.05 * len(schedules) if with_strips else 0)
-    draw_curves(axes[0], curves)
-    axes[0].set_ylabel(ylabel)
-    lines = axes[0].get_legend_handles_labels()[0]
-    axes[0].get_legend().remove()
-    phases: list[Artist] = []
-    if with_strips:
-        phases = draw_phase_strips(axes[1], schedules)
-        axes[0].set_xlabel("")
-        axes[1].set_xlabel("optimizer step")
-    elif schedules[0]:
-        phases = shade_phases(axes[0], schedules[0])
-    figure.legend(handles=[*lines, *phases], loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    figure, (ax,) = new_figure(1, (8.0, 4.4))
+    draw_curves(ax, curves)
+    ax.set_ylabel(ylabel)
+    handles = ax.get_legend_handles_labels()[0]
+    ax.get_legend().remove()
+    if len(schedules) == 1 and schedules[0]:
+        handles += shade_phases(ax, schedules[0])
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path)
-
-
-def _phase_legend(schedules: Sequence[Schedule], alpha: float) -> list[Artist]:
-    from matplotlib.patches import Patch
-
-    kinds = dict.fromkeys(segment.kind for schedule in schedules for segment in schedule.segments)
-    return [Patch(color=PHASE_COLORS[kind], alpha=alpha, linewidth=0, label=kind) for kind in kinds]
 
 
 def _finish_learning_rate(ax: Axes) -> None:

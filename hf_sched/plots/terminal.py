@@ -22,16 +22,11 @@ def draw(curves: Mapping[str, npt.ArrayLike], *, width: int = 72, height: int = 
     """Draw learning rates over the optimizer steps in one frame, as text with rich's markup for colors.
 
     Args:
-        curves: Learning rates of shape (num_training_steps,) by label; their lengths may differ.
+        curves: Learning rates of shape (num_training_steps,) by label, one or more; their lengths may differ.
         width: Characters per line, 30 or more.
         height: Lines of the frame, without the axis.
-
-    Raises:
-        ValueError: There is no curve, or a curve has no steps.
     """
     rates = {label: np.asarray(curve, dtype=np.float64) for label, curve in curves.items()}
-    if not rates or any(curve.size == 0 for curve in rates.values()):
-        raise ValueError("`curves` must hold at least one curve of one step or more")
     top = max(float(curve.max()) for curve in rates.values()) or 1.0
     steps = max(curve.size for curve in rates.values())
     ticks = [f"{top * share:.3g}" for share in (1, 0.5, 0)]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from hf_sched.integrations.builtin_schedules import has_warmup
 from hf_sched.reference.description import Reference
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError
 
 # The run of all examples.
 STEPS, WARMUP = 1000, 50
@@ -39,15 +37,6 @@ def schedule(reference: Reference, **more: object) -> Schedule:
     """The schedule of the example (one of hf_sched), with further arguments."""
     arguments = kwargs(reference)
     return registry.entry(reference.name).build(STEPS, trainers_warmup(reference.name, arguments), arguments | more)
-
-
-def has_floor(reference: Reference) -> bool:
-    """Whether a schedule of hf_sched takes a floor. `phases` does if its text goes to the floor."""
-    if "floor_ratio" in kwargs(reference) or registry.entry(reference.name).has_own_floor:
-        return True
-    with suppress(ArgumentError):
-        return bool(schedule(reference, floor_ratio=0.0))
-    return False
 
 
 def yaml_text(reference: Reference) -> str:

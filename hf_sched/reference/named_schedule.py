@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +26,12 @@ from hf_sched.schedules.validation import ArgumentError
 _ABSOLUTE = re.compile(r"\b(min_lr|lr_end|max_lr)\b")
 
 
-@dataclass(frozen=True)
-class LabeledCurve:
-    """A curve with its label."""
+class LabeledCurve(NamedTuple):
+    """A curve of shape (num_training_steps,) with its label; its schedule is None for transformers' own schedules."""
 
     label: str
     curve: npt.NDArray[np.float64]
-    """Learning rates of shape (num_training_steps,)."""
     schedule: Schedule | None
-    """None for transformers' own schedules."""
 
 
 @dataclass(frozen=True)
@@ -63,37 +60,31 @@ class NamedSchedule:
         return cls(name, _arguments(arguments) if colon else {}, text.strip())
 
     @property
-    def is_ours(self) -> bool:
-        """Whether it is registered here, rather than one of transformers' own."""
-        return self.name in registry.available()
-
-    @property
     def has_own_warmup(self) -> bool:
         """Whether its arguments contain a warmup, so that no other one may be added."""
         first = str(self.arguments.get("phases", "")).split()[:1]
-        return self.is_ours and ("warmup" in self.arguments or (self.name == "phases" and first == ["warmup"]))
+        return "warmup" in self.arguments or first == ["warmup"]
 
     @property
     def needs_peak(self) -> bool:
         """Whether the shape of its curve depends on the peak."""
         return bool(_ABSOLUTE.search(f"{dict(self.arguments)}")) or self.name == "polynomial"
 
-    def curve(self, num_training_steps: int, num_warmup_steps: int, peak: float) -> LabeledCurve | None:
+    def curve(
+        self, num_training_steps: int, num_warmup_steps: int, peak: float, steps_per_epoch: float | None = None
+    ) -> LabeledCurve | None:
         """Its curve in a run; None if it follows a metric. Arguments as in `hf_sched.build`.
 
         Raises:
             ArgumentError: An argument is wrong or does not fit the run.
         """
         label = self.label or self.name
-        if self.is_ours:
-            schedule = registry.entry(self.name).build(num_training_steps, num_warmup_steps, dict(self.arguments))
+        if self.name in registry.available():
+            entry, arguments = registry.entry(self.name), dict(self.arguments)
+            schedule = entry.build(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
             return LabeledCurve(label, schedule.curve(peak=peak), schedule)
-        run: dict[str, Any] = {
-            "num_training_steps": num_training_steps,
-            "num_warmup_steps": num_warmup_steps,
-            "peak": peak,
-        }
-        curve = builtin_schedules.curve(self.name, **run, **self.arguments)
+        steps = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps}
+        curve = builtin_schedules.curve(self.name, **steps, peak=peak, **self.arguments)
         return None if curve is None else LabeledCurve(label, curve, None)
 
 

@@ -34,7 +34,7 @@ def test_plan_prints_the_facts_and_the_curve_of_a_run():
         "cosine_floor: warmup 10 | decay 190 cosine; floor 0.1",
         "first 2e-05, peak 0.0002, last 2e-05",
         "2, after steps 100, 200",
-        "the model is saved in runs/demo/grpo",
+        "runs/demo/grpo",
     ):
         assert line in printed
     assert any("\u2800" <= character <= "\u28ff" for character in printed)  # Braille: the curve
@@ -63,14 +63,8 @@ def test_json_is_one_object_with_the_curve():
 
 def test_long_plans_are_shortened(tmp_path):
     config = tmp_path / "config.yaml"
-    restarts = "lr_scheduler_type: cosine_restarts\nlr_scheduler_kwargs: {num_cycles: 20, cycle_multiplier: 1}\n"
-    config.write_text(f"{restarts}max_steps: 200\nsave_steps: 1\n")
-    printed = run_plan(str(config), "--kind", "sft")
-    assert "200, after steps 1, 2, 3, ..., 199, 200" in printed
-    assert "... 8 more" in printed
-    config.write_text("per_device_train_batch_size: 8\nmax_steps: 2\naccelerator_config: {split_batches: true}\n")
-    printed = run_plan(str(config), "--kind", "sft", "--num-processes", "4")
-    assert "8 samples = 8 split over 4 processes x 1 accumulated" in printed
+    config.write_text("max_steps: 200\nsave_steps: 1\n")
+    assert "200, after steps 1, 2, 3, ..., 199, 200" in run_plan(str(config), "--kind", "sft")
 
 
 def test_a_mistake_is_one_line_and_status_2():

@@ -94,7 +94,6 @@ SHARED = "distributed_type: FSDP\nnum_processes: 4\nparallelism_config: {paralle
         # `accelerate launch` starts one process for this type, whatever the number.
         ({"accelerate_config": "alone.yaml", "num_processes": 3}, {}, 1, "alone.yaml, which starts one"),
         ({"accelerate_config": "zero2", "num_processes": 3}, {}, 3, "`num_processes`"),
-        ({"accelerate_config": "zero2", "num_processes": 3}, {"accelerate_config": "four.yaml"}, 4, "four.yaml"),
     ],
 )
 def test_the_number_of_processes_comes_from_flags_or_keys(tmp_path, given, launch, processes, source):
@@ -165,8 +164,8 @@ def test_the_samples_of_a_cached_dataset_are_counted(tmp_path, monkeypatch):
     ("config", "message"),
     [
         (sft(), r"`dataset_name` is not set\. Give `--dataset-size N` or write `max_steps`"),
-        (sft(dataset_name="runs/no/such"), r"'runs/no/such' does not exist\. Give `--dataset-size N`"),
-        (sft(dataset_name="a/b"), "'a/b' is not in the cache of `datasets`"),
+        (sft(dataset_name="runs/no/such"), r"'runs/no/such' cannot be read .* Give `--dataset-size N`"),
+        (sft(dataset_name="a/b"), "'a/b' cannot be read .*Couldn't reach 'a/b'"),
         (sft(datasets=[{"path": "a/b"}]), "`datasets` is a mixture"),
         (sft(packing=True, dataset_name="a/b"), r"`packing` joins samples.*`--dataset-size N`, N packed sequences,"),
         (sft(dataset_streaming=True, dataset_name="a/b"), r"the dataset is streamed\. Write `max_steps`"),
@@ -188,16 +187,14 @@ def test_without_the_samples_a_plan_needs_max_steps(config, message):
     ("config", "message"),
     [
         (sft(max_steps=0), r"`max_steps` must be 1 or more, or -1 .* received 0"),
-        (sft(warmup_ratio=0.1), r"`warmup_ratio` was removed .* received 0.1; write `warmup_steps: 0.1`"),
         (sft(save_strategy=False), r'`save_strategy` must be text, received False.*write "no" in quotes'),
         (sft(eval_strategy="step"), r"`eval_strategy` must be one of no, steps, epoch, received 'step'; did you mean"),
         (sft(lr_scheduler_type="cosine_floor", warmup_steps=99), "`num_warmup_steps` must be less than .*received 99"),
         (sft(accelerator_config=SPLIT, per_device_train_batch_size=7), r"a multiple of the 2 processes.*7; write 8"),
-        (sft(dataloader_drop_last=True, per_device_train_batch_size=21), r"requires the 42 samples .* has 40"),
+        (sft(dataloader_drop_last=True, per_device_train_batch_size=21), r"requires 42 samples .* has 40"),
         (sft(accelerator_config="no.json"), "`accelerator_config` must be a mapping, .* received 'no.json'"),
         (sft(accelerator_config=ACCUMULATES, gradient_accumulation_steps=2), "num_steps` is set beside .*received 4"),
-        (grpo(steps_per_generation=32), "requires the 64 prompts of a generation, but the dataset has 40"),
-        (grpo(accelerator_config=SPLIT), "`accelerator_config.split_batches` must be false for GRPO"),
+        (grpo(steps_per_generation=32), "requires 64 samples .*has 40"),
     ],
 )
 def test_a_wrong_argument_is_named_with_its_remedy(config, message):
@@ -209,58 +206,51 @@ def test_epochs_in_schedule_and_strategies_need_the_samples():
     config = sft(max_steps=9, lr_scheduler_type="wsd", lr_scheduler_kwargs={"decay": "1ep"})
     with pytest.raises(hf_sched.EpochsUnknown, match=r"`decay` is in epochs \(1ep\).*unknown; give `--dataset-size N`"):
         plan(config)
-    assert [phase.steps for phase in plan(config, dataset_size=16).phases] == [5, 4]
+    assert str(plan(config, dataset_size=16).schedule) == "hold 5 | decay 4 1-sqrt"
     config = sft(max_steps=10, save_strategy="epoch", eval_strategy="epoch")
     planned = plan(config)
-    assert (planned.checkpoints, planned.checkpoints_kept, planned.evaluations) == (None, None, None)
+    assert (planned.checkpoints, planned.evaluations) == (None, None)
     planned = plan(config, dataset_size=16)
     assert planned.checkpoints == planned.evaluations == (4, 8, 10)
 
 
-def test_curve_and_phases_are_those_of_the_schedule():
+def test_curve_is_that_of_the_schedule():
     given = {"max_steps": 10, "warmup_steps": 0.2, "lr_scheduler_kwargs": '{"floor_ratio": 0.1}'}
     planned = plan(sft(lr_scheduler_type="cosine_floor", **given))
     schedule = hf_sched.build("cosine_floor", num_training_steps=10, num_warmup_steps=2, floor_ratio=0.1)
     assert planned.schedule == schedule
     np.testing.assert_array_equal(planned.curve, schedule.curve(peak=1e-3))
-    phases = [(phase.name, phase.first_step, phase.steps) for phase in planned.phases]
-    assert phases == [("warmup, linear", 0, 2), ("decay, cosine", 2, 8)]
-    assert (planned.phases[0].first_lr, planned.phases[0].last_lr, planned.phases[1].last_lr) == (5e-4, 1e-3, 1e-4)
+    assert (planned.first_lr, planned.peak_lr, planned.last_lr) == (5e-4, 1e-3, 1e-4)
     planned = plan(sft(lr_scheduler_type="linear", max_steps=10, warmup_steps=2))
     assert planned.schedule is None
     assert (planned.first_lr, planned.peak_lr, planned.last_lr) == (0.0, 1e-3, pytest.approx(1.25e-4))
     assert "The first step trains at a learning rate of 0." in planned.notes
-    assert [(phase.name, phase.steps) for phase in planned.phases] == [("warmup, linear", 2), ("linear", 8)]
     for name in ("reduce_lr_on_plateau", "greedy"):
         planned = plan(sft(lr_scheduler_type=name, max_steps=10))
-        assert (planned.curve, planned.last_lr, planned.phases) == (None, None, ())
+        assert (planned.curve, planned.last_lr) == (None, None)
         assert "The learning rate depends on metrics; only its start is known." in planned.notes
 
 
 @pytest.mark.parametrize(
     ("config", "note"),
     [
-        (sft(gradient_accumulation_steps=3), "The last optimizer step of an epoch has 2 of 3 batches."),
-        (sft(), "The last batches of an epoch have 5 of 8 samples and are filled up from its start."),
-        (sft(dataloader_drop_last=True), "Each epoch drops 5 of the 37 samples (`dataloader_drop_last`)."),
+        (sft(dataloader_drop_last=True), "Each epoch drops 5 of the 37 samples."),
         (sft(auto_find_batch_size=True), "`auto_find_batch_size` halves the batch"),
         (sft(lerning_rate=1), "`lerning_rate` is not an argument and is ignored here; did you mean 'learning_rate'?"),
-        (grpo(), "Each epoch drops 1 of the 37 prompts: a generation takes 2."),
+        (grpo(), "Each epoch drops 1 of the 37 prompts."),
     ],
 )
 def test_notes_name_consequences_that_are_easy_to_miss(config, note):
     assert any(note in found for found in plan(config, dataset_size=37, num_processes=2).notes)
-    even = {**config.given, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 4}
-    even = {key: value for key, value in even.items() if key in {**GRPO, "gradient_accumulation_steps": 1}}
-    assert plan(TrainingConfig(config.kind, even), dataset_size=40, num_processes=2).notes == ()
+    even = sft() if config.kind == "sft" else grpo()
+    assert plan(even, dataset_size=40, num_processes=2).notes == ()
 
 
 def test_generations_of_a_run_are_counted():
     counted = plan(grpo(gradient_accumulation_steps=4, num_iterations=2, num_train_epochs=1), dataset_size=64).grpo
     assert (counted.prompts_per_generation, counted.generation_batch_size) == (4, 16)
-    assert (counted.prompts_per_step, counted.completions_per_step) == (4, 16)
     assert (counted.optimizer_steps_per_generation, counted.generations) == (2, 16)
-    assert (counted.prompts, counted.completions, counted.prompts_left_out) == (64, 256, 0)
+    assert (counted.prompts, counted.completions) == (64, 256)
 
 
 def test_a_cooldown_from_a_checkpoint_is_planned(model_path, tmp_path):

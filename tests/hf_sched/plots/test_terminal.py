@@ -60,9 +60,3 @@ def test_each_curve_has_a_color_and_a_label() -> None:
     assert shown[0].all()  # the longer one continues to the end
     half = shown[HEIGHT * 2 - 2 : HEIGHT * 2 + 2].any(axis=0)
     assert half[: shown.shape[1] // 2].all() and not half[shown.shape[1] // 2 + 1 :].any()
-
-
-@pytest.mark.parametrize("curves", [{}, {"none": []}])
-def test_nothing_to_draw_is_an_error(curves: dict[str, list[float]]) -> None:
-    with pytest.raises(ValueError, match="at least one curve"):
-        draw(curves)

@@ -1,0 +1,42 @@
+"""GRPO and RLOO: a generation batch must hold all completions of its prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hf_sched.check.finding import Finding
+from hf_sched.check.subject import Subject
+from hf_sched.check.values import BOUNDS
+from hf_sched.plan.grpo_batches import Generations
+from hf_sched.plan.run_length import Batching
+from hf_sched.plan.training_config import GENERATING
+from hf_sched.schedules.validation import ArgumentError
+
+
+def check_generations(subject: Subject) -> Iterator[Finding]:
+    """Find numbers that do not divide as TRL requires, on the number of processes or on every plausible one."""
+    if subject.config.kind not in GENERATING:
+        return
+    if subject.get("auto_find_batch_size"):
+        remedy = "leave it out, and lower `per_device_train_batch_size`"
+        yield subject.error("auto_find_batch_size", f"would split groups of completions: {remedy}")
+    rejected = _reject(subject, subject.num_processes or 1)
+    if rejected is None or not subject.wrong.isdisjoint(BOUNDS):
+        return
+    candidates = range(2, 65) if subject.num_processes is None else ()
+    fitting = [str(number) for number in candidates if _reject(subject, number) is None]
+    if fitting:
+        numbers = f"the number of processes, as it does on {', '.join(fitting[:2])}, ..."
+        subject.not_judged.append(f"whether `{rejected.name}` fits {numbers}: give `--num-processes`")
+    else:
+        yield subject.rejected(rejected)
+
+
+def _reject(subject: Subject, processes: int) -> ArgumentError | None:
+    try:
+        generations = Generations.read(subject.usable, Batching.read(subject.usable, processes))
+        if subject.get("eval_strategy") != "no":
+            generations.check_evaluation(subject.usable, processes)
+    except ArgumentError as error:
+        return error
+    return None

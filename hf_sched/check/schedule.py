@@ -1,0 +1,184 @@
+"""The learning-rate schedule: its name, its arguments, and whether warmup, cycles and floor fit the run."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hf_sched.check.finding import Finding, as_yaml
+from hf_sched.check.subject import KWARGS, Subject
+from hf_sched.integrations.builtin_schedules import multiplier, parameters, readers
+from hf_sched.plan.dataset_size import find_dataset_size
+from hf_sched.plan.plan import find_length
+from hf_sched.plan.run_length import Batching
+from hf_sched.scheduler.resume import OnResume
+from hf_sched.schedules import registry
+from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, unknown_argument
+
+
+@dataclass
+class Horizon:
+    """The length of a run."""
+
+    num_training_steps: int | None = None
+    source: str = ""
+    """How the length is known, for messages."""
+    steps_per_epoch: float | None = None
+    num_warmup_steps: int = 0
+    """0 if it is a share of an unknown length."""
+
+
+def check_schedule(subject: Subject) -> Iterator[Finding]:
+    """Check everything about the schedule that can be judged with what is known about the run."""
+    from transformers import SchedulerType
+
+    if subject.get("anneal_from"):
+        subject.not_judged.append("the schedule: it is the cooldown of another run's checkpoint (`anneal_from`)")
+        return
+    name, horizon = subject.get("lr_scheduler_type"), _find_horizon(subject)
+    yield from _check_warmup(subject, horizon, name)
+    builtin = [str(member.value) for member in SchedulerType if member.value not in registry.available()]
+    if name not in (*registry.available(), *builtin):
+        yield subject.rejected(registry.unknown_schedule(subject.config.given.get("lr_scheduler_type"), builtin))
+        return
+    if name in ("reduce_lr_on_plateau", "greedy") and subject.get("eval_strategy") == "no":
+        rule = f"{name} depends on evaluations"
+        yield subject.error("lr_scheduler_type", f"{rule}: write eval_strategy: steps or epoch")
+    optimizer = str(subject.get("optim"))
+    if optimizer.startswith("schedule_free") and name not in ("constant", "constant_with_warmup"):
+        rule = f"{name} changes the learning rate, but `optim: {optimizer}` requires a constant one"
+        yield subject.warning("lr_scheduler_type", f"{rule}: write constant_with_warmup")
+    if KWARGS in subject.wrong:
+        return
+    arguments = dict(subject.get(KWARGS) or {})
+    try:
+        if "on_resume" in arguments:
+            OnResume.parse(arguments.pop("on_resume"))
+    except ArgumentError as error:
+        yield subject.rejected(error, KWARGS)
+    if "warmup_steps" in subject.wrong:  # reported once, not again by each schedule
+        horizon.num_warmup_steps = 0
+    yield from (_check_ours if name in registry.available() else _check_builtin)(subject, name, arguments, horizon)
+
+
+def _check_warmup(subject: Subject, horizon: Horizon, name: str) -> Iterator[Finding]:
+    total, warmup = horizon.num_training_steps, horizon.num_warmup_steps
+    if total is not None and warmup >= total:
+        rule = f"is a warmup of {warmup} steps in a run of {total} ({horizon.source}), which never reaches its peak"
+        yield subject.error("warmup_steps", f"{rule}: write fewer, or a share of the run (warmup_steps: 0.05)")
+    elif name in ("constant", "reduce_lr_on_plateau", "greedy") and subject.get("warmup_steps"):
+        remedy = "write lr_scheduler_type: constant_with_warmup" if name == "constant" else "leave it out"
+        yield subject.error("warmup_steps", f"is ignored by `lr_scheduler_type: {name}`: {remedy}")
+
+
+def _check_ours(subject: Subject, name: str, arguments: dict[str, Any], horizon: Horizon) -> Iterator[Finding]:
+    entry, total = registry.entry(name), horizon.num_training_steps
+    for error in _rejected_arguments(entry, arguments):
+        yield subject.rejected(error, KWARGS)
+    if KWARGS in subject.wrong:
+        return
+    peak, floor = subject.get("learning_rate"), float(arguments.get("min_lr") or 0)
+    if floor > peak > 0:
+        rule = f"must be at most the `learning_rate` {peak:g}, received {floor:g}"
+        yield subject.error(f"{KWARGS}.min_lr", f"{rule}: write less, or use floor_ratio, a share of the peak")
+    if total is None:
+        return
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            entry.build(total, horizon.num_warmup_steps, arguments, horizon.steps_per_epoch)
+    except EpochsUnknown as error:
+        subject.not_judged.append(f"the schedule: {error}")
+    except ArgumentError as error:
+        yield subject.rejected(error, KWARGS)
+    for warning in caught:
+        if warning.category is UserWarning:
+            key = KWARGS if arguments else "lr_scheduler_type"
+            yield subject.warning(key, f"{warning.message} ({horizon.source})")
+
+
+def _rejected_arguments(entry: registry.Entry, arguments: Mapping[str, Any]) -> Iterator[ArgumentError]:
+    """All wrong arguments: each rejected one is left out, and the others are read again."""
+    remaining = dict(arguments)
+    while True:
+        try:
+            entry.read(remaining)
+            return
+        except ArgumentError as error:
+            if error.name in remaining or error.name not in arguments:  # otherwise required, and already rejected
+                yield error
+            if remaining.pop(error.name, None) is None:
+                return
+
+
+def _find_horizon(subject: Subject) -> Horizon:
+    """The length from `max_steps`, or as a plan counts it."""
+    config, processes = subject.usable, subject.num_processes or 1
+    max_steps, warmup = subject.get("max_steps") or 0, subject.get("warmup_steps") or 0
+    horizon = Horizon(max_steps, "`max_steps`") if max_steps > 0 else Horizon()
+    try:
+        samples = find_dataset_size(config, subject.dataset_size)
+        length = find_length(config, Batching.read(config, processes), samples)
+    except ValueError as error:
+        if max_steps <= 0 and (warmup >= 1 or subject.get("lr_scheduler_type") in registry.available()):
+            subject.not_judged.append(f"whether warmup and schedule fit the run: {error}")
+    else:
+        by_data = f"{samples.samples} samples on {processes} process{'' if processes == 1 else 'es'}"
+        horizon = Horizon(length.num_training_steps, horizon.source or by_data, length.steps_per_epoch)
+    total = horizon.num_training_steps or 0
+    horizon.num_warmup_steps = math.ceil(total * warmup) if warmup < 1 else int(warmup)
+    return horizon
+
+
+def _check_builtin(subject: Subject, name: str, arguments: Mapping[str, Any], horizon: Horizon) -> Iterator[Finding]:
+    """Check each argument by its type hint, then all of them by transformers' function."""
+    yield from _check_types(subject, name, arguments)
+    yield from _check_floor(subject, name, arguments)
+    if KWARGS in subject.wrong:
+        return
+    total = horizon.num_training_steps or 1000  # if it is unknown, only the arguments are judged
+    run = {"num_training_steps": total, "num_warmup_steps": horizon.num_warmup_steps}
+    try:
+        multiplier(name, **run, peak=subject.get("learning_rate"), **arguments)
+    except ArgumentError as error:
+        yield subject.rejected(error)
+        return
+    if name == "warmup_stable_decay" and horizon.num_training_steps:
+        used = horizon.num_warmup_steps + (arguments.get("num_stable_steps") or 0) + arguments["num_decay_steps"]
+        if used > total:
+            rule = f"needs {used} steps with warmup and stable phase, but the run has {total} ({horizon.source})"
+            yield subject.error(f"{KWARGS}.num_decay_steps", f"{rule}: write fewer")
+
+
+def _check_types(subject: Subject, name: str, arguments: Mapping[str, Any]) -> Iterator[Finding]:
+    takes = readers(name)
+    for key, value in arguments.items():
+        if key not in takes:
+            ours = "; hf_sched's schedules have it (`hf-sched list`)" if key in ("min_lr", "floor_ratio") else ""
+            yield subject.error(f"{KWARGS}.{key}", unknown_argument(key, value, takes, name).detail + ours)
+            continue
+        try:
+            read = value if value is None else takes[key](key, value)
+        except ArgumentError as error:
+            yield subject.rejected(error, KWARGS)
+            continue
+        if isinstance(value, str) and not isinstance(read, str):  # no parser converts nested text
+            yield subject.error(f"{KWARGS}.{key}", f"is text, not a number: write {as_yaml(read)} without quotes")
+
+
+def _check_floor(subject: Subject, name: str, arguments: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find floors above the peak, to which transformers would raise the learning rate."""
+    peak = subject.get("learning_rate")
+    for key, parameter in parameters(name).items():
+        floor = arguments.get(key, parameter.default)
+        if not isinstance(floor, (int, float)):
+            continue
+        if key in ("min_lr", "lr_end") and floor > peak > 0:
+            default = "" if key in arguments else ", its default"
+            rule = f"must be at most the `learning_rate` {peak:g}, is {floor:g}{default}"
+            yield subject.error(f"{KWARGS}.{key}", rule)
+        if key in ("min_lr_rate", "min_lr_ratio") and not 0 <= floor <= 1:
+            yield subject.error(f"{KWARGS}.{key}", f"must be a share of the peak, from 0 to 1, received {floor:g}")
