@@ -52,8 +52,6 @@ class LiveControl(TrainerCallback):
     def __init__(self) -> None:
         self._every: int | None = None
         self._status_time = -math.inf
-        self._fraction = 1.0
-        """Length of the shortened run as a fraction of the planned one."""
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, train_dataloader: Any = None, **kwargs: Any
@@ -61,18 +59,10 @@ class LiveControl(TrainerCallback):
         self._every = _steps_between_logs(args, state, train_dataloader)
         scheduler = schedule_of(lr_scheduler)
         cooldown = scheduler.group_schedule.cooldown if scheduler else None
-        # The guard has already shortened `max_steps`.
-        planned = scheduler.requested.schedule.num_training_steps if scheduler and cooldown else state.max_steps
-        self._fraction = state.max_steps / planned
         if state.is_world_process_zero:
             with training_continues(Path(args.output_dir)):
                 _remove_old_files(Path(args.output_dir), state.global_step, cooldown is not None)
             self._write_status(args, state, scheduler)
-
-    def correct(self, logs: dict[str, Any]) -> None:
-        """Correct the Trainer's speed, which counts the samples of the planned run; hf_sched calls this."""
-        if "train_samples_per_second" in logs:
-            logs["train_samples_per_second"] *= self._fraction
 
     def on_step_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """At a logging step, read a request on rank 0 and apply it on all ranks."""
@@ -85,7 +75,6 @@ class LiveControl(TrainerCallback):
             assert scheduler is not None and group_schedule.cooldown is not None
             scheduler.set_group_schedule(group_schedule)
             scheduler.set_rates()
-            self._fraction = group_schedule.cooldown.end / state.max_steps
             state.max_steps = group_schedule.cooldown.end
         is_due = group_schedule is not None or time.monotonic() - self._status_time >= STATUS_INTERVAL
         if state.is_world_process_zero and is_due:

@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 
 from hf_sched.integrations.attach import around, hook, wrap
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
-from hf_sched.scheduler.resume import check_groups, schedule_name, split_on_resume
+from hf_sched.scheduler.resume import schedule_name, split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
 
@@ -129,26 +129,12 @@ def _add_guard(module: Any) -> None:
     module.DEFAULT_CALLBACKS.append(LearningRateGuard)
 
 
-@around("the log lines of LearningRateLog and LiveControl", TRAINER, "Trainer.log")
+@around("the log lines of LearningRateLog", TRAINER, "Trainer.log")
 def _add_to_log_lines(log: Any, self: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
     """Complete the log before the callbacks of `report_to` see it; callbacks of the user run after those."""
     from hf_sched.callbacks.learning_rate_log import LearningRateLog
-    from hf_sched.callbacks.live_cooldown import LiveControl
 
     for callback in self.callback_handler.callbacks:
         if isinstance(callback, LearningRateLog):
             callback.add_to(logs)
-        elif isinstance(callback, LiveControl):
-            callback.correct(logs)
     return log(self, logs, *args, **kwargs)
-
-
-@around("the check of parameter groups on a resume", TRAINER, "Trainer._load_optimizer_and_scheduler")
-def _check_parameter_groups(load: Any, self: Any, checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
-    """Reject another number of parameter groups before torch's less helpful error."""
-    from hf_sched.scheduler.schedule_lr import ScheduleLR
-
-    scheduler = self.lr_scheduler
-    if checkpoint is not None and isinstance(scheduler, ScheduleLR):
-        check_groups(checkpoint, scheduler.requested, scheduler.name)
-    return load(self, checkpoint, *args, **kwargs)

@@ -10,8 +10,6 @@ from typing import Any
 
 from hf_sched.scheduler.group_schedule import GroupSchedule
 
-STATE_FORMAT = 2
-
 
 @dataclass(frozen=True)
 class Saved:
@@ -29,7 +27,7 @@ class Saved:
 
 def is_own_state(state: Mapping[str, Any]) -> bool:
     """Whether a `ScheduleLR` wrote the state."""
-    return "format" in state and "schedule" in state
+    return "schedule" in state
 
 
 def load_state(checkpoint: str | PathLike[str]) -> Saved:
@@ -40,21 +38,10 @@ def load_state(checkpoint: str | PathLike[str]) -> Saved:
 
 
 def read_state(state: Mapping[str, Any]) -> Saved:
-    """Read what a scheduler's state says about the learning rate; raise a ValueError if that is not possible."""
+    """Read what a scheduler's state says about the learning rate."""
     if is_own_state(state):
-        if state["format"] != STATE_FORMAT:
-            raise ValueError(
-                f"the checkpoint's scheduler state has format {state['format']!r}, but this hf_sched reads format "
-                f"{STATE_FORMAT}: install the version of hf_sched that wrote it"
-            )
         group_schedule, step = GroupSchedule.from_state(dict(state)), int(state["last_epoch"])
         return Saved(state["name"], step, group_schedule.at(step), group_schedule.peaks, group_schedule)
-    try:
-        rates = tuple(float(rate) for rate in state["_last_lr"])
-        peaks = tuple(float(peak) for peak in state.get("base_lrs", rates))
-        return Saved("a schedule outside hf_sched", int(state["last_epoch"]), rates, peaks, None)
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"hf_sched cannot read the checkpoint's scheduler state (keys: {', '.join(map(str, state)) or 'none'}; "
-            f"{type(error).__name__}: {error}): start a new run from its weights, without `resume_from_checkpoint`"
-        ) from None
+    rates = tuple(map(float, state["_last_lr"]))
+    peaks = tuple(map(float, state.get("base_lrs", rates)))
+    return Saved("a schedule outside hf_sched", int(state["last_epoch"]), rates, peaks, None)

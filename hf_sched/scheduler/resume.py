@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from os import PathLike
-from pathlib import Path
 from typing import Any, TypeAlias
 
-from hf_sched.scheduler.checkpoint_state import Saved, load_state
+from hf_sched.scheduler.checkpoint_state import Saved
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, OneOf, as_steps
 
@@ -80,7 +78,7 @@ def _choose(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> Grou
     if choice == "replace":
         return requested
     if len(saved.rates) != len(requested.peaks):
-        return _group_counts(saved, requested)
+        return f"the checkpoint has {len(saved.rates)} parameter group(s), this run {len(requested.peaks)}"
     if choice == "keep":
         return saved.group_schedule or f"the checkpoint does not hold the curve of {saved.name}"
     if step >= total:
@@ -93,18 +91,6 @@ def _choose(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> Grou
         if (segment.kind == "warmup" and last > step) or (segment.kind == "restart" and segment.first > step):
             return f"the new curve rises again in the {segment.kind} from step {max(segment.first, step)} on"
     return replace(requested, transition=ResumeTransition("continue", step, saved.rates, total - step))
-
-
-def check_groups(checkpoint: str | PathLike[str], requested: GroupSchedule, name: str) -> None:
-    """Raise a ValueError if a checkpoint has another number of parameter groups, which the optimizer cannot load."""
-    saved = load_state(checkpoint) if Path(checkpoint, "scheduler.pt").is_file() else None
-    if saved and len(saved.peaks) != len(requested.peaks):
-        raise ValueError(
-            f"{_group_counts(saved, requested)}; the optimizer cannot load the checkpoint's state, whatever "
-            f"`on_resume` is. What changed:\n{_table(_changes(saved, requested, name))}\nGroup parameters as in the "
-            "checkpoint's run (groups come from `weight_decay`, the model, `optimizers=` or `create_optimizer`), or "
-            "start a new run from its weights, without `resume_from_checkpoint`."
-        )
 
 
 def report(step: int, changes: Sequence[Row], choices: Sequence[Row]) -> str:
@@ -136,10 +122,6 @@ def _changes(saved: Saved, requested: GroupSchedule, name: str) -> list[Row]:
         ("steps", str(old.num_training_steps if old else "?"), str(new.num_training_steps)),
     ]
     return [row for row in rows if row[1] != row[2]]
-
-
-def _group_counts(saved: Saved, requested: GroupSchedule) -> str:
-    return f"the checkpoint has {len(saved.rates)} parameter group(s), this run {len(requested.peaks)}"
 
 
 def numbers_text(numbers: Sequence[float]) -> str:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hf_sched.scheduler import lars
-from hf_sched.scheduler.checkpoint_state import STATE_FORMAT, read_state
+from hf_sched.scheduler.checkpoint_state import read_state
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import set_rate
 from hf_sched.scheduler.resume import OnResume, resumed, split_on_resume
@@ -162,7 +162,6 @@ class ScheduleLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dicts, which `torch.load(..., weights_only=True)` reads."""
         return {
-            "format": STATE_FORMAT,
             "name": self.name,
             **self.group_schedule.state(),
             "last_epoch": self.last_epoch,
