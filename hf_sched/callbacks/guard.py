@@ -51,7 +51,7 @@ class LearningRateGuard(TrainerCallback):
         planned_steps, name = state.max_steps, schedule_name(args)
         # Two parts of a resume that no earlier event allows; they do not depend on the mode.
         if state.global_step:
-            restore_rates(scheduler)
+            restore_rates(scheduler, split_on_resume(args.lr_scheduler_kwargs)[0])
         if isinstance(scheduler, ScheduleLR) and scheduler.group_schedule.cooldown is not None:
             state.max_steps = min(planned_steps, scheduler.group_schedule.cooldown.end)
         if self._mode == "off" or name not in registry.available():
@@ -109,22 +109,6 @@ class LearningRateGuard(TrainerCallback):
             self._warned.add(kind)
             logger.warning("%s", message)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Warn if skipped steps kept the schedule from reaching its end."""
-        scheduler, self.scheduler = self.scheduler, None
-        if scheduler is None or state.global_step < state.max_steps or not state.is_world_process_zero:
-            return
-        made = scheduler.last_epoch
-        missed = min(state.global_step - made, self._skipped)
-        # Steps that were skipped before a live cooldown do not shorten it.
-        if missed > 0 and made < scheduler.schedule.num_training_steps:
-            ended, planned = (scheduler.group_schedule.at(step - 1)[0] for step in (made, state.max_steps))
-            logger.warning(
-                "a gradient scaler skipped %d of %d optimizer steps, so the schedule %r did not reach its end: the "
-                "last learning rate was %.6g, not %.6g",
-                *(missed, state.max_steps, scheduler.name, ended, planned),
-            )
-
 
 def _require_requested_scheduler(scheduler: Any, name: str, planned_steps: int, args: Any, state: Any) -> ScheduleLR:
     """The scheduler if it is the requested one; otherwise raise a ValueError that says why it is not."""
@@ -140,19 +124,13 @@ def _require_requested_scheduler(scheduler: Any, name: str, planned_steps: int, 
             "the checkpoint has no `scheduler.pt` or no `optimizer.pt` (`save_only_model: true`). Resume from a whole "
             "checkpoint, or start a new run from its weights, without `resume_from_checkpoint`"
         )
-    schedule = scheduler.requested.schedule
-    if schedule.num_training_steps != planned_steps:
-        raise ValueError(
-            f"the scheduler {name!r} ends after {schedule.num_training_steps} steps, but the run has {planned_steps}: "
-            "pass `num_training_steps` where it is made (`optimizers=` or a subclass)"
-        )
+    _, arguments = split_on_resume(args.lr_scheduler_kwargs)
     with suppress(EpochsUnknown):
-        _, arguments = split_on_resume(args.lr_scheduler_kwargs)
         requested = registry.entry(name).build(planned_steps, args.get_warmup_steps(planned_steps), arguments)
-        if requested != schedule:
+        if requested != scheduler.requested.schedule:
             raise ValueError(
                 f"`lr_scheduler_type` {name!r} requests the curve\n    {requested}\nbut the scheduler has\n"
-                f"    {schedule}\nIt was made by a subclass or passed as `optimizers=`: remove it"
+                f"    {scheduler.requested.schedule}\nIt was made by a subclass or passed as `optimizers=`: remove it"
             )
     _check_ranks_agree(scheduler)
     return scheduler

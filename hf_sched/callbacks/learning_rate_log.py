@@ -3,73 +3,61 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from torch.optim import Optimizer
 from transformers import TrainerCallback
 
 from hf_sched._run_files import LEARNING_RATES, read_learning_rates, training_continues, write_text
-from hf_sched.integrations.deepspeed import scheduler_block
+from hf_sched.integrations.deepspeed import scheduler_type
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import unwrap
 from hf_sched.scheduler.resume import schedule_name
 from hf_sched.scheduler.schedule_lr import schedule_of
 from hf_sched.schedules import registry
 
-logger = logging.getLogger(__name__)
-
-# With more kinds of groups the log shows only the minimum and the maximum; the file has all.
-_MAX_LOGGED = 16
-
 
 class LearningRateLog(TrainerCallback):
     """Logs the learning rate of every parameter group at every optimizer step.
 
-    Each log record with `learning_rate` also gets `learning_rate/NAME`, so that every tracker of `report_to` and
-    `trainer_state.json` have it. Groups with the same name and peak share one entry. NAME is their name
-    (`param_groups[i]["name"]`), else `group_0` with the number of the first of them. If their rates differ (trust
-    ratios), the entry is the maximum, and `learning_rate/NAME_min` the minimum. With more than 16 kinds of groups only
-    `learning_rate/min` and `learning_rate/max` are logged.
+    Each log record with `learning_rate` also gets `learning_rate/NAME`. Groups with the same name and peak share one
+    entry; NAME is `param_groups[i]["name"]`, else `group_0` with the number of the first of them. If their rates differ
+    (trust ratios), the entry is the maximum, and `learning_rate/NAME_min` the minimum.
 
     `learning_rates.jsonl` in `output_dir` has every optimizer step, whatever `logging_steps` is: a line with the plan
     when training begins or a live cooldown changes it, and a line per step, numbered from 1 as in the log. Rank 0
-    writes the lines when the Trainer logs or saves; a resume continues the file. If the file cannot be written, one
-    warning says so and training continues.
-
-    Args:
-        every_step: Whether to write the file.
+    writes the lines when the Trainer logs or saves; a resume continues the file. If that fails, training continues.
 
     Examples:
         >>> Trainer(model, args, train_dataset=data, callbacks=[hf_sched.LearningRateLog()])
     """
 
-    def __init__(self, every_step: bool = True) -> None:
-        self.every_step = every_step
+    def __init__(self) -> None:
         self._kinds: dict[str, list[int]] = {}
         self._rates: list[float] = []
         self._hook: Any = None
-        self._path = Path()
-        self._file: TextIO | None = None
+        self._path: Path | None = None
+        """The file; None on other ranks, and after a failure to write it."""
         self._lines: list[str] = []
         self._group_schedule: GroupSchedule | None = None
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
     ) -> None:
-        self._close()
+        self.on_train_end(args, state, control)  # of a run that ended in an error
         self._rates, self._lines, self._kinds = [], [], _kinds(optimizer.param_groups)
         is_deepspeed = type(optimizer).__name__.startswith("DeepSpeed") or bool(getattr(args, "deepspeed", None))
         if isinstance(inner := unwrap(optimizer), Optimizer) and not is_deepspeed:
             # Trust ratios are set in a hook just before the step, after all callbacks.
             self._hook = inner.register_step_post_hook(lambda stepped, *_: self._read(stepped.param_groups))
-        if self.every_step and state.is_world_process_zero:
-            self._path = Path(args.output_dir, LEARNING_RATES)
-            with training_continues(self._path):
-                self._file = _open(self._path, state.global_step)
+        if state.is_world_process_zero:
+            path = Path(args.output_dir, LEARNING_RATES)
+            with training_continues(path):
+                _keep_lines(path, state.global_step)
+                self._path = path
             self._write_session(args, state, optimizer, lr_scheduler)
             self._flush()
 
@@ -81,7 +69,7 @@ class LearningRateLog(TrainerCallback):
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
     ) -> None:
         """Add the line of the step; before it the new plan, if a live cooldown has just changed it."""
-        if self._file is None:
+        if self._path is None:
             return
         scheduler = schedule_of(lr_scheduler)
         if scheduler is not None and scheduler.group_schedule is not self._group_schedule:
@@ -99,16 +87,15 @@ class LearningRateLog(TrainerCallback):
         self._flush()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._close()
+        self._flush()
+        self._path = None
+        if self._hook:
+            self._hook.remove()
+            self._hook = None
 
     def add_to(self, logs: dict[str, Any]) -> None:
         """Add the rates of the last step to a log record of the Trainer; hf_sched calls this before it is logged."""
-        if "learning_rate" not in logs or not self._rates:
-            return
-        spans = self._spans()
-        if len(spans) > _MAX_LOGGED:
-            spans = {"max": (max(self._rates),) * 2, "min": (min(self._rates),) * 2}
-        for name, (low, high) in spans.items():
+        for name, (low, high) in self._spans().items() if "learning_rate" in logs and self._rates else ():
             logs[f"learning_rate/{name}"] = high
             if low != high:
                 logs[f"learning_rate/{name}_min"] = low
@@ -118,14 +105,12 @@ class LearningRateLog(TrainerCallback):
 
     def _spans(self) -> dict[str, tuple[float, float]]:
         """The minimum and maximum rate of each kind of groups."""
-        if len(self._rates) != sum(map(len, self._kinds.values())):  # a group was added
-            self._kinds = {f"group_{number}": [number] for number in range(len(self._rates))}
         of_kinds = {name: [self._rates[number] for number in members] for name, members in self._kinds.items()}
         return {name: (min(rates), max(rates)) for name, rates in of_kinds.items()}
 
     def _write_session(self, args: Any, state: Any, optimizer: Any, lr_scheduler: Any, **more: Any) -> None:
         """Write the plan from this step on, up to the next resume or live cooldown."""
-        name, kwargs, block = schedule_name(args), args.lr_scheduler_kwargs or {}, scheduler_block(args)
+        name, kwargs = schedule_name(args), args.lr_scheduler_kwargs or {}
         scheduler = schedule_of(lr_scheduler)
         self._group_schedule = current = scheduler.group_schedule if scheduler else None
         planned_steps = current.requested.num_training_steps if current and current.cooldown else state.max_steps
@@ -140,13 +125,7 @@ class LearningRateLog(TrainerCallback):
             "lr_scheduler_kwargs": kwargs,
             "num_training_steps": state.max_steps,
             "num_warmup_steps": args.get_warmup_steps(planned_steps),
-            # Accelerate may have wrapped the scheduler.
-            "scheduler": type(getattr(lr_scheduler, "scheduler", lr_scheduler)).__name__,
-            "facts": {  # they may explain a deviation from the plan
-                "accumulation": args.gradient_accumulation_steps,
-                "processes": args.world_size,
-                "deepspeed": block.get("type") if isinstance(block, dict) else None,
-            },
+            "facts": {"deepspeed": scheduler_type(args)},  # it may explain a deviation from the plan
             # The exact curve, including resumes and durations in epochs.
             "group_schedule": current.state() if current and is_requested else None,
         }
@@ -156,24 +135,13 @@ class LearningRateLog(TrainerCallback):
         self._lines.append(json.dumps(row, default=str) + "\n")
 
     def _flush(self) -> None:
-        """Write the lines so far. A failure closes the file and does not end the training."""
-        file, self._file = self._file, None
-        if file is None:
-            return
-        with training_continues(self._path):
-            file.write("".join(self._lines))
-            file.flush()
-            self._lines.clear()
-            self._file = file
-
-    def _close(self) -> None:
-        self._flush()
-        if self._file:
-            self._file.close()
-            self._file = None
-        if self._hook:
-            self._hook.remove()
-            self._hook = None
+        """Append the lines so far. After a failure no more are written, and the training continues."""
+        path, self._path = self._path, None
+        if path is not None:
+            with training_continues(path), path.open("a", encoding="utf-8") as file:
+                file.write("".join(self._lines))
+                self._path = path
+        self._lines.clear()
 
 
 def _peak(group: Mapping[str, Any]) -> float:
@@ -192,15 +160,9 @@ def _kinds(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[int]]:
     return kinds
 
 
-def _open(path: Path, step: int) -> TextIO:
-    """Open the file for appending; of an existing one keep the lines up to `step`."""
+def _keep_lines(path: Path, step: int) -> None:
+    """Begin the file, with the lines up to `step` of an existing one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept: list[dict[str, Any]] = []
-    if step and path.is_file():
-        try:
-            rows = read_learning_rates(path)
-            kept = [row for row in rows if (row["session"]["step"] < step if "session" in row else row["step"] <= step)]
-        except (ValueError, TypeError, KeyError) as error:
-            logger.warning("%s is damaged and starts anew: %s", path, error)
+    rows = read_learning_rates(path) if step and path.is_file() else []
+    kept = [row for row in rows if (row["session"]["step"] < step if "session" in row else row["step"] <= step)]
     write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
-    return path.open("a", encoding="utf-8", buffering=1 << 16)

@@ -37,10 +37,9 @@ STATUS_INTERVAL = 1.0
 class LiveControl(TrainerCallback):
     """Lets `hf-sched cooldown OUTPUT_DIR` end the run with a cooldown.
 
-    Every `logging_steps` (with `logging_strategy: epoch`, after each epoch) rank 0 looks for a request in `output_dir`;
-    with `logging_strategy: no` requests are not read. From the next optimizer step on all ranks decay to the floor, and
-    `state.max_steps` becomes the end of the cooldown, so the run is evaluated and saved there and finishes normally. A
-    request that is not possible changes nothing; a warning and `cooldown.refused.json` say why.
+    At each log line rank 0 looks for a request in `output_dir`. From the next optimizer step on all ranks decay to the
+    floor, and `state.max_steps` becomes the end of the cooldown, so the run finishes normally there. A request that is
+    not possible changes nothing; a warning and `cooldown.refused.json` say why.
 
     A checkpoint from the cooldown resumes it with the same command, with or without this callback. A checkpoint from
     before it resumes the original schedule.
@@ -123,10 +122,8 @@ class LiveControl(TrainerCallback):
 def _remove_old_files(folder: Path, step: int, is_cooling: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not step:
-        for file in (COOLDOWN_DONE, COOLDOWN_REJECTED):
+        for file in (COOLDOWN_REQUEST, COOLDOWN_DONE, COOLDOWN_REJECTED):
             (folder / file).unlink(missing_ok=True)
-        if (folder / COOLDOWN_REQUEST).exists():
-            _reject(folder, step, "it was there before the run began")
     elif (folder / COOLDOWN_DONE).is_file() and not is_cooling:
         (folder / COOLDOWN_DONE).unlink()
         logger.warning(

@@ -24,10 +24,10 @@ def run(command: tuple[str, ...], modules: tuple[str, ...]) -> None:
 
     torchrun --nproc_per_node 2 -m hf_sched run train.py ...
     """
-    from hf_sched.integrations.launcher import CommandNotStarted, start
+    from hf_sched.integrations.launcher import start
 
     try:
         start(command, modules)
-    except CommandNotStarted as error:
-        print(f"hf-sched: {error}", file=sys.stderr)
-        sys.exit(error.status)
+    except OSError as error:
+        print(f"hf-sched: {command[0]}: {error.strerror}", file=sys.stderr)
+        sys.exit(127 if isinstance(error, (FileNotFoundError, NotADirectoryError)) else 126)  # as a shell

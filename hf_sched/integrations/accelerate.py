@@ -1,8 +1,4 @@
-"""For training loops with Accelerate: a scheduler that makes one step per optimizer step.
-
-`accelerator.prepare(scheduler)` steps a scheduler once per process at each optimizer step, unless `split_batches` is
-set. A schedule of hf_sched counts optimizer steps, whose number does not depend on the number of processes.
-"""
+"""For training loops with Accelerate: a scheduler that makes one step per optimizer step."""
 
 from __future__ import annotations
 
@@ -18,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def prepare_scheduler(scheduler: LRScheduler, accelerator: Accelerator) -> AcceleratedScheduler:
-    """Prepare a scheduler that counts optimizer steps; use it instead of `accelerator.prepare(scheduler)`.
+    """Prepare a scheduler that counts optimizer steps.
 
-    Call its `step()` after each `optimizer.step()`. It then steps whenever the optimizer did: not while gradients are
-    accumulated, not when a gradient scaler skipped the step, and once on any number of processes, whatever
-    `split_batches` and `step_scheduler_with_optimizer` are. `accelerator.save_state` saves it.
+    `accelerator.prepare(scheduler)` would step it once per process at each optimizer step, unless `split_batches` is
+    set. Call `step()` after each `optimizer.step()`: it steps whenever the optimizer did, so not while gradients are
+    accumulated, and not when a gradient scaler skipped the step. `accelerator.save_state` saves it.
 
         scheduler = hf_sched.get_scheduler("cosine_floor", optimizer, 100, 10_000)
         scheduler = hf_sched.prepare_scheduler(scheduler, accelerator)

@@ -67,7 +67,18 @@ def multiplier(
 ) -> Callable[[int], float] | None:
     """The function that transformers multiplies each group's peak with, from the step (0 or more).
 
-    Arguments and errors are those of `curve`. Returns None if the schedule follows a metric.
+    Args:
+        name: One of `BUILTIN`.
+        num_training_steps: Optimizer steps of the run, 1 or more.
+        num_warmup_steps: Those of the warmup; schedules without a warmup ignore them.
+        peak: `learning_rate`.
+        **arguments: The contents of `lr_scheduler_kwargs`.
+
+    Returns:
+        None if the schedule follows a metric.
+
+    Raises:
+        ArgumentError: The name is unknown, or an argument is wrong.
     """
     import torch
     from transformers import get_scheduler
@@ -94,26 +105,10 @@ def multiplier(
     return multiply
 
 
-def curve(
-    name: str, *, num_training_steps: int, num_warmup_steps: int = 0, peak: float = 1.0, **arguments: Any
-) -> npt.NDArray[np.float64] | None:
-    """The learning rates of a run, of shape (num_training_steps,); None if the schedule follows a metric.
-
-    Args:
-        name: One of `BUILTIN`.
-        num_training_steps: Optimizer steps of the run, 1 or more.
-        num_warmup_steps: Those of the warmup; schedules without a warmup ignore them.
-        peak: `learning_rate`.
-        **arguments: The contents of `lr_scheduler_kwargs`.
-
-    Raises:
-        ArgumentError: The name is unknown, or an argument is wrong.
-    """
-    run: dict[str, Any] = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps, "peak": peak}
-    multiply = multiplier(name, **run, **arguments)
-    if multiply is None:
-        return None
-    return np.array([float(peak) * multiply(step) for step in range(int(num_training_steps))])
+def curve(name: str, *, num_training_steps: int, peak: float = 1.0, **more: Any) -> npt.NDArray[np.float64] | None:
+    """The learning rates of a run, of shape (num_training_steps,); arguments and errors as in `multiplier`."""
+    multiply = multiplier(name, num_training_steps=num_training_steps, peak=peak, **more)
+    return multiply and np.array([float(peak) * multiply(step) for step in range(int(num_training_steps))])
 
 
 _AFTER_WARMUP = "after a linear warmup from 0"

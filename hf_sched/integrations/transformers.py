@@ -21,9 +21,6 @@ from hf_sched.schedules import registry
 
 SUPPORTED = "transformers 4.57 to 5.x"
 
-on_unsupported: Callable[[ImportError], None] | None = None
-"""Handles the error if the enum or the table cannot be extended; None raises it."""
-
 _enum: Any = None
 _table: dict[Any, Any] | None = None
 
@@ -42,15 +39,14 @@ def scheduler_function(name: str) -> Callable[..., Any]:
     """The function that `transformers.get_scheduler` calls for a name."""
     from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-    return {key.value: made_by for key, made_by in TYPE_TO_SCHEDULER_FUNCTION.items()}[name]  # type: ignore[no-any-return]
+    return TYPE_TO_SCHEDULER_FUNCTION[name]  # type: ignore[no-any-return]
 
 
 def _extend_enum(module: ModuleType) -> None:
     global _enum
     _enum = getattr(module, "SchedulerType", None)
     if _enum is None:
-        _report_unsupported("trainer_utils.SchedulerType")
-        return
+        raise _unsupported("trainer_utils.SchedulerType")
     builtin = [member.value for member in _enum]
 
     def _missing_(cls: Any, value: object) -> None:
@@ -64,20 +60,17 @@ def _extend_table(module: ModuleType) -> None:
     global _table
     _table = getattr(module, "TYPE_TO_SCHEDULER_FUNCTION", None)
     if _table is None:
-        _report_unsupported("optimization.TYPE_TO_SCHEDULER_FUNCTION")
+        raise _unsupported("optimization.TYPE_TO_SCHEDULER_FUNCTION")
     _add(*registry.available())
 
 
-def _report_unsupported(missing: str) -> None:
+def _unsupported(missing: str) -> ImportError:
     import transformers
 
-    error = ImportError(
+    return ImportError(
         f"hf_sched supports {SUPPORTED}, but transformers {transformers.__version__} has no `{missing}`, so the "
         "schedules of hf_sched cannot be used; install a supported transformers or a newer hf_sched"
     )
-    if on_unsupported is None:
-        raise error
-    on_unsupported(error)
 
 
 def _add(*names: str) -> None:
@@ -98,10 +91,11 @@ def _make_scheduler(
     **kwargs: Any,
 ) -> Any:
     """Make a scheduler; `transformers.get_scheduler` calls this like the functions of its own table."""
-    from hf_sched.scheduler.schedule_lr import make_scheduler  # imports torch
+    from hf_sched.scheduler.schedule_lr import get_scheduler  # imports torch
 
     epoch = transformers_trainer.steps_per_epoch.get()
-    return make_scheduler(schedule_name, optimizer, num_warmup_steps, num_training_steps, kwargs, epoch, last_epoch)
+    run = (num_warmup_steps, num_training_steps, kwargs)
+    return get_scheduler(schedule_name, optimizer, *run, steps_per_epoch=epoch, last_epoch=last_epoch)
 
 
 def _add_member(enum: Any, value: str) -> None:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from hf_sched.scheduler.checkpoint_state import Saved, load_state
+from hf_sched.scheduler.resume import Saved
 from hf_sched.schedules.shapes import DECAY_SHAPES, Shape, ShapeReader
 from hf_sched.schedules.validation import ArgumentError, Duration, DurationReader, Epochs, round_half_up
 
@@ -47,13 +47,14 @@ def anneal_from(
         >>> args = SFTConfig(**{**arguments, **cooldown, "output_dir": "runs/at-600"})
         >>> SFTTrainer(model, args, ...).train(resume_from_checkpoint=args.resume_from_checkpoint)
     """
-    from transformers import TrainingArguments  # slow to import
+    import torch  # slow to import, as the next one
+    from transformers import TrainingArguments
 
     folder = Path(checkpoint)
     missing = [name for name in ("trainer_state.json", "scheduler.pt") if not (folder / name).is_file()]
     if missing:
         raise ArgumentError("checkpoint", f"a checkpoint folder with {' and '.join(missing)}", str(checkpoint))
-    saved = load_state(folder)
+    saved = Saved.read(torch.load(folder / "scheduler.pt", map_location="cpu", weights_only=True))
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     step = int(state["global_step"])
     level = saved.rates[0] / saved.peaks[0]

@@ -7,17 +7,12 @@ schedules record no curve, so there is no transition between the two: only `keep
 from __future__ import annotations
 
 from typing import Any
-from weakref import WeakSet
 
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from hf_sched.scheduler.checkpoint_state import Saved, is_own_state, read_state
 from hf_sched.scheduler.param_groups import set_rate
-from hf_sched.scheduler.resume import CHOICES, OnResume, numbers_text, report
+from hf_sched.scheduler.resume import OnResume, Saved, is_own_state, numbers_text
 from hf_sched.scheduler.schedule_lr import ScheduleLR
-
-_replaced: WeakSet[LambdaLR] = WeakSet()
-"""Built-in schedulers that replaced a schedule of ours on a resume."""
 
 
 def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None) -> None:
@@ -36,7 +31,7 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None) -> No
         if not is_own_state(state):
             self.load_state_dict(state)
             return
-        saved = read_state(state)
+        saved = Saved.read(state)
         choice = on_resume.choice if on_resume else None
         if choice == "keep" and saved.group_schedule is not None:
             # The object itself becomes ours, because DeepSpeed holds a reference to it as well.
@@ -46,8 +41,7 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None) -> No
             self.load_state_dict(state)
         elif choice == "replace" and isinstance(self, LambdaLR):
             self.last_epoch = saved.step
-            _replaced.add(self)
-            restore_rates(self)
+            restore_rates(self, on_resume)
         else:
             raise ValueError(_report(saved, self, name))
 
@@ -55,11 +49,11 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None) -> No
     scheduler.__class__ = type(cls.__name__, (cls,), {"load_state_dict": load_state_dict})
 
 
-def restore_rates(scheduler: Any) -> None:
+def restore_rates(scheduler: Any, on_resume: OnResume | None) -> None:
     """Set the learning rates of a resumed scheduler again; DeepSpeed loads the optimizer after the scheduler."""
     if isinstance(scheduler, ScheduleLR):
         scheduler.set_rates()
-    elif isinstance(scheduler, LambdaLR) and scheduler in _replaced:
+    elif on_resume is not None and isinstance(scheduler, LambdaLR):
         rates = _rates_at(scheduler, scheduler.last_epoch)
         for group, rate, peak in zip(scheduler.optimizer.param_groups, rates, scheduler.base_lrs, strict=True):
             set_rate(group, rate)
@@ -72,15 +66,10 @@ def _rates_at(scheduler: LambdaLR, step: int) -> list[float]:
 
 
 def _report(saved: Saved, scheduler: LRScheduler, name: str) -> str:
-    changes = [
-        ("", "checkpoint", "this run"),
-        ("schedule", f"{saved.name} of hf_sched", f"{name} of transformers"),
-        ("curve", str(saved.group_schedule and saved.group_schedule.schedule), "not recorded"),
-    ]
-    new = numbers_text(_rates_at(scheduler, saved.step)) if isinstance(scheduler, LambdaLR) else "-"
-    choices = [
-        ("keep", numbers_text(saved.rates), CHOICES["keep"]),
-        ("replace", new, CHOICES["replace"]),
-        *((choice, "-", "needs a schedule of hf_sched in this run") for choice in ("continue", "rewarm")),
-    ]
-    return report(saved.step, changes, choices)
+    new = numbers_text(_rates_at(scheduler, saved.step)) if isinstance(scheduler, LambdaLR) else "unknown"
+    return (
+        f"the checkpoint, at step {saved.step}, was trained under another schedule: {saved.name} of hf_sched, not "
+        f"{name} of transformers. `on_resume` in `lr_scheduler_kwargs` must be `keep` (next learning rate "
+        f"{numbers_text(saved.rates)}) or `replace` (next learning rate {new}); or start a new run from the "
+        "checkpoint's weights, without `resume_from_checkpoint`"
+    )

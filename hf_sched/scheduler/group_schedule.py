@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -123,7 +124,7 @@ class GroupSchedule:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> GroupSchedule:
+    def from_state(cls, state: Mapping[str, Any]) -> GroupSchedule:
         """Read what `state` returned."""
         transition, cooldown = state.get("transition"), state.get("cooldown")
         return cls(

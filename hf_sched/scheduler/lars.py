@@ -27,7 +27,7 @@ _UNAVAILABLE = (
 def prepare(optimizer: Optimizer, schedule: Schedule) -> list[Segment]:
     """Return the warmups with trust ratios; if there are any, give each parameter its own group.
 
-    Raise a ValueError if the norms of gradients are not available or the optimizer's groups can no longer be split.
+    Raise a ValueError if the norms of gradients are not available.
     """
     warmups = [segment for segment in schedule.segments if segment.trust_coefficient is not None]
     if not warmups:
@@ -39,11 +39,6 @@ def prepare(optimizer: Optimizer, schedule: Schedule) -> list[Segment]:
     if any(getattr(parameter, "_fsdp_flattened", False) for parameter in parameters):
         raise ValueError(_UNAVAILABLE.format("FSDP1 flattens"))
     if len(groups) < len(parameters):
-        if optimizer.state:
-            raise ValueError(
-                f"`lars` needs one parameter group per layer, but the {len(parameters)} parameters are in "
-                f"{len(groups)} groups, which cannot be split after a step: make the scheduler before the first one"
-            )
         groups[:] = [{**group, "params": [parameter]} for group in groups for parameter in group["params"]]
     return warmups
 

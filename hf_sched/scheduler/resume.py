@@ -1,6 +1,7 @@
-"""Resuming under another schedule: which learning rate the next step has.
+"""Resuming: what a checkpoint records about the learning rate, and which one the next step has.
 
-By default a changed schedule is an error that shows every choice; `on_resume` in `lr_scheduler_kwargs` makes one.
+By default another schedule than the checkpoint's is an error that shows every choice; `on_resume` in
+`lr_scheduler_kwargs` makes one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from hf_sched.scheduler.checkpoint_state import Saved
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, OneOf, as_steps
 
@@ -22,6 +22,36 @@ CHOICES = {
     "continue": "go from the current rate along the rest of the new curve to its end",
     "rewarm": "go from the current rate to the new curve within {steps}",
 }
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint records about the learning rate."""
+
+    name: str
+    step: int
+    """The next optimizer step."""
+    rates: tuple[float, ...]
+    """Each group's learning rate at that step."""
+    peaks: tuple[float, ...]
+    group_schedule: GroupSchedule | None
+    """None if the scheduler does not save its curve, as transformers' own schedulers."""
+
+    @classmethod
+    def read(cls, state: Mapping[str, Any]) -> Saved:
+        """Read the state of our scheduler and, as far as possible, of any other (the content of `scheduler.pt`)."""
+        step = int(state["last_epoch"])
+        if is_own_state(state):
+            group_schedule = GroupSchedule.from_state(state)
+            return cls(state["name"], step, group_schedule.at(step), group_schedule.peaks, group_schedule)
+        rates = tuple(map(float, state["_last_lr"]))
+        peaks = tuple(map(float, state.get("base_lrs", rates)))
+        return cls("a schedule outside hf_sched", step, rates, peaks, None)
+
+
+def is_own_state(state: Mapping[str, Any]) -> bool:
+    """Whether a `ScheduleLR` wrote the state."""
+    return "schedule" in state
 
 
 @dataclass(frozen=True)
@@ -64,7 +94,12 @@ def resumed(saved: Saved, requested: GroupSchedule, name: str, on_resume: OnResu
         return before  # including its transition or cooldown
     if on_resume is None:
         choices = [_row_of(choice, saved, requested) for choice in CHOICES]
-        raise ValueError(report(saved.step, _changes(saved, requested, name), choices))
+        raise ValueError(
+            f"the checkpoint, at step {saved.step}, was trained under another schedule.\n"
+            f"{_table(_changes(saved, requested, name))}\n"
+            f"The learning rate of the next step for each `on_resume` in `lr_scheduler_kwargs`:\n{_table(choices)}\n"
+            "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
+        )
     chosen = _choose(saved, requested, on_resume)
     if isinstance(chosen, str):
         rule, hint = f"cannot be {on_resume.choice!r}: {chosen}", f"choose another of {', '.join(CHOICES)}"
@@ -91,15 +126,6 @@ def _choose(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> Grou
         if (segment.kind == "warmup" and last > step) or (segment.kind == "restart" and segment.first > step):
             return f"the new curve rises again in the {segment.kind} from step {max(segment.first, step)} on"
     return replace(requested, transition=ResumeTransition("continue", step, saved.rates, total - step))
-
-
-def report(step: int, changes: Sequence[Row], choices: Sequence[Row]) -> str:
-    """The error for a changed schedule: what changed, and the next learning rate under each choice."""
-    return (
-        f"the checkpoint, at step {step}, was trained under another schedule.\n{_table(changes)}\n"
-        f"The learning rate of the next step for each `on_resume` in `lr_scheduler_kwargs`:\n{_table(choices)}\n"
-        "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
-    )
 
 
 def _row_of(choice: str, saved: Saved, requested: GroupSchedule) -> Row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -11,10 +10,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hf_sched.scheduler import lars
-from hf_sched.scheduler.checkpoint_state import read_state
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import set_rate
-from hf_sched.scheduler.resume import OnResume, resumed, split_on_resume
+from hf_sched.scheduler.resume import OnResume, Saved, resumed, split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.registry import BUILTIN_NAMES
 from hf_sched.schedules.schedule import Schedule
@@ -176,7 +174,7 @@ class ScheduleLR(LRScheduler):
             ValueError: The curve or the peaks have changed, and `on_resume` is not given or not possible. The message
                 shows what changed and the next learning rate under each choice.
         """
-        saved = read_state(state_dict)
+        saved = Saved.read(state_dict)
         self.set_group_schedule(resumed(saved, self.requested, self.name, self.on_resume))
         self.resumed = True
         self.base_lrs, self.last_epoch = [*self.group_schedule.peaks], saved.step
@@ -199,6 +197,7 @@ def get_scheduler(
     scheduler_specific_kwargs: dict[str, Any] | None = None,
     *,
     steps_per_epoch: float | None = None,
+    last_epoch: int = -1,
 ) -> LRScheduler:
     """Like `transformers.get_scheduler`, for the names of hf_sched as well.
 
@@ -209,6 +208,7 @@ def get_scheduler(
         num_training_steps: Optimizer steps of the run.
         scheduler_specific_kwargs: The schedule's own arguments, and `on_resume`.
         steps_per_epoch: Optimizer steps per epoch, for arguments in epochs (`"1ep"`).
+        last_epoch: The optimizer step before the first one, for schedules of hf_sched.
 
     Raises:
         ValueError: The name is unknown or an argument is invalid.
@@ -217,35 +217,20 @@ def get_scheduler(
         >>> scheduler = hf_sched.get_scheduler("wsd", optimizer, 50, 1000, {"decay": "20%"})
     """
     name = getattr(name, "value", name)
-    arguments = (name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)
     if name in registry.available():
-        return make_scheduler(*arguments, steps_per_epoch)
+        on_resume, arguments = split_on_resume(scheduler_specific_kwargs)
+        schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, arguments, steps_per_epoch)
+        if on_resume and isinstance(on_resume.duration, Epochs):
+            on_resume = OnResume(on_resume.choice, epochs_as_steps("on_resume", on_resume.duration, steps_per_epoch))
+        return ScheduleLR(optimizer, schedule, name=name, on_resume=on_resume, last_epoch=last_epoch)
     if name not in BUILTIN_NAMES:
         raise registry.unknown_schedule(name)
     import transformers
 
-    scheduler: LRScheduler = transformers.get_scheduler(*arguments)
-    return scheduler
+    return transformers.get_scheduler(name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)
 
 
 def schedule_of(lr_scheduler: Any) -> ScheduleLR | None:
     """The `ScheduleLR` that a Trainer holds, possibly wrapped by Accelerate; None if it is another scheduler."""
     found = getattr(lr_scheduler, "scheduler", lr_scheduler)
     return found if isinstance(found, ScheduleLR) else None
-
-
-def make_scheduler(
-    name: str,
-    optimizer: Optimizer,
-    num_warmup_steps: int | None,
-    num_training_steps: int | None,
-    arguments: Mapping[str, Any] | None,
-    steps_per_epoch: float | None,
-    last_epoch: int = -1,
-) -> ScheduleLR:
-    """Build a schedule of hf_sched on an optimizer; arguments as in `get_scheduler`."""
-    on_resume, others = split_on_resume(arguments)
-    schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, others, steps_per_epoch)
-    if on_resume and isinstance(on_resume.duration, Epochs):
-        on_resume = OnResume(on_resume.choice, epochs_as_steps("on_resume", on_resume.duration, steps_per_epoch))
-    return ScheduleLR(optimizer, schedule, name=name, on_resume=on_resume, last_epoch=last_epoch)

@@ -1,8 +1,7 @@
 """Runs any command with the schedules known in every Python process under it: `hf-sched run trl sft ...`.
 
-The command replaces this process, so signals and the exit status are its own. It only receives two environment
-variables: PYTHONPATH, which starts with a folder that has a `sitecustomize` (`site/`), and HF_SCHED_RUN, which holds
-JSON for that module.
+The command replaces this process. It receives two environment variables: PYTHONPATH, which starts with a folder that has
+a `sitecustomize` (`site/`), and HF_SCHED_RUN, which holds JSON for that module.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distribution
@@ -20,14 +18,6 @@ from typing import NoReturn
 from hf_sched.schedules.validation import ArgumentError
 
 SITE = Path(__file__).parent / "site"
-
-
-class CommandNotStarted(Exception):
-    """The command could not be started; `status` is the exit status that a shell would give."""
-
-    def __init__(self, message: str, status: int) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def environment(modules: Sequence[str] = (), base: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -74,7 +64,7 @@ def start(command: Sequence[str], modules: Sequence[str] = ()) -> NoReturn:
     `-m MODULE` and `SCRIPT.py` run in this Python, with the options that it was started with.
 
     Raises:
-        CommandNotStarted: The command does not exist, or cannot be executed.
+        OSError: The command does not exist, or cannot be executed.
         ArgumentError: A module's name is not valid, or its file does not exist.
     """
     env = environment(modules)
@@ -84,22 +74,7 @@ def start(command: Sequence[str], modules: Sequence[str] = ()) -> NoReturn:
         command = [sys.executable, *options, *command]
     sys.stdout.flush()
     sys.stderr.flush()
-    try:
-        if os.name == "nt":  # where processes cannot be replaced
-            sys.exit(subprocess.run(command, env=env, check=False).returncode)
-        # Python ignores these signals, and a program inherits ignored signals from the one that it replaces.
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-        os.execvpe(command[0], list(command), env)
-    except OSError as error:
-        raise _not_started(command[0], error) from None
-
-
-def _not_started(program: str, error: OSError) -> CommandNotStarted:
-    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
-        return CommandNotStarted(f"{program}: cannot be executed: {error.strerror}", 126)
-    if os.sep in program:
-        return CommandNotStarted(f"{program}: no such file", 127)
-    same_folder = Path(sys.executable).parent / program
-    hint = f"; it is installed next to hf-sched, so activate that environment, or write {same_folder}"
-    return CommandNotStarted(f"{program}: command not found on PATH{hint if same_folder.is_file() else ''}", 127)
+    # Python ignores these signals, and a program inherits ignored signals from the one that it replaces.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    os.execvpe(command[0], list(command), env)

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 import hf_sched
 from hf_sched import Schedule, ScheduleLR
-from hf_sched.scheduler.checkpoint_state import Saved
+from hf_sched.scheduler.resume import CHOICES, OnResume, Saved, resumed, split_on_resume
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
-from hf_sched.scheduler.resume import CHOICES, OnResume, resumed, split_on_resume
 from hf_sched.schedules.validation import ArgumentError, Epochs, EpochsUnknown
 
 OLD = Schedule.parse("warmup 4 | decay 16 cosine; floor 0.1")

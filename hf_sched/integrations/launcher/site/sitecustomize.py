@@ -23,11 +23,9 @@ class _HostFinder:
         if name not in _HOSTS:
             return None
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
-            find_spec = getattr(finder, "find_spec", None)
-            spec = find_spec(name, path, target) if find_spec else None
+            spec = finder.find_spec(name, path, target)
             if spec is not None:
-                if hasattr(spec.loader, "exec_module"):
-                    _register_on_execution(spec.loader)
+                _register_on_execution(spec.loader)
                 return spec
         return None
 
@@ -70,10 +68,7 @@ def _register() -> "list[str]":
         root = os.path.abspath(os.path.join(_HERE, "..", "..", "..", ".."))
         sys.meta_path.append(_LendingFinder({"hf_sched": root, **given.get("lend", {})}))
     try:
-        from hf_sched.integrations import transformers
-
-        # An error for a script that imports hf_sched, but this process may never use one of its schedules.
-        transformers.on_unsupported = _report
+        import hf_sched  # noqa: F401 (registers the schedules)
     except Exception as error:
         sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _HostFinder)]
         _report(
@@ -85,8 +80,7 @@ def _register() -> "list[str]":
 
 
 def _report(message: object) -> None:
-    if sys.stderr is not None:
-        print(f"hf-sched run: {message}", file=sys.stderr)
+    print(f"hf-sched run: {message}", file=sys.stderr)
 
 
 def _run_hidden_sitecustomize() -> None:

@@ -86,6 +86,3 @@ def test_recipe_cools_down_on_request(run_recipe: Any, tmp_path: Path, recipe: s
     report = audit(done.folder)
     assert report.ok, report.lines
     assert report.deviation == 0
-    logged = json.loads((done.folder / "train_results.json").read_text())
-    batch = GIVEN["per_device_train_batch_size"] * processes
-    assert logged["train_samples_per_second"] / logged["train_steps_per_second"] == pytest.approx(batch, rel=1e-2)
