@@ -227,7 +227,7 @@ def get_scheduler(
         raise registry.unknown_schedule(name)
     import transformers
 
-    return transformers.get_scheduler(name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)
+    return transformers.get_scheduler(name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)  # type: ignore[no-any-return]
 
 
 def schedule_of(lr_scheduler: Any) -> ScheduleLR | None:

@@ -1,7 +1,7 @@
 """Runs any command with the schedules known in every Python process under it: `hf-sched run trl sft ...`.
 
-The command replaces this process. It receives two environment variables: PYTHONPATH, which starts with a folder that has
-a `sitecustomize` (`site/`), and HF_SCHED_RUN, which holds JSON for that module.
+The command replaces this process. It receives two environment variables: PYTHONPATH, which starts with a folder that
+has a `sitecustomize` (`site/`), and HF_SCHED_RUN, which holds JSON for that module.
 """
 
 from __future__ import annotations

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import nullcontext
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,37 +38,27 @@ OTHER_SCHEDULERS = {
         lambda optimizer: transformers.get_scheduler("linear", optimizer, WARMUP, STEPS),
         r"requests 'cosine_floor', but a LambdaLR sets the learning rate: .*`optimizers=`",
     ),
-    "torch": (
-        lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 5),
-        r"a StepLR sets the learning rate: .*a subclass \(`create_scheduler`\)",
-    ),
     "another curve": (
         lambda optimizer: ours(optimizer, floor_ratio=0.3),
         r"requests the curve\n +warmup 3 .* floor 0.1\nbut the scheduler has\n +.*; floor 0.3\n",
     ),
     "another horizon": (
         lambda optimizer: ours(optimizer, 4 * STEPS),
-        f"ends after {4 * STEPS} steps, but the run has {STEPS}",
+        r"requests the curve\n +warmup 3 \| decay 9 .*\nbut the scheduler has\n +warmup 3 \| decay 45 ",
     ),
 }
 
 
-@pytest.mark.parametrize("way", ["optimizers=", "create_scheduler"])
 @pytest.mark.parametrize("scheduler", OTHER_SCHEDULERS)
-def test_another_scheduler_than_the_requested_one_stops_the_run(model_path, tmp_path, way, scheduler):
+def test_another_scheduler_than_the_requested_one_stops_the_run(model_path, tmp_path, scheduler):
     make_scheduler, message = OTHER_SCHEDULERS[scheduler]
-
-    def optimizers(model):
-        optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK)
-        return optimizer, make_scheduler(optimizer)
 
     class Subclass(Trainer):
         def create_scheduler(self, num_training_steps, optimizer=None):
             self.lr_scheduler = make_scheduler(self.optimizer)
             return self.lr_scheduler
 
-    given = {"optimizers": optimizers} if way == "optimizers=" else {"cls": Subclass}
-    assert_stops(model_path, tmp_path, message, **given)
+    assert_stops(model_path, tmp_path, message, cls=Subclass)
 
 
 class After(TrainerCallback):
@@ -108,12 +96,11 @@ INTERFERENCE = {
 }
 
 
-@pytest.mark.parametrize("tensors", [False, True])
 @pytest.mark.parametrize("what", INTERFERENCE)
 @pytest.mark.filterwarnings("ignore:Detected call:UserWarning")
-def test_interference_stops_the_run_at_once(model_path, tmp_path, what, tensors):
+def test_interference_stops_the_run_at_once(model_path, tmp_path, what):
     interfere, message = INTERFERENCE[what]
-    given = {"optimizers": partial(two_groups, tensors=tensors), "callbacks": [After(interfere)]}
+    given = {"optimizers": two_groups, "callbacks": [After(interfere)]}
     assert_stops(model_path, tmp_path, message, 5 + (what == "replaced"), **given)
 
 
@@ -157,37 +144,14 @@ def train_with_scaler(model_path, folder, resume=None, **given):
 
 
 @pytest.mark.filterwarnings("ignore:Detected call:UserWarning")
-def test_skipped_steps_are_reported_at_the_end_even_from_before_a_resume(model_path, tmp_path, warnings_logged):
+def test_skipped_steps_are_no_false_alarm_even_from_before_a_resume(model_path, tmp_path):
     saving = {**OURS, "save_strategy": "steps", "save_steps": 5}
     used, skipped = train_with_scaler(model_path, tmp_path, **saving)
     steps = np.cumsum(~skipped) - ~skipped  # made before each step
-    count = int(skipped.sum())
-    assert skipped[0] and 1 <= count < STEPS / 2  # how often the scale overflows depends on the size of the gradients
+    assert skipped[0] and skipped.sum() < STEPS / 2  # the number depends on the size of the gradients
     np.testing.assert_array_equal(used, CURVE[steps])
-    message = (
-        f"a gradient scaler skipped {count} of 12 optimizer steps, so the schedule 'cosine_floor' did not reach its "
-        f"end: the last learning rate was {CURVE[STEPS - 1 - count]:.6g}, not {CURVE[11]:.6g}"
-    )
-    assert warnings_logged() == [message]
-    checkpoint = str(tmp_path / "checkpoint-5")
-    used_after, skipped_after = train_with_scaler(model_path, tmp_path, resume=checkpoint, **saving)
-    assert skipped_after.sum() < skipped.sum()
+    used_after, _ = train_with_scaler(model_path, tmp_path, resume=str(tmp_path / "checkpoint-5"), **saving)
     np.testing.assert_array_equal(used_after, used[5:])
-    assert warnings_logged() == [message] * 2
-    _, skipped = train_with_scaler(model_path, tmp_path, lr_scheduler_type="cosine")
-    assert skipped.any()
-    assert len(warnings_logged()) == 2  # nothing about a built-in schedule
-
-
-def test_a_scheduler_that_is_not_stepped_is_not_taken_for_skipped_steps(model_path, tmp_path):
-    no_step = After(lambda optimizer, scheduler: setattr(scheduler, "step", lambda: None), 7)
-    trainer, _ = make(model_path, tmp_path, **OURS, **UNFUSED, callbacks=[no_step])
-    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", 2.0**127, backoff_factor=2.0**-30)
-    message = r"after 8 optimizer steps, of which a gradient scaler skipped (\d), the scheduler .* made (\d): another"
-    with pytest.raises(ValueError, match=message) as stopped:
-        trainer.train()
-    skipped, made = map(int, re.search(message, str(stopped.value)).groups())
-    assert skipped > 0 and made + skipped == 7
 
 
 # No false alarm.

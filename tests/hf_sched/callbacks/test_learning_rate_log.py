@@ -5,26 +5,20 @@ from __future__ import annotations
 from functools import partial
 from typing import ClassVar
 
-import numpy as np
 import pytest
-import torch
 import transformers.integrations.integration_utils as integrations
 from transformers import TrainerCallback
 
 import hf_sched
 from hf_sched._run_files import LEARNING_RATES, read_learning_rates
-from tests.helpers.trainer import PEAK, STEPS, WARMUP, make, two_groups
+from tests.helpers import trainer as helper
+from tests.helpers.trainer import OURS, PEAK, STEPS, WARMUP, make, two_groups
 
-OURS = {"lr_scheduler_type": "cosine_floor"}
 CURVE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP).curve(peak=PEAK)
 
 
-def train(model_path, folder, *, resume=None, callbacks=(), log=None, **given):
-    trainer, recorder = make(
-        model_path, folder, callbacks=[*callbacks, log or hf_sched.LearningRateLog()], **{**OURS, **given}
-    )
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer, np.array(recorder.used)
+def train(model_path, folder, *, callbacks=(), **given):
+    return helper.train(model_path, folder, callbacks=[*callbacks, hf_sched.LearningRateLog()], **{**OURS, **given})
 
 
 def logged(trainer, key):
@@ -89,21 +83,6 @@ def test_trackers_get_the_rates_with_the_loss_of_the_same_step(model_path, tmp_p
     assert not any("learning_rate/group_0" in logs for _, logs in Tracker.got if "loss" not in logs)
 
 
-def test_many_kinds_of_groups_are_logged_as_minimum_and_maximum(model_path, tmp_path):
-    def many(model):
-        groups = [{"params": [p], "lr": PEAK / (n + 1)} for n, p in enumerate(model.parameters())]
-        empty = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": PEAK / (n + 100)} for n in range(20)]
-        return torch.optim.AdamW([*groups, *empty]), None
-
-    trainer, used = train(model_path, tmp_path, optimizers=many)
-    assert {key for key in trainer.state.log_history[0] if "learning_rate/" in key} == {
-        "learning_rate/max",
-        "learning_rate/min",
-    }
-    assert logged(trainer, "learning_rate/min") == dict(enumerate(used.min(axis=1), 1))
-    assert list(in_file(tmp_path).values()) == used.tolist()
-
-
 @pytest.mark.parametrize("tensors", [False, True])
 def test_new_file_has_every_step_and_the_plan(model_path, tmp_path, tensors):
     train(model_path, tmp_path, max_steps=6)
@@ -142,9 +121,3 @@ def test_file_has_the_steps_before_an_error(model_path, tmp_path):
     trainer.remove_callback(Fail)
     trainer.train()
     assert len(read_learning_rates(tmp_path / LEARNING_RATES)) == STEPS + 1
-
-
-def test_every_step_false_writes_no_file(model_path, tmp_path):
-    trainer, _ = train(model_path, tmp_path, log=hf_sched.LearningRateLog(every_step=False))
-    assert not (tmp_path / LEARNING_RATES).exists()
-    assert len(logged(trainer, "learning_rate/group_0")) == STEPS

