@@ -20,7 +20,6 @@ from hf_sched.integrations.launcher import SITE, environment
 ROOT = Path(__file__).parents[3]
 # A process finds this hf_sched as if it were installed.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-posix = pytest.mark.skipif(os.name == "nt", reason="signals and exec are POSIX")
 PYTHON = [sys.executable, "-c"]
 SCHEDULES = """
 import hf_sched
@@ -128,7 +127,6 @@ def test_nested_environments_join_their_modules():
     assert json.loads(environment(["yours"], base=once)["HF_SCHED_RUN"])["import"] == ["mine", "yours"]
 
 
-@posix
 def test_environment_without_hf_sched_borrows_it_or_continues_without(tmp_path):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     command = [tmp_path / "venv" / "bin" / "python", "-c", "import transformers, diffusers"]
@@ -145,58 +143,33 @@ def test_environment_without_hf_sched_borrows_it_or_continues_without(tmp_path):
     assert launch(*command, PYTHONPATH="") == (0, "True True", "")
 
 
-def test_transformers_that_cannot_be_extended_breaks_no_process():
+def test_signals_reach_the_command():
     code = """if True:
-        from wrapt import register_post_import_hook
-        def without_table(module):
-            del module.TYPE_TO_SCHEDULER_FUNCTION
-        register_post_import_hook(without_table, "transformers.optimization")
-        from transformers import SchedulerType, optimization
-        print(SchedulerType("linear").value)
-    """
-    status, out, message = launch(*PYTHON, code)
-    assert (status, out) == (0, "linear"), message
-    assert message.count("hf-sched run: hf_sched supports transformers") == 1
-    assert "has no `optimization.TYPE_TO_SCHEDULER_FUNCTION`" in message
-
-
-@posix
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_signals_reach_the_command(number):
-    code = f"""if True:
         import os, signal, sys
-        signal.signal({int(number)}, lambda number, frame: sys.exit(40 + number))
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(40 + number))
         print(os.getpid(), flush=True)
         signal.pause()
     """
     command = [sys.executable, "-m", "hf_sched", "run", *PYTHON, code]
     with subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline().strip() == str(process.pid)  # the command has replaced hf-sched
-        process.send_signal(number)
-        assert process.wait(60) == 40 + number
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 40 + signal.SIGTERM
 
 
-@posix
 def test_exit_status_and_ignored_signals_are_the_commands():
     for code, status in ("exit 7", 7), ("kill -TERM $$", -signal.SIGTERM):
         assert launch("sh", "-c", code)[0] == status
-    if Path("/proc/self/status").exists():
-        command = ["grep", "SigIgn", "/proc/self/status"]
-        assert run(*command) == subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    command = ["grep", "SigIgn", "/proc/self/status"]
+    assert run(*command) == subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-@posix
 def test_command_that_cannot_start_has_the_status_of_a_shell(tmp_path):
-    assert launch("no-such-command", "--help") == (127, "", "hf-sched: no-such-command: command not found on PATH")
-    assert launch("./no/such") == (127, "", "hf-sched: ./no/such: no such file")
+    assert launch("no-such-command") == (127, "", "hf-sched: no-such-command: No such file or directory")
     path = script(tmp_path, "#!/bin/sh\n", "plain.sh")
-    assert launch(path) == (126, "", f"hf-sched: {path}: cannot be executed: Permission denied")
-    status, _, message = launch("accelerate", "env", PATH=str(tmp_path))
-    assert status == 127
-    assert message.endswith(f"activate that environment, or write {Path(sys.executable).parent / 'accelerate'}")
+    assert launch(path) == (126, "", f"hf-sched: {path}: Permission denied")
 
 
-@posix
 def test_arguments_of_the_command_are_passed_unchanged():
     words = ["--help", "--import", "a", "-m", "--", "", "x y", "--json"]
     for separator in [], ["--"]:
