@@ -13,9 +13,8 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ _SECRET_NAME = r"(?i:token|[\w-]*((hub|hf|auth|access|api|bearer)[_-]?token|api[
 _SECRET_FLAG = re.compile(rf"(?<=\0)(--?{_SECRET_NAME}[=\0])(?!-)[^\0]*")  # in words that are joined by \0
 # Tokens of the hub, GitHub and OpenAI, and what precedes the @ in a URL.
 _SECRET_FORMS = re.compile(r"\b(hf|gh[opsu]|github_pat|sk)[_-]\w[\w-]{15,}|(?<=://)[^/@\s\0]+(?=@)")
-_SECRET_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "WANDB_API_KEY")
 
 
 def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, Any]) -> None:
@@ -45,6 +43,9 @@ def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, A
         # Sessions that started after this checkpoint are no longer part of the run.
         sessions = [session for session in read_provenance(path) if session["step"] < step]
     accelerator = trainer.accelerator
+    installed = [one for one in distributions() if one.name in PACKAGES]
+    devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    devices = devices or [f"{accelerator.device.type} ({platform.machine()}, {os.cpu_count()} cores)"]
     entry = {
         "step": step,
         "checkpoint": checkpoint,
@@ -53,10 +54,10 @@ def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, A
         "arguments": hide(given),
         "processes": accelerator.num_processes,
         "distributed_type": accelerator.distributed_type.value,
-        "devices": _devices(accelerator.device),
+        "devices": devices,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": _versions(),
+        "versions": {"hf_sched": hf_sched.__version__, **{one.name: one.version for one in installed}},
         "git": git_commit(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,21 +102,7 @@ def hide_in_command(words: Sequence[str]) -> str:
 
 
 def _hide_in_text(text: str) -> str:
-    for name in _SECRET_VARIABLES:
-        if len(value := os.environ.get(name, "")) > 6:
+    for name in ("HF_TOKEN", "WANDB_API_KEY"):
+        if value := os.environ.get(name):
             text = text.replace(value, HIDDEN)
     return _SECRET_FORMS.sub(HIDDEN, text)
-
-
-def _versions() -> dict[str, str]:
-    found = {"hf_sched": hf_sched.__version__}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def _devices(device: torch.device) -> list[str]:
-    if device.type == "cuda":
-        return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    return [f"{device.type} ({platform.processor() or platform.machine()}, {os.cpu_count()} cores)"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -21,30 +21,29 @@ Record = Mapping[str, Any]
 
 
 class GRPODiagnostics(TrainerCallback):
-    """Logs a warning on the main process when a sign appears, and again only if it disappeared in between."""
+    """Logs a warning on the main process when a sign appears, once for each sign."""
 
     def __init__(self) -> None:
-        self._records = 0
-        self._last_seen: dict[str, int] = {}
+        self._reported: set[str] = set()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or "reward" not in (logs or {}):
             return
-        self._records += 1
         last = _first_records(reversed(state.log_history))[::-1]
         if len(last) < WINDOW:
             return
-        for sign, warning in signs(last, _first_records(iter(state.log_history)), args):
-            # A sign that hovers around its threshold has not disappeared.
-            if self._records - self._last_seen.get(sign, -WINDOW) > WINDOW:
+        for sign, warning in signs(last, _first_records(state.log_history), args):
+            if sign not in self._reported:
                 logger.warning(f"step {state.global_step}: {warning}")
-            self._last_seen[sign] = self._records
+                self._reported.add(sign)
 
 
 def signs(last: Sequence[Record], first: Sequence[Record], args: Any) -> Iterator[tuple[str, str]]:
     """Yield the name and the warning of each sign, from the last and the first records and the training arguments."""
-    rewards = _names_of_rewards(last)
-    zero = [name for name in rewards if _is_zero(name, last)]
+    named = [key.split("/")[1] for key in last[-1] if key.startswith("rewards/") and key.endswith("/mean")]
+    rewards = [name for name in named if "penalty" not in name]  # the highest value of a penalty is 0
+    zero = [name for name in rewards if not any(row[f"rewards/{name}/{of}"] for row in last for of in ("mean", "std"))]
+    reward, equal = _typical(last, "reward"), _typical(last, "frac_reward_zero_std")
     if zero:
         yield (
             "zero rewards",
@@ -53,14 +52,13 @@ def signs(last: Sequence[Record], first: Sequence[Record], args: Any) -> Iterato
             "in another form than the reward expects (`reward_funcs`, `--dry_run`), or the task is too hard: use "
             "easier prompts, SFT first, or more `num_generations`",
         )
-    equal = _typical(last, "frac_reward_zero_std")
     if equal > EQUAL_GROUPS and zero != rewards:
         yield (
             "equal rewards",
             f"in {equal:.0%} of the groups all completions got the same reward, so they teach nothing (reward "
-            f"{_typical(last, 'reward'):.3g}, over {WINDOW} records). If that is the highest possible reward, the task "
-            f"is solved: stop, or use harder prompts. Otherwise raise `num_generations` ({args.num_generations}) or "
-            f"`temperature` ({args.temperature:g}), or add a reward to `reward_funcs` that grades more finely",
+            f"{reward:.3g}, over {WINDOW} records). If that is the highest possible reward, the task is solved: stop, "
+            f"or use harder prompts. Otherwise raise `num_generations` ({args.num_generations}) or `temperature` "
+            f"({args.temperature:g}), or add a reward to `reward_funcs` that grades more finely",
         )
     clipped = _typical(last, "completions/clipped_ratio")
     if clipped > CLIPPED:
@@ -68,35 +66,23 @@ def signs(last: Sequence[Record], first: Sequence[Record], args: Any) -> Iterato
             "clipped completions",
             f"{clipped:.0%} of the completions were cut off at `max_completion_length` ({args.max_completion_length}), "
             f"most before their answer (over {WINDOW} records). Raise it. If completions never end, the model has not "
-            "learned to stop: run SFT first, with a trained stop token (`hf-sched sft --dry_run` reports it). "
-            "`mask_truncated_completions: true` keeps them out of the loss",
+            "learned to stop: run SFT first, with a trained stop token (`hf-sched sft --dry_run` reports it)",
         )
     entropy, initial_entropy = _typical(last, "entropy"), _typical(first, "entropy")
     if entropy < COLLAPSED * initial_entropy:
         yield (
             "collapsed entropy",
             f"the entropy of the tokens has fallen from {initial_entropy:.3g} to {entropy:.3g}: completions hardly "
-            f"differ, so the model explores nothing new. If the reward ({_typical(last, 'reward'):.3g}) is as high as "
-            "possible, stop. Otherwise resume an earlier checkpoint with a lower `learning_rate` "
-            f"({args.learning_rate:g}), a higher `temperature` ({args.temperature:g}), `beta` above {args.beta:g} or "
-            "`epsilon_high: 0.28`",
+            f"differ, so the model explores nothing new. If the reward ({reward:.3g}) is as high as possible, stop. "
+            f"Otherwise resume an earlier checkpoint with a lower `learning_rate` ({args.learning_rate:g}), a higher "
+            f"`temperature` ({args.temperature:g}) or `beta` above {args.beta:g}",
         )
 
 
-def _first_records(history: Iterator[Record]) -> list[Record]:
+def _first_records(history: Iterable[Record]) -> list[Record]:
     return list(islice((row for row in history if "reward" in row and "loss" in row), WINDOW))
 
 
 def _typical(rows: Sequence[Record], key: str) -> float:
     """Return the median of a figure; 0 if it was not logged, which is no sign of anything."""
     return median([row[key] for row in rows if row.get(key) is not None] or [0.0])
-
-
-def _names_of_rewards(rows: Sequence[Record]) -> list[str]:
-    """Return the names of the rewards except penalties, whose highest value is 0."""
-    names = [key.split("/")[1] for key in rows[-1] if key.startswith("rewards/") and key.endswith("/mean")]
-    return [name for name in names if "penalty" not in name and "punish" not in name]
-
-
-def _is_zero(reward: str, rows: Sequence[Record]) -> bool:
-    return all(row.get(f"rewards/{reward}/{figure}") == 0 for row in rows for figure in ("mean", "std"))

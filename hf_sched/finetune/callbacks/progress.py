@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
-# Without a terminal, a line is written after each tenth of the run, and at least every 30 seconds.
+# Without a terminal, a line is written for a log record in each tenth of the run, and at least every 30 seconds.
 SHARE, SECONDS = 0.1, 30.0
 
 _SHOWN = {"learning_rate": "lr", "loss": "loss", "reward": "reward"}
@@ -22,24 +22,13 @@ _SPEED = ("runtime", "per_second", "num_tokens")
 class Progress(ProgressCallback):
     """Shows steps, time left, learning rate, loss and reward on the main process."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._is_terminal = sys.stderr.isatty()
-        self._figures: dict[str, str] = {}
-
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.current_step = self._written_step = state.global_step
-        self._written_at = time.monotonic()
+        self._written_at, self._figures = time.monotonic(), {}
+        self._is_terminal = sys.stderr.isatty()
         if state.is_world_process_zero:
             file = sys.stderr if self._is_terminal else io.StringIO()
             self.training_bar = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, file=file)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Write the line of the previous step, now that its figures are logged."""
-        tenth = max(1, round(SHARE * state.max_steps))
-        is_due = state.global_step // tenth > self._written_step // tenth
-        if is_due or time.monotonic() - self._written_at >= SECONDS:
-            self._write_line(state)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:
@@ -51,13 +40,16 @@ class Progress(ProgressCallback):
             return
         self._figures |= {_SHOWN[key]: f"{logs[key]:.4g}" for key in _SHOWN if logs.get(key) is not None}
         self.training_bar.set_postfix(self._figures, refresh=False)
-        evaluated = [key for key in logs if key.startswith("eval_") and not key.endswith(_SPEED)]
-        if evaluated:
+        tenth = max(1, round(SHARE * state.max_steps))
+        is_due = state.global_step // tenth > self._written_step // tenth
+        if is_due or time.monotonic() - self._written_at >= SECONDS:
+            self._write_line(state)
+        if evaluated := [key for key in logs if key.startswith("eval_") and not key.endswith(_SPEED)]:
             figures = ", ".join(f"{key} {logs[key]:.4g}" for key in evaluated)
             tqdm.write(f"evaluation at step {state.global_step}: {figures}", file=sys.stderr)
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._is_terminal:
+        if sys.stderr.isatty():
             super().on_prediction_step(args, state, control, **kwargs)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -66,7 +58,7 @@ class Progress(ProgressCallback):
             super().on_train_end(args, state, control, **kwargs)
 
     def _write_line(self, state: Any) -> None:
-        if self.training_bar is not None and not self._is_terminal and state.global_step > self._written_step:
+        if not self._is_terminal and state.global_step > self._written_step:
             self._written_step, self._written_at = state.global_step, time.monotonic()
             print(self.training_bar, file=sys.stderr, flush=True)
 

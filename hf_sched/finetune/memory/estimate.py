@@ -36,14 +36,13 @@ ASSUMPTIONS = (
 
 # Optimizer states per weight, and the bytes of each (0: as many as the weight has). 8-bit states (arXiv 2110.02861)
 # add a float32 per 256. Adafactor keeps a row and a column per matrix, which is next to nothing.
-_EIGHT_BITS = 1 + 4 / 256
 OPTIMIZERS: dict[str, tuple[int, float]] = {
     **dict.fromkeys(("adamw_torch", "adamw_torch_fused"), (2, 0)),
     **dict.fromkeys(("rmsprop", "adagrad"), (1, 0)),
     **dict.fromkeys(("sgd", "adafactor"), (0, 0)),
-    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), (2, _EIGHT_BITS)),
-    **dict.fromkeys(("lion_8bit", "paged_lion_8bit", "rmsprop_bnb_8bit"), (1, _EIGHT_BITS)),
-    **dict.fromkeys(("lion_32bit", "paged_lion_32bit", "rmsprop_bnb", "rmsprop_bnb_32bit"), (1, 4)),
+    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), (2, 1 + 4 / 256)),
+    **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), (1, 1 + 4 / 256)),
+    **dict.fromkeys(("lion_32bit", "paged_lion_32bit"), (1, 4)),
     "paged_adamw_32bit": (2, 4),
 }
 # How far a run is sharded, as DeepSpeed counts: 1 optimizer states, 2 gradients, 3 weights.
