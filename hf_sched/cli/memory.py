@@ -35,7 +35,7 @@ def estimate_memory(
     not fit.
     """
     from hf_sched.cli.output import console, print_json
-    from hf_sched.finetune.memory import alternatives, estimate, read_config
+    from hf_sched.finetune.memory import alternative, estimate, read_config
     from hf_sched.finetune.memory.before_loading import CLOSE, describe, show
 
     launch: dict[str, Any] = {"accelerate_config": accelerate_config, "num_processes": num_processes}
@@ -44,11 +44,11 @@ def estimate_memory(
     found = estimate(run, device_bytes)
     fits = None if device_bytes is None else found.total <= device_bytes
     if json:
-        changes = alternatives(run, device_bytes) if device_bytes and found.total > CLOSE * device_bytes else {}
+        change = alternative(run, device_bytes) if device_bytes and found.total > CLOSE * device_bytes else None
         sizes = {"total": found.total, "device": device_bytes, "parameters": run.shape.parameters}
         stages = {"trained": found.trained, "peak": found.peak, "breakdown": found.breakdown}
-        listed = [{"change": text, "total": after.total} for text, after in changes.items()]
-        print_json({**sizes, **stages, "fits": fits, "alternatives": listed})
+        fitting = {"change": change[0], "total": change[1].total} if change else None
+        print_json({**sizes, **stages, "fits": fits, "alternative": fitting})
     else:
         show(found, describe(found, device_bytes), console())
     sys.exit(fits is False)

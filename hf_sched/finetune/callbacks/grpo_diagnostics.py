@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from statistics import median
 from typing import Any
@@ -15,7 +15,6 @@ logger = logging.getLogger(__name__)
 WINDOW = 10  # log records whose median is checked: any run has single steps that look bad
 CLIPPED = 0.5  # share of completions that are cut off
 EQUAL_GROUPS = 0.8  # share of groups with equal rewards; in a good run, more and more groups are entirely right
-COLLAPSED = 0.1  # share of the initial entropy at which nearly every token has only one likely value
 
 Record = Mapping[str, Any]
 
@@ -29,17 +28,16 @@ class GRPODiagnostics(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not state.is_world_process_zero or "reward" not in (logs or {}):
             return
-        last = _first_records(reversed(state.log_history))[::-1]
-        if len(last) < WINDOW:
-            return
-        for sign, warning in signs(last, _first_records(state.log_history), args):
+        records = (record for record in reversed(state.log_history) if "reward" in record and "loss" in record)
+        last = list(islice(records, WINDOW))
+        for sign, warning in signs(last, args) if len(last) == WINDOW else ():
             if sign not in self._reported:
                 logger.warning(f"step {state.global_step}: {warning}")
                 self._reported.add(sign)
 
 
-def signs(last: Sequence[Record], first: Sequence[Record], args: Any) -> Iterator[tuple[str, str]]:
-    """Yield the name and the warning of each sign, from the last and the first records and the training arguments."""
+def signs(last: Sequence[Record], args: Any) -> Iterator[tuple[str, str]]:
+    """Yield the name and the warning of each sign, from the last records and the training arguments."""
     named = [key.split("/")[1] for key in last[-1] if key.startswith("rewards/") and key.endswith("/mean")]
     rewards = [name for name in named if "penalty" not in name]  # the highest value of a penalty is 0
     zero = [name for name in rewards if not any(row[f"rewards/{name}/{of}"] for row in last for of in ("mean", "std"))]
@@ -68,19 +66,6 @@ def signs(last: Sequence[Record], first: Sequence[Record], args: Any) -> Iterato
             f"most before their answer (over {WINDOW} records). Raise it. If completions never end, the model has not "
             "learned to stop: run SFT first, with a trained stop token (`hf-sched sft --dry_run` reports it)",
         )
-    entropy, initial_entropy = _typical(last, "entropy"), _typical(first, "entropy")
-    if entropy < COLLAPSED * initial_entropy:
-        yield (
-            "collapsed entropy",
-            f"the entropy of the tokens has fallen from {initial_entropy:.3g} to {entropy:.3g}: completions hardly "
-            f"differ, so the model explores nothing new. If the reward ({reward:.3g}) is as high as possible, stop. "
-            f"Otherwise resume an earlier checkpoint with a lower `learning_rate` ({args.learning_rate:g}), a higher "
-            f"`temperature` ({args.temperature:g}) or `beta` above {args.beta:g}",
-        )
-
-
-def _first_records(history: Iterable[Record]) -> list[Record]:
-    return list(islice((row for row in history if "reward" in row and "loss" in row), WINDOW))
 
 
 def _typical(rows: Sequence[Record], key: str) -> float:

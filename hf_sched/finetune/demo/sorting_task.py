@@ -107,23 +107,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo/task"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--train", type=int, default=6000, help="training prompts (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=500, help="test prompts (default: %(default)s)")
-    parser.add_argument(
-        "--backwards_share",
-        type=float,
-        default=0.6,
-        help="share of demonstrations sorted backwards (default: %(default)s)",
-    )
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--width", type=int, default=128)
     args = parser.parse_args()
     from hf_sched.finetune.launch import quiet_progress_bars
 
     quiet_progress_bars()
-    save_model(args.output_dir / "model", layers=args.layers, width=args.width, seed=args.seed)
-    save_data(args.output_dir, train=args.train, test=args.test, backwards_share=args.backwards_share, seed=args.seed)
-    print(f"The sorting task is in {args.output_dir}: {args.train} training prompts, {args.test} test prompts.")
+    save_model(args.output_dir / "model", layers=2, width=128, seed=args.seed)
+    save_data(args.output_dir, train=6000, test=500, backwards_share=0.6, seed=args.seed)
+    print(f"The sorting task is in {args.output_dir}: 6000 training prompts, 500 test prompts.")
 
 
 def _user(digits: str) -> list[dict[str, str]]:

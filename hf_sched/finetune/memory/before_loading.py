@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hf_sched.finetune.memory.estimate import ASSUMPTIONS, GIB, Estimate, alternatives, estimate
+from hf_sched.finetune.launch import requests_fsdp
+from hf_sched.finetune.memory.estimate import ASSUMPTIONS, GIB, Estimate, alternative, estimate
 from hf_sched.finetune.memory.run_settings import read_run
 from hf_sched.schedules.validation import ArgumentError
 
@@ -68,12 +69,11 @@ def device_memory(training_args: Any) -> int:
 
 def _launch(training_args: Any) -> dict[str, Any]:
     """Return the launch of this process in the form of an Accelerate config."""
-    launch = {"distributed_type": "NO", "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION")}
+    launch: dict[str, Any] = {"mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION")}
     if training_args.deepspeed_plugin is not None:
-        zero = training_args.deepspeed_plugin.deepspeed_config
-        return {**launch, "distributed_type": "DEEPSPEED", "deepspeed_config": zero}
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        return {**launch, "distributed_type": "FSDP", "fsdp_config": {k.lower(): v for k, v in os.environ.items()}}
+        launch["deepspeed_config"] = training_args.deepspeed_plugin.deepspeed_config
+    elif requests_fsdp(training_args):
+        launch |= {"distributed_type": "FSDP", "fsdp_config": {k.lower(): v for k, v in os.environ.items()}}
     return launch
 
 
@@ -125,11 +125,11 @@ def describe(found: Estimate, device_bytes: int | None) -> str:
     if found.total <= CLOSE * device_bytes:
         return f"{needs}: it fits"
     verdict = f"{needs}: it {'will' if found.total > device_bytes else 'may'} not fit"
-    fitting = alternatives(found.run, device_bytes)
-    if not fitting:
+    fitting = alternative(found.run, device_bytes)
+    if fitting is None:
         return f"{verdict}; no change that was tried fits: use a smaller model, larger GPUs, or more of them"
-    changes = "; or ".join(f"{text} ({_gib(after.total)} GiB)" for text, after in fitting.items())
-    return f"{verdict}; this would: {changes}"
+    text, after = fitting
+    return f"{verdict}; this would: {text} ({_gib(after.total)} GiB)"
 
 
 def _gib(size: float) -> str:

@@ -1,7 +1,7 @@
 """The formula for peak memory: what a process holds throughout a step, and what each stage of the step adds.
 
-Let P be the number of parameters, T those that are trained, w the bytes per weight as loaded, and s the bytes in which
-the model computes (2 under bf16 and fp16). A full fine-tuning run on one process with AdamW takes:
+Let P be the number of parameters, T those that are trained, and w the bytes per weight as loaded. A full fine-tuning
+run on one process with AdamW takes:
 
 - throughout: weights P w and optimizer states 2 T w;
 - at the start of the backward pass: the activations of all layers and the work space of the output head;
@@ -15,6 +15,8 @@ T = r (inputs + outputs) weights per adapted linear map. `ASSUMPTIONS` lists wha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import or_
 from typing import Any
 
 from hf_sched.finetune.memory.run_settings import Run
@@ -42,7 +44,6 @@ OPTIMIZERS: dict[str, tuple[int, float]] = {
     **dict.fromkeys(("sgd", "adafactor"), (0, 0)),
     **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), (2, 1 + 4 / 256)),
     **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), (1, 1 + 4 / 256)),
-    **dict.fromkeys(("lion_32bit", "paged_lion_32bit"), (1, 4)),
     "paged_adamw_32bit": (2, 4),
 }
 # How far a run is sharded, as DeepSpeed counts: 1 optimizer states, 2 gradients, 3 weights.
@@ -116,15 +117,13 @@ def estimate(run: Run, device_bytes: int | None = None) -> Estimate:
     has_reference = not run.use_peft and (run.kind == "dpo" or (run.kind == "grpo" and run.beta > 0))
     master = 4 * sizes.trained // state_shards if is_zero else 0
     held = {
-        "weights": 0 if run.offloads_weights else weights,
+        "weights": weights,
         "reference model": weights if has_reference else 0,
         "DDP's buckets": all_gradients if run.parallelism == "DDP" else 0,
+        "float32 master weights": master,
+        "optimizer states": int(states * sizes.trained * (bytes_each or master_bytes)) // state_shards,
     }
-    if not run.offloads_optimizer:
-        held["float32 master weights"] = master
-        held["optimizer states"] = int(states * sizes.trained * (bytes_each or master_bytes)) // state_shards
-    has_gradients = not (run.offloads_weights and run.parallelism == "FSDP2")
-    gradients = {"gradients": all_gradients // gradient_shards} if has_gradients else {}
+    gradients = {"gradients": all_gradients // gradient_shards}
     least = sum(held.values()) + sum(gradients.values())
     held["GPU context and libraries (assumed)"] = 0 if run.use_cpu else GPU_OVERHEAD
     held["DeepSpeed on the host"] = DEEPSPEED_ON_HOST if is_zero and run.use_cpu else 0
@@ -158,13 +157,12 @@ def estimate(run: Run, device_bytes: int | None = None) -> Estimate:
 
 
 def _activations(run: Run, sizes: _Sizes) -> int:
-    """Bytes at the start of the backward pass, when all layers have saved theirs and the output head works.
+    """Return the bytes at the start of the backward pass: those that all layers saved, and the output head's.
 
     Per layer and token, attention saves queries, keys, values and its output; the MLP the gate, its activation, the up
-    projection and their product. Each RMSNorm saves its input in float32, the normalized input, and its output, which
-    autocast copies for each linear map. Liger's kernels recompute the MLP's activation and the normalized input. A
-    frozen linear map saves nothing; an adapter saves its input after dropout and the dropout mask. With gradient
-    checkpointing each layer saves its input only, and one layer at a time is recomputed.
+    projection and their product; each RMSNorm its input in float32, the normalized input, and its output, which
+    autocast copies for each linear map. Liger recomputes some of it. A frozen linear map saves nothing; an adapter its
+    input after dropout and the mask. With gradient checkpointing each layer saves its input only.
     """
     shape, tokens, s, has_liger = run.shape, run.batch * run.length, sizes.compute, run.use_liger_kernel
     hidden, intermediate, embedding = shape.hidden, shape.intermediate, 0 if run.use_peft else shape.embedding
@@ -220,23 +218,13 @@ def _generation(run: Run, sizes: _Sizes) -> dict[str, int]:
     return {"key-value cache": cache, "logits": max(logits, prefill), "autocast": casts, "gathered weights": gathered}
 
 
-def alternatives(run: Run, device_bytes: int) -> dict[str, Estimate]:
-    """Return the estimate after each of up to four changes that make a run fit, by what to write.
-
-    If no single change is enough, they are combined until the run fits.
-    """
-    found: dict[str, tuple[dict[str, Any], Estimate]] = {}
-    combined: dict[str, Any] = {}
-    for change in _changes(run):
+def alternative(run: Run, device_bytes: int) -> tuple[str, Estimate] | None:
+    """Combine changes, the cheapest first, until a run fits; return what to write and the estimate, or None."""
+    for change in accumulate(_changes(run), or_):  # a stronger change replaces a weaker one of its kind
         after = estimate(replace(run, **change), device_bytes)
         if after.total <= device_bytes:
-            found.setdefault(next(iter(change)), (change, after))  # the weakest change of its kind
-    for change in () if found else _changes(run):
-        combined |= change  # replaces a weaker change of its kind
-        after = estimate(replace(run, **combined), device_bytes)
-        if after.total <= device_bytes:
-            return {_text(combined): after}
-    return {_text(change): after for change, after in list(found.values())[:4]}
+            return _text(change), after
+    return None
 
 
 def _changes(run: Run) -> list[dict[str, Any]]:

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from hf_sched.plan.processes import find_file, find_world_size, read_accelerate_config
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import ArgumentError
@@ -23,31 +26,29 @@ class Shape:
     key_value: int
     vocabulary: int
     tied: bool  # whether the output head is the embedding matrix
-    qkv_bias: bool
+    parameters: int
+    outside_layers: int  # parameters that belong to no layer
+    linears: Mapping[str, tuple[int, int]]  # input and output width of the linear maps of a layer, by their names
 
     @classmethod
-    def of(cls, config: Any) -> Shape:
-        """Read the sizes from a transformers config.
+    def of(cls, config: Any, **given: Any) -> Shape:
+        """Read the sizes from a model without weights, made from a transformers config and other arguments.
 
         Raises:
             ArgumentError: The architecture is not one that the estimate knows.
         """
         text = config.get_text_config()
-        if not getattr(text, "intermediate_size", None) or getattr(text, "num_experts_per_tok", None):
+        if not hasattr(text, "intermediate_size") or hasattr(text, "num_experts_per_tok"):
             raise ArgumentError("model_name_or_path", "a dense model with gated MLPs, such as Llama", text.model_type)
-        heads = text.num_attention_heads
-        head = getattr(text, "head_dim", None) or text.hidden_size // heads
-        key_value = (getattr(text, "num_key_value_heads", None) or heads) * head
-        has_bias = bool(getattr(text, "attention_bias", text.model_type == "qwen2"))
-        widths = (text.hidden_size, text.intermediate_size, heads * head, key_value)
-        return cls(text.num_hidden_layers, *widths, text.vocab_size, bool(config.tie_word_embeddings), has_bias)
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """Input and output width of the linear maps of a layer, by their names in transformers."""
-        h, i, q, kv = self.hidden, self.intermediate, self.query, self.key_value
-        mlp = {"gate_proj": (h, i), "up_proj": (h, i), "down_proj": (i, h)}
-        return {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv), "o_proj": (q, h), **mlp}
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, **given)
+        layers = model.get_decoder().layers
+        maps = {name: one for name, one in layers[0].named_modules() if isinstance(one, torch.nn.Linear)}
+        widths = {name.rpartition(".")[2]: (one.in_features, one.out_features) for name, one in maps.items()}
+        query, key_value, parameters = widths["q_proj"][1], widths["k_proj"][1], model.num_parameters()
+        outside = parameters - sum(one.numel() for one in layers.parameters())
+        sizes = (len(layers), text.hidden_size, text.intermediate_size, query, key_value, text.vocab_size)
+        return cls(*sizes, config.tie_word_embeddings, parameters, outside, widths)
 
     @property
     def linear_parameters(self) -> int:
@@ -59,17 +60,6 @@ class Shape:
         """Weights of the embedding matrix."""
         return self.vocabulary * self.hidden
 
-    @property
-    def outside_layers(self) -> int:
-        """Parameters that belong to no layer."""
-        return self.embedding * (1 if self.tied else 2) + self.hidden
-
-    @property
-    def parameters(self) -> int:
-        """All parameters."""
-        vectors = 2 * self.hidden + (self.query + 2 * self.key_value) * self.qkv_bias
-        return self.linear_parameters + self.layers * vectors + self.outside_layers
-
 
 @dataclass(frozen=True)
 class Run:
@@ -80,8 +70,6 @@ class Run:
     model_name_or_path: str = ""
     parallelism: str = "one process"  # `one process`, `DDP`, `ZeRO-1`, `ZeRO-2`, `ZeRO-3` or `FSDP2`
     processes: int = 1
-    offloads_optimizer: bool = False
-    offloads_weights: bool = False
     full_logits: bool = False  # whether all logits exist at once, as in TRL before its fused output head
     prompt: int = 0  # tokens of the longest prompt (GRPO)
     generated: int = 0  # completions generated at once on a process (GRPO)
@@ -137,7 +125,6 @@ def read_run(
     Raises:
         ArgumentError: An argument is missing or wrong, or the architecture is unknown.
     """
-    from transformers import AutoConfig
     from trl.trainer import utils as trl_utils
 
     name, trusts = get("model_name_or_path"), bool(get("trust_remote_code"))
@@ -147,7 +134,8 @@ def read_run(
         hint = " ".join(str(error).split())
         raise ArgumentError("model_name_or_path", "a hub name or the folder of a model", name, hint) from error
     given = {field.name: get(field.name) for field in fields(Run)}
-    given |= {"kind": kind, "shape": Shape.of(config), **read_parallelism(launch, processes)}
+    given |= {"kind": kind, "processes": processes, **read_parallelism(launch, processes)}
+    given["shape"] = Shape.of(config, trust_remote_code=trusts)
     given["full_logits"] = not hasattr(trl_utils, "add_fused_lm_head") and not given["use_liger_kernel"]
     given["optim"] = str(getattr(given["optim"], "value", given["optim"]))
     dtype = (get("model_init_kwargs") or {}).get("dtype", given["dtype"])
@@ -177,8 +165,6 @@ def read_config(
 ) -> Run:
     """Read a run from a recipe's YAML file and an Accelerate config. Other arguments are those of `read_run`."""
     config = TrainingConfig.read(path, kind)
-    if config.kind not in ("sft", "grpo", "dpo"):
-        raise ArgumentError("kind", "sft, grpo or dpo", config.kind)
     launch = dict(read_accelerate_config(config, accelerate_config) or {})
     processes = find_world_size(config, num_processes, accelerate_config).processes
     deepspeed = launch.get("deepspeed_config") or {}
@@ -195,25 +181,21 @@ def read_parallelism(launch: Mapping[str, Any], processes: int) -> dict[str, Any
     `deepspeed_config` has Accelerate's flat keys or is a DeepSpeed configuration.
 
     Raises:
-        ArgumentError: The estimate does not support the setting.
+        ArgumentError: FSDP1 and offloading are not estimated.
     """
-    kind, parallelism = launch.get("distributed_type", "NO"), "DDP" if processes > 1 else "one process"
-    offloads = {"optimizer": False, "param": False}
-    if kind == "DEEPSPEED":
-        config = launch["deepspeed_config"]
-        zero = config.get("zero_optimization", {})
-        stage = zero.get("stage", config.get("zero_stage", 0))
-        parallelism = f"ZeRO-{stage}" if stage else parallelism
-        for part in offloads:
-            device = (zero.get(f"offload_{part}") or {}).get("device", config.get(f"offload_{part}_device"))
-            offloads[part] = str(device).lower() != "none"
-    elif kind == "FSDP":
+    if launch.get("distributed_type") == "FSDP":
         config = launch["fsdp_config"]
         if str(config.get("fsdp_version", 1)) != "2":
             raise ArgumentError("fsdp_version", "2, because FSDP1 is not estimated", config.get("fsdp_version", 1))
-        parallelism = "FSDP2"
-        offloads = dict.fromkeys(offloads, str(config.get("fsdp_offload_params")).lower() in ("true", "1"))
-    elif kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):
-        raise ArgumentError("distributed_type", "NO, MULTI_GPU, FSDP or DEEPSPEED", kind)
-    names = {"offloads_optimizer": offloads["optimizer"], "offloads_weights": offloads["param"]}
-    return {"parallelism": parallelism, "processes": processes, **names}
+        if str(config.get("fsdp_offload_params")).lower() in ("true", "1"):
+            raise ArgumentError("fsdp_offload_params", "false, because offloading is not estimated", True)
+        return {"parallelism": "FSDP2"}
+    config = launch.get("deepspeed_config") or {}
+    zero = config.get("zero_optimization", {})
+    for part in ("offload_optimizer", "offload_param"):
+        device = (zero.get(part) or {}).get("device", config.get(f"{part}_device")) or "none"
+        if device != "none":
+            raise ArgumentError(part, "none, because offloading is not estimated", device)
+    if stage := zero.get("stage", config.get("zero_stage", 0)):
+        return {"parallelism": f"ZeRO-{stage}"}
+    return {"parallelism": "DDP" if processes > 1 else "one process"}
