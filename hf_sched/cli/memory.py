@@ -35,8 +35,9 @@ def estimate_memory(
     not fit.
     """
     from hf_sched.cli.output import console, print_json
-    from hf_sched.finetune.memory import alternative, estimate, read_config
     from hf_sched.finetune.memory.before_loading import CLOSE, describe, show
+    from hf_sched.finetune.memory.estimate import alternative, estimate
+    from hf_sched.finetune.memory.run_settings import read_config
 
     launch: dict[str, Any] = {"accelerate_config": accelerate_config, "num_processes": num_processes}
     run = read_config(config, kind, **launch, length=length, prompt=prompt_length)

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,7 @@ import yaml
 from trl import TrlParser
 
 import hf_sched
-from hf_sched.schedules.validation import ArgumentError
-
-# Folders that shipped configurations start from, and the commands that write them.
-_WRITTEN_BY = {
-    "runs/demo/task": "python -m hf_sched.finetune.demo.sorting_task",
-    "runs/smollm2/model": "python -m hf_sched.finetune.demo.smollm2",
-}
+from hf_sched.schedules.validation import ArgumentError, suggest
 
 
 def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
@@ -68,38 +61,33 @@ def given_arguments(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> None:
-    complaints = []
-    for word in [word for word in words if word.startswith("--")] or words:
-        near = get_close_matches(word.lstrip("-").replace("-", "_"), known, n=1)
-        complaints.append(f"`{word.lstrip('-')}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
-    if complaints:
-        raise ValueError(f"the recipe has no argument {', '.join(complaints)}: correct it or leave it out")
+    names = [word.lstrip("-") for word in words if word.startswith("--")] or words
+    for name in names:
+        hint = suggest(name.replace("-", "_"), known) or "correct it or leave it out"
+        raise ArgumentError(name, rule="is not an argument of the recipe", hint=hint)
 
 
 def _read_yaml(path: str) -> Mapping[str, Any]:
-    allowed, reason = "a YAML file with one `key: value` per line", ""
+    allowed = "a YAML file with one `key: value` per line"
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        if isinstance(values, Mapping):
-            return values
     except OSError as error:
         raise ArgumentError("--config", "a YAML file that exists", path) from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-    raise ArgumentError("--config", allowed, path, reason)
+        raise ArgumentError("--config", allowed, path, " ".join(str(error).split())) from error
+    if not isinstance(values, Mapping):
+        raise ArgumentError("--config", allowed, path)
+    return values
 
 
 def _flag_value(words: Sequence[str]) -> Any:
     """Return the value of a flag as YAML reads it: `60` is a number, and no word means true."""
-    values = [_read_word(word) for word in words] or [True]
-    return values if len(values) > 1 else values[0]
-
-
-def _read_word(word: str) -> Any:
+    if len(words) > 1:
+        return [_flag_value([word]) for word in words]
     try:
-        return yaml.safe_load(word)
+        return yaml.safe_load(words[0]) if words else True
     except yaml.YAMLError:
-        return word
+        return words[0]
 
 
 def _check_whole_numbers(part: Any) -> None:
@@ -117,9 +105,7 @@ def _check_paths(part: Any) -> None:
         # A hub name has at most one slash; a value with more, or one that starts like a path, is a path.
         is_path = value.count("/") > 1 or value.startswith((".", "/", "~"))
         if is_path and not Path(value).expanduser().exists():
-            command = next((made for folder, made in _WRITTEN_BY.items() if value.startswith(folder)), None)
-            hint = f"`{command}` writes it" if command else ""
-            raise ArgumentError(name, "a hub name or a path that exists", value, hint)
+            raise ArgumentError(name, "a hub name or a path that exists", value)
 
 
 def _check_schedule(part: Any) -> None:

@@ -33,12 +33,9 @@ def show_plan(trainer: Any, kind: str, *, in_full: bool) -> None:
         print_plan(planned, _console())
         return
     epochs = "" if planned.epochs is None else f" ({planned.epochs:.3g} epochs)"
-    rates = "" if planned.last_lr is None else f", peak {planned.peak_lr:.4g}, last {planned.last_lr:.4g}"
-    logger.info(
-        f"{planned.num_training_steps} optimizer steps{epochs} of {planned.effective_batch} "
-        f"{'completions' if planned.grpo else 'samples'}; learning rate: "
-        f"{planned.schedule or planned.schedule_name}{rates}"
-    )
+    batch = f"{planned.effective_batch} {'completions' if planned.grpo else 'samples'}"
+    schedule = f"{planned.schedule or planned.schedule_name}, peak {planned.peak_lr:.4g}"
+    logger.info(f"{planned.num_training_steps} optimizer steps{epochs} of {batch}; learning rate: {schedule}")
 
 
 def _plan_of(trainer: Any, kind: str) -> Plan:
@@ -66,25 +63,17 @@ def show_sample(trainer: Any, *, in_full: bool) -> None:
             parts.append((f"«{text}»", "green") if is_trained else (text, "dim"))
         console.print(Text.assemble(*parts))
     trained = [[label for label in labels if label != -100] for _, labels in samples]
-    untrained = sum(not tokens for tokens in trained)
-    if untrained:
+    if untrained := sum(not tokens for tokens in trained):
         logger.warning(f"{untrained} of the first {len(samples)} samples have no trained text")
-    stop_tokens = _stop_tokens(trainer)
+    configured = trainer.model.generation_config.eos_token_id
+    stop_tokens = {tokenizer.eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
     stopping = sum(_ends_with_stop(tokens, stop_tokens, tokenizer) for tokens in trained)
     summary = f"the stop token is trained in {stopping} of the first {len(samples)} samples"
     if 2 * stopping < len(samples):
-        logger.warning(
-            f"{summary}: the model may never learn to stop. `max_length` may cut the samples off, or the chat template "
-            "may leave the token out of the trained text (`eos_token`, `assistant_only_loss`)"
-        )
+        causes = "`max_length` cuts the samples off, or the chat template leaves the token out of the trained text"
+        logger.warning(f"{summary}: the model may never learn to stop. Possibly {causes} (`eos_token`)")
     elif in_full:
         console.print(summary)
-
-
-def _stop_tokens(trainer: Any) -> set[int]:
-    configured = getattr(getattr(trainer.model, "generation_config", None), "eos_token_id", None)
-    every = {_tokenizer(trainer).eos_token_id, *(configured if isinstance(configured, list) else [configured])}
-    return every - {None}
 
 
 def _ends_with_stop(tokens: list[int], stop_tokens: set[int], tokenizer: Any) -> bool:
@@ -102,28 +91,22 @@ def show_pair(trainer: Any, *, in_full: bool) -> None:
         console.print("\n[bold]The first pair[/]")
         for part, style in (("prompt", "dim"), ("chosen", "green"), ("rejected", "red")):
             console.print(Text.assemble(f"{part}: ", (tokenizer.decode(pairs[0][f"{part}_ids"]), style)))
-    equal = sum(pair["chosen_ids"] == pair["rejected_ids"] for pair in pairs)
-    if equal:
+    if equal := sum(pair["chosen_ids"] == pair["rejected_ids"] for pair in pairs):
         logger.warning(f"the chosen and the rejected answer are equal in {equal} of the first {len(pairs)} pairs")
 
 
 def show_probe(trainer: Any, rewards: Sequence[Reward | str], *, in_full: bool) -> None:
-    """Show what each reward gives to a right, a wrong and an empty answer; warn if right answers earn nothing."""
-    probed = probe(rewards, next(iter(trainer.train_dataset)), trainer.args.reward_weights, _tokenizer(trainer))
-    if probed is None:  # the data has no column with right answers
-        return
-    probes, most = probed
-    if in_full:
+    """Show what each reward gives to a right, a wrong and an empty answer; warn if a right answer earns nothing."""
+    probes = probe(rewards, next(iter(trainer.train_dataset)), _tokenizer(trainer))
+    if in_full and probes:
         titles = ("reward", "right answer", "written", "wrong", "empty")
         table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for one in probes:
             table.add_row(one.name, f"{one.gold:g}", repr(one.rendering), f"{one.wrong:g}", f"{one.empty:g}")
         _console().print("\n[bold]The rewards[/], for answers to the first problem\n", table)
     for one in probes:
-        if one.gold <= 0 and not one.is_penalty:
+        if one.gold <= 0 and "penalty" not in one.name:
             logger.warning(f"the reward {one.name!r} gives {one.gold:g} to the right answer, however it is written")
-    if most <= 0:
-        logger.warning(f"all rewards together give {most:g} to the right answer: nothing would be learned")
 
 
 def _tokenizer(trainer: Any) -> Any:

@@ -5,8 +5,7 @@ accelerate launch -m hf_sched.finetune.grpo --config my.yaml
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,10 +16,6 @@ from hf_sched.finetune.data.load import PROBLEMS, columns_of, to_problem
 from hf_sched.finetune.dry_run import show_probe
 from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
 from hf_sched.finetune.rewards import check_reward_columns, load_rewards
-from hf_sched.plan.grpo_batches import Generations
-from hf_sched.plan.run_length import Batching
-from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.schedules.validation import Whole
 
 
 class GRPO(Recipe):
@@ -34,14 +29,6 @@ class GRPO(Recipe):
 
     def row_forms(self, run: Run) -> Sequence[Sequence[str]]:
         return PROBLEMS
-
-    def check_given(self, given: Mapping[str, Any]) -> None:
-        """Check the batch sizes, since TRL's own message names `generation_batch_size`, which hardly anybody sets."""
-        config = TrainingConfig(self.kind, given)
-        batch, accumulation = (
-            config.value(name, Whole(1)) for name in ("per_device_train_batch_size", "gradient_accumulation_steps")
-        )
-        Generations.read(config, Batching(batch, int(os.environ.get("WORLD_SIZE") or 1), accumulation))
 
     def check(self, run: Run) -> None:
         rewards, run.training.reward_weights = load_rewards(run.rewards.reward_funcs, run.training.reward_weights)

@@ -18,6 +18,7 @@ NUM_PROCESSES = "HF_SCHED_NUM_PROCESSES"
 
 `accelerate launch` sets no variable if it starts a single process instead of several.
 """
+_DDP = "use `accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes {}`"
 
 
 def check_launch(training_args: Any) -> None:
@@ -46,8 +47,7 @@ def check_launch(training_args: Any) -> None:
     if training_args.n_gpu > 1:
         raise ValueError(
             f"one process sees {training_args.n_gpu} GPUs and would use nn.DataParallel, which multiplies the batch "
-            "size. To train on all of them, use `accelerate launch --config_file accelerate_configs/ddp.yaml "
-            f"--num_processes {training_args.n_gpu}`; to train on one, `--gpu_ids 0` or CUDA_VISIBLE_DEVICES=0"
+            f"size. For all of them, {_DDP.format(training_args.n_gpu)}; for one, set CUDA_VISIBLE_DEVICES=0"
         )
 
 
@@ -71,4 +71,4 @@ def _remedy(training_args: Any, requested: int) -> str:
         )
     if training_args.distributed_state.distributed_type == DistributedType.NO and training_args.device.type == "cpu":
         return "each would train alone and overwrite the others. Without a GPU, write `use_cpu: true` in the YAML"
-    return f"use `accelerate launch --config_file accelerate_configs/ddp.yaml --num_processes {requested}`"
+    return _DDP.format(requested)

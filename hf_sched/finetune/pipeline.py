@@ -26,7 +26,7 @@ from hf_sched.finetune.callbacks.grpo_diagnostics import GRPODiagnostics
 from hf_sched.finetune.callbacks.peer_failure import bound_waiting, explain_lost_process
 from hf_sched.finetune.callbacks.preemption import EXIT_STATUS, CheckpointOnSigterm
 from hf_sched.finetune.callbacks.progress import StandardErrorHandler, show_progress
-from hf_sched.finetune.checkpoints.finished import RunFinished, StopIfFinished, save_state_if_missing
+from hf_sched.finetune.checkpoints.finished import RunFinished, StopIfFinished
 from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume
 from hf_sched.finetune.checkpoints.sharding import check_sharding
 from hf_sched.finetune.config import given_arguments, parse
@@ -77,9 +77,6 @@ class Recipe:
         """Return the sets of columns of which the data must have one."""
         raise NotImplementedError
 
-    def check_given(self, given: Mapping[str, Any]) -> None:
-        """Check the arguments as they were written, before TRL's config class does."""
-
     def check(self, run: Run) -> None:
         """Check this recipe's own arguments, before the data is loaded."""
 
@@ -118,9 +115,7 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
 
 def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     """Parse the arguments, check them and load the data, but not the model; raise a ValueError for what is wrong."""
-    given = given_arguments(args)
-    recipe.check_given(given)
-    run = Run(given, *parse(*argument_types(recipe), args=args))
+    run = Run(given_arguments(args), *parse(*argument_types(recipe), args=args))
     configure_logging(run.training.process_index)
     check_launch(run.training)
     bound_waiting(run.training)
@@ -202,7 +197,9 @@ def train_and_save(
         except RunFinished as finished:
             logger.info("%s", finished)
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-            save_state_if_missing(trainer)
+            # The state written at the end of a run has records that no checkpoint has.
+            if not (Path(trainer.args.output_dir) / "trainer_state.json").is_file():
+                trainer.save_state()
     is_main = trainer.is_world_process_zero()
     if divergence.reason is not None:
         status = 1

@@ -117,7 +117,6 @@ class Reader:
 
     def recipe(self, kind: str, words: list[str]) -> None:
         recipe, args = RECIPES[kind](), [*words, "--use_cpu", "true"]
-        recipe.check_given(config.given_arguments(args))
         config.parse(*argument_types(recipe), args=args)
 
     def python(self, words: list[str]) -> None:

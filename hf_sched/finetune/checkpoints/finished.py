@@ -5,12 +5,9 @@ The Trainer checks for the end of a run after a step, not before one, so it woul
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
-
-from hf_sched._run_files import read_json
 
 
 class RunFinished(Exception):
@@ -27,10 +24,3 @@ class StopIfFinished(TrainerCallback):
                 "`max_steps` or `num_train_epochs`, and set `on_resume` in `lr_scheduler_kwargs` to choose the "
                 "learning rate of the additional steps"
             )
-
-
-def save_state_if_missing(trainer: Any) -> None:
-    """Write the trainer's state unless the run wrote it at its end, with records that no checkpoint has."""
-    file = Path(trainer.args.output_dir) / "trainer_state.json"
-    if not file.is_file() or read_json(file)["global_step"] != trainer.state.global_step:
-        trainer.save_state()

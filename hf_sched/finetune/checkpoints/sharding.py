@@ -39,13 +39,13 @@ def check_sharding(training_args: Any, checkpoint: str | None) -> None:
     if written == wanted:
         return
     launch = f"accelerate_configs/{_LAUNCH[written.kind]}" if written.kind in _LAUNCH else "FILE"
-    processes = f" --num_processes {written.parts}" if written.parts else ""
+    launch += f" --num_processes {written.parts}" if written.parts else ""
     weights = f"`model_name_or_path: {checkpoint}`"
     if (Path(checkpoint) / "adapter_config.json").is_file():
         weights = f"first `hf-sched merge {checkpoint} --output FOLDER`, then that folder"
     raise ValueError(
         f"{checkpoint} was written under {written} and cannot be resumed under {wanted}: launch the run as before "
-        f"(`--config_file {launch}{processes}`), or start a new run with a new optimizer from its weights ({weights})"
+        f"(`--config_file {launch}`), or start a new run with a new optimizer from its weights ({weights})"
     )
 
 

@@ -108,10 +108,6 @@ def load_rows(
         raise ArgumentError("dataset_streaming", rule=rule)
     splits = load_splits(script_args, mixture)
     train, test = script_args.dataset_train_split, script_args.dataset_test_split
-    if evaluating and _file(script_args) and test not in splits:
-        rule = f"needs evaluation rows, but {script_args.dataset_name!r} is a single file"
-        hint = "set `dataset_name` to a folder with train and test files, or write `eval_strategy: 'no'`"
-        raise ArgumentError("eval_strategy", rule=rule, hint=hint)
     read = partial(checked_split, script_args, splits, convert=convert, forms=forms, columns=columns)
     return read(train, "dataset_train_split"), read(test, "dataset_test_split") if evaluating else None
 
@@ -136,7 +132,8 @@ def checked_split(
         ArgumentError: The split does not exist, lacks columns, or has an unusable row.
     """
     if name not in splits:
-        raise ArgumentError(argument, f"one of {', '.join(splits)}", name)
+        hint = "give a folder with train and test files, or write `eval_strategy: 'no'`" if _file(script_args) else ""
+        raise ArgumentError(argument, f"one of {', '.join(splits)}", name, hint)
     rows = _rename(splits[name], columns or {})
     found = columns_of(rows)
     form = next((form for form in forms if set(form) <= set(found)), None)

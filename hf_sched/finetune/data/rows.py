@@ -1,8 +1,7 @@
-"""Finds rows that a recipe cannot use before a model is loaded, and names them by file and line."""
+"""Finds rows that a recipe cannot use before a model is loaded, and names them by file and line or row."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -71,25 +70,12 @@ def _fault(column: str, value: Any) -> str | None:
 
 
 def _place(number: int, source: str, file: str | None) -> str:
-    if file and file.endswith((".jsonl", ".csv")):
-        lines = _lines(file) if file.endswith(".jsonl") else _records(file)
-        for line, _ in islice(lines, number, number + 1):
-            return f"{file}, line {line}"
+    if file and file.endswith(".jsonl"):
+        line, _ = next(islice(_lines(file), number, None))
+        return f"{file}, line {line}"
     return f"{source}, row {number + 1}"
 
 
 def _lines(file: str) -> Iterator[tuple[int, str]]:
     with open(file, encoding="utf-8") as lines:
         yield from ((line, text) for line, text in enumerate(lines, 1) if text.strip())
-
-
-def _records(file: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records of a CSV file after its header, with the line on which each begins."""
-    with open(file, encoding="utf-8", newline="") as lines:
-        reader = csv.reader(lines)
-        next(reader, None)
-        begins = reader.line_num + 1
-        for record in reader:
-            if record:
-                yield begins, record
-            begins = reader.line_num + 1

@@ -20,16 +20,15 @@ logger = logging.getLogger(__name__)
 
 CLOSE = 0.9  # of the device's memory: above it the estimate is too inexact to promise that the run fits
 ROWS = 2000  # of the data, whose lengths are measured
-TEMPLATE_TOKENS = 32  # that a chat template may add
 
 
 def check_memory(
     kind: str, training_args: Any, model_args: Any, rows: Iterable[Mapping[str, Any]], *, in_full: bool
 ) -> None:
-    """Show what a run needs and what the device has, once per machine, before the model is loaded.
+    """Show what a run needs and what the device has, and warn with changes that fit if it may not fit.
 
-    A run that may not fit gets a warning with changes that fit. A dry run (`in_full`) shows a table instead of a line;
-    on a CPU only a dry run is checked. `kind` is `sft`, `grpo` or `dpo`; `rows` are the training data.
+    `kind` is `sft`, `grpo` or `dpo`, and `rows` are the training data. A dry run (`in_full`) shows a table; on a CPU
+    only a dry run is checked.
 
     Raises:
         ArgumentError: Weights, gradients and optimizer states alone do not fit.
@@ -78,25 +77,17 @@ def _launch(training_args: Any) -> dict[str, Any]:
 
 
 def _longest_sample(kind: str, arguments: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Return the tokens of the longest of the first rows (GRPO: of their prompts), with a chat template."""
-    from transformers import AutoTokenizer
+    """Return the tokens of the longest of the first rows (GRPO: of their prompts).
 
-    def text_of(row: Mapping[str, Any]) -> str:
-        if kind == "dpo":
-            return _text([row.get("prompt"), max(_text(row["chosen"]), _text(row["rejected"]), key=len)])
-        return _text(row["prompt"] if kind == "grpo" else row)
+    Quotation marks and keys, which `str` writes, take the place of those of a chat template.
+    """
+    from transformers import AutoTokenizer
 
     given = {"revision": arguments["model_revision"], "trust_remote_code": arguments.get("trust_remote_code")}
     tokenizer = AutoTokenizer.from_pretrained(arguments["model_name_or_path"], **given)
-    longest = max(map(text_of, islice(rows, ROWS)), key=len, default="")
-    return len(tokenizer(longest)["input_ids"]) + TEMPLATE_TOKENS
-
-
-def _text(value: Any) -> str:
-    """Return all text in a value of a row."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return "\n".join(map(_text, value)) if isinstance(value, list) else value if isinstance(value, str) else ""
+    columns = {"grpo": ["prompt"], "dpo": ["prompt", "chosen"]}.get(kind)
+    texts = (str([row.get(name) for name in columns or row]) for row in islice(rows, ROWS))
+    return len(tokenizer(max(texts, key=len, default=""))["input_ids"])
 
 
 def show(found: Estimate, verdict: str, console: Console) -> None:

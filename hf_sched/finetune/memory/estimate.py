@@ -162,15 +162,14 @@ def _activations(run: Run, sizes: _Sizes) -> int:
     Per layer and token, attention saves queries, keys, values and its output; the MLP the gate, its activation, the up
     projection and their product; each RMSNorm its input in float32, the normalized input, and its output, which
     autocast copies for each linear map. Liger recomputes some of it. A frozen linear map saves nothing; an adapter its
-    input after dropout and the mask. With gradient checkpointing each layer saves its input only.
+    input. With gradient checkpointing each layer saves its input only.
     """
     shape, tokens, s, has_liger = run.shape, run.batch * run.length, sizes.compute, run.use_liger_kernel
     hidden, intermediate, embedding = shape.hidden, shape.intermediate, 0 if run.use_peft else shape.embedding
     # Rows of different lengths need a mask, which makes sdpa repeat grouped keys and values.
     layer = 2 * s * (shape.query + (shape.query if run.batch > 1 else shape.key_value))
     if run.use_peft:
-        mask = (4 if run.use_cpu else 1) if run.lora_dropout else 0
-        layer += 8 * hidden + 3 * s * intermediate + (s + mask) * sum(inputs for inputs, _ in run.adapted)
+        layer += 8 * hidden + 3 * s * intermediate + s * sum(inputs for inputs, _ in run.adapted)
     else:
         norms = 2 * (4 if has_liger else 8) + 5 * s if sizes.casts else 2 * (2 * s if has_liger else 4 + 2 * s)
         layer += norms * hidden + (3 if has_liger else 4) * s * intermediate

@@ -85,7 +85,6 @@ class Run:
     use_liger_kernel: bool = False
     use_peft: bool = False
     lora_r: int = 16
-    lora_dropout: float = 0.05
     lora_target_modules: str | list[str] | tuple[str, ...] = ("q_proj", "v_proj")
     load_in_4bit: bool = False
     load_in_8bit: bool = False

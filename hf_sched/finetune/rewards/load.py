@@ -51,9 +51,7 @@ def load_rewards(
     if not named:
         raise ArgumentError(argument, f"at least one reward, such as {', '.join(REWARDS)}", named)
     settings = [_settings(item, argument) for item in ([named] if isinstance(named, (str, Mapping)) else named)]
-    rewards: list[Reward | str] = []
-    for item in settings:
-        rewards.append(_load(item, [_name(reward) for reward in rewards], argument))
+    rewards = [_load(item, argument) for item in settings]
     if not any("weight" in item for item in settings):
         return rewards, weights
     if weights is not None:
@@ -88,7 +86,7 @@ def _settings(item: Any, argument: str) -> dict[str, Any]:
     return dict(item)
 
 
-def _load(settings: dict[str, Any], taken: Sequence[str], argument: str) -> Reward | str:
+def _load(settings: dict[str, Any], argument: str) -> Reward | str:
     name = str(settings["name"])
     parameters = {key: value for key, value in settings.items() if key not in _NOT_PARAMETERS}
     found = None if "/" in name else _find(name, argument)  # TRL loads reward models
@@ -106,8 +104,6 @@ def _load(settings: dict[str, Any], taken: Sequence[str], argument: str) -> Rewa
     if found is None or inspect.iscoroutinefunction(found):
         return found or name  # TRL awaits an async reward for all completions at once
     logged = str(settings.get("as") or name.rpartition(".")[2])
-    if logged in taken:
-        logged += f"_{sum(other == logged or other.startswith(f'{logged}_') for other in taken) + 1}"
     if makes_reward:
         try:
             found, parameters = found(**parameters), {}

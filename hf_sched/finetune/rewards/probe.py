@@ -24,42 +24,24 @@ class Probe:
     rendering: str  # the rendering with the highest score
     wrong: float  # of a wrong answer in the same rendering
     empty: float  # of an empty completion
-    least: float  # the lowest score, including that of a very long repetitive text
-
-    @property
-    def is_penalty(self) -> bool:
-        """Whether the reward is never positive and sometimes negative."""
-        return self.gold <= 0 and self.least < 0
 
 
-def probe(
-    rewards: Sequence[Reward | str],
-    row: Mapping[str, Any],
-    weights: Sequence[float] | None = None,
-    tokenizer: Any = None,
-) -> tuple[list[Probe], float] | None:
-    """Score a right, a wrong and an empty answer to the prompt of `row`.
+def probe(rewards: Sequence[Reward | str], row: Mapping[str, Any], tokenizer: Any = None) -> list[Probe]:
+    """Score a right, a wrong and an empty answer to the prompt of `row`, if one of its columns holds a right answer.
 
     Reward models and async rewards are left out.
-
-    Returns:
-        A probe per reward and the highest weighted sum for the right answer; None if no column holds a right answer.
     """
     gold = next((str(row[name]) for name in GOLD if row.get(name) not in (None, "")), None)
-    if gold is None:
-        return None
-    right, wrong = ([form.format(answer) for form in RENDERINGS] for answer in (gold, _another(gold)))
-    texts = [*right, *wrong, f"{gold} " * 10_000, ""]
-    probes, totals = [], [0.0] * len(right)
-    for weight, reward in zip(weights or [1.0] * len(rewards), rewards, strict=True):
+    probes = []
+    for reward in rewards if gold else ():
         if not callable(reward) or inspect.iscoroutinefunction(reward):
             continue
-        scores = _scores(reward, texts, row, tokenizer)
+        right, wrong = ([form.format(answer) for form in RENDERINGS] for answer in (gold, _another(str(gold))))
+        scores = _scores(reward, [*right, *wrong, ""], row, tokenizer)
         best = max(range(len(right)), key=scores.__getitem__)
         shown = RENDERINGS[best].format("...")
-        probes.append(Probe(reward.__name__, scores[best], shown, scores[len(right) + best], scores[-1], min(scores)))
-        totals = [total + weight * score for total, score in zip(totals, scores, strict=False)]
-    return probes, max(totals)
+        probes.append(Probe(reward.__name__, scores[best], shown, scores[len(right) + best], scores[-1]))
+    return probes
 
 
 def _scores(reward: Reward, texts: list[str], row: Mapping[str, Any], tokenizer: Any) -> list[float]:

@@ -66,9 +66,8 @@ class SafeReward:
                 failures.append(error)
                 self._warn(error, completion)
         if len(failures) == count > 1 and not self._has_worked:
-            first = failures[0]
-            how = f"the reward {self.__name__!r} failed on each of {count} completions: {type(first).__name__}"
-            raise ValueError(f"{how}: {first}") from first
+            what = f"{type(failures[0]).__name__}: {failures[0]}"
+            raise ValueError(f"the reward {self.__name__!r} failed on each of {count} completions: {what}")
         self._has_worked = True
         return rewards
 
@@ -84,9 +83,8 @@ class SafeReward:
 
     def _warn(self, error: Exception, completion: Completion) -> None:
         kind = type(error).__name__
-        what = f"failed ({kind}: {error})"
-        if isinstance(error, TimeoutError):
-            what = f"took longer than {self.time_limit:g} s"
+        late = f"took longer than {self.time_limit:g} s"
+        what = late if isinstance(error, TimeoutError) else f"failed ({kind}: {error})"
         message = "the reward %r %s on the completion %r, which gets no reward; this kind of failure is reported once"
         if kind not in self._warned:
             logger.warning(message, self.__name__, what, text_of(completion)[:200])

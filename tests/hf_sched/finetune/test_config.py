@@ -40,8 +40,8 @@ def test_schedule_arguments_come_as_yaml_or_as_json_on_the_command_line(tmp_path
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"learning_rat": 1e-4}, r"`learning_rat` \(did you mean `learning_rate`\?\)"),
-        ({"max_seq_length": 512}, r"no argument `max_seq_length`"),
+        ({"learning_rat": 1e-4}, r"`learning_rat` is not an argument of the recipe; did you mean 'learning_rate'\?"),
+        ({"max_seq_length": 512}, r"`max_seq_length` is not an argument of the recipe"),
         ({"max_steps": 1.5}, r"`max_steps` must be a whole number, received 1.5"),
         (
             {"lr_scheduler_type": "cosin_floor"},
@@ -66,7 +66,7 @@ def test_schedule_arguments_come_as_yaml_or_as_json_on_the_command_line(tmp_path
         ),
         (
             {"dataset_name": "runs/demo/task/none"},
-            r"`dataset_name` must .* exists, received .*; `python -m hf_sched.finetune.demo.sorting_task` writes it",
+            r"`dataset_name` must be a hub name or a path that exists, received 'runs/demo/task/none'",
         ),
         ({"resume_from_checkpoint": "/no/such"}, r"must be true, auto or a checkpoint's folder, received '/no/such'"),
         ({"resume_from_checkpoint": "true"}, r"there is no complete checkpoint in"),
@@ -97,16 +97,6 @@ def test_unreadable_config_is_named_in_one_line(tmp_path, config, message):
         assert status == 2
         (line,) = printed.strip().splitlines()
         assert re.search(message, line), line
-
-
-@pytest.mark.parametrize("world_size", ["1", "2"])
-def test_batch_that_does_not_hold_whole_groups_is_explained(tmp_path, monkeypatch, world_size):
-    monkeypatch.setenv("WORLD_SIZE", world_size)
-    status, printed = run_main("grpo", *write_config(tmp_path, per_device_train_batch_size=3, num_generations=8))
-    assert status == 2
-    size = 3 * int(world_size)
-    assert f"`num_generations` must divide the {size} completions of a generation" in printed
-    assert f"per_device_train_batch_size 3 x processes {world_size} x" in printed
 
 
 def test_auto_resumes_only_if_there_is_a_checkpoint(tmp_path):

@@ -62,29 +62,16 @@ def test_dry_run_of_dpo_shows_a_pair_and_warns_of_equal_answers(run_recipe, task
     assert "WARNING: the chosen and the rejected answer are equal in 3 of the first 64 pairs" in dry.output
 
 
-def row(**columns: object) -> dict[str, object]:
-    return {"prompt": "What is 8 * 9?", "answer": "72", **columns}
-
-
-def test_probe_grades_right_wrong_and_empty_answers():
-    rewards, weights = load_rewards(
-        ["final_number", {"name": "answer_format", "format": "boxed", "weight": 0.5}, "repetition_penalty"]
-    )
-    (number, form, penalty), most = probe(rewards, row(), weights)
-    assert (number.gold, number.wrong, number.empty) == (1, 0, 0)
+@pytest.mark.parametrize("answer", ["72", "blue"])
+def test_probe_grades_right_wrong_and_empty_answers(answer):
+    rewards, _ = load_rewards(["exact_answer", {"name": "answer_format", "format": "boxed"}, "repetition_penalty"])
+    exact, form, penalty = probe(rewards, {"prompt": "What is it?", "answer": answer})
+    assert (exact.gold, exact.rendering, exact.wrong, exact.empty) == (1, "...", 0, 0)
     assert (form.gold, form.rendering, form.wrong, form.empty) == (1, r"\boxed{...}", 1, 0)
-    assert penalty.is_penalty and not number.is_penalty
-    assert penalty.gold == 0 and penalty.least < -0.9
-    assert most == 1.5
+    assert penalty.gold == 0
 
 
 @pytest.mark.parametrize("given", [{"prompt": "Say something."}, {"prompt": "x", "answer": ""}])
 def test_without_a_right_answer_nothing_is_probed(given):
     rewards, _ = load_rewards(["tag_count"])
-    assert probe(rewards, given) is None
-
-
-def test_probe_changes_words_to_make_a_wrong_answer():
-    rewards, _ = load_rewards(["exact_answer"])
-    (exact,), _ = probe(rewards, row(answer="blue"))
-    assert (exact.gold, exact.wrong) == (1, 0)
+    assert probe(rewards, given) == []

@@ -17,10 +17,9 @@ from trl import ModelConfig, SFTConfig
 
 from hf_sched.cli import app
 from hf_sched.finetune.demo.sorting_task import save_model
-from hf_sched.finetune.memory import Run, alternative, estimate, read_config
 from hf_sched.finetune.memory import before_loading as check
-from hf_sched.finetune.memory.estimate import GIB, GPU_OVERHEAD
-from hf_sched.finetune.memory.run_settings import Shape, read_parallelism
+from hf_sched.finetune.memory.estimate import GIB, GPU_OVERHEAD, alternative, estimate
+from hf_sched.finetune.memory.run_settings import Run, Shape, read_config, read_parallelism
 from hf_sched.schedules.validation import ArgumentError
 from tests.helpers.recipes import ONE_PROCESS, finish
 

@@ -118,14 +118,13 @@ def test_rewards_load_from_trl_and_from_the_users_file(tmp_path: Path, monkeypat
             {"name": "my_rewards.mine", "scale": 0.5, "weight": 2},
             '{"name": "my_rewards.Made", "value": 0.25, "as": "made"}',
             {"name": "repetition_penalty", "ngram_size": 2, "max_penalty": -1.0},
-            "my_rewards.mine",
             "my_rewards.later",
             "org/reward-model",
         ]
     )
     names = [getattr(reward, "__name__", reward) for reward in rewards]
-    assert names == ["think_format", "mine", "made", "repetition_penalty", "mine_2", "later", "org/reward-model"]
-    assert weights == [1, 2, 1, 1, 1, 1, 1]
+    assert names == ["think_format", "mine", "made", "repetition_penalty", "later", "org/reward-model"]
+    assert weights == [1, 2, 1, 1, 1, 1]
     thought, scaled, made, repeated, *_ = rewards
     assert thought(completions=[chat("<think>a</think>b"), chat("b")]) == [1.0, 0.0]
     assert scaled(completions=["a", "b"]) == [0.5, 0.5] and made(completions=["a"]) == [0.25]
