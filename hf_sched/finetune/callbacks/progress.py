@@ -24,7 +24,8 @@ class Progress(ProgressCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.current_step = self._written_step = state.global_step
-        self._written_at, self._figures = time.monotonic(), {}
+        self._written_at = time.monotonic()
+        self._figures: dict[str, str] = {}
         self._is_terminal = sys.stderr.isatty()
         if state.is_world_process_zero:
             file = sys.stderr if self._is_terminal else io.StringIO()
