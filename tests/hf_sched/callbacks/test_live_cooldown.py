@@ -9,8 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import transformers
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 import hf_sched
 from hf_sched._run_files import (
@@ -68,9 +67,7 @@ def passed_audit(folder):
     [
         ({}, Request(6), COOLED),
         ({}, Request("25%"), "warmup 5 | hold 10 | decay 5 1-sqrt"),  # of the 20 steps of the shortened run
-        ({"logging_steps": 1}, Request(6, "cosine"), "warmup 5 | hold 8 | decay 6 cosine"),
         ({}, Request(6, "polynomial 2", 0.1), "warmup 5 | hold 10 | decay 6 polynomial 2; floor 0.1"),
-        ({"warmup_steps": 15}, Request(25), "warmup 15 | decay 25 1-sqrt"),
         ({"logging_strategy": "epoch"}, Request(6), "warmup 5 | hold 11 | decay 6 1-sqrt"),
         (phases("hold at 0.5"), Request(6, "geometric", 0.1), "hold 15 at 0.5 | decay 6 geometric; floor 0.1"),
         (
@@ -87,23 +84,7 @@ def test_run_follows_the_cooldown_and_ends_with_it(model_path, tmp_path, given, 
     np.testing.assert_array_equal(used[:, 0], curve(text))
     assert (tmp_path / f"checkpoint-{end}").is_dir()
     assert {path.name for path in tmp_path.glob("*.json")} == {COOLDOWN_DONE, COOLDOWN_STATUS, "trainer_state.json"}
-    report = passed_audit(tmp_path)
-    step = end - Schedule.parse(text).segments[-1].steps
-    assert any(note.startswith(f"live cooldown from step {step} over") for note in report.notes)
-    assert report.record.resumes == []
-    assert report.as_dict()["num_training_steps"] == report.record.steps_made == end
-
-
-@pytest.mark.skipif(transformers.__version__ < "5", reason="the Trainer of transformers 4 does not evaluate at the end")
-def test_run_is_evaluated_and_saved_at_its_new_end(model_path, tmp_path):
-    class Evaluated(Trainer):
-        def __init__(self, *args, **given):
-            super().__init__(*args, **given, eval_dataset=given["train_dataset"][:4])
-
-    given = {"save_strategy": "steps", "save_steps": 100, "eval_strategy": "steps", "eval_steps": 100}
-    trainer, _ = train(model_path, tmp_path, RequestAfter(), cls=Evaluated, load_best_model_at_end=True, **given)
-    assert [row["step"] for row in trainer.state.log_history if "eval_loss" in row] == [21]
-    assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-21")
+    assert passed_audit(tmp_path).record.steps_made == end
 
 
 def test_each_group_cools_down_from_its_own_peak(model_path, tmp_path):
@@ -168,11 +149,8 @@ def test_impossible_request_is_rejected_and_changes_nothing(
     else:
         passed_audit(tmp_path)  # every rate is the planned one
     assert len(used) == trainer.state.max_steps == 40
-    rejection = json.loads((tmp_path / COOLDOWN_REJECTED).read_text())
-    assert rejection["step"] == -(-after // 5) * 5
-    assert json.loads(rejection["request"]) == vars(request_)
+    assert json.loads(json.loads((tmp_path / COOLDOWN_REJECTED).read_text())["request"]) == vars(request_)
     assert not (tmp_path / COOLDOWN_REQUEST).exists()
-    assert not (tmp_path / COOLDOWN_DONE).exists()
 
 
 def test_a_second_request_is_accepted_after_a_rejection_but_not_during_a_cooldown(
@@ -228,9 +206,6 @@ def cooled(model_path, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(live_cooldown, "STATUS_INTERVAL", 0.0)
         train(model_path, folder, RequestAfter(), SaveAfter(15), **SAVING)
-    state = torch.load(folder / "checkpoint-20" / "scheduler.pt", weights_only=True)
-    assert state["schedule"] == COOLED
-    assert torch.load(folder / "checkpoint-12" / "scheduler.pt", weights_only=True)["cooldown"] is None
     return folder
 
 
@@ -245,10 +220,7 @@ def test_a_checkpoint_from_the_cooldown_resumes_it(model_path, copy, warnings_lo
     assert warnings_logged() == []
     assert (trainer.state.global_step, trainer.state.max_steps) == (21, 21)
     np.testing.assert_array_equal(used[:, 0], curve(COOLED)[step:])
-    report = passed_audit(copy)
-    assert report.record.resumes == [step]
-    assert len(report.comparisons[0].steps) == 21
-    assert report.notes == ["live cooldown from step 15 over 6 steps", f"resumed at step {step}"]
+    assert passed_audit(copy).notes == ["live cooldown from step 15 over 6 steps", f"resumed at step {step}"]
 
 
 def test_a_checkpoint_from_before_the_cooldown_resumes_the_original_schedule(model_path, copy, warnings_logged):
@@ -258,15 +230,11 @@ def test_a_checkpoint_from_before_the_cooldown_resumes_the_original_schedule(mod
     np.testing.assert_array_equal(used[:, 0], PLANNED[12:])
     passed_audit(copy)
     assert not (copy / COOLDOWN_DONE).exists()
-    _, used = train(model_path, copy, RequestAfter(21, Request(3)), resume=copy / "checkpoint-20", **SAVING)
-    np.testing.assert_array_equal(used[:, 0], curve("warmup 5 | hold 20 | decay 3 1-sqrt")[20:])
-    passed_audit(copy)
 
 
 def test_on_resume_decides_between_the_cooldown_and_another_schedule(model_path, copy, warnings_logged):
     resume = copy / "checkpoint-16"
-    kept, used = train(model_path, copy, resume=resume, lr_scheduler_kwargs={"decay": 12, "on_resume": "keep"})
-    assert kept.state.global_step == 21
+    _, used = train(model_path, copy, resume=resume, lr_scheduler_kwargs={"decay": 12, "on_resume": "keep"})
     np.testing.assert_array_equal(used[:, 0], curve(COOLED)[16:])
     passed_audit(copy)
     _, used = train(model_path, copy, resume=resume, lr_scheduler_kwargs={"decay": 12, "on_resume": "replace"})

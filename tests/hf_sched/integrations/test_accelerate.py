@@ -102,9 +102,6 @@ def test_skipped_optimizer_step_keeps_the_rate_and_saved_state_resumes(tmp_path,
     assert scheduler.get_last_lr() == [CURVE[3]] == [optimizer.param_groups[0]["lr"]]
     with pytest.raises(ValueError, match="not prepared yet, received AcceleratedScheduler"):
         hf_sched.prepare_scheduler(scheduler, accelerator)
-
-
-def test_scheduler_of_an_unprepared_optimizer_is_rejected():
-    optimizer = torch.optim.SGD(torch.nn.Linear(2, 1).parameters(), lr=0.5)
+    unprepared = hf_sched.get_scheduler("cosine_floor", torch.optim.SGD(model.parameters(), lr=0.5), 2, STEPS)
     with pytest.raises(ValueError, match="`scheduler` belongs to an optimizer that `accelerator` has not prepared"):
-        hf_sched.prepare_scheduler(hf_sched.get_scheduler("cosine_floor", optimizer, 2, STEPS), Accelerator(cpu=True))
+        hf_sched.prepare_scheduler(unprepared, accelerator)

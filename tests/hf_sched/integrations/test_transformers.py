@@ -154,22 +154,6 @@ def test_training_arguments_reject_wrong_schedule_arguments(given, words):
     assert all(word in str(caught.value) for word in words), caught.value
 
 
-def test_command_line_rejects_a_wrong_name_and_lists_the_right_ones(with_trainer):
-    code = """
-    import sys
-    sys.stderr = sys.stdout
-    import hf_sched
-    from transformers import HfArgumentParser, TrainingArguments
-    try:
-        HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(["--lr_scheduler_type", "cosin_floor"])
-    except SystemExit as end:
-        print("status", end.code)
-    """
-    shown = with_trainer(code)
-    assert "argument --lr_scheduler_type" in shown and shown.endswith("status 2")
-    assert all(name in shown.partition("error:")[2] for name in NAMES), shown
-
-
 # Hooks that cannot attach. The name is removed before hf_sched looks for it, and put back for the Trainer, which needs
 # it: a later transformers would do the same under another name.
 WITHOUT = """

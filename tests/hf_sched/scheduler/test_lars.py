@@ -84,11 +84,8 @@ def test_a_layer_without_weights_or_gradient_is_on_the_curve():
 
 def test_split_groups_keep_options_and_peaks():
     model = network()
-    groups = [
-        {"params": model[0].parameters(), "lr": 1.0, "weight_decay": 0.5},
-        {"params": model[2].parameters(), "lr": 0.01},
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.8, 0.9))
+    groups = [{"params": model[0].parameters(), "weight_decay": 0.5}, {"params": model[2].parameters(), "lr": 0.01}]
+    optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(0.8, 0.9))
     hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS)
     assert [group["initial_lr"] for group in optimizer.param_groups] == [1.0, 1.0, 0.01, 0.01]
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.5, 0.01, 0.01]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import re
 import textwrap
 from fractions import Fraction
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import hf_sched
-from hf_sched import Schedule, ScheduleLR
+from hf_sched import Schedule
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.scheduler.resume import CHOICES, OnResume, Saved, resumed, split_on_resume
 from hf_sched.schedules.validation import ArgumentError, Epochs, EpochsUnknown
@@ -37,40 +33,10 @@ def optimizer_of(*rates: float | torch.Tensor) -> torch.optim.Optimizer:
     return torch.optim.SGD([{"params": [torch.nn.Parameter(torch.ones(2))], "lr": rate} for rate in rates])
 
 
-class Run:
-    """A training loop whose checkpoint goes through a file."""
-
-    def __init__(self, schedule: str, *peaks: float, on_resume: str | None = None, state: dict | None = None) -> None:
-        self.optimizer = optimizer_of(*peaks)
-        self.scheduler = ScheduleLR(self.optimizer, Schedule.parse(schedule), name="run", on_resume=on_resume)
-        if state is not None:
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            buffer.seek(0)
-            self.scheduler.load_state_dict(torch.load(buffer, weights_only=True))
-
-    @property
-    def rates(self) -> list[float]:
-        return [group["lr"] for group in self.optimizer.param_groups]
-
-    def play(self, steps: int) -> np.ndarray:
-        """Train; the learning rates, of shape (groups, steps)."""
-        used = []
-        for _ in range(steps):
-            used.append(self.rates)
-            self.optimizer.step()
-            self.scheduler.step()
-        return np.array(used).T
-
-
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
 @pytest.mark.parametrize(
     ("text", "read"),
     [
         *((choice, OnResume(choice)) for choice in CHOICES),
-        ("rewarm", OnResume("rewarm", Fraction(2, 100))),
         ("rewarm 50", OnResume("rewarm", 50)),
         ("rewarm 5%", OnResume("rewarm", Fraction(5, 100))),
         ("rewarm 1.5ep", OnResume("rewarm", Epochs(Fraction(3, 2)))),
@@ -85,7 +51,6 @@ def test_on_resume_is_parsed_and_split_from_the_arguments(text, read):
     ("value", "message"),
     [
         ("rewam", "one of keep, replace, continue, rewarm, received 'rewam'; did you mean 'rewarm'?"),
-        ("keep 5", "one of keep, replace, continue, rewarm, received 'keep 5'; did you mean 'keep'?"),
         ("rewarm 0", "a number of steps"),
     ],
 )
@@ -120,29 +85,6 @@ def test_a_change_is_reported_with_the_next_rate_under_each_choice():
           continue  0.722208, 0.0722208  go from the current rate along the rest of the new curve to its end
           rewarm    0.433333, 0.0433333  go from the current rate to the new curve within 1 step
         Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`.""")
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.sampled_from(["decay 40", "hold 40 at 0.5", "warmup 4 | decay 6", "warmup 30 | decay 5", "hold 5 | restart 35"]),
-    st.integers(0, 19),
-    st.lists(st.sampled_from([1.0, 0.25]), min_size=1, max_size=2),
-)
-def test_each_choice_does_what_the_report_says(schedule, step, peaks):
-    saved = saved_at(step, 1.0)
-    with pytest.raises(ValueError) as rejected:
-        choose(saved, schedule, *peaks)
-    for choice in CHOICES:
-        cells = re.search(rf"^  {choice} +(-|[\d.e, -]*\d)  +(.*)$", str(rejected.value), re.MULTILINE)
-        try:
-            group_schedule = choose(saved, schedule, *peaks, on_resume=choice)
-        except ArgumentError as error:
-            assert cells[1] == "-"
-            assert cells[2] in error.rule
-        else:
-            shown = [float(number) for number in cells[1].split(", ")]
-            rates = group_schedule.rates(step, step + 1)[:, 0]
-            np.testing.assert_allclose(rates, shown * (len(peaks) // len(shown)), rtol=1e-5)
 
 
 # The choices.
@@ -187,51 +129,3 @@ def test_an_impossible_choice_is_rejected_with_the_reason(saved, schedule, peaks
 
 def test_continue_is_possible_after_the_last_rise():
     assert choose(saved_at(9, 1.0), "warmup 10 | decay 30", on_resume="continue").transition.steps == 31
-
-
-# Loops.
-
-
-def test_the_state_of_another_scheduler_gives_step_and_rates():
-    theirs = optimizer_of(1.0, 0.1)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(theirs, lambda step: 0.9**step)
-    for _ in range(9):
-        theirs.step()
-        scheduler.step()
-    with pytest.raises(ValueError, match=r"\n  keep +- .*does not hold the curve"):
-        Run("hold 40", 1.0, 0.1, state=scheduler.state_dict())
-    used = Run("decay 40; floor 0.1", 1.0, 0.1, on_resume="continue", state=scheduler.state_dict()).play(31)
-    np.testing.assert_allclose(used[:, 0], [group["lr"] for group in theirs.param_groups], rtol=1e-14)
-    np.testing.assert_allclose(used[:, -1], [0.1, 0.01], rtol=1e-14)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.sampled_from([*CHOICES, "rewarm 3", "rewarm 10"]), min_size=2, max_size=3),
-    st.lists(st.integers(1, 6), min_size=3, max_size=3),
-)
-def test_changes_may_follow_one_another_and_resume_identically_without_on_resume(choices, steps):
-    run = Run("warmup 4 | decay 60 cosine; floor 0.1", 1.0, 0.1)
-    run.play(4)
-    peaks = (1.0, 0.1)
-    for number, (choice, count) in enumerate(zip(choices, steps, strict=False), 1):
-        run.play(count)
-        state, here = run.scheduler.state_dict(), np.array(run.rates)
-        peaks = tuple(peak / 2 for peak in peaks)
-        requested = f"warmup 4 | decay {60 + 10 * number}"
-        run = Run(requested, *peaks, on_resume=choice, state=state)
-        if choice == "keep":
-            with pytest.raises(ValueError, match="trained under another schedule"):
-                Run(requested, *peaks, state=run.scheduler.state_dict())
-        else:
-            again = Run(requested, *peaks, state=run.scheduler.state_dict())
-            assert again.scheduler.group_schedule == run.scheduler.group_schedule
-            assert again.rates == run.rates
-        new = run.scheduler.requested.at(state["last_epoch"])
-        if choice in ("keep", "continue"):
-            np.testing.assert_allclose(run.rates, here, rtol=1e-14)
-        elif choice == "replace" or run.scheduler.group_schedule.transition.steps == 1:
-            np.testing.assert_array_equal(run.rates, new)
-        else:
-            share = 1 / run.scheduler.group_schedule.transition.steps
-            np.testing.assert_allclose(run.rates, here + (np.array(new) - here) * share, rtol=1e-14)

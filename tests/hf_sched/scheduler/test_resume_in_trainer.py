@@ -142,7 +142,7 @@ def test_a_checkpoint_without_scheduler_state_is_rejected(model_path, checkpoint
         resume(model_path, tmp_path, checkpoint["weights"], **OURS)
 
 
-@pytest.mark.parametrize("choice", ["continue", "keep"])
+@pytest.mark.parametrize("choice", ["replace", "continue", "rewarm 3", "keep"])
 def test_a_second_resume_continues_exactly_with_the_new_peaks(model_path, checkpoint, tmp_path, choice):
     given = {**OURS, "learning_rate": PEAK / 2, "lr_scheduler_kwargs": {"on_resume": choice}, "save_steps": 8}
     peak = PEAK if choice == "keep" else PEAK / 2
