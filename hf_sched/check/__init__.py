@@ -14,7 +14,6 @@ from hf_sched.check.subject import Subject
 from hf_sched.check.values import check_bounds, check_values
 from hf_sched.plan.plan import assumptions
 from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.schedules.validation import Whole
 
 __all__ = ["CheckReport", "Finding", "check"]
 
@@ -49,16 +48,10 @@ def check(
         accelerate_config: The file for `accelerate launch --config_file`. None for the one that the arguments name.
         allow: Keys that your own script accepts.
 
-    Raises:
-        ArgumentError: `dataset_size` or `num_processes` is not a whole number from 1 up.
-
     Examples:
         >>> check(TrainingConfig("sft", {"lerning_rate": 1e-4})).findings[0].message
         'is not an argument of SFT: did you mean `learning_rate`?'
     """
-    for name, number in (("dataset_size", dataset_size), ("num_processes", num_processes)):
-        if number is not None:
-            Whole(1)(name, number)
     subject = Subject(config, dataset_size, num_processes, accelerate_config, allow)
     for find in CHECKS:
         for finding in find(subject):

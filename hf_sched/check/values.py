@@ -1,17 +1,20 @@
-"""Values of the wrong type, by the type hints of the dataclasses, and numbers outside of their meaningful range."""
+"""Values of the wrong type, by the type hints of the dataclasses, words out of a few, and numbers out of range."""
 
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator
+from enum import Enum
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
-from hf_sched.check.choices import choices
 from hf_sched.check.finding import Finding, Severity, as_yaml
 from hf_sched.check.subject import Subject
 from hf_sched.schedules.validation import ArgumentError, Number, Whole, suggest
@@ -25,6 +28,11 @@ ALSO_ACCEPTED: dict[str, tuple[type, ...]] = {
     "resume_from_checkpoint": (bool,),
     "scale_rewards": (bool,),
 }
+# Declared as text. TRL compares them with words only when the first batch arrives, so the words are read from its code.
+_COMPARED_IN_CODE = (
+    *("loss_type", "importance_sampling_level", "scale_rewards", "multi_objective_aggregation"),
+    *("vllm_importance_sampling_mode", "f_divergence_type"),
+)
 _BOUNDS = (
     (Number(0), "learning_rate num_train_epochs warmup_steps eval_steps weight_decay adam_epsilon max_grad_norm"),
     (Number(0, above_low=True), "save_steps temperature"),
@@ -64,7 +72,7 @@ def check_bounds(subject: Subject) -> Iterator[Finding]:
 def _check_value(subject: Subject, key: str) -> Iterator[Finding]:
     value, hint = subject.config.given[key], subject.config.fields[key].hint
     subject.typed[key] = value
-    options, words = (hint, *typing.get_args(hint)), choices(key, subject)
+    options, words = (hint, *typing.get_args(hint)), _choices(key, subject)
     converts_text = subject.config.kind != "trainer"  # TRL's parser converts text, the parser of transformers does not
     if _fits(hint, value) or isinstance(value, ALSO_ACCEPTED.get(key, ())):
         for word in value if isinstance(value, list) else [value]:
@@ -140,3 +148,27 @@ def _describe(hint: Any) -> str:
         elif origin in _NAMES and not (origin is int and float in options):
             words.append(_NAMES[origin])
     return " or ".join(dict.fromkeys(words))
+
+
+def _choices(key: str, subject: Subject) -> tuple[str, ...]:
+    """The words that an argument accepts; empty if it accepts any, or if they are unknown."""
+    if key == "report_to":
+        from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+        return ("all", "none", *INTEGRATION_TO_CALLBACK)
+    argument = subject.config.fields[key]
+    if argument.choices:
+        return tuple(map(str, argument.choices))
+    for option in (argument.hint, *typing.get_args(argument.hint)):
+        if isinstance(option, type) and issubclass(option, Enum) and issubclass(option, str):
+            return tuple(str(member.value) for member in option)
+    return _words_compared(subject.config.kind, key) if key in _COMPARED_IN_CODE else ()
+
+
+@cache
+def _words_compared(kind: str, name: str) -> tuple[str, ...]:
+    """The words that TRL's trainer of this kind compares an argument with."""
+    found = find_spec(f"trl.trainer.{kind}_trainer")
+    source = Path(found.origin).read_text(encoding="utf-8") if found and found.origin else ""
+    compared = re.findall(rf'\b{name} (?:==|in) (".*?"|[\[(].*?[\])])', source, re.DOTALL)
+    return tuple(dict.fromkeys(re.findall(r'"(\w+)"', " ".join(compared))))

@@ -63,15 +63,12 @@ def _quiet_datasets() -> Iterator[Any]:
     """The library `datasets`, temporarily offline and without progress bars."""
     import datasets
 
-    logging = datasets.utils.logging
-    before = datasets.config.HF_HUB_OFFLINE, logging.get_verbosity(), datasets.are_progress_bars_disabled()
+    before = datasets.config.HF_HUB_OFFLINE, datasets.are_progress_bars_disabled()
     datasets.config.HF_HUB_OFFLINE = True
     datasets.disable_progress_bars()
-    logging.set_verbosity_error()
     try:
         yield datasets
     finally:
         datasets.config.HF_HUB_OFFLINE = before[0]
-        logging.set_verbosity(before[1])
-        if not before[2]:
+        if not before[1]:
             datasets.enable_progress_bars()

@@ -24,7 +24,7 @@ from hf_sched.reference.named_schedule import NamedSchedule
 from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Number, Whole, suggest
+from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Number, TextReader, Whole, suggest
 
 Array = npt.NDArray[np.float64]
 
@@ -152,7 +152,7 @@ def assumptions(config: TrainingConfig, processes: WorldSize | None) -> tuple[st
 
 def _with_cooldown(config: TrainingConfig) -> tuple[TrainingConfig, int, list[str]]:
     """The arguments of a cooldown that starts from a checkpoint (`anneal_from`), and the steps of the checkpoint."""
-    checkpoint = config.given.get("anneal_from")
+    checkpoint = config.get("anneal_from", TextReader())
     if checkpoint is None:
         return config, 0, []
     from hf_sched.scheduler.anneal import anneal_from
@@ -218,8 +218,6 @@ def _notes(
             if key not in config.fields and key not in LAUNCH_KEYS:
                 hint = suggest(key, config.fields)
                 yield f"`{key}` is not an argument and is ignored here{f'; {hint}' if hint else '.'}"
-    if config.get("auto_find_batch_size"):
-        yield "`auto_find_batch_size` halves the batch size if memory runs out, which changes these numbers."
     size = generations.prompts_per_generation if generations else batching.samples_at_once
     dropped = (samples or 0) % size if generations or batching.drop_last else 0
     if dropped:

@@ -44,6 +44,7 @@ def _facts(plan: Plan) -> dict[str, str]:
     if plan.epochs is not None and plan.steps_per_epoch is not None:
         epochs = f"{plan.epochs:.4g} x {_count(plan.steps_per_epoch, 'step')}"
     rates = {"first": plan.first_lr, "peak": plan.peak_lr, "last": plan.last_lr}
+    known_rates = [f"{name} {rate:.4g}" for name, rate in rates.items() if rate is not None]
     return {
         "processes": f"{processes.processes} ({processes.source})",
         "dataset": f"{'unknown' if samples.samples is None else f'{samples.samples:,}'} ({samples.source})",
@@ -51,7 +52,7 @@ def _facts(plan: Plan) -> dict[str, str]:
         "epochs": epochs,
         **(_generations(plan.grpo, plan.gradient_accumulation_steps) if plan.grpo else {}),
         "schedule": f"{plan.schedule_name}: {plan.schedule or f'warmup {plan.num_warmup_steps}'}",
-        "learning rate": ", ".join(f"{name} {_rate(rate)}" for name, rate in rates.items()),
+        "learning rate": ", ".join(known_rates),
         "evaluations": _steps(plan.evaluations),
         "checkpoints": _steps(plan.checkpoints),
         "output folder": plan.output_dir,
@@ -80,7 +81,3 @@ def _steps(steps: Sequence[int] | None) -> str:
 
 def _count(number: float, what: str) -> str:
     return f"{number:,.10g} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
-
-
-def _rate(rate: float | None) -> str:
-    return "unknown" if rate is None else f"{rate:.4g}"

@@ -82,7 +82,7 @@ class TrainingConfig:
                 read = json.loads(given if given.lstrip().startswith("{") else Path(given).read_text(encoding="utf-8"))
         if not isinstance(read, Mapping):
             raise ArgumentError(name, "a mapping, a mapping in JSON, or a JSON file", given)
-        return dict(read)
+        return {str(key): value for key, value in read.items()}
 
 
 def read_arguments(path: str | Path) -> dict[str, Any]:

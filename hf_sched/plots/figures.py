@@ -85,7 +85,7 @@ def save_schedules(
     ax.get_legend().remove()
     if len(schedules) == 1 and schedules[0]:
         handles += shade_phases(ax, schedules[0])
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=9)
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     figure.savefig(path)
 
 

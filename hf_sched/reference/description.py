@@ -24,7 +24,9 @@ from hf_sched.integrations.builtin_schedules import BUILTIN
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import Reader
 
-_FIELD = re.compile(r"(?P<field>Formula|Source|Example|From (?P<library>[\w.-]+)): *(?P<value>.*)")
+_FIELD = re.compile(
+    r"^(?P<field>Formula|Source|Example|From (?P<library>[\w.-]+)): *(?P<value>.*(?:\n +.*)*)\n?", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -109,22 +111,13 @@ def _argument(name: str, reader: object, default: Any) -> Argument:
 
 def _read(docstring: str) -> tuple[dict[str, str], tuple[ComingFrom, ...], str]:
     """The fields by name, those about other libraries, and the other paragraphs."""
-    fields: list[tuple[re.Match[str], list[str]]] = []
-    text: list[str] = []
-    in_field = False
-    for line in docstring.splitlines():
-        if begin := _FIELD.fullmatch(line):
-            fields.append((begin, [begin["value"]]))
-        elif in_field and line.startswith(" "):
-            fields[-1][1].append(line.strip())
-            continue
-        else:
-            text.append(line)
-        in_field = bool(begin)
+    fields: dict[str, str] = {}
     coming_from = []
-    for begin, lines in fields:
-        if begin["library"]:
+    for found in _FIELD.finditer(docstring):
+        lines = [line.strip() for line in found["value"].splitlines()]
+        if found["library"]:
             there, _, here = " ".join(lines).partition("->")
-            coming_from.append(ComingFrom(begin["library"], there.strip(), here.strip()))
-    by_name = {begin["field"]: "\n".join(lines) for begin, lines in fields if not begin["library"]}
-    return by_name, tuple(coming_from), re.sub(r"\n{3,}", "\n\n", "\n".join(text)).strip()
+            coming_from.append(ComingFrom(found["library"], there.strip(), here.strip()))
+        else:
+            fields[found["field"]] = "\n".join(lines)
+    return fields, tuple(coming_from), re.sub(r"\n{3,}", "\n\n", _FIELD.sub("", docstring)).strip()

@@ -235,7 +235,6 @@ def test_curve_is_that_of_the_schedule():
     ("config", "note"),
     [
         (sft(dataloader_drop_last=True), "Each epoch drops 5 of the 37 samples."),
-        (sft(auto_find_batch_size=True), "`auto_find_batch_size` halves the batch"),
         (sft(lerning_rate=1), "`lerning_rate` is not an argument and is ignored here; did you mean 'learning_rate'?"),
         (grpo(), "Each epoch drops 1 of the 37 prompts."),
     ],
