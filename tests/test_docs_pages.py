@@ -44,11 +44,8 @@ def test_rewards_in_yaml_blocks_load(tmp_path, monkeypatch):
     assert [(len(functions), weights) for functions, weights in loaded] == [(2, [1, 0.2]), (4, [1, 0.2, 1, 1])]
 
 
-def test_grammar_is_shown_as_it_is():
+def test_grammar_commands_and_make_targets_are_complete():
     assert f"```text\n{hf_sched.GRAMMAR.strip()}\n```" in PAGES["your-own-schedule.md"]
-
-
-def test_every_command_and_make_target_is_listed():
     page = PAGES["commands.md"]
     assert set(app.commands) <= set(re.findall(r"`hf-sched ([a-z]+)`", page))
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)

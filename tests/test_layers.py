@@ -23,20 +23,15 @@ SEPARATE = {("reference", "plan"), ("plots", "plan"), ("plots", "reference"), ("
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 
 
-def imported_parts(path: Path) -> set[str]:
-    """The parts of hf_sched that a file imports, at module level or in a function."""
-    found: set[str] = set()
+def imported_parts(path: Path, package: str = "hf_sched") -> set[str]:
+    """The parts of a package that a file imports, at module level or in a function."""
+    names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names: list[str] = []
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "hf_sched" and len(parts) > 1 and parts[1] in RANK:
-                found.add(parts[1])
-    return found
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return {name.removeprefix(f"{package}.").split(".")[0] for name in names if name.startswith(f"{package}.")}
 
 
 def test_every_part_has_a_layer():
@@ -48,7 +43,7 @@ def test_imports_point_one_way():
     wrong = []
     for path in sorted(PACKAGE.rglob("*.py")):
         own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        for part in sorted(imported_parts(path)) if own in RANK else ():
+        for part in sorted(imported_parts(path) & RANK.keys()) if own in RANK else ():
             if RANK[part] > RANK[own] or (own, part) in SEPARATE:
                 wrong.append(f"{path.relative_to(ROOT)} imports {part}")
     assert not wrong
@@ -56,22 +51,13 @@ def test_imports_point_one_way():
 
 def test_schedules_have_no_import_cycles():
     modules = {path.stem: path for path in (PACKAGE / "schedules").glob("[!_]*.py")}
-    imports = {name: imported_modules(path) & modules.keys() - {name} for name, path in modules.items()}
+    imports = {
+        name: imported_parts(path, "hf_sched.schedules") & modules.keys() - {name} for name, path in modules.items()
+    }
     while leaves := [name for name, others in imports.items() if not others & imports.keys()]:
         for name in leaves:
             del imports[name]
     assert not imports, "these modules import each other, in a function or at module level"
-
-
-def imported_modules(path: Path) -> set[str]:
-    """The modules of hf_sched.schedules that a file imports, at module level or in a function."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "hf_sched.schedules":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hf_sched.schedules."):
-            found.add(str(node.module).split(".")[2])
-    return found
 
 
 def test_recipes_use_public_names_only():
