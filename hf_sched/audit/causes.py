@@ -6,6 +6,7 @@ Each check yields the causes of one kind of mistake, and whether the rates that 
 from __future__ import annotations
 
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ Guesses = Iterator[tuple[bool, str]]
 _MOST_PROCESSES = 64
 _MOST_WARMUP = 1000
 # A guess is compared at few steps first, then at more. Whether it fits the rest of a long run changes nothing.
-_PROBES = (6, 64)
+_PROBES = (4, 32)
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,6 @@ class Departure:
     actual: Array
     start: int
     """The position in `steps` of the first one off the plan."""
-    resumed_at: int | None
-    """The step of a resume between the step before and that one."""
     other_plans: Sequence[Plan]
 
     @cached_property
@@ -54,10 +53,11 @@ class Departure:
             rates = plan.rates(steps, group=self.group, peak=peak)
         return np.full(len(steps), np.nan) if rates is None else rates
 
-    def fits(self, plan: Plan, moved: Callable[[Steps], Steps] = np.copy, first: int | None = None) -> bool:
-        """Whether a plan gives the rates off the plan (or those from `first` on), each at its step or a `moved` one."""
+    def fits(self, plan: Plan, moved: Callable[[Steps], Steps] = np.copy) -> bool:
+        """Whether a plan gives the actual rates, each at its step or a `moved` one."""
         for number in _PROBES:
-            at = np.unique(np.linspace(self.start if first is None else first, len(self.steps) - 1, number).astype(int))
+            last = len(self.steps) - 1
+            at = np.unique(np.r_[np.linspace(0, last, number), np.geomspace(1, last + 1, number) - 1].astype(int))
             expected = self.rates(moved(self.steps[at]), plan)
             is_known = ~np.isnan(expected)
             is_far = np.abs(expected - self.actual[at])[is_known] > self.tolerance
@@ -68,62 +68,38 @@ class Departure:
 
 def cause_of(departure: Departure) -> str | None:
     """The likely cause, as a sentence without a final period; None if no known cause gives these rates."""
-    checks = (_deepspeed, _resume, _other_peak, _stepped_per_process, _other_plan)
+    checks = (_resume, _stepped_per_process, _other_plan)
     return next((cause for check in checks for fits, cause in check(departure) if fits), None)
 
 
-def _deepspeed(at: Departure) -> Guesses:
-    yield (
-        at.plan.deepspeed is not None,
-        f"another schedule: the DeepSpeed configuration has a `scheduler` ({at.plan.deepspeed!r}), which replaces "
-        "`lr_scheduler_type`; delete that block from the file",
-    )
-
-
 def _resume(at: Departure) -> Guesses:
-    where = f"the run was resumed at step {at.resumed_at or at.plan.first}"
+    first = at.plan.first
+    where = f"the run was resumed at step {first}"
     for old in at.other_plans:
         yield (
             at.fits(old),
             f"{where} with another plan, but these are still the rates of the old one ({old}): transformers' own "
-            "schedules keep the checkpoint's state. A schedule of hf_sched takes `on_resume`",
+            "schedules keep the checkpoint's state; use one of hf_sched with `on_resume`",
         )
-    if resumed_at := at.resumed_at:
+    if first:
         yield (
-            at.fits(at.plan, lambda steps: steps - resumed_at),
+            at.fits(at.plan, lambda steps: steps - first),
             f"{where}, but the schedule restarted from its first step: the checkpoint has no `scheduler.pt` or no "
             "`optimizer.pt` (`save_only_model: true` omits them)",
-        )
-
-
-def _other_peak(at: Departure) -> Guesses:
-    planned, actual = at.rates(at.steps[at.start :], at.plan), at.actual[at.start :]
-    is_large = planned > at.tolerance
-    ratios = actual[is_large] / planned[is_large]
-    if len(ratios) >= 3:
-        yield (
-            bool(ratios[0] and np.ptp(ratios) <= 1e-6 * abs(ratios[0])),
-            f"another peak: these are {ratios[0]:.6g} times the planned rates, as if `learning_rate` were "
-            f"{at.peak * ratios[0]:.6g}. A resume under transformers' own schedules keeps the checkpoint's peak (a "
-            "schedule of hf_sched takes `on_resume: replace`); or the optimizer was built with another one",
         )
 
 
 def _stepped_per_process(at: Departure) -> Guesses:
     if np.ptp(at.actual[at.start :]) <= at.tolerance:
         return  # a periodic schedule has equal rates at some multiple
-    first, begun = int(at.steps[at.start]), at.plan.first
-    before = int(at.steps[at.start - 1]) if at.start else begun
+    start = at.plan.first
     for times in range(2, _MOST_PROCESSES + 1):
-        for start in dict.fromkeys([begun, *range(before, first + 1)][:100]):
-            often = "twice" if times == 2 else f"{times} times"
-            yield (
-                at.fits(at.plan, lambda steps, n=times, s=start: s + n * (steps - s)),  # type: ignore[misc]
-                f"the scheduler was stepped {often} for each optimizer step"
-                f"{f', from step {start + 1} on' if start > begun else ''}: "
-                "`accelerator.prepare(scheduler)` steps it once per process (use `hf_sched.prepare_scheduler`), a "
-                "loop may step it once per batch, and a callback or a `training_step` once more",
-            )
+        yield (
+            at.fits(at.plan, lambda steps, n=times: start + n * (steps - start)),  # type: ignore[misc]
+            f"the scheduler was stepped {'twice' if times == 2 else f'{times} times'} for each optimizer step: "
+            "`accelerator.prepare(scheduler)` steps it once per process (use `hf_sched.prepare_scheduler`), a "
+            "loop may step it once per batch, and a callback or a `training_step` once more",
+        )
 
 
 def _other_plan(at: Departure) -> Guesses:
@@ -132,38 +108,34 @@ def _other_plan(at: Departure) -> Guesses:
     total = at.plan.total
     for length in _horizons(at):
         yield (
-            at.fits(at.plan.changed(total=length), first=0),
+            at.fits(at.plan.changed(total=length)),
             f"another horizon: these are the rates of a run of {length} steps, {length / total:.6g} times the {total} "
             "of this one. `num_training_steps` must be the optimizer steps of the whole run: not those of one epoch, "
             "not batches, not multiplied by the number of processes",
         )
     for warmup in range(min(total, _MOST_WARMUP)):
         yield (
-            at.fits(at.plan.changed(warmup=warmup), first=0),
+            at.fits(at.plan.changed(warmup=warmup)),
             f"another warmup: these are the rates with {warmup} steps of warmup, not {at.plan.warmup}",
         )
     for name in sorted({*registry.BUILTIN_NAMES, *registry.available()} - {at.plan.name}):
         yield (
-            at.fits(at.plan.changed(name=name, arguments={}), first=0),
+            at.fits(at.plan.changed(name=name, arguments={})),
             f"another schedule: these are the rates of {name!r}. It was passed to the Trainer (`optimizers=`), built "
             "by a subclass (`create_scheduler`), or came from another configuration",
         )
 
 
 def _horizons(at: Departure) -> Iterator[int]:
-    """Multiples and divisors of the run's length, then the lengths that give the rate of one step."""
-    total = at.plan.total
-    multiples = [total * n for n in range(2, 65)] + [total // n for n in range(2, 65)]
-    yield from dict.fromkeys(length for length in multiples if length > at.plan.warmup)
-    for place in np.linspace(at.start, len(at.steps) - 1, 6).astype(int):
-        step, rate = int(at.steps[place]), at.actual[place]
+    """Multiples of the run's length, then the lengths that give the rate of one step, at some steps."""
+    yield from (at.plan.total * times for times in range(2, 65))
+    for place in at.start - 1 + np.geomspace(1, len(at.steps) - at.start, 12).astype(int):
+        step = at.steps[[place]]
+        lengths = range(max(int(step[0]), at.plan.warmup) + 1, 100 * at.plan.total)
+
+        def rate(length: int, step: Steps = step) -> float:
+            return float(at.rates(step, at.plan.changed(total=length))[0])
+
         # While a schedule decays, the rate of a step rises with the length of the run.
-        low, high = max(step, at.plan.warmup) + 1, 100 * total
-        while low < high:
-            middle = (low + high) // 2
-            found = at.rates(np.array([step]), at.plan.changed(total=middle))[0]
-            if np.isnan(found) or found >= rate - at.tolerance:
-                high = middle
-            else:
-                low = middle + 1
-        yield from (low, low + 1)
+        found = lengths.start + bisect_left(lengths, at.actual[place] - at.tolerance, key=rate)
+        yield from (found, found + 1)

@@ -42,8 +42,6 @@ class Plan:
     group_schedule: GroupSchedule | None = field(default=None, compare=False)
     """The schedule of hf_sched as it was recorded, with resume transition, cooldown and epochs resolved."""
     steps_per_epoch: float | None = field(default=None, compare=False)
-    deepspeed: str | None = field(default=None, compare=False)
-    """The `scheduler` in the DeepSpeed configuration."""
 
     def rates(self, steps: Steps, *, group: int = 0, peak: float | None = None) -> Array | None:
         """The rates of a group with a peak (`learning_rate` by default) at steps from 0, in any order.
@@ -62,7 +60,11 @@ class Plan:
         if self.schedule is not None:
             followed = self.group_schedule or GroupSchedule(self.schedule, (peak,))
             groups = slice(group, group + 1) if group < len(followed.peaks) else slice(1)
-            rates = _pick(lambda first, stop: followed.rates(first, stop, groups)[0], inside)
+            if len(steps) > _FEW:
+                first = int(inside.min())
+                rates = followed.rates(first, int(inside.max()) + 1, groups)[0, inside - first]
+            else:
+                rates = np.array([followed.rates(step, step + 1, groups)[0, 0] for step in inside.tolist()])
         elif self._multiplier is not None:
             rates = peak * np.fromiter(map(self._multiplier, inside.tolist()), np.float64, len(inside))
         else:
@@ -99,10 +101,9 @@ class Plan:
 
     def __str__(self) -> str:
         arguments = f" {dict(self.arguments)}" if self.arguments else ""
-        cooldown = f", {self.cooldown}" if self.cooldown else ""
         return (
             f"{self.name}{arguments}, {self.total} steps, {self.warmup} of them warmup, learning rate "
-            f"{self.learning_rate:.6g}{cooldown}"
+            f"{self.learning_rate:.6g}"
         )
 
 
@@ -129,11 +130,3 @@ def planned_rates(plans: Sequence[Plan], steps: Steps, group: int, peak: float) 
                 if segment.trust_coefficient is not None:  # trust ratios depend on the gradients
                     planned[here & (steps >= segment.first) & (steps < segment.first + segment.steps)] = np.nan
     return planned
-
-
-def _pick(rates: Callable[[int, int], Array], steps: Steps) -> Array:
-    """The rates at single steps of a curve that is computed from one step to another."""
-    if len(steps) > _FEW:
-        first = int(steps.min())
-        return rates(first, int(steps.max()) + 1)[steps - first]
-    return np.array([rates(step, step + 1)[0] for step in steps.tolist()], dtype=np.float64)

@@ -48,8 +48,7 @@ class AuditReport:
     @property
     def notes(self) -> list[str]:
         """What the audit could not compare, and what changed during the run."""
-        record = self.record
-        plan = record.plans[-1]
+        record, plan = self.record, self.record.plans[-1]
         notes = []
         if start := record.plans[0].first:
             notes.append(f"the run started at step {start}, from a checkpoint: earlier steps are not audited")
@@ -62,17 +61,13 @@ class AuditReport:
         notes += dict.fromkeys(str(plan.cooldown) for plan in record.plans if plan.cooldown)
         return notes + [f"resumed at step {step}" for step in record.resumes]
 
-    def curve(self, label: str | None = None) -> Array:
-        """The planned learning rate of every step of the run, float64 of shape (num_training_steps,).
-
-        Args:
-            label: The groups; the first by default.
+    def curve(self) -> Array:
+        """The planned learning rate of the first groups at every step, float64 of shape (num_training_steps,).
 
         Raises:
             ValueError: The schedule follows a metric.
         """
-        plans = self.record.plans
-        groups = next(one for one in self.comparisons if label in (None, one.label))
+        plans, groups = self.record.plans, self.comparisons[0]
         planned = planned_rates(plans, np.arange(plans[-1].total), groups.group, groups.peak)
         if np.isnan(planned).any():
             raise ValueError(f"{plans[-1].name!r} has no planned curve: it follows a metric")
@@ -82,15 +77,18 @@ class AuditReport:
     def lines(self) -> list[str]:
         """The report as text."""
         record = self.record
-        rows = [("run", str(self.folder))]
+        lines = [f"run                {self.folder}"]
         for plan in record.plans:
             since = f"from step {plan.first + 1} on: " if plan.first else ""
-            rows.append(("planned", f"{since}{plan} ({plan.source})"))
+            lines.append(f"planned            {since}{plan} ({plan.source})")
         known = f"{len(self.comparisons[0].steps)} of {record.steps_made} steps"
-        rows.append(("compared", f"{known}, of a run of {record.plans[-1].total} ({record.source})"))
-        rows.append(("largest deviation", f"{self.deviation:.3g}"))
-        lines = [f"{name:17}  {value}" for name, value in rows] + [f"note: {note}" for note in self.notes]
-        return lines + ([f"- {finding}" for finding in self.findings] or ["The learning rates are the planned ones."])
+        return [
+            *lines,
+            f"compared           {known}, of a run of {record.plans[-1].total} ({record.source})",
+            f"largest deviation  {self.deviation:.3g}",
+            *(f"note: {note}" for note in self.notes),
+            *([f"- {finding}" for finding in self.findings] or ["The learning rates are the planned ones."]),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values. Steps are numbered from 1, as in the log."""
@@ -107,17 +105,6 @@ class AuditReport:
             "notes": self.notes,
         }
 
-    def picture(self, path: str | Path) -> None:
-        """Draw planned and actual rates, one panel for each name and peak of groups (four at most)."""
-        from hf_sched.plots import figures as plotting
-
-        shown, name = self.comparisons[:4], self.record.plans[-1].name
-        figure, axes = plotting.new_figure(len(shown))
-        for ax, one in zip(axes, shown, strict=True):
-            plotting.draw_planned_and_actual(ax, self.curve(one.label), one.steps, one.actual, name=name)
-            ax.set_title(one.label)
-        figure.savefig(path)
-
 
 def audit(run_dir: str | Path, config: str | Path | None = None) -> AuditReport:
     """Compare the learning rates of a run with the plan.
@@ -133,17 +120,12 @@ def audit(run_dir: str | Path, config: str | Path | None = None) -> AuditReport:
         >>> print("\\n".join(audit("runs/sft").lines))
     """
     record = read_run(Path(run_dir), Path(config) if config else None)
-    findings: list[str] = []
-    causes: set[str] = set()
-    for compared in record.comparisons:
-        findings += _findings(record, compared, causes)
-    if len(findings) > 4 and len(record.comparisons) > 4:
-        findings = [*findings[:4], f"and {len(findings) - 4} more of other parameter groups"]
+    findings = [finding for compared in record.comparisons for finding in _findings(record, compared)]
     return AuditReport(Path(run_dir), record, findings)
 
 
-def _findings(record: Record, compared: Comparison, known: set[str]) -> list[str]:
-    """A finding for each plan that was not followed. A cause in `known` is not repeated; new ones are added to it."""
+def _findings(record: Record, compared: Comparison) -> list[str]:
+    """A finding for each plan that was not followed."""
     findings = []
     steps = compared.steps
     for number, plan in enumerate(record.plans):
@@ -152,8 +134,6 @@ def _findings(record: Record, compared: Comparison, known: set[str]) -> list[str
         if not len(off):
             continue
         here = here[: np.searchsorted(here, off[-1]) + 1]
-        first, last = int(steps[off[0]]), int(steps[off[-1]])
-        before = int(steps[off[0] - 1]) if off[0] else -1
         cause = cause_of(
             Departure(
                 plan=plan,
@@ -162,18 +142,14 @@ def _findings(record: Record, compared: Comparison, known: set[str]) -> list[str
                 steps=steps[here],
                 actual=compared.actual[here],
                 start=int(np.searchsorted(here, off[0])),
-                resumed_at=next((step for step in record.resumes if before < step <= first), None),
                 other_plans=[other for other in record.plans if other != plan],
             )
         )
-        why = "No known cause fits: another component set the learning rate."
-        if cause:
-            why = f"Likely cause: {'the same' if cause in known else cause}."
-            known.add(cause)
+        why = f"Likely cause: {cause}" if cause else "No known cause fits: another component set the learning rate"
         worst = off[np.argmax(compared.differences[off])]
-        where = f"at step {first + 1}" if first == last else f"from step {first + 1} to {last + 1}"
         findings.append(
-            f"{compared.label}: off the plan {where}, at most by {compared.differences[worst]:.3g} (step "
-            f"{steps[worst] + 1}: planned {compared.planned[worst]:.6g}, actual {compared.actual[worst]:.6g}). {why}"
+            f"{compared.label}: off the plan from step {steps[off[0]] + 1} to {steps[off[-1]] + 1}, at most by "
+            f"{compared.differences[worst]:.3g} (at step {steps[worst] + 1}, with {compared.actual[worst]:.6g} instead "
+            f"of {compared.planned[worst]:.6g}). {why}."
         )
     return findings

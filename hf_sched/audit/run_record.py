@@ -77,19 +77,16 @@ class Record:
 def read_run(folder: Path, config: Path | None = None) -> Record:
     """Read the `output_dir` of a Trainer, or one of its checkpoints; see `audit`."""
     log = folder / LEARNING_RATES
-    if log.is_file():
-        sessions, rows = _read_log(log)
-        if rows:
-            return _from_log(sessions, rows, config)
+    sessions, rows = _read_log(log) if log.is_file() else ([], {})
+    if rows:
+        return _from_log(sessions, rows, config)
     paths = [path for path in (*folder.glob(f"checkpoint-*/{_STATE}"), folder / _STATE) if path.is_file()]
     # A process that was killed while it wrote the state leaves an empty file.
     if states := {path.parent: read_json(path) for path in paths if path.stat().st_size}:
         return _from_states(states, folder, config)
-    if log.is_file():
-        raise ValueError(f"{str(folder)!r} records no optimizer step: the run ended before its first")
     raise ValueError(
-        f"{str(folder)!r} is not a run: it has no {_STATE}, no checkpoint-*/{_STATE} and no {LEARNING_RATES}; give the "
-        "`output_dir` of a Trainer"
+        f"{str(folder)!r} is not a run: it has no {_STATE}, no checkpoint-*/{_STATE} and no {LEARNING_RATES} with a "
+        "step; give the `output_dir` of a Trainer"
     )
 
 
@@ -139,10 +136,9 @@ def _from_log(sessions: list[dict[str, Any]], rows: Mapping[str, array[float]], 
     if config:
         plans = [replace(_plan_of_config(config, plans[-1].total), first=first["step"])]
     peaks: dict[str, float] = {}
-    groups: dict[str, int] = {}
+    groups = {kind: members[0] for session in reversed(sessions) for kind, members in session["kinds"].items()}
     for session in reversed(sessions):
         peaks.update(zip(session["kinds"], session["peaks"], strict=True))
-        groups.update({kind: members[0] for kind, members in session["kinds"].items()})
     if first["step"]:
         # The groups have the checkpoint's peaks then; the requested ones are proportional to `learning_rate`.
         scale = first["learning_rate"] / first["peaks"][0] or 1.0
@@ -155,9 +151,8 @@ def _from_log(sessions: list[dict[str, Any]], rows: Mapping[str, array[float]], 
         actual = np.where(np.abs(least - planned) > np.abs(most - planned), least, most)  # the farther one
         label = kind if len(first["kinds"]) > 1 else "learning_rate"
         compared.append(Comparison(label, groups[kind], peaks[kind], steps, planned, actual))
-    steps_made = max(int(one.steps[-1]) + 1 for one in compared)
     resumes = sorted({session["step"] for session in sessions if session["step"] and not session.get("is_cooldown")})
-    return Record(plans, compared, LEARNING_RATES, steps_made, resumes)
+    return Record(plans, compared, LEARNING_RATES, max(int(one.steps[-1]) + 1 for one in compared), resumes)
 
 
 def _plan_of_session(session: dict[str, Any]) -> Plan:
@@ -170,7 +165,6 @@ def _plan_of_session(session: dict[str, Any]) -> Plan:
         LEARNING_RATES,
         first=session["step"],
         group_schedule=GroupSchedule.from_state(session["group_schedule"]) if session.get("group_schedule") else None,
-        deepspeed=session.get("facts", {}).get("deepspeed"),
     )
 
 

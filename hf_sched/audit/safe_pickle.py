@@ -1,13 +1,11 @@
-"""Reads the pickles of a run (`training_args.bin`, `scheduler.pt`) without importing or running anything they name.
+"""Reads the `training_args.bin` of a run without importing or running anything that the pickle names.
 
 A folder from an untrusted source can be audited this way, and so can a run of a library that is not installed.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +13,24 @@ from typing import Any
 class Inert:
     """Replaces an object of any class: keeps its constructor arguments (`made_of`) and its attributes."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
+    def __new__(cls, *args: Any) -> Inert:
         made = super().__new__(cls)
         made.__dict__["made_of"] = args
         return made
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        for part in state if isinstance(state, tuple) else (state,):
-            if isinstance(part, dict):
-                self.__dict__.update({str(key): value for key, value in part.items()})
-
-    def append(self, *items: Any) -> None:
-        """Ignore the items of a list or dict subclass."""
-
-    extend = __setitem__ = append
-
-
-class _Reader(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        plain = {("collections", "OrderedDict"): dict, ("builtins", "str"): str}  # hf_sched pickles its names as str
-        return plain.get((module, name)) or type(name, (Inert,), {})
-
-    def persistent_load(self, pid: Any) -> Any:
-        return None  # the data of a tensor
-
 
 def read_pickle(path: Path) -> Any:
-    """Read what `torch.save` wrote: plain values as they are, every other object as `Inert`.
+    """Read what `torch.save` wrote: plain values as they are, objects of all other classes as `Inert`.
 
     Raises:
         ValueError: The file is damaged or has another format.
     """
+    import torch
+    from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
     try:
-        with zipfile.ZipFile(path) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-            return _Reader(io.BytesIO(archive.read(name))).load()
-    except (zipfile.BadZipFile, pickle.UnpicklingError, ValueError, TypeError, EOFError, AttributeError) as error:
+        names = get_unsafe_globals_in_checkpoint(path)
+        with safe_globals([(str if name == "builtins.str" else type(name, (Inert,), {}), name) for name in names]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, ValueError, RuntimeError, EOFError) as error:
         raise ValueError(f"{path} is not a file that torch.save wrote: {error}") from None

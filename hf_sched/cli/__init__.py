@@ -27,9 +27,7 @@ from hf_sched.cli.show import show
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option(
-    "--import", "modules", metavar="MODULE", multiple=True, help="Import your schedules first. May be repeated."
-)
+@click.option("--import", "modules", metavar="MODULE", multiple=True, help="A module that registers schedules.")
 @click.version_option(__version__)
 def app(modules: tuple[str, ...]) -> None:
     """Learning-rate schedules for Hugging Face training: see them before the run, prove them afterwards."""
@@ -55,6 +53,6 @@ def main() -> None:
     """Run `hf-sched`; what a user got wrong ends it with one message and exit status 2."""
     try:
         app(prog_name="hf-sched")
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"hf-sched: {error}", file=sys.stderr)
         sys.exit(2)

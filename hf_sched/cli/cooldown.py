@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,16 +12,12 @@ from hf_sched.cli.output import print_json
 
 @click.command("cooldown", short_help="Request a running training to cool down and end.")
 @click.argument("run", metavar="RUN", type=Path)
-@click.option(
-    "--duration", default="20%", metavar="N|SHARE", show_default=True, help="Steps, or a share of the shortened run."
-)
+@click.option("--duration", default="20%", metavar="N|SHARE", help="Steps, or a share of the shortened run: 20%.")
 @click.option("--shape", default="1-sqrt", show_default=True, help="Shape of the decay.")
-@click.option(
-    "--floor-ratio", type=float, metavar="SHARE", help="End of the decay, as a share of the peak [default: the floor]."
-)
+@click.option("--floor-ratio", type=float, help="End of the decay, as a share of the peak; by default the floor.")
 @click.option("--min-lr", type=float, metavar="RATE", help="End of the decay, as a learning rate.")
 @click.option("--json", is_flag=True, help="Print a JSON object.")
-def cooldown(run: Path, duration: str, shape: str, floor_ratio: float | None, min_lr: float | None, json: bool) -> None:
+def cooldown(run: Path, json: bool, **decay: Any) -> None:
     """Request a running training to cool down now and end.
 
     RUN is its `output_dir`. The training must be at a constant learning rate under a schedule of hf_sched (`wsd`, or
@@ -29,8 +26,7 @@ def cooldown(run: Path, duration: str, shape: str, floor_ratio: float | None, mi
     from hf_sched._run_files import COOLDOWN_REJECTED
     from hf_sched.callbacks.cooldown_request import Request, send_request
 
-    given = {"duration": duration, "shape": shape, "floor_ratio": floor_ratio, "min_lr": min_lr}
-    answer = send_request(run, Request.parse(given))
+    answer = send_request(run, Request.parse(decay))
     if json:
         print_json(answer)
         return

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-import types
-import typing
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hf_sched.finetune.evaluation.arguments import ENGINES, EvaluationArguments, flag_of
+from hf_sched.finetune.evaluation.arguments import EvaluationArguments, flag_of
 from hf_sched.schedules.validation import ArgumentError
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for each field of `EvaluationArguments`."""
-    hints = typing.get_type_hints(EvaluationArguments)
+    numbers: dict[str, Any] = {"int": int, "int | None": int, "float": float}
     for field in reversed(fields(EvaluationArguments)):
-        hint = hints[field.name]
-        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        kind: Any = next((kind for kind in kinds if kind in (int, float)), str)
         command = click.option(
             flag_of(field.name),
             field.name,
-            type=click.Choice(ENGINES) if field.name == "evaluate_engine" else kind,
+            type=numbers.get(str(field.type), str),
             default=field.default,
             show_default=field.default is not None,
             required=field.name == "evaluate_on",
@@ -74,11 +69,10 @@ def evaluate_models(
     from hf_sched.finetune.launch import quiet_progress_bars
 
     quiet_progress_bars()
-    log, handler = logging.getLogger("hf_sched"), logging.StreamHandler()
-    log.setLevel(logging.INFO)
-    log.addHandler(handler)
-    loading = Loading(dtype, revision=revision, trust_remote_code=trust_remote_code)
-    loading = replace(loading, device=device) if device else loading
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hf_sched").setLevel(logging.INFO)
+    device = device or Loading().device
+    loading = Loading(dtype, device, revision, trust_remote_code)
     given = FINAL_ANSWER if instruction is None else instruction
     try:
         results = evaluate(models, EvaluationArguments(**options), output, given, loading)
@@ -86,7 +80,5 @@ def evaluate_models(
         if error.name in options:
             error.name = flag_of(error.name)
         raise
-    finally:
-        log.removeHandler(handler)
     for model, result in results.items():
         click.echo("\n".join(describe(model, result)))

@@ -5,16 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
-from hf_sched.schedules.validation import ArgumentError
-
 KINDS = {"sft": "supervised fine-tuning", "grpo": "GRPO", "dpo": "DPO"}
-EXISTING_FILE = click.Path(exists=True, dir_okay=False)
 
 
 def launch_command(
@@ -35,29 +30,6 @@ def launch_command(
     return [*launch, "-m", f"hf_sched.finetune.{kind}", *flags, *cpu]
 
 
-def _requested_processes(num_processes: int | None, accelerate_config: str | None) -> int | None:
-    if num_processes or not accelerate_config:
-        return num_processes
-    import yaml
-
-    config = yaml.safe_load(Path(accelerate_config).read_text(encoding="utf-8"))
-    if not isinstance(config, Mapping):
-        raise ArgumentError("--accelerate-config", "a file that `accelerate config` writes", accelerate_config)
-    return int(config.get("num_processes") or 1)
-
-
-def _run(kind: str, config: str, num_processes: int | None, accelerate_config: str | None, flags: Any) -> None:
-    import torch
-
-    from hf_sched.finetune.launch import NUM_PROCESSES
-
-    requested = _requested_processes(num_processes, accelerate_config)
-    environment = {**os.environ, **({NUM_PROCESSES: str(requested)} if requested else {})}
-    flags = ("--config", config, *flags)
-    command = launch_command(kind, flags, num_processes, accelerate_config, has_gpu=torch.accelerator.is_available())
-    sys.exit(subprocess.run(command, env=environment, check=False).returncode)
-
-
 def _command(kind: str) -> click.Command:
     @click.command(
         kind,
@@ -67,10 +39,21 @@ def _command(kind: str) -> click.Command:
     )
     @click.option("--config", metavar="FILE", required=True, help="YAML file of training arguments.")
     @click.option("--num-processes", type=click.IntRange(1), metavar="N", help="By default one per GPU, or one.")
-    @click.option("--accelerate-config", type=EXISTING_FILE, metavar="FILE", help="For accelerate launch.")
+    @click.option("--accelerate-config", type=click.Path(exists=True), metavar="FILE", help="For accelerate launch.")
     @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
     def command(config: str, num_processes: int | None, accelerate_config: str | None, flags: tuple[str, ...]) -> None:
-        _run(kind, config, num_processes, accelerate_config, flags)
+        import torch
+
+        from hf_sched.finetune.launch import NUM_PROCESSES
+        from hf_sched.plan.processes import read_accelerate_config
+        from hf_sched.plan.training_config import TrainingConfig
+
+        launch = read_accelerate_config(TrainingConfig(kind, {}), accelerate_config) or {}
+        requested = num_processes or launch.get("num_processes")
+        environment = {**os.environ, **({NUM_PROCESSES: str(requested)} if requested else {})}
+        has_gpu, flags = torch.accelerator.is_available(), ("--config", config, *flags)
+        words = launch_command(kind, flags, num_processes, accelerate_config, has_gpu=has_gpu)
+        sys.exit(subprocess.run(words, env=environment, check=False).returncode)
 
     return command
 

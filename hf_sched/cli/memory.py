@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from hf_sched.cli.output import console, print_json
+from hf_sched.schedules.validation import ArgumentError
+
 
 @click.command("memory", short_help="Estimate the GPU memory of a run.")
 @click.argument("config")
@@ -15,37 +18,32 @@ import click
 @click.option("--num-processes", type=click.IntRange(1), metavar="N", help="Processes; by default those of FILE, or 1.")
 @click.option("--gpu-memory", metavar="SIZE", help="Of one GPU: 80GB, 24GiB; by default that of this machine's.")
 @click.option("--length", type=click.IntRange(1), metavar="N", help="Tokens of the longest sample (`max_length`).")
-@click.option(
-    "--prompt-length", type=click.IntRange(1), metavar="N", default=512, help="Of the longest prompt (GRPO): 512."
-)
+@click.option("--prompt-length", type=click.IntRange(1), default=512, help="Of the longest prompt (GRPO): 512.")
 @click.option("--json", is_flag=True, help="Write a JSON object for machines, in bytes.")
 def estimate_memory(
     config: str,
     kind: str | None,
-    accelerate_config: str | None,
-    num_processes: int | None,
     gpu_memory: str | None,
     length: int | None,
     prompt_length: int,
     json: bool,
+    **launch: Any,
 ) -> None:
     """Estimate the peak memory of a run on each GPU, and name changes that fit if it does not.
 
     CONFIG is the recipe's YAML file. Only the config.json of the model is read. The exit status is 1 if the run does
     not fit.
     """
-    from hf_sched.cli.output import console, print_json
-    from hf_sched.finetune.memory.before_loading import CLOSE, describe, show
+    from hf_sched.finetune.memory.before_loading import describe, show
     from hf_sched.finetune.memory.estimate import alternative, estimate
     from hf_sched.finetune.memory.run_settings import read_config
 
-    launch: dict[str, Any] = {"accelerate_config": accelerate_config, "num_processes": num_processes}
     run = read_config(config, kind, **launch, length=length, prompt=prompt_length)
     device_bytes = _device_bytes(gpu_memory)
     found = estimate(run, device_bytes)
     fits = None if device_bytes is None else found.total <= device_bytes
     if json:
-        change = alternative(run, device_bytes) if device_bytes and found.total > CLOSE * device_bytes else None
+        change = alternative(run, device_bytes) if device_bytes and not fits else None
         sizes = {"total": found.total, "device": device_bytes, "parameters": run.shape.parameters}
         stages = {"trained": found.trained, "peak": found.peak, "breakdown": found.breakdown}
         fitting = {"change": change[0], "total": change[1].total} if change else None
@@ -56,8 +54,6 @@ def estimate_memory(
 
 
 def _device_bytes(size: str | None) -> int | None:
-    from hf_sched.schedules.validation import ArgumentError
-
     if size is None:
         import torch
 

@@ -10,9 +10,7 @@ import click
 @click.command("merge", short_help="Merge a LoRA adapter into its base model.")
 @click.argument("adapter", metavar="ADAPTER", type=Path)
 @click.option("--output", metavar="FOLDER", type=Path, required=True, help="A folder that does not exist yet.")
-@click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="By default that of the base model."
-)
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="By default the base model's.")
 def merge_adapter(adapter: Path, output: Path, dtype: str | None) -> None:
     """Merge the LoRA adapter in the folder ADAPTER into its base model, and verify the result.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from hf_sched.cli.output import console, print_json
@@ -12,14 +14,7 @@ from hf_sched.cli.training_file import read_training_file, run_options
 @click.argument("config")
 @run_options
 @click.option("--json", is_flag=True, help="Write a JSON object for machines, with the whole curve.")
-def plan_run(
-    config: str,
-    kind: str | None,
-    num_processes: int | None,
-    accelerate_config: str | None,
-    dataset_size: int | None,
-    json: bool,
-) -> None:
+def plan_run(config: str, kind: str | None, json: bool, **about_the_run: Any) -> None:
     """Show what a run will do: steps, batches, learning rates, evaluations and checkpoints.
 
     CONFIG is the YAML or JSON file of its arguments. No model is loaded.
@@ -27,12 +22,7 @@ def plan_run(
     from hf_sched.plan import plan
     from hf_sched.plan.printout import print_plan
 
-    planned = plan(
-        read_training_file(config, kind),
-        dataset_size=dataset_size,
-        num_processes=num_processes,
-        accelerate_config=accelerate_config,
-    )
+    planned = plan(read_training_file(config, kind), **about_the_run)
     if json:
         print_json(planned.as_dict())
     else:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from hf_sched.cli.output import console, writing_a_picture
+from hf_sched.cli.output import console
 from hf_sched.reference.named_schedule import LabeledCurve, NamedSchedule
 from hf_sched.schedules.validation import ArgumentError, Number, as_steps
 
@@ -21,17 +20,7 @@ STEPS = 1000
 @click.option("--warmup", default="0", metavar="STEPS|SHARE", help="Warmup (50, 5%) of schedules without their own.")
 @click.option("--lr", type=float, help="The peak learning rate; without it the curves are shares of the peak.")
 @click.option("--output", "-o", type=Path, metavar="FILE", help="Write a PNG, SVG or PDF file, not to the terminal.")
-@click.option("--dataset-size", type=int, help="For files: samples in the training set.")
-@click.option("--num-processes", type=int, help="For files: the number of processes.")
-def plot(
-    schedules: Sequence[str],
-    steps: int | None,
-    warmup: str,
-    lr: float | None,
-    output: Path | None,
-    dataset_size: int | None,
-    num_processes: int | None,
-) -> None:
+def plot(schedules: Sequence[str], steps: int | None, warmup: str, lr: float | None, output: Path | None) -> None:
     """Plot one or several schedules over the steps of a run.
 
     A SCHEDULE is a name (cosine_floor), a name with arguments (cosine_restarts:num_cycles=3), phases ("warmup 5% | hold
@@ -40,53 +29,47 @@ def plot(
     files = [Path(text).suffix in (".yaml", ".yml", ".json") and "|" not in text for text in schedules]
     if lr is None and any(files) and not all(files):
         raise ArgumentError("--lr", rule="is required to plot a file, which has learning rates, beside names")
-    drawn = [
-        _curve_of_file(text, steps, dataset_size, num_processes) if is_file else _curve(text, steps, warmup, lr)
-        for text, is_file in zip(schedules, files, strict=True)
-    ]
-    curves: dict[str, Any] = {}
-    for one in drawn:
-        label, number = one.label, 2
-        while label in curves:
-            label, number = f"{one.label} ({number})", number + 1
-        curves[label] = one.curve
+    drawn: dict[str, LabeledCurve] = {}
+    for text, is_file in zip(schedules, files, strict=True):
+        found = _curve_of_file(text, steps) if is_file else _curve(text, steps, warmup, lr)
+        if found is None:
+            allowed, hint = "one whose curve is known before the run", "this one follows a metric"
+            raise ArgumentError("schedule", allowed, text, hint)
+        drawn[text] = found
+    curves = {text: one.curve for text, one in drawn.items()}
     if output is None:
         from hf_sched.plots.terminal import draw
 
         out = console()
         out.print(draw(curves, width=min(out.width, 100), height=18))
         return
-    with writing_a_picture("--output", output):
+    try:
         from hf_sched.plots.figures import save_schedules
 
         ylabel = "learning rate / peak" if lr is None and not any(files) else "learning rate"
-        save_schedules(curves, [one.schedule for one in drawn], output, ylabel=ylabel)
+        save_schedules(curves, [one.schedule for one in drawn.values()], output, ylabel=ylabel)
+    except ModuleNotFoundError as error:
+        hint = "pip install 'hf_sched[plot]', or omit the option"
+        raise ArgumentError("--output", rule=f"needs {error.name}", hint=hint) from None
     click.echo(f"wrote {output}")
 
 
-def _curve(text: str, steps: int | None, warmup: str, lr: float | None) -> LabeledCurve:
+def _curve(text: str, steps: int | None, warmup: str, lr: float | None) -> LabeledCurve | None:
     requested = NamedSchedule.read(text)
     if requested.needs_peak and lr is None:
         raise ArgumentError("--lr", rule=f"is required, because the curve of {text!r} depends on the learning rate")
     total = STEPS if steps is None else steps
     warmup_steps = as_steps(warmup, total, name="--warmup")
     peak = 1.0 if lr is None else Number(0)("--lr", lr)
-    drawn = requested.curve(total, 0 if requested.has_own_warmup else warmup_steps, peak)
-    return drawn or _follows_a_metric(text)
+    return requested.curve(total, 0 if requested.has_own_warmup else warmup_steps, peak)
 
 
-def _curve_of_file(path: str, steps: int | None, dataset_size: int | None, num_processes: int | None) -> LabeledCurve:
+def _curve_of_file(path: str, steps: int | None) -> LabeledCurve | None:
     from hf_sched.plan import plan
     from hf_sched.plan.training_config import TrainingConfig
 
     config = TrainingConfig.read(path)
     if steps is not None:
         config = TrainingConfig(config.kind, {**config.given, "max_steps": steps}, config.source)
-    planned = plan(config, dataset_size=dataset_size, num_processes=num_processes)
-    if planned.curve is None:
-        return _follows_a_metric(path)
-    return LabeledCurve(Path(path).stem, planned.curve, planned.schedule)
-
-
-def _follows_a_metric(text: str) -> LabeledCurve:
-    raise ArgumentError("schedule", "one whose curve is known before the run", text, "this one follows a metric")
+    planned = plan(config)
+    return None if planned.curve is None else LabeledCurve(path, planned.curve, planned.schedule)

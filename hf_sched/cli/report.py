@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 
 @click.command("report", short_help="Write a report on one or more runs.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=Path)
-@click.option(
-    "--evaluation", type=Path, metavar="FILE", help="What `hf-sched evaluate` wrote; by default each run's own."
-)
-@click.option(
-    "--output", type=Path, metavar="FILE", help="A .md or .html file. By default report.md in the run's folder."
-)
+@click.option("--evaluation", type=Path, metavar="FILE", help="Of `hf-sched evaluate`; by default each run's own.")
+@click.option("--output", type=Path, metavar="FILE", help="A .md or .html file; by default report.md in the run.")
 @click.option("--html", is_flag=True, help="Also write an HTML page beside the Markdown.")
 @click.option("--compare", is_flag=True, help="Show several runs side by side only, without a section for each.")
-def report_runs(
-    runs: tuple[Path, ...], evaluation: Path | None, output: Path | None, html: bool, compare: bool
-) -> None:
+def report_runs(runs: tuple[Path, ...], **options: Any) -> None:
     """Report planned and actual learning rates, loss, reward, speed, evaluation, configuration and versions.
 
     A RUN is the `output_dir` of a Trainer, finished or interrupted, started by a recipe or not. Pictures are written
@@ -31,7 +26,7 @@ def report_runs(
     """
     from hf_sched.finetune.reports.report import report
 
-    written, results = report(list(runs), evaluation, output, html=html, compare=compare)
+    written, results = report(list(runs), **options)
     click.echo(f"The report is in {' and '.join(map(str, written))}.")
     for model, result in results.items():
         low, high = result["interval"]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from hf_sched.plan.training_config import KINDS, TrainingConfig, read_arguments
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def run_options(command: F) -> F:
+def run_options(command: Any) -> Any:
     """Add the options that describe a run: `--kind`, `--num-processes`, `--accelerate-config`, `--dataset-size`."""
     for option in (
         click.option("--dataset-size", type=int, metavar="N", help="Training samples, if they cannot be counted."),
@@ -26,15 +23,10 @@ def run_options(command: F) -> F:
 
 
 def read_training_file(path: str, kind: str | None = None) -> TrainingConfig:
-    """Read a file of training arguments, including those of our recipes if they are installed."""
+    """Read a file of training arguments, including our recipes' own if the `recipes` extra is installed."""
     read_arguments(path)  # unsuitable files are rejected before torch is imported
-    return TrainingConfig.read(path, kind, recipe_arguments())
-
-
-def recipe_arguments() -> tuple[type, ...]:
-    """The dataclasses of our recipes' own arguments; empty without the `recipes` extra."""
     if not all(find_spec(module) for module in ("trl", "peft", "datasets")):
-        return ()
+        return TrainingConfig.read(path, kind)
     from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
 
-    return RECIPE_ARGUMENTS
+    return TrainingConfig.read(path, kind, RECIPE_ARGUMENTS)

@@ -23,14 +23,14 @@ def kwargs(reference: Reference) -> dict[str, Any]:
     return arguments
 
 
-def trainers_warmup(name: str, arguments: Mapping[str, Any], steps: int = STEPS) -> int:
+def trainers_warmup(name: str, arguments: Mapping[str, Any]) -> int:
     """The `warmup_steps` to show a schedule with: 5%, or 0 if the schedule has no warmup or its own."""
     if name not in registry.available():
-        return steps * WARMUP // STEPS if has_warmup(name) else 0
+        return WARMUP if has_warmup(name) else 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # cycles that fit after a warmup need not fit without one
-        alone = registry.entry(name).build(steps, 0, dict(arguments))
-    return 0 if alone.segments[0].kind == "warmup" else steps * WARMUP // STEPS
+        alone = registry.entry(name).build(STEPS, 0, dict(arguments))
+    return 0 if alone.segments[0].kind == "warmup" else WARMUP
 
 
 def schedule(reference: Reference, **more: object) -> Schedule:

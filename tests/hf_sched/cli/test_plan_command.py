@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -38,7 +36,7 @@ def test_plan_prints_the_facts_and_the_curve_of_a_run():
     ):
         assert line in printed
     assert any("\u2800" <= character <= "\u28ff" for character in printed)  # Braille: the curve
-    assert "\x1b" not in printed and all(line == line.rstrip() for line in printed.splitlines())
+    assert "\x1b" not in printed
 
 
 def test_every_shipped_config_has_a_plan(monkeypatch):
@@ -65,10 +63,3 @@ def test_long_plans_are_shortened(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("max_steps: 200\nsave_steps: 1\n")
     assert "200, after steps 1, 2, 3, ..., 199, 200" in run_plan(str(config), "--kind", "sft")
-
-
-def test_a_mistake_is_one_line_and_status_2():
-    command = [sys.executable, "-m", "hf_sched", "plan", "no.yaml"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "hf-sched: there is no file 'no.yaml': give a YAML or JSON file of training arguments\n"
