@@ -30,7 +30,7 @@ def save_model(folder: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    place = list(package.submodule_search_locations or [])[0]
+    place = next(iter(package.submodule_search_locations or []))
     (file,) = Path(place).glob("*.gguf")
     source = {"pretrained_model_name_or_path": place, "gguf_file": file.name}
     loaded = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)

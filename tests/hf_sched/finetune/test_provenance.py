@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_sched.finetune.config import given_arguments
-from hf_sched.finetune.provenance import git_commit, hide, hide_in_command
+from hf_sched.finetune.provenance import hide, hide_in_command
 
 TOKEN = "hf_" + "AbCd" * 8
 
@@ -40,11 +40,3 @@ def test_arguments_with_token_in_their_name_are_kept():
     kept = {"eos_token": "<|im_end|>", "max_new_tokens": 10, "num_tokens": 5, "pad_token": None, "hub_token": None}
     assert hide(kept) == kept
     assert hide("sk-learn and hf_transfer, hf_sched") == "sk-learn and hf_transfer, hf_sched"
-
-
-def test_commit_is_none_outside_a_checkout_and_without_git(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert git_commit() is None
-    monkeypatch.setenv("PATH", "")
-    assert git_commit() is None

@@ -16,12 +16,11 @@ import torch
 from benchmarks.common.task import RunFailed
 from tests.helpers.recipe_runs import STEPS, Run, Workshop
 from tests.helpers.seen_by_ranks import OBSERVED, planned, seen
-from tests.helpers.two_hosts import CannotRun, cut, finish_both, network, start_on_both
+from tests.helpers.two_hosts import CannotRun, finish_both, network, start_on_both
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LOSS_BOUND = 1e-5  # sums in another order
 SAVE_STEPS = 4
-SILENCE = 20  # seconds
 # Seconds from the kill to the exit of the other host, on a busy machine.
 PATIENCE = 120
 
@@ -70,11 +69,10 @@ def is_at(run: Run, step: int) -> bool:
 
 
 def ends_within(run: Run, seconds: float) -> None:
-    began = time.monotonic()
+    until = time.monotonic() + seconds
     while run.running:
-        assert time.monotonic() < began + seconds, f"still running after {seconds} s:\n{run.output[-2000:]}"
+        assert time.monotonic() < until, f"still running after {seconds} s:\n{run.output[-2000:]}"
         time.sleep(0.1)
-    print(f"{run.log} ended after {time.monotonic() - began:.1f} s")  # shown by -s
 
 
 @pytest.mark.parametrize("recipe", ["sft", "grpo"])
@@ -89,7 +87,7 @@ def test_every_rank_on_two_hosts_trains_on_the_planned_rates_as_on_one(workshop,
         torch.testing.assert_close(rank.logits, other.logits, rtol=0, atol=LOSS_BOUND)
 
 
-@pytest.mark.parametrize(("recipe", "lost"), [("sft", 0), ("sft", 1), ("grpo", 1)])
+@pytest.mark.parametrize(("recipe", "lost"), [("sft", 0), ("grpo", 1)])
 def test_killed_host_is_reported_and_the_resumed_run_equals_an_uninterrupted_one(workshop, start, recipe, lost):
     whole = on_one(workshop, recipe, "2")
     runs = start(recipe, "2", f"lost-{lost}")
@@ -112,15 +110,6 @@ def test_killed_host_is_reported_and_the_resumed_run_equals_an_uninterrupted_one
         assert rank.rates == before.rates[-len(rank.rates) :]
         assert rank.losses == before.losses
         assert torch.equal(rank.logits, before.logits)
-
-
-def test_silent_host_is_reported_after_ddp_timeout(start):
-    runs = start("sft", "2", "silent", ddp_timeout=SILENCE)
-    assert runs[0].wait_for(lambda: is_at(runs[0], SAVE_STEPS + 1)), runs[0].output
-    cut()
-    for run in runs:
-        ends_within(run, SILENCE + PATIENCE)
-        assert f"is gone or has not answered for `ddp_timeout` ({SILENCE} s)" in run.output
 
 
 def test_hosts_with_different_last_checkpoints_are_rejected(workshop, start, tmp_path):

@@ -36,10 +36,6 @@ def test_finished_run_is_not_trained_further(model_path, finished, caplog):
     assert "all 7 optimizer steps are done: nothing is left to train" in caplog.text
     assert kept(finished) == before
     assert steps_of(finished) == [7]
-
-
-def test_missing_model_of_a_finished_run_is_written(model_path, finished):
-    before = kept(finished)
     for name in ("model.safetensors", "trainer_state.json"):
         (finished / name).unlink()
     assert again(model_path, finished) == 0

@@ -44,8 +44,7 @@ def test_rows_are_converted_for_each_trainer():
     row = {"question": "How many?", "answer": "2 * 36 = <<2*36=72>>72\n#### 72"}
     demonstration, problem = to_demonstration(row), to_problem(row)
     assert demonstration["completion"] == [{"role": "assistant", "content": "2 * 36 = 72\n#### 72"}]
-    assert problem["answer"] == "72"
-    assert problem["prompt"] == demonstration["prompt"]
+    assert problem == {"prompt": demonstration["prompt"], "answer": "72"}
     assert "How many?" in problem["prompt"][0]["content"]
     chat = [{"role": "assistant", "content": "#### 1"}]
     pair = to_preference({"question": "How many?", "chosen": "#### 72", "rejected": chat})
@@ -90,9 +89,7 @@ def test_complete_rows_are_not_converted(tmp_path):
         ([GOOD, {"question": None, "answer": "7"}], r"`question` is missing \(.*own\.jsonl, line 2\)"),
         ([GOOD, {"question": "  ", "answer": "7"}], r"`question` is empty \(.*own\.jsonl, line 2\)"),
         ([{"question": 7, "answer": 7}], r"`question` must be text, received '7' \(.*own\.jsonl, line 1\)"),
-        ([GOOD, {**GOOD, "answer": {"a": 7}}], r"`answer` must be text, received .*own\.jsonl, line 2\)"),
         ([CHAT, {"messages": []}], r"`messages` is empty \(.*own\.jsonl, line 2\)"),
-        ([CHAT, {"messages": [{"role": "user"}]}], r"`messages` must be chat messages .*own\.jsonl, line 2\)"),
         ([{"messages": "hi"}], r"`messages` must be chat messages, received 'hi' \(.*own\.jsonl, line 1\)"),
         ([GOOD, '{"question": "Why?", "ans'], r"`dataset_name` must hold one JSON.*own\.jsonl, line 2, column 26"),
         ([GOOD, '"text"'], r"`dataset_name` must hold one JSON object per line: .*, line 2, received '\"text\"'"),
@@ -157,16 +154,13 @@ def test_wrong_data_arguments_are_named(tmp_path):
         load(folder, evaluating=True)
 
 
-@pytest.mark.parametrize(("recipe", "streaming"), [("sft", True), ("grpo", False)])
-def test_recipe_trains_on_a_csv_file_with_other_columns(run_recipe, tmp_path, recipe, streaming):
+def test_recipe_trains_on_a_streamed_csv_file_with_other_columns(run_recipe, tmp_path):
     given = {"dataset_name": str(write(tmp_path / "own.csv", OWN * 8)), "columns": COLUMNS, "max_steps": 3}
-    run = run_recipe(recipe, dataset_streaming=streaming, **given, **({"max_length": 128} if recipe == "sft" else {}))
-    assert len(run.logged("loss")) == 3
+    assert len(run_recipe("sft", dataset_streaming=True, **given, max_length=128).logged("loss")) == 3
 
 
 def test_recipe_rejects_a_bad_row_before_it_looks_for_a_model(run_recipe, tmp_path):
     path = write(tmp_path / "own.jsonl", [GOOD, {"question": "Why?", "answer": ""}])
     run = run_recipe("sft", ok=False, dataset_name=str(path), model_name_or_path="nobody/no-such-model")
-    assert run.returncode == 2
+    assert run.returncode == 2 and "Traceback" not in run.output
     assert f"`answer` is empty ({path}, line 2)" in run.output
-    assert "Traceback" not in run.output

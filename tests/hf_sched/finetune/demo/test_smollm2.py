@@ -16,7 +16,6 @@ from hf_sched.finetune.data.load import to_demonstration
 from hf_sched.finetune.demo.smollm2 import main, save_model
 from hf_sched.plan import plan
 from hf_sched.plan.training_config import TrainingConfig
-from tests.helpers.recipe_runs import LAUNCHES, Run
 from tests.helpers.recipes import ONE_PROCESS, ROOT, TWO_PROCESSES, Finished
 from tests.helpers.recipes import finish as finish_in
 
@@ -114,31 +113,6 @@ def test_sft_learns_on_the_planned_curve(sft: Finished):
 
 
 @pytest.mark.slow
-def test_killed_run_resumes_to_the_same_adapter(sft: Finished, base: Path, gsm8k: list[str], tmp_path: Path):
-    folder = tmp_path / "sft"
-    words = [*flags(base, folder, gsm8k), "--resume_from_checkpoint", "auto"]
-    command = ["recipes/sft.py", "--config", str(SFT), *words]
-    run = Run([*LAUNCHES["2"].words(), *command], folder, {})
-    # The first checkpoint is written at step 8; the log continues after it.
-    assert run.wait_for(lambda: run.has_stepped(10), SECONDS), run.output[-3000:]
-    processes = run.processes()
-    assert len(processes) >= 3  # the launcher and its workers
-    assert run.kill(processes)
-    assert (folder / "checkpoint-8").is_dir() and not (folder / "checkpoint-16").exists()
-    assert not (folder / "trainer_state.json").exists()
-
-    resumed = finish(TWO_PROCESSES, command, folder)
-    sessions = json.loads((folder / "run.json").read_text())["sessions"]
-    assert [one["step"] for one in sessions] == [0, 8]
-    for key in ("learning_rate", "loss", "grad_norm"):
-        assert len(sft.logged(key)) == 24 and resumed.logged(key) == sft.logged(key), key
-    file = "adapter_model.safetensors"
-    assert (folder / file).read_bytes() == (sft.folder / file).read_bytes()
-    audited = audit(folder)
-    assert audited.ok and audited.deviation == 0, audited.lines
-
-
-@pytest.mark.slow
 def test_merged_model_has_a_lower_held_out_loss(merged: Path, base: Path, gsm8k: list[str]):
     lines = (Path(gsm8k[1]) / "test.jsonl").read_text(encoding="utf-8").splitlines()[:24]
     problems = [json.loads(line) for line in lines]
@@ -149,7 +123,7 @@ def test_merged_model_has_a_lower_held_out_loss(merged: Path, base: Path, gsm8k:
 
 
 @pytest.mark.slow
-def test_grpo_trains_the_merged_model_and_evaluation_counts_answers(merged: Path, gsm8k: list[str], tmp_path: Path):
+def test_grpo_trains_the_merged_model_and_earns_rewards(merged: Path, gsm8k: list[str], tmp_path: Path):
     folder = tmp_path / "grpo"
     run = finish(TWO_PROCESSES, ["recipes/grpo.py", "--config", str(GRPO), *flags(merged, folder, gsm8k)], folder)
     planned = plan(TrainingConfig.read(GRPO))
@@ -160,11 +134,3 @@ def test_grpo_trains_the_merged_model_and_evaluation_counts_answers(merged: Path
     assert all(0 <= mean <= 1 for mean in (*right, *form))
     assert max(form) > 0  # SFT has taught the format
     assert run.logged("reward") == pytest.approx([a + 0.2 * b for a, b in zip(right, form, strict=True)], abs=1e-6)
-
-    output = tmp_path / "evaluation.json"
-    words = ["--metric", "accuracy", "--max-problems", "10", "--max-new-tokens", "128", "--output", str(output)]
-    finish(ONE_PROCESS, ["-m", "hf_sched", "evaluate", str(merged), str(folder), "--data", gsm8k[1], *words], tmp_path)
-    results = json.loads(output.read_text())
-    assert [len(results[str(model)]["completions"]) for model in (merged, folder)] == [10, 10]
-    written = [row["completion"] for row in results[str(merged)]["completions"]]
-    assert sum("####" in text for text in written) >= 3, written  # finished answers, in the format of SFT

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import re
 import subprocess
 import sys
 import time
@@ -41,12 +38,9 @@ def load(*named: Any) -> list[Any]:
         ("The answer is 72.", True),
         ("#### $72.00", True),
         (r"\boxed{72", True),
-        ("#### 73\nNo, it is\n#### 72\nfor 5 apples", True),
         (r"#### 73, no, \boxed{72}", True),
-        ("#### 73", False),
         (r"72, so \boxed{73}", False),
         ("", False),
-        ("####", False),
         ("no number at all", False),
     ],
 )
@@ -74,21 +68,15 @@ def test_accuracy_compares_mathematically():
         assert accuracy(completion, answer) == score, completion
 
 
-@pytest.mark.parametrize(
-    ("name", "completion", "wrong"),
-    [
+def test_format_rewards_match_named_formats_regular_expressions_and_tags():
+    for name, completion, wrong in (
         ("boxed", r"so \boxed{3}", "so 3"),
         ("hashes", "so\n#### 3", "so 3"),
         ("answer_tag", "so <answer>3</answer>", "<answer>3"),
         ("think_answer", "<think>hm</think>\n<answer>3</answer>", "hm <answer>3</answer>"),
         (r"\d+", "33", "33!"),
-    ],
-)
-def test_answer_format_matches_named_formats_and_regular_expressions(name: str, completion: str, wrong: str):
-    assert (answer_format(completion, format=name), answer_format(wrong, format=name)) == (1.0, 0.0)
-
-
-def test_tag_count_is_the_share_of_tags_that_occur_once():
+    ):
+        assert (answer_format(completion, format=name), answer_format(wrong, format=name)) == (1.0, 0.0)
     assert tag_count("<think>a</think><answer>b</answer>") == tag_count("[a]", tags=["[", "]"]) == 1
     assert tag_count("<think>a<think></think>") == 0.25
 
@@ -132,8 +120,7 @@ def test_rewards_load_from_trl_and_from_the_users_file(tmp_path: Path, monkeypat
 
 
 def test_weights_are_given_in_one_place_only():
-    assert load_rewards(["final_number"], [0.5])[1] == [0.5]
-    assert load_rewards(["final_number"])[1] is None
+    assert [load_rewards(["final_number"], weights)[1] for weights in (None, [0.5])] == [None, [0.5]]
     with pytest.raises(ValueError, match="`reward_weights` must be omitted"):
         load_rewards([{"name": "final_number", "weight": 1}], [0.5])
 
@@ -142,13 +129,9 @@ def test_weights_are_given_in_one_place_only():
     ("named", "words"),
     [
         (None, "`reward_funcs` must be at least one reward"),
-        ([], "`reward_funcs` must be at least one reward"),
         (["exact_anser"], r"received 'exact_anser'; did you mean 'exact_answer'\?"),
         (["no_module.here"], "received 'no_module.here'"),
         ([3], "must be names of rewards or mappings with a `name`, received 3"),
-        ([{"weight": 3}], "must be names of rewards or mappings with a `name`"),
-        ([{"name": "tag_count", "tag": []}], "gives 'tag_count' the unknown parameter `tag`; it takes tags"),
-        ([{"name": "final_number", "style": 1}], "'final_number' the unknown parameter `style`; it takes none"),
         ([{"name": "repetition_penalty", "max_penalty": 1}], "'repetition_penalty' parameters that it rejects.* not b"),
         ([{"name": "repetition_penalty", "ngram": 1}], "unknown parameter `ngram`; it takes ngram_size, max_penalty"),
         ([{"name": "final_number", "weight": "high"}], "'final_number' a number as `weight`, received 'high'"),
@@ -209,16 +192,6 @@ def test_only_named_rewards_are_imported():
         "print(heavy & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
-
-
-@pytest.mark.skipif("HF_SCHED_GSM8K" not in os.environ, reason="set HF_SCHED_GSM8K to a folder with its test.jsonl")
-def test_gsm8k_answers_are_right():
-    lines = (Path(os.environ["HF_SCHED_GSM8K"]) / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    for row in map(json.loads, lines[:300]):
-        gold = row["answer"].rpartition("####")[2].strip()
-        assert final_number(row["answer"], gold) == accuracy(row["answer"], gold) == 1.0
-        wrong = re.sub(r"\d+$", lambda number: str(int(number[0]) + 1), row["answer"])
-        assert final_number(wrong, gold) == accuracy(wrong, gold) == 0.0
 
 
 def test_grpo_logs_each_reward_and_weighs_them(run_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
