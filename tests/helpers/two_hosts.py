@@ -45,11 +45,6 @@ def network() -> Iterator[None]:
             subprocess.run(["ip", "netns", "delete", host], capture_output=True, check=False)
 
 
-def cut() -> None:
-    """Separate the hosts as a pulled cable does: no connection is closed."""
-    _ip("-n", HOSTS[0], "link", "set", _device(HOSTS[0]), "down")
-
-
 def start_on_both(workshop: Workshop, recipe: str, launch: Launch, of_hosts: list[dict[str, Any]]) -> list[Run]:
     """Start a training across both hosts; `of_hosts` holds the arguments of `Workshop.start` for each."""
     runs = []

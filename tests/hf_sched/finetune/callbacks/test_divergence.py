@@ -96,10 +96,9 @@ def test_steps_skipped_by_a_gradient_scaler_do_not_stop_the_run(model_path, tmp_
     assert is_finite(load_file(tmp_path / "model.safetensors"))
 
 
-@pytest.mark.parametrize("optim", ["adamw_torch_fused", "adamw_torch"])
-def test_gradient_scaler_that_skips_every_step_stops_the_run(model_path, tmp_path, caplog, optim):
-    requested = {"max_grad_norm": 0, "max_steps": 40, "optim": optim}
-    trainer = Scaled(model_path, tmp_path, *(Spoil(at=step) for step in range(3, 40)), init_scale=1.0, **requested)
+def test_gradient_scaler_that_skips_every_step_stops_the_run(model_path, tmp_path, caplog):
+    spoil = (Spoil(at=step) for step in range(3, 40))
+    trainer = Scaled(model_path, tmp_path, *spoil, init_scale=1.0, max_grad_norm=0, max_steps=40)
     assert trainer.run() == 1
     assert f"{SKIPS_IN_A_ROW} optimizer steps in a row had infinite gradients" in caplog.text
     assert trainer.state.global_step == 2 + SKIPS_IN_A_ROW

@@ -22,15 +22,7 @@ def digits(completions: Any, **kwargs: Any) -> list[float]:
     return [float(sum(c.isdigit() for c in chat[-1]["content"])) for chat in completions]
 
 
-def constant(completions: Any, **kwargs: Any) -> list[float]:
-    return [1.0] * len(completions)
-
-
 def never(completions: Any, **kwargs: Any) -> list[float]:
-    return [0.0] * len(completions)
-
-
-def length_penalty(completions: Any, **kwargs: Any) -> list[float]:
     return [0.0] * len(completions)
 
 
@@ -40,62 +32,26 @@ def warned(caplog: pytest.LogCaptureFixture) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("rewards", "given", "messages"),
+    ("reward", "length", "messages"),
     [
-        (
-            [constant],
-            {},
-            [
-                f"step {WINDOW}: in 100% of the groups all completions got the same reward",
-                "(reward 1, over 10 records)",
-                "raise `num_generations` (4) or `temperature` (1)",
-            ],
-        ),
-        (
-            [never, length_penalty],
-            {},
-            [f"step {WINDOW}: the reward 'never' gave 0 to every completion", "`log_completions: true`"],
-        ),
-        (
-            [digits],
-            {"max_completion_length": 2},
-            ["of the completions were cut off at `max_completion_length` (2)", "a trained stop token"],
-        ),
+        (never, 60, ["in 100% of the groups all completions got the same reward", "(reward 0, over 10 records)"]),
+        (digits, 2, ["of the completions were cut off at `max_completion_length` (2)", "a trained stop token"]),
     ],
-    ids=["equal rewards", "zero reward", "clipped"],
 )
-def test_sign_is_reported_once(model_path, tmp_path, warned, rewards, given, messages):
-    batch = {"per_device_train_batch_size": 16, "num_generations": 4, "max_completion_length": 60}
-    arguments = {"max_steps": WINDOW + 2, "learning_rate": 1e-4, "disable_tqdm": True, **given}
-    args = GRPOConfig(str(tmp_path), **{**COMMON, **batch, **arguments})
-    trainer = GRPOTrainer(str(model_path), reward_funcs=rewards, args=args, train_dataset=PROMPTS)
-    train_and_save(trainer)
-    first, *others = messages
-    (line,) = [line for line in warned() if first in line]
-    assert all(message in line for message in others)
+def test_sign_is_reported_once(model_path, tmp_path, warned, reward, length, messages):
+    given = {"per_device_train_batch_size": 16, "num_generations": 4, "max_completion_length": length}
+    args = GRPOConfig(str(tmp_path), **COMMON, **given, max_steps=WINDOW + 2, learning_rate=1e-4, disable_tqdm=True)
+    train_and_save(GRPOTrainer(str(model_path), reward_funcs=reward, args=args, train_dataset=PROMPTS))
+    (line,) = [line for line in warned() if messages[0] in line]
+    assert line.startswith(f"step {WINDOW}: ") and messages[1] in line
 
 
-HEALTHY = {"loss": 0.1, "reward": 0.4, "rewards/a/mean": 0.4, "rewards/a/std": 0.5, "frac_reward_zero_std": 0.2}
-RECORDS = [{**HEALTHY, "completions/clipped_ratio": 0.1} for _ in range(60)]
-
-
-def changed(steps: range, **values: float) -> list[dict[str, float]]:
-    return [{**row, **(values if step in steps else {})} for step, row in enumerate(RECORDS, 1)]
-
-
-@pytest.mark.parametrize(
-    ("records", "reported"),
-    [
-        (RECORDS, []),
-        (changed(range(20, 24), frac_reward_zero_std=1.0), []),
-        (changed(range(5, 60), frac_reward_zero_std=1.0), ["step 10: in 100% of the groups"]),
-    ],
-    ids=["healthy", "a few bad steps", "lasting"],
-)
-def test_lasting_sign_is_reported_once(warned, records, reported):
+@pytest.mark.parametrize(("bad_steps", "reported"), [(0, []), (4, []), (30, ["step 27:"])])
+def test_only_a_lasting_sign_is_reported(warned, bad_steps, reported):
+    records = [{"loss": 0.1, "reward": 0.4, "frac_reward_zero_std": float(20 < n <= 20 + bad_steps)} for n in range(60)]
+    args = SimpleNamespace(num_generations=4, temperature=1.0)
     diagnostics = GRPODiagnostics()
-    args = SimpleNamespace(num_generations=4, temperature=1.0, max_completion_length=8, learning_rate=1e-6, beta=0.0)
     for step in range(1, len(records) + 1):
         state = SimpleNamespace(is_world_process_zero=True, log_history=records[:step], global_step=step)
         diagnostics.on_log(args, state, None, logs=records[step - 1])
-    assert [line[: len(start)] for line, start in zip(warned(), reported, strict=True)] == reported
+    assert [line[:8] for line in warned()] == reported

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_sched.audit import audit
-from hf_sched.finetune.data.load import to_demonstration
 from hf_sched.finetune.demo.smollm2 import main, save_model
 from hf_sched.plan import plan
 from hf_sched.plan.training_config import TrainingConfig
@@ -53,8 +52,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def finish(launcher: list[str], command: list[str], folder: Path) -> Finished:
-    return finish_in(launcher, command, folder, seconds=SECONDS)
+finish = partial(finish_in, seconds=SECONDS)
 
 
 def flags(base: Path, folder: Path, gsm8k: list[str]) -> list[str]:
@@ -75,20 +73,6 @@ def merged(sft: Finished) -> Path:
     return folder
 
 
-def loss_of(model: object, tokenizer: object, problems: list[dict[str, str]]) -> float:
-    """Return the mean loss per token of the worked answers."""
-    total, tokens = 0.0, 0
-    for demonstration in map(to_demonstration, problems):
-        prompt, completion = demonstration["prompt"], demonstration["completion"]
-        start = len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
-        ids = tokenizer.apply_chat_template(prompt + completion, return_tensors="pt", return_dict=True)["input_ids"]
-        with torch.inference_mode():
-            logits = model(ids).logits[0, start - 1 : -1]
-        total += float(torch.nn.functional.cross_entropy(logits, ids[0, start:], reduction="sum"))
-        tokens += len(logits)
-    return total / tokens
-
-
 @pytest.mark.slow
 def test_converted_model_answers_and_stops(base: Path):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
@@ -103,23 +87,13 @@ def test_converted_model_answers_and_stops(base: Path):
 def test_sft_learns_on_the_planned_curve(sft: Finished):
     loss = sft.logged("loss")
     assert len(loss) == 24
-    assert sum(loss[-8:]) / 8 < 0.9 * sum(loss[:4]) / 4, loss  # batches differ; see the held-out loss below
+    assert sum(loss[-8:]) / 8 < 0.9 * sum(loss[:4]) / 4, loss
     assert "may never learn to stop" not in sft.output
     planned = plan(TrainingConfig.read(SFT))
     assert planned.num_training_steps == 24
     assert sft.logged("learning_rate") == pytest.approx(planned.curve.tolist(), rel=1e-12, abs=0)
     audited = audit(sft.folder)
     assert audited.ok and audited.deviation == 0, audited.lines
-
-
-@pytest.mark.slow
-def test_merged_model_has_a_lower_held_out_loss(merged: Path, base: Path, gsm8k: list[str]):
-    lines = (Path(gsm8k[1]) / "test.jsonl").read_text(encoding="utf-8").splitlines()[:24]
-    problems = [json.loads(line) for line in lines]
-    tokenizer = AutoTokenizer.from_pretrained(merged)
-    before, after = (loss_of(AutoModelForCausalLM.from_pretrained(one), tokenizer, problems) for one in (base, merged))
-    print(f"loss of 24 held-out answers: {before:.3f} before, {after:.3f} after")
-    assert after < 0.9 * before
 
 
 @pytest.mark.slow
