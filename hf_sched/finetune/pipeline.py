@@ -174,11 +174,8 @@ def train_and_save(
 ) -> int:
     """Train under all callbacks of the recipes, save the model, and push it if `push_to_hub` is set.
 
-    Args:
-        trainer: A Trainer that has not trained yet.
-        checkpoint: The checkpoint to resume from.
-        given: The arguments as they were written, for `run.json`.
-        dataset_name: For the model card on the hub.
+    `checkpoint` is the one to resume from, `given` the arguments as they were written, and `dataset_name` a name for
+    the model card.
 
     Returns:
         int: The exit status: 1 if the run diverged, 143 if SIGTERM stopped it; neither saves a model. Otherwise 0.

@@ -20,10 +20,8 @@ _STAGE_0 = "DeepSpeed without ZeRO"
 class Sharding:
     """How an optimizer's state is distributed."""
 
-    kind: str | None
-    """ZeRO-2 (or ZeRO-1), ZeRO-3, DeepSpeed without ZeRO, FSDP; None if each process holds all of it."""
-    parts: int | None = None
-    """The number of processes that can read it; None for any number."""
+    kind: str | None  # ZeRO-2 (or ZeRO-1), ZeRO-3, DeepSpeed without ZeRO, FSDP; None if each process holds all of it
+    parts: int | None = None  # the number of processes that can read it; None for any number
 
     def __str__(self) -> str:
         processes = f" on {self.parts} process{'es' if self.parts != 1 else ''}" if self.parts else ""

@@ -166,9 +166,7 @@ def _file(script_args: ScriptArguments) -> str | None:
 
 def _missing_columns(source: str, found: Sequence[str], forms: Sequence[Sequence[str]]) -> ArgumentError:
     takes = ", or ".join(dict.fromkeys(" and ".join(f"`{name}`" for name in form) for form in forms))
-    form = next((form for form in forms if "question" in form), forms[-1])
-    likely = found if len(found) == len(form) else ["..."] * len(form)
-    example = ", ".join(f"{name}: {given}" for name, given in zip(form, likely, strict=True))
+    example = ", ".join(f"{name}: ..." for name in next((form for form in forms if "question" in form), forms[-1]))
     rule = f"must map your columns: {source} has the columns {', '.join(found)}, but the recipe takes {takes}"
     return ArgumentError("columns", rule=rule, hint=f"write `columns: {{{example}}}`")
 

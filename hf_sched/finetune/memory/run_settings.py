@@ -38,13 +38,13 @@ class Shape:
             ArgumentError: The architecture is not one that the estimate knows.
         """
         text = config.get_text_config()
-        if not hasattr(text, "intermediate_size") or hasattr(text, "num_experts_per_tok"):
-            raise ArgumentError("model_name_or_path", "a dense model with gated MLPs, such as Llama", text.model_type)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, **given)
-        layers = model.get_decoder().layers
+        layers = getattr(model.get_decoder(), "layers", [model])
         maps = {name: one for name, one in layers[0].named_modules() if isinstance(one, torch.nn.Linear)}
         widths = {name.rpartition(".")[2]: (one.in_features, one.out_features) for name, one in maps.items()}
+        if not {"q_proj", "k_proj", "gate_proj"} <= set(widths) or hasattr(text, "num_experts_per_tok"):
+            raise ArgumentError("model_name_or_path", "a dense model with gated MLPs, such as Llama", text.model_type)
         query, key_value, parameters = widths["q_proj"][1], widths["k_proj"][1], model.num_parameters()
         outside = parameters - sum(one.numel() for one in layers.parameters())
         sizes = (len(layers), text.hidden_size, text.intermediate_size, query, key_value, text.vocab_size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -82,16 +81,8 @@ def test_sharded_dpo_trains_on_the_planned_rates(run_recipe, launcher):
     assert len(sharded.logged("learning_rate")) == STEPS
 
 
-@pytest.mark.parametrize(
-    ("recipe", "launcher"),
-    [
-        pytest.param("sft", ONE_PROCESS, id="sft-one"),
-        pytest.param("grpo", ONE_PROCESS, id="grpo-one"),
-        pytest.param("dpo", ONE_PROCESS, id="dpo-one"),
-        pytest.param("grpo", TWO_PROCESSES, id="grpo-two", marks=pytest.mark.slow),
-        pytest.param("dpo", TWO_PROCESSES, id="dpo-two", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("launcher", [ONE_PROCESS, pytest.param(TWO_PROCESSES, marks=pytest.mark.slow)], ids=["1", "2"])
+@pytest.mark.parametrize("recipe", BASE)
 def test_resumed_run_equals_an_uninterrupted_one(run_recipe, recipe, launcher):
     if launcher == TWO_PROCESSES and Version(transformers.__version__) < Version("5.18"):
         pytest.skip("before 5.18 transformers cannot load an optimizer's state on two processes without a GPU (cpu:0)")
@@ -113,16 +104,6 @@ def test_resume_under_another_schedule_is_rejected(run_recipe):
     changed = {**given, "lr_scheduler_kwargs": {"floor_ratio": 0.2}}
     rejected = run_recipe("sft", ok=False, output_dir=whole.folder, resume_from_checkpoint="true", **changed)
     assert "was trained under another schedule" in rejected.output
-
-
-@pytest.mark.slow
-def test_resume_on_more_processes_with_fewer_steps_is_rejected(run_recipe):
-    # An epoch of 400 rows: 50 steps of 8 on one process, 25 of 2 x 8 on two.
-    given = {**requested("cosine_floor"), **SAVING, "num_train_epochs": 1, "max_steps": -1}
-    whole = run_recipe("sft", **given)
-    checkpoint = str(whole.folder / "checkpoint-6")
-    rejected = run_recipe("sft", TWO_PROCESSES, ok=False, name="two", resume_from_checkpoint=checkpoint, **given)
-    assert re.search(r"^(\[rank\d\]:)? +steps +50 +25$", rejected.output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("recipe", BASE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -203,10 +202,10 @@ def test_sharding_is_recognized_by_file_names_and_only_equal_sharding_resumes(tm
 
 
 def test_message_names_the_launch_and_for_an_adapter_the_merge(tmp_path):
-    full, lora = checkpoint(tmp_path / "full", *zero(3, 2)), checkpoint(tmp_path / "lora", *zero(3, 2))
-    (lora / "adapter_config.json").write_text(json.dumps({}))
-    launch = r"`--config_file accelerate_configs/zero3.yaml --num_processes 2`"
-    with pytest.raises(ValueError, match=rf"{launch}.*`model_name_or_path: {full}`"):
-        check_sharding(PLAIN, str(full))
-    with pytest.raises(ValueError, match=rf"hf-sched merge {lora} --output FOLDER"):
-        check_sharding(PLAIN, str(lora))
+    folder = checkpoint(tmp_path, *zero(3, 2))
+    launch = "`--config_file accelerate_configs/zero3.yaml --num_processes 2`"
+    with pytest.raises(ValueError, match=rf"{launch}.*`model_name_or_path: {folder}`"):
+        check_sharding(PLAIN, str(folder))
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=rf"hf-sched merge {folder} --output FOLDER"):
+        check_sharding(PLAIN, str(folder))

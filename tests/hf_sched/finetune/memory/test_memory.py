@@ -12,16 +12,14 @@ import torch
 import yaml
 from click.testing import CliRunner
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen2Config, Trainer, TrainingArguments
 from trl import ModelConfig, SFTConfig
 
 from hf_sched.cli import app
-from hf_sched.finetune.demo.sorting_task import save_model
 from hf_sched.finetune.memory import before_loading as check
 from hf_sched.finetune.memory.estimate import GIB, GPU_OVERHEAD, alternative, estimate
 from hf_sched.finetune.memory.run_settings import Run, Shape, read_config, read_parallelism
 from hf_sched.schedules.validation import ArgumentError
-from tests.helpers.recipes import ONE_PROCESS, finish
 
 ROOT = Path(__file__).parents[4]
 MIB = 2**20
@@ -150,21 +148,21 @@ def test_quantization_dpo_vllm_and_full_logits_change_the_estimate(models):
     lora = read(models, "sft", {**H200, **LORA, "max_length": 1024})
     linear, other = lora.shape.linear_parameters, lora.shape.parameters - lora.shape.linear_parameters
     quantized = estimate(replace(lora, load_in_4bit=True, dtype="bfloat16"))
-    adapters = quantized.trained * 2
-    assert quantized.breakdown["optimizer step"]["weights"] == int(linear * (0.5 + 4 / 64)) + 2 * other + adapters
-    unchecked = read(models, "sft", {**H200, "activation_checkpointing": False})
-    assert lora.gradient_checkpointing and not unchecked.gradient_checkpointing
+    weights = int(linear * (0.5 + 4 / 64)) + 2 * other + 2 * quantized.trained
+    assert quantized.breakdown["optimizer step"]["weights"] == weights
     dpo = estimate(read(models, "dpo", H200))
     assert dpo.run.batch == 16 and dpo.breakdown["optimizer step"]["reference model"] == 4 * dpo.trained
-    assert "reference model" not in estimate(read(models, "dpo", {**H200, **LORA})).breakdown["optimizer step"]
     vllm = read(models, "grpo", {**H200, **GRPO, "use_vllm": True, "vllm_mode": "colocate"})
     assert estimate(vllm, 80 * GIB).breakdown["generation"]["vLLM"] == 24 * GIB
     asleep = estimate(replace(vllm, vllm_enable_sleep_mode=True), 80 * GIB).breakdown
     assert "vLLM" in asleep["generation"] and "vLLM" not in asleep["optimizer step"]
-    with pytest.raises(ArgumentError, match="`vllm_gpu_memory_utilization` is a share of a GPU"):
-        estimate(vllm)
-    full = replace(lora, full_logits=True)
-    assert estimate(full).total > estimate(lora).total + full.batch * full.length * full.shape.vocabulary * 8
+    full = estimate(replace(lora, full_logits=True))
+    assert full.total > estimate(lora).total + lora.batch * lora.length * lora.shape.vocabulary * 8
+
+
+def test_unknown_architecture_is_named():
+    with pytest.raises(ArgumentError, match="must be a dense model with gated MLPs, such as Llama, received 'gpt2'"):
+        Shape.of(GPT2Config(n_embd=8, n_head=2, n_layer=1))
 
 
 def test_changes_that_are_named_fit(models):
@@ -258,26 +256,3 @@ def test_recipe_warns_if_it_may_not_fit_and_stops_if_it_cannot(model_path, tmp_p
     monkeypatch.setattr(check, "device_memory", lambda args: 2**12)
     with pytest.raises(ArgumentError, match=r"needs .* for weights, gradients and optimizer states alone, but"):
         run_check(model_path, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc to measure memory")
-@pytest.mark.parametrize("case", ["SFT", "checkpointing", "GRPO"])
-def test_peak_of_a_training_run_is_near_the_estimate(tmp_path, case):
-    """The kernel also counts oneDNN's work space, Python objects and pages of the dataset: 48 MiB are allowed."""
-    _, kind, arguments, _ = MEASURED[case]
-    save_model(tmp_path / "model", layers=1, width=16, seed=0)  # for its tokenizer
-    AutoModelForCausalLM.from_config(CONFIGS["llama-15m"]).save_pretrained(tmp_path / "model")
-    row = {"text": "3" * 2000} if kind == "sft" else {"prompt": "3" * 100, "answer": "3"}
-    (tmp_path / "train.jsonl").write_text((json.dumps(row) + "\n") * 16)
-    given = {**arguments, "model_name_or_path": str(tmp_path / "model"), "output_dir": str(tmp_path / "run")}
-    given |= {"dataset_name": str(tmp_path / "train.jsonl"), "save_strategy": "no", "report_to": "none", "max_steps": 2}
-    given |= {"reward_funcs": ["exact_answer"]} if kind == "grpo" else {}
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(given))
-    words = [str(tmp_path / "out.json"), f"recipes/{kind}.py", str(tmp_path / "recipe.yaml")]
-    finish(ONE_PROCESS, ["tests/helpers/launchers/measured_recipe.py", *words], tmp_path)
-    measured = json.loads((tmp_path / "out.json").read_text())
-    taken = measured["peak"] - measured["before"]
-    total = estimate(read_config(str(tmp_path / "recipe.yaml"), kind, prompt=132)).total
-    print(f"{case}: measured {taken / MIB:.0f} MiB, estimated {total / MIB:.0f}")
-    assert abs(total - taken) <= 0.15 * taken + 48 * MIB
