@@ -70,9 +70,9 @@ benchmark: $(VENV)/installed-test
 overhead: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.overhead.run --rounds 12 --output docs/benchmarks
 
-# TEXT is a text file to train on. Takes hours on two cores; an interrupted run continues where it stopped.
+# TEXT is GSM8K's folder (train.jsonl and test.jsonl). Takes hours on two cores; an interrupted run continues where it stopped.
 learning: $(VENV)/installed-test
-	test -n "$(TEXT)" || { echo 'name a text to train on: make learning TEXT=file.txt'; exit 2; }
+	test -n "$(TEXT)" || { echo 'name the folder of GSM8K: make learning TEXT=FOLDER'; exit 2; }
 	$(BIN)/python -m benchmarks.learning.run all --text $(TEXT)
 
 reliability: $(VENV)/installed-test

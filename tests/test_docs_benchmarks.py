@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from benchmarks.learning import report
 from benchmarks.learning.paired_seeds import compare
-from benchmarks.overhead import run as overhead
+from benchmarks.overhead.run import overhead_table
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
@@ -26,21 +27,21 @@ SHOWN = {
 
 @pytest.mark.parametrize(("task", "higher"), [("sft", False), ("pretraining", False), ("grpo", True)])
 def test_tables_and_findings_of_a_task_follow_from_its_trainings(task: str, higher: bool):
-    outcomes = report.read_outcomes(DOCS / "benchmarks" / f"{task}.csv")
-    values = report.values_of(outcomes)
+    runs = pd.read_csv(DOCS / "benchmarks" / f"{task}.csv")
+    values = report.values_of(runs)
     compared = compare(values, BASELINE, higher)
     for lines in (report.sweep_table(values, compared, BASELINE, higher), report.peak_table(values, higher)):
         assert "\n".join(lines) in PAGE
-    assert max(one.deviation for one in outcomes) < 1e-18  # every training had the planned learning rates
+    assert runs["deviation"].max() < 1e-18  # every training had the planned learning rates
     verdicts = {name.partition(":")[0]: one.verdict for name, one in compared.items()}
     assert {name: verdict for name, verdict in verdicts.items() if verdict != "no difference shown"} == SHOWN[task]
 
 
 def test_table_of_the_budgets_follows_from_its_trainings():
-    outcomes = report.read_outcomes(DOCS / "benchmarks" / "budgets.csv")
-    assert "\n".join(report.budget_table(outcomes)) in PAGE
-    assert max(one.deviation for one in outcomes) < 1e-18
+    runs = pd.read_csv(DOCS / "benchmarks" / "budgets.csv")
+    assert "\n".join(report.budget_table(runs)) in PAGE
+    assert runs["deviation"].max() < 1e-18
 
 
 def test_table_of_the_overhead_follows_from_its_rounds():
-    assert "\n".join(overhead.table(overhead.read(DOCS / "benchmarks" / "overhead.csv"))) in PAGE
+    assert "\n".join(overhead_table(pd.read_csv(DOCS / "benchmarks" / "overhead.csv"))) in PAGE

@@ -33,18 +33,13 @@ class Interval:
         half_width = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * stats.sem(values)) if count > 1 else math.nan
         return cls(mean, mean - half_width, mean + half_width)
 
-    def at_most(self, bound: float) -> str:
-        """Return whether the value is at most the bound, as far as the interval shows."""
-        return self._verdict(met=self.high <= bound, missed=self.low > bound)
-
-    def at_least(self, bound: float) -> str:
-        """Return whether the value is at least the bound, as far as the interval shows."""
-        return self._verdict(met=self.low >= bound, missed=self.high < bound)
-
-    def _verdict(self, met: bool, missed: bool) -> str:
+    def verdict(self, *, at_least: float = -math.inf, at_most: float = math.inf) -> str:
+        """Return whether the value keeps a bound, as far as the interval shows."""
         if math.isnan(self.low) or math.isnan(self.high):
             return "too few rounds to tell"
-        return "met" if met else "MISSED" if missed else "not shown: too noisy"
+        if at_least <= self.low and self.high <= at_most:
+            return "met"
+        return "MISSED" if self.high < at_least or self.low > at_most else "not shown: too noisy"
 
     def __format__(self, sign: str) -> str:
         interval = "" if math.isnan(self.low) else f" ({self.low:{sign}.4g} to {self.high:{sign}.4g})"

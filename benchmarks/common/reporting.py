@@ -1,14 +1,11 @@
-"""What the commands of all benchmarks share: their argument parser, Markdown and CSV tables, and provenance."""
+"""What the commands of all benchmarks share: their argument parser, Markdown tables, and the versions they ran with."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 
 def command_line(doc: str | None) -> argparse.ArgumentParser:
@@ -16,28 +13,9 @@ def command_line(doc: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def table_head(*columns: str) -> list[str]:
-    """Return the first two lines of a Markdown table."""
-    return [table_row(*columns), table_row(*["---"] * len(columns))]
-
-
-def table_row(*cells: str) -> str:
-    """Return one line of a Markdown table."""
-    return f"| {' | '.join(cells)} |"
-
-
-def write_csv(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows that have the same keys."""
-    with file.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_csv(file: Path) -> list[dict[str, str]]:
-    """Read what `write_csv` wrote."""
-    with file.open(newline="", encoding="utf-8") as rows:
-        return list(csv.DictReader(rows))
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return [f"| {' | '.join(map(str, cells))} |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
 def installed_versions(*packages: str) -> dict[str, str]:

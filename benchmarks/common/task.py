@@ -1,9 +1,9 @@
-"""The sorting task that benchmarks train on, and what their child processes need."""
+"""What benchmarks train on, and what their child processes need."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +42,28 @@ def make_sorting_task(folder: Path, *, layers: int, width: int, train: int, back
     save_model(folder / "model", layers=layers, width=width, seed=0)
     save_data(folder, train=train, test=20, backwards_share=backwards_share, seed=0)
     return folder
+
+
+def byte_level_tokenizer(texts: Iterable[str], size: int, special: Sequence[str]) -> Any:
+    """Train byte-level BPE on texts. The first special token ends a text, the last one pads it."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    backend = ByteLevelBPETokenizer()
+    backend.train_from_iterator(texts, vocab_size=size, special_tokens=list(special), show_progress=False)
+    end, *others, pad = special if len(special) > 1 else [*special, *special]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend._tokenizer, eos_token=end, pad_token=pad, additional_special_tokens=others
+    )
+
+
+def save_random_model(config: Any, tokenizer: Any, folder: Path, seed: int) -> int:
+    """Write a model with random weights and its tokenizer; return the number of parameters."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return int(model.num_parameters())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.tokenizer import byte_level_tokenizer
+import pandas as pd  # type: ignore[import-untyped]
+
+from benchmarks.common.task import byte_level_tokenizer, save_random_model
 from hf_sched.finetune.data import to_demonstration, to_problem
 from hf_sched.finetune.demo.sorting_task import TEMPLATE
 
@@ -21,46 +22,38 @@ SHAPE: dict[str, Any] = {
     "num_attention_heads": 14,
 }
 TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-_SPECIAL = ["<|end|>", "<pad>", "<|user|>", "<|assistant|>", "<|system|>"]
+_SPECIAL = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<pad>"]
 
 
 def make_problems(count: int) -> list[dict[str, str]]:
     """Return made-up problems of about the same length and form as GSM8K's."""
     rng = random.Random(0)
-    return [_made_up(rng) for _ in range(count)]
+    problems = []
+    for _ in range(count):
+        bought = [rng.randint(2, 60) for _ in range(rng.randint(2, 8))]
+        story = " ".join(f"On day {day} Ann buys {many} apples at the market." for day, many in enumerate(bought))
+        worked, total = "", 0
+        for day, many in enumerate(bought):
+            worked += f"After day {day} she has {total} + {many} = {total + many} apples.\n"
+            total += many
+        problems.append({"question": f"{story} How many has she in all?", "answer": f"{worked}#### {total}"})
+    return problems
 
 
-def _made_up(rng: random.Random) -> dict[str, str]:
-    parts = [(rng.choice(("Ann", "Ben", "Eva", "Tom")), rng.randint(2, 60)) for _ in range(rng.randint(2, 8))]
-    story = " ".join(f"On day {day} {who} buys {many} apples at the market." for day, (who, many) in enumerate(parts))
-    worked, total = [], 0
-    for who, many in parts:
-        worked.append(f"With those of {who} there are {total} + {many} = {total + many} apples.")
-        total += many
-    answer = "\n".join([*worked, f"#### {total}"])
-    return {"question": f"{story} How many apples are there in all?", "answer": answer}
-
-
-def write_rows(problems: Iterable[dict[str, str]], folder: Path) -> None:
+def write_rows(problems: Sequence[dict[str, str]], folder: Path) -> None:
     """Write demonstrations (sft/) and prompts (grpo/) in the format that TRL's own scripts accept."""
-    problems = list(problems)
     for kind, convert in (("sft", to_demonstration), ("grpo", to_problem)):
-        file = folder / kind / "train.jsonl"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(json.dumps(convert(row)) + "\n" for row in problems), encoding="utf-8")
+        (folder / kind).mkdir(parents=True)
+        pd.DataFrame(map(convert, problems)).to_json(folder / kind / "train.jsonl", orient="records", lines=True)
 
 
-def make_model(shape: dict[str, Any], folder: Path, problems: Iterable[dict[str, str]]) -> int:
+def make_model(shape: dict[str, Any], folder: Path, problems: Sequence[dict[str, str]]) -> int:
     """Write a model with random weights, and a tokenizer trained on the problems; return the number of parameters."""
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2Config
 
     tokenizer = byte_level_tokenizer((text for row in problems for text in row.values()), 8192, _SPECIAL)
     tokenizer.chat_template = TEMPLATE
     fixed = {"num_key_value_heads": 2, "tie_word_embeddings": True, "max_position_embeddings": 32_768}
     tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    torch.manual_seed(0)
-    model = Qwen2ForCausalLM(Qwen2Config(**{"vocab_size": len(tokenizer), **shape}, **fixed, **tokens))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return int(model.num_parameters())
+    config = Qwen2Config(**{"vocab_size": len(tokenizer), **shape}, **fixed, **tokens)
+    return save_random_model(config, tokenizer, folder, seed=0)

@@ -17,18 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hf_sched
-from benchmarks.common.task import RunFailed
-from tests.helpers.recipe_runs import (
-    LAUNCHES,
-    PEAK,
-    SAVE_STEPS,
-    SCHEDULE,
-    STEPS,
-    WARMUP_STEPS,
-    Run,
-    Workshop,
-    random_moment,
-)
+from tests.helpers import recipe_runs as runs
+from tests.helpers.recipe_runs import LAUNCHES, STEPS, Run, Workshop
 
 logger = logging.getLogger(__name__)
 BOUND = 1e-5
@@ -63,22 +53,20 @@ def deviation(found: Sequence[float], expected: Sequence[float]) -> float:
 
 def deviation_from_plan(run: Run, recipe: str) -> float:
     """Return the largest deviation of a run's learning rates from the schedule."""
-    plan = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP_STEPS, **SCHEDULE)
-    return deviation(run.logged("learning_rate"), plan.curve(peak=PEAK[recipe]).tolist())
+    plan = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=runs.WARMUP_STEPS, **runs.SCHEDULE)
+    return deviation(run.logged("learning_rate"), plan.curve(peak=runs.PEAK[recipe]).tolist())
 
 
 def is_torn(checkpoint: Path, whole: Path) -> bool:
     """Return whether files, or parts of files, are missing that the checkpoint of an uninterrupted run has."""
-    for file in whole.iterdir():
-        found = checkpoint / file.name
-        if not found.is_file():
-            return True
-        # The trainer's state contains times, so its size varies.
-        if file.name != "trainer_state.json" and found.stat().st_size != file.stat().st_size:
-            return True
+    sizes = {file.name: file.stat().st_size for file in checkpoint.iterdir()}
+    # The trainer's state contains times, so its size varies.
+    if any(sizes.get(file.name) != file.stat().st_size for file in whole.iterdir() if file.suffix != ".json"):
+        return True
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    except ValueError:
+        for file in whole.glob("*.json"):
+            json.loads((checkpoint / file.name).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return True
     return False
 
@@ -90,7 +78,6 @@ def kill_and_resume(recipe: str, where: str, workshop: Workshop, trials: int) ->
     whole = workshop.whole(recipe, where)
     rates, losses = [deviation_from_plan(whole, recipe)], list[float]()
     counts: Counter[str] = Counter()
-    last_failure = ""
     for number in itertools.count(1):
         if len(losses) == trials:
             break
@@ -101,24 +88,14 @@ def kill_and_resume(recipe: str, where: str, workshop: Workshop, trials: int) ->
             continue
         checkpoints = list(folder.glob("checkpoint-*"))
         torn = [path.name for path in checkpoints if is_torn(path, whole.folder / path.name)]
-        counts += Counter(aimed=aims, torn=bool(torn), restarted=len(torn) == len(checkpoints))
-        try:
-            resumed = workshop.start(recipe, launch, folder).finish()
-        except RunFailed as error:
-            last_failure = str(error)
-            counts["failed"] += 1
-            losses.append(math.inf)
-            continue
+        resumed = workshop.start(recipe, launch, folder).finish()
+        recognized = bool(torn) and all(f"{name} is incomplete" in resumed.output for name in torn)
         ours, theirs = (run.folder / "model.safetensors" for run in (resumed, whole))
-        counts["recognized"] += bool(torn) and all(f"{name} is incomplete" in resumed.output for name in torn)
+        counts += Counter(aimed=aims, torn=bool(torn), recognized=recognized, restarted=len(torn) == len(checkpoints))
         counts["equal"] += filecmp.cmp(ours, theirs, shallow=False)
         rates.append(deviation_from_plan(resumed, recipe))
-        rates.append(deviation(resumed.logged("learning_rate"), whole.logged("learning_rate")))
         losses.append(deviation(resumed.logged("loss"), whole.logged("loss")))
-        logger.info(
-            f"kill {len(losses)} of {trials}: half-written: {torn or 'no checkpoint'}; largest deviation of "
-            f"rates {max(rates):.2g}, of losses {losses[-1]:.2g}"
-        )
+        logger.info(f"kill {len(losses)} of {trials}: half-written: {torn or 'no checkpoint'}")
         shutil.rmtree(folder.parent)
     notes = (
         f"aimed at a checkpoint being written: {counts['aimed']}; half-written checkpoints: {counts['torn']}, "
@@ -126,23 +103,19 @@ def kill_and_resume(recipe: str, where: str, workshop: Workshop, trials: int) ->
     )
     if counts["restarted"]:
         notes += f"; started from scratch, because there was no whole checkpoint yet: {counts['restarted']}"
-    if counts["failed"]:
-        notes += f"; failed: {counts['failed']} ({last_failure})"
     name = f"{recipe.upper()}, {launch.name}, SIGKILL and resume"
     return [Row(name, launch.processes, trials, max(rates), max(losses), 0.0, notes)]
 
 
 def _kill_one(run: Run, whole: Run, rng: random.Random, aims: bool) -> bool:
     if not run.wait_for(run.has_stepped):
-        run.finish()
+        run.finish()  # raises what went wrong
     processes = run.processes()
     if not aims:
-        time.sleep(random_moment(rng, whole))
+        time.sleep(runs.random_moment(rng, whole))
         return run.kill(processes)
-    step = rng.randrange(2 * SAVE_STEPS, STEPS + 1, SAVE_STEPS)
-    written = run.folder / f"checkpoint-{step}"
-    if not run.wait_for(written.is_dir):
-        return False
+    step = rng.randrange(2 * runs.SAVE_STEPS, STEPS + 1, runs.SAVE_STEPS)
+    run.wait_for((run.folder / f"checkpoint-{step}").is_dir)
     time.sleep(rng.uniform(0, 0.01))  # the folder comes first, then one file after the other
     return run.kill(processes)
 
@@ -151,24 +124,22 @@ def spread(recipe: str, where: str, workshop: Workshop, _: int) -> list[Row]:
     """Train the same on other processes, and resume from a checkpoint in the middle."""
     launch = LAUNCHES[where]
     one, whole = workshop.whole(recipe, "1"), workshop.whole(recipe, where)
-    name, processes = f"{recipe.upper()}, {launch.name}", launch.processes
-    rate = max(
-        deviation_from_plan(whole, recipe), deviation(whole.logged("learning_rate"), one.logged("learning_rate"))
-    )
-    # In GRPO each process draws completions with its own random numbers, so losses differ.
-    loss = deviation(whole.logged("loss"), one.logged("loss")) if recipe == "sft" and where != "1" else None
+    name = f"{recipe.upper()}, {launch.name}"
+    loss = None
     if where == "1":
         notes = "the reference for the other launches"
-    else:
-        notes = "compared with one process" if recipe == "sft" else "losses differ: each process draws completions"
-    rows = [Row(name, processes, 1, rate, loss, BOUND, notes)]
+    elif recipe == "sft":
+        notes, loss = "compared with one process", deviation(whole.logged("loss"), one.logged("loss"))
+    else:  # each process has its own random numbers
+        notes = "losses differ: each process draws completions"
+    first = Row(name, launch.processes, 1, deviation_from_plan(whole, recipe), loss, BOUND, notes)
 
     middle = whole.folder / f"checkpoint-{STEPS // 2}"
     folder = workshop.place(recipe, where, 999)
     resumed = workshop.start(recipe, launch, folder, resume_from_checkpoint=str(middle)).finish()
     rate, loss = deviation_from_plan(resumed, recipe), deviation(resumed.logged("loss"), whole.logged("loss"))
     notes = f"from step {STEPS // 2}, compared with the same training uninterrupted"
-    return [*rows, Row(f"{name}, resumed", processes, 1, rate, loss, BOUND, notes)]
+    return [first, Row(f"{name}, resumed", launch.processes, 1, rate, loss, BOUND, notes)]
 
 
 RECIPES = ("sft", "grpo")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,11 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 
 import hf_sched
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")  # read when jax is imported
-
 PEAK = 1e-3
-Make = Callable[[Optimizer, int, int], Any]
-"""Makes a scheduler from an optimizer, the warmup steps and all steps."""
 
 
 class BareLoop:
@@ -51,32 +44,6 @@ class BareLoop:
             group["lr"] = rate
 
 
-class Optax:
-    """Writes the value of a compiled optax schedule to the groups."""
-
-    def __init__(self, optimizer: Optimizer, warmup: int, steps: int) -> None:
-        self.optimizer = optimizer
-        self.peaks = [group["lr"] for group in optimizer.param_groups]
-        self.schedule = optax_schedule(warmup, steps)
-        self.schedule(0)  # compiles it
-        self.count = 0
-
-    def step(self) -> None:
-        """Evaluate the schedule once and scale it to each group's peak."""
-        self.count += 1
-        value = float(self.schedule(self.count))
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = value * peak
-
-
-def optax_schedule(warmup: int, steps: int) -> Callable[[Any], Any]:
-    """The compiled schedule with a peak of 1, in double precision like all others."""
-    jax, optax = importlib.import_module("jax"), importlib.import_module("optax")
-    jax.config.update("jax_enable_x64", True)
-    schedule: Callable[[Any], Any] = jax.jit(optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, steps))
-    return schedule
-
-
 def numpy_curve(peak: float, warmup: int, steps: int) -> Any:
     """The curve of `warmup_cosine` in plain NumPy."""
     rise = np.arange(1, warmup + 1) * (peak / warmup)
@@ -89,16 +56,14 @@ def _sequential(optimizer: Optimizer, warmup: int, steps: int) -> SequentialLR:
     return SequentialLR(optimizer, [rise, CosineAnnealingLR(optimizer, T_max=steps - warmup)], milestones=[warmup])
 
 
-SCHEDULERS: dict[str, Make] = {
+# Each makes a scheduler from an optimizer, the warmup steps and all steps.
+SCHEDULERS: dict[str, Callable[[Optimizer, int, int], Any]] = {
     "hf_sched": lambda optimizer, warmup, steps: hf_sched.get_scheduler("warmup_cosine", optimizer, warmup, steps, {}),
     "bare loop": BareLoop,
     "transformers": lambda optimizer, warmup, steps: transformers.get_scheduler("cosine", optimizer, warmup, steps),
     "torch CosineAnnealingLR": lambda optimizer, _, steps: CosineAnnealingLR(optimizer, T_max=steps),
     "torch SequentialLR": _sequential,
 }
-if importlib.util.find_spec("optax"):
-    SCHEDULERS["optax"] = Optax
-FLOATS_ONLY = ("bare loop", "optax")
 
 
 def start(name: str, peaks: Sequence[float | torch.Tensor], warmup: int, steps: int) -> tuple[Optimizer, Any]:
@@ -110,51 +75,3 @@ def start(name: str, peaks: Sequence[float | torch.Tensor], warmup: int, steps: 
     scheduler = SCHEDULERS[name](optimizer, warmup, steps)
     optimizer.step()  # torch warns if the scheduler steps first
     return optimizer, scheduler
-
-
-def check(name: str, peaks: Sequence[float | torch.Tensor]) -> None:
-    """Run a short schedule, so that nothing is timed that does not do the work.
-
-    Raises:
-        ValueError: A group's rates do not rise to its own peak and fall to 0.
-    """
-    expected = [float(peak) for peak in peaks]
-    optimizer, scheduler = start(name, peaks, 10, 100)
-    rates = []
-    for _ in range(100):
-        scheduler.step()
-        rates.append([float(group["lr"]) for group in optimizer.param_groups])
-    for peak, of_group in zip(expected, np.array(rates).T, strict=True):
-        reaches_peak = math.isclose(of_group.max(), peak, rel_tol=0.01)
-        if not reaches_peak or len(set(of_group)) < 80 or not 0.0 <= of_group[-1] <= 0.01 * peak:
-            raise ValueError(f"{name} does not rise to {peak:g} and fall to 0")
-
-
-def curves(warmup: int, steps: int, scalar_steps: int) -> dict[str, tuple[Callable[[], Any], int]]:
-    """By name: a function that computes the learning rates of a whole run, and the number of its steps."""
-    ratio = scalar_steps / steps
-    _, theirs = start("transformers", [PEAK], round(warmup * ratio), scalar_steps)
-    (factor,) = theirs.lr_lambdas
-    optimizer, sequential = start("torch SequentialLR", [PEAK], round(warmup * ratio), scalar_steps)
-
-    def step_through() -> list[float]:
-        rates = []
-        for _ in range(scalar_steps):
-            sequential.step()
-            rates.append(optimizer.param_groups[0]["lr"])
-        return rates
-
-    found: dict[str, tuple[Callable[[], Any], int]] = {
-        "hf_sched": (
-            lambda: hf_sched.build("warmup_cosine", num_training_steps=steps, num_warmup_steps=warmup).curve(peak=PEAK),
-            steps,
-        ),
-        "plain NumPy": (lambda: numpy_curve(PEAK, warmup, steps), steps),
-        "transformers": (lambda: [PEAK * factor(step) for step in range(scalar_steps)], scalar_steps),
-        "torch SequentialLR": (step_through, scalar_steps),
-    }
-    if "optax" in SCHEDULERS:
-        schedule, jnp = optax_schedule(warmup, steps), importlib.import_module("jax.numpy")
-        found["optax"] = (lambda: PEAK * np.asarray(schedule(jnp.arange(steps))), steps)
-        found["optax"][0]()  # compiles it
-    return found
