@@ -62,13 +62,6 @@ SETTINGS = {
 }
 
 
-def shipped_arguments(kind: str) -> dict[str, Any]:
-    """Return the arguments of the shipped config that decide about the speed."""
-    file = ROOT / "recipes" / "configs" / f"qwen2.5-0.5b_gsm8k_{kind}.yaml"
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return {key: config[key] for key in _FROM_CONFIG if key in config}
-
-
 def programs(kind: str, folder: Path, steps: int, tiny: bool) -> dict[str, Program]:
     """Return the trainings that are compared."""
     arguments = {
@@ -79,7 +72,10 @@ def programs(kind: str, folder: Path, steps: int, tiny: bool) -> dict[str, Progr
         **_FIXED,
         **(_TINY[kind] if tiny else {}),
     }
-    given = [(name, script, shipped_arguments(kind) | arguments) for script, name in SHIPPED.items()]
+    file = ROOT / "recipes" / "configs" / f"qwen2.5-0.5b_gsm8k_{kind}.yaml"
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    shipped = {key: config[key] for key in _FROM_CONFIG if key in config} | arguments
+    given = [(name, script, shipped) for script, name in SHIPPED.items()]
     given.append((DEFAULTS, BARE, arguments))
     for name, added, package in SETTINGS[kind]:
         if importlib.util.find_spec(package):

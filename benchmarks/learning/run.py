@@ -38,40 +38,31 @@ SHAPE = "1-sqrt"
 
 def main() -> None:
     """Run what the command line requests."""
-    parser = _parser()
-    args = parser.parse_args()
-    try:
-        if args.command == "all":
-            run_all(args)
-            return
-        recipe = Recipe(args.config, args.output, args.seeds, args.flags, args.jobs)
-        run_sweep(recipe, args.schedules, args.learning_rates)
-    except ValueError as error:
-        parser.error(str(error))
-    print(f"written: {args.output / 'report.md'}")
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = command_line(__doc__)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     shared.add_argument("--jobs", type=int, help="trainings at a time (default: one per core)")
     commands = parser.add_subparsers(dest="command", required=True)
-
     everything = commands.add_parser("all", parents=[shared], help="all trainings of docs/benchmarks.md")
     everything.add_argument("--text", type=Path, required=True, help="GSM8K's folder")
     everything.add_argument("--output", type=Path, default=Path("runs/learning"), help="(default: %(default)s)")
     everything.add_argument("--schedules", nargs="+", default=SCHEDULES)
-
     compare = commands.add_parser("compare", parents=[shared], help="schedules for a recipe")
     compare.add_argument("--config", type=Path, required=True, help="a recipe's YAML file")
     compare.add_argument("--output", type=Path, required=True)
     compare.add_argument("--schedules", nargs="+", required=True, help="the first is the baseline")
     compare.add_argument("--learning_rates", nargs="+", type=float, required=True, help="peaks for every schedule")
-    compare.add_argument(
-        "--flags", nargs=argparse.REMAINDER, default=[], help="the rest goes to the recipe; {seed} becomes the seed"
-    )
-    return parser
+    compare.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="of the recipe, after all others")
+    args = parser.parse_args()
+    try:
+        if args.command == "all":
+            run_all(args)
+        else:
+            recipe = Recipe(args.config, args.output, args.seeds, args.flags, args.jobs)
+            run_sweep(recipe, args.schedules, args.learning_rates)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"written: {args.output}")
 
 
 def run_sweep(recipe: Recipe, schedules: Sequence[str], peaks: Sequence[float]) -> None:

@@ -46,14 +46,9 @@ class Recipe:
         return dict(yaml.safe_load(self.config.read_text(encoding="utf-8")))
 
     @property
-    def kind(self) -> str:
-        """The recipe that it configures."""
-        return "grpo" if "reward_funcs" in self.given else "sft"
-
-    @property
     def metric(self) -> str:
         """What is compared: the reward or the loss of the last evaluation."""
-        return "eval_reward" if self.kind == "grpo" else "eval_loss"
+        return "eval_reward" if "reward_funcs" in self.given else "eval_loss"
 
 
 @dataclass(frozen=True)
@@ -78,6 +73,7 @@ class Trial:
 
     def words(self, recipe: Recipe) -> list[str]:
         """Return the recipe's command for it."""
+        kind = "grpo" if "reward_funcs" in recipe.given else "sft"
         arguments: dict[str, Any] = {
             "config": recipe.config,
             "lr_scheduler_type": self.schedule.name,
@@ -93,7 +89,7 @@ class Trial:
         }
         words = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
         flags = (flag.replace("{seed}", str(self.seed)) for flag in (*recipe.flags, *self.flags))
-        return [str(ROOT / "recipes" / f"{recipe.kind}.py"), *words, *flags]
+        return [str(ROOT / "recipes" / f"{kind}.py"), *words, *flags]
 
 
 def run_trials(recipe: Recipe, trials: Sequence[Trial]) -> pd.DataFrame:

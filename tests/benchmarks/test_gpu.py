@@ -12,7 +12,7 @@ import pytest
 from benchmarks.common.programs import BARE, RECIPE, Observed
 from benchmarks.common.task import ROOT
 from benchmarks.gpu import inputs
-from benchmarks.gpu.run import DEFAULTS, SHIPPED, figures, report, shipped_arguments
+from benchmarks.gpu.run import DEFAULTS, SHIPPED, figures, report
 
 
 def test_shape_is_that_of_qwen():
@@ -22,13 +22,6 @@ def test_shape_is_that_of_qwen():
     config = Qwen2Config(**inputs.SHAPE, num_key_value_heads=2, tie_word_embeddings=True)
     with torch.device("meta"):
         assert Qwen2ForCausalLM(config).num_parameters() == 494_032_768  # the model card says 0.49B
-
-
-@pytest.mark.parametrize("kind", ["sft", "grpo"])
-def test_shipped_config_keeps_its_batch_size(kind):
-    shipped = shipped_arguments(kind)
-    assert shipped["bf16"] is True and "use_vllm" not in shipped and "dataset_config" not in shipped
-    assert shipped["per_device_train_batch_size"] * shipped["gradient_accumulation_steps"] == 8
 
 
 def test_tokens_per_second_exclude_the_first_steps():

@@ -13,11 +13,12 @@ import pytest
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.common.task import ON_CPU, ROOT
 from benchmarks.learning import run
 from benchmarks.learning.text_task import MOST_ROWS, make_text_task
+from hf_sched._run_files import read_learning_rates
 from hf_sched.finetune.demo.sorting_task import save_data, save_model
 
-ROOT = Path(__file__).parents[2]
 SCHEDULES = ["linear", "cosine_floor:floor_ratio=0.1"]
 
 
@@ -33,9 +34,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "learning_rate": 1e-3,
         "max_steps": 4,
         "per_device_train_batch_size": 8,
-        "use_cpu": True,
-        "bf16": False,
         "logging_steps": 1,
+        **ON_CPU,
     }
     file = folder / "config.yaml"
     file.write_text(yaml.safe_dump(arguments))
@@ -47,11 +47,6 @@ def compare(config: Path, output: Path, *more: str) -> subprocess.CompletedProce
     command = [sys.executable, "-m", "benchmarks.learning.run", "compare", *map(str, words)]
     command += ["--flags", "--model_name_or_path", str(config.parent / "model-{seed}")]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
-
-
-def rates_of(run: Path) -> list[float]:
-    lines = (run / "learning_rates.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row["rates"][0] for row in map(json.loads, lines) if "rates" in row]
 
 
 @pytest.mark.slow
@@ -87,19 +82,10 @@ def test_each_training_runs_once_and_is_reported(config, tmp_path):
     assert third.returncode == 2 and "`--output` must be a new folder" in third.stderr
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["cosine_flor"], "cosine_floor"),
-        (["linear", "cosine_floor:floor_ratio=2"], "floor_ratio"),
-    ],
-)
-def test_mistakes_are_reported_before_training(config, tmp_path, monkeypatch, capsys, words, message):
-    given = ["--config", str(config), "--output", str(tmp_path), "--learning_rates", "1e-3", "--schedules", *words]
-    monkeypatch.setattr(sys, "argv", ["run.py", "compare", *given])
-    with pytest.raises(SystemExit, match="2"):
-        run.main()
-    assert message in capsys.readouterr().err
+@pytest.mark.parametrize("wrong", ["cosine_flor", "cosine_floor:floor_ratio=2"])
+def test_wrong_schedule_is_rejected_before_training(config, tmp_path, wrong):
+    with pytest.raises(ValueError, match=r"cosine_floor|floor_ratio"):
+        run.run_sweep(run.Recipe(config, tmp_path, [0]), ["linear", wrong], [1e-3])
     assert not (tmp_path / "runs").exists()
 
 
@@ -111,7 +97,10 @@ def test_budgets_branch_off_the_long_run(config, tmp_path):
         "run.run_budgets(recipe, 2e-3, {20: 4, 40: 8, 80: 16})"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=500, check=True)
-    rates = {steps: rates_of(tmp_path / f"runs/wsd-{steps}/seed-0") for steps in (20, 40, 80)}
+    rates = {}
+    for steps in (20, 40, 80):
+        rows = read_learning_rates(tmp_path / f"runs/wsd-{steps}/seed-0/learning_rates.jsonl")
+        rates[steps] = [row["rates"][0] for row in rows if "rates" in row]
     assert rates[80][:64] == [2e-3] * 64 and rates[80][-1] < rates[80][64]
     for steps, cooldown in ((20, 4), (40, 8)):
         assert len(rates[steps]) == cooldown and max(rates[steps]) <= 2e-3

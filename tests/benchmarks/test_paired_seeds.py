@@ -1,4 +1,4 @@
-"""The statistics of the learning benchmark state what the trainings support, and no more."""
+"""The statistics of the benchmarks state what the measurements support, and no more."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from benchmarks.common.intervals import Interval
 from benchmarks.learning.paired_seeds import best_peak, compare, holm, tuned
 
 
-def flat(value: float) -> list[float]:
-    return [value + 0.01 * seed for seed in range(5)]
-
-
 def test_interval_is_students_t():
     values = [0.31, 0.35, 0.33, 0.40, 0.29]
     ours = Interval.of_mean(values)
@@ -26,14 +22,35 @@ def test_interval_is_students_t():
     assert math.isnan(Interval.of_mean([0.3]).low)
 
 
+def test_interval_of_a_median_uses_ranks():
+    six, nine = Interval.of_median([3, 1, 2, 6, 5, 4]), Interval.of_median(range(9))
+    assert (six.center, six.low, six.high) == (3.5, 1, 6)
+    assert (nine.center, nine.low, nine.high) == (4, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("values", "most", "least"),
+    [
+        ([1.0] * 6, "met", "met"),
+        ([0.9] * 6, "met", "MISSED"),
+        ([1.1] * 6, "MISSED", "met"),
+        ([0.9, 1.1] * 3, "not shown: too noisy", "not shown: too noisy"),
+        ([0.5] * 5, "too few rounds to tell", "too few rounds to tell"),
+    ],
+)
+def test_bound_is_met_only_if_the_whole_interval_says_so(values, most, least):
+    interval = Interval.of_median(values)
+    assert (interval.verdict(at_most=1.0), interval.verdict(at_least=1.0)) == (most, least)
+
+
 def test_best_peak_has_the_best_mean_of_all_seeds():
-    values = pd.DataFrame({1e-3: flat(0.5), 2e-3: flat(0.3), 4e-3: flat(0.4)})
+    values = pd.DataFrame({1e-3: [0.5, 0.5], 2e-3: [0.3, 0.1], 4e-3: [0.2, 0.3]})
     assert best_peak(values, higher=False) == 2e-3
     assert best_peak(values, higher=True) == 1e-3
     # A peak at which a training failed is excluded.
-    values.loc[2, 2e-3] = math.nan
+    values.loc[1, 2e-3] = math.nan
     assert best_peak(values, higher=False) == 4e-3
-    assert best_peak(pd.DataFrame({1e-3: [0.1, math.nan], 2e-3: [math.nan, 0.1]}), higher=False) is None
+    assert best_peak(values[[2e-3]], higher=False) is None
 
 
 def test_seed_does_not_choose_the_peak_at_which_it_is_judged():
