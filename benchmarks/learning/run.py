@@ -5,9 +5,9 @@
         --schedules linear cosine_floor:floor_ratio=0.1 "warmup 5% | hold | decay 20% 1-sqrt" \\
         --learning_rates 1e-3 2e-3 4e-3 --flags --model_name_or_path runs/my_task-{seed}/model
 
-Trainings run side by side, one per core. If it is interrupted, the same command continues. `compare` writes report.md
-(each schedule at its best peak with its interval, and a paired test against the first one), learning.png and runs.csv
-with one line per training.
+Arguments after `--flags` go to the recipe; `{seed}` in them becomes the seed. Trainings run side by side, one per core.
+If it is interrupted, the same command continues. `compare` writes report.md (each schedule at its best peak with its
+interval, and a paired test against the first one), learning.png and runs.csv with one line per training.
 """
 
 from __future__ import annotations
