@@ -12,7 +12,6 @@ import re
 import string
 import warnings
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,8 +87,7 @@ def section(of: Reference) -> str:
         f"![{of.name}](schedules/{of.name}.svg)",
         f"```text\n{of.formula}\n```",
         of.text,
-        _table(["argument", "takes", "default"], (_argument_row(argument) for argument in arguments(of))),
-        "" if has_floor(of) else "It has no floor: `floor_ratio` and `min_lr` are errors.",
+        _table(["argument", "takes", "default"], (_argument_row(argument) for argument in of.arguments)),
         f"```yaml\n{examples.yaml_text(of)}\n```",
         f"The same in phases, for {examples.STEPS:,} steps:",
         f"```text\n{examples.schedule(of)}\n```",
@@ -100,20 +98,6 @@ def section(of: Reference) -> str:
         ),
     ]
     return "\n\n".join(filter(None, parts))
-
-
-def arguments(of: Reference) -> list[Argument]:
-    """The arguments, without floors if the schedule has none."""
-    return [argument for argument in of.arguments if has_floor(of) or argument.name not in ("floor_ratio", "min_lr")]
-
-
-def has_floor(of: Reference) -> bool:
-    """Whether a schedule takes a floor. `phases` does if its text goes to the floor."""
-    if "floor_ratio" in examples.kwargs(of) or registry.entry(of.name).has_own_floor:
-        return True
-    with suppress(hf_sched.ArgumentError):
-        return bool(examples.schedule(of, floor_ratio=0.0))
-    return False
 
 
 def _argument_row(argument: Argument) -> list[str]:

@@ -12,20 +12,10 @@ from hf_sched.integrations import diffusers as _diffusers_hook
 from hf_sched.integrations import transformers as _transformers_hook
 from hf_sched.schedules import catalog as _catalog  # noqa: F401  (registers the schedules)
 from hf_sched.schedules.phase_parser import GRAMMAR
-from hf_sched.schedules.phases import FLOOR, PEAK, Level, Phase, ScheduleSpec, decay, hold, restart, warmup
+from hf_sched.schedules.phases import Phase, decay, hold, restart, warmup
 from hf_sched.schedules.registry import available, build, register
-from hf_sched.schedules.schedule import Schedule, Segment
-from hf_sched.schedules.validation import (
-    ArgumentError,
-    Count,
-    Duration,
-    Epochs,
-    EpochsUnknown,
-    Period,
-    Positive,
-    Rate,
-    Ratio,
-)
+from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.validation import ArgumentError, Count, Duration, EpochsUnknown, Period, Positive, Rate, Ratio
 
 if TYPE_CHECKING:
     from hf_sched.callbacks.learning_rate_log import LearningRateLog
@@ -33,30 +23,23 @@ if TYPE_CHECKING:
     from hf_sched.integrations.accelerate import prepare_scheduler
     from hf_sched.scheduler.anneal import anneal_from
     from hf_sched.scheduler.schedule_lr import ScheduleLR, get_scheduler
-    from hf_sched.schedules.recommend import Recommendation, recommend
+    from hf_sched.schedules.recommend import recommend
 
 __all__ = [
-    "FLOOR",
     "GRAMMAR",
-    "PEAK",
     "ArgumentError",
     "Count",
     "Duration",
-    "Epochs",
     "EpochsUnknown",
     "LearningRateLog",
-    "Level",
     "LiveControl",
-    "ScheduleSpec",
     "Period",
     "Phase",
     "Positive",
     "Rate",
     "Ratio",
-    "Recommendation",
     "Schedule",
     "ScheduleLR",
-    "Segment",
     "__version__",
     "anneal_from",
     "available",
@@ -79,7 +62,6 @@ _diffusers_hook.install()
 _LAZY = {
     "LearningRateLog": "hf_sched.callbacks.learning_rate_log",
     "LiveControl": "hf_sched.callbacks.live_cooldown",
-    "Recommendation": "hf_sched.schedules.recommend",
     "ScheduleLR": "hf_sched.scheduler.schedule_lr",
     "anneal_from": "hf_sched.scheduler.anneal",
     "get_scheduler": "hf_sched.scheduler.schedule_lr",

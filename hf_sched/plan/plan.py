@@ -24,7 +24,7 @@ from hf_sched.reference.named_schedule import NamedSchedule
 from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, Number, TextReader, Whole, suggest
+from hf_sched.schedules.validation import TEXT, ArgumentError, EpochsUnknown, Number, Whole, suggest
 
 Array = npt.NDArray[np.float64]
 
@@ -152,7 +152,7 @@ def assumptions(config: TrainingConfig, processes: WorldSize | None) -> tuple[st
 
 def _with_cooldown(config: TrainingConfig) -> tuple[TrainingConfig, int, list[str]]:
     """The arguments of a cooldown that starts from a checkpoint (`anneal_from`), and the steps of the checkpoint."""
-    checkpoint = config.get("anneal_from", TextReader())
+    checkpoint = config.get("anneal_from", TEXT)
     if checkpoint is None:
         return config, 0, []
     from hf_sched.scheduler.anneal import anneal_from

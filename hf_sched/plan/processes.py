@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.schedules.validation import ArgumentError, MappingReader, Whole
+from hf_sched.schedules.validation import MAPPING, ArgumentError, Whole
 
 # Arguments for the launcher, which the command `trl` takes from the configuration.
 LAUNCH_KEYS = ("accelerate_config", "num_processes")
@@ -39,7 +39,7 @@ def find_world_size(
     launch = read_accelerate_config(config, accelerate_config)
     number = None if accelerate_config else config.given.get("num_processes")
     if launch is not None:
-        sizes = MappingReader()("parallelism_config", launch.get("parallelism_config") or {})
+        sizes = MAPPING("parallelism_config", launch.get("parallelism_config") or {})
         if shared := [key for key in sizes if key.endswith(_SHARING) and sizes[key] not in (1, None)]:
             rule = f"must give every process its own batches, but sets {', '.join(shared)}"
             remedy = "give the number of processes with their own batches as `--num-processes`"

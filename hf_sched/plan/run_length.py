@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.schedules.validation import ArgumentError, Flag, MappingReader, Whole
+from hf_sched.schedules.validation import BOOLEAN, MAPPING, ArgumentError, Whole
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Batching:
                 raise ArgumentError("per_device_train_batch_size", allowed, size, remedy)
             size //= processes
         name = "accelerator_config.gradient_accumulation_kwargs"
-        nested = MappingReader()(name, accelerator.get("gradient_accumulation_kwargs") or {}).get("num_steps")
+        nested = MAPPING(name, accelerator.get("gradient_accumulation_kwargs") or {}).get("num_steps")
         if nested is not None:
             if accumulation > 1:
                 rule = "is set beside `gradient_accumulation_steps`"
                 raise ArgumentError(f"{name}.num_steps", received=nested, rule=rule, hint="leave one of them out")
             accumulation = Whole(1)(f"{name}.num_steps", nested)
-        return cls(size, processes, accumulation, config.value("dataloader_drop_last", Flag()))
+        return cls(size, processes, accumulation, config.value("dataloader_drop_last", BOOLEAN))
 
     @property
     def samples_at_once(self) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any
 
@@ -28,10 +28,8 @@ from hf_sched.schedules.validation import (
     Count,
     Duration,
     DurationReader,
-    FloorRatio,
     Keywords,
     ListOf,
-    MinLR,
     Number,
     Period,
     Positive,
@@ -41,12 +39,10 @@ from hf_sched.schedules.validation import (
     suggest,
 )
 
-DEFAULT_CYCLES = 4
-
 WarmupShape = Annotated[str | Shape, ShapeReader(WARMUP_SHAPES)]
 DecayShape = Annotated[str | Shape, ShapeReader(DECAY_SHAPES)]
 Factor = Annotated[float, Number(0, 1, above_low=True)]
-"""What a decay multiplies the learning rate by: above 0, 1 at most."""
+PeakMultiplier = Annotated[float, Number(0, 10, above_low=True)]
 
 
 @register("cosine_floor", floor_ratio=0.1)
@@ -61,9 +57,6 @@ def cosine_floor() -> list[Phase]:
     Example: {floor_ratio: 0.1}
     From torch: CosineAnnealingLR(T_max=T, eta_min=1e-5) -> {min_lr: 1.0e-5}
     From transformers: cosine_with_min_lr, {min_lr_rate: 0.1} -> {floor_ratio: 0.1}
-    From timm: CosineLRScheduler(t_initial=T, lr_min=1e-5) -> {min_lr: 1.0e-5}
-    From optax: cosine_decay_schedule(peak, T, alpha=0.1) -> {floor_ratio: 0.1}
-    From MiniMind: lr * (0.1 + 0.45 * (1 + math.cos(math.pi * current_step / total_steps))) -> {floor_ratio: 0.1}
     """
     return [phases.decay(shape="cosine")]
 
@@ -84,13 +77,7 @@ def warmup_cosine(
     From torch: SequentialLR([LinearLR(0.1, total_iters=W), CosineAnnealingLR(T)], [W]) ->
         {warmup: W, warmup_start_ratio: 0.1}
     From transformers: cosine -> {}
-    From timm: CosineLRScheduler(t_initial=T, warmup_t=W, warmup_lr_init=0.1 * peak, warmup_prefix=True) ->
-        {warmup: W, warmup_start_ratio: 0.1}
-    From optax: warmup_cosine_decay_schedule(0.1 * peak, peak, W, N) -> {warmup: W, warmup_start_ratio: 0.1}
     """
-    if Shape("geometric") == warmup_shape and not 0 < warmup_start_ratio < 1:
-        allowed = "above 0 and below 1 for the `warmup_shape` 'geometric'"
-        raise ArgumentError("warmup_start_ratio", allowed, warmup_start_ratio)
     return [phases.warmup(warmup, warmup_shape, start=warmup_start_ratio), phases.decay(shape="cosine")]
 
 
@@ -102,7 +89,7 @@ def cosine_restarts(
     num_cycles: Count | None = None,
     first_cycle: Duration | None = None,
     cycle_multiplier: Positive = 2.0,
-    peak_multiplier: Positive = 1.0,
+    peak_multiplier: PeakMultiplier = 1.0,
     rewarmup: Duration = 0,
 ) -> list[Phase]:
     """Cosines to the floor, one after another, each starting again from its peak (SGDR).
@@ -113,27 +100,25 @@ def cosine_restarts(
 
     `num_cycles`, 4 by default, fill the run exactly. With `first_cycle` instead, a last cycle that would be cut off is
     merged into the previous one, with a warning. With `rewarmup` each cycle except the first climbs to its peak over
-    that many of its steps. The cycles of torch, transformers and timm end one step before their floor.
+    that many of its steps. The cycles of torch and transformers end one step before their floor.
 
     Source: Loshchilov and Hutter 2016 (arXiv 1608.03983)
     Example: {num_cycles: 3, cycle_multiplier: 2.0, peak_multiplier: 0.7}
     From torch: CosineAnnealingWarmRestarts(T_0=100, T_mult=2) -> {first_cycle: 100, cycle_multiplier: 2}
     From transformers: cosine_with_restarts, {num_cycles: 3} -> {num_cycles: 3, cycle_multiplier: 1}
-    From timm: CosineLRScheduler(t_initial=100, cycle_mul=2, cycle_decay=0.7, cycle_limit=3) ->
-        {first_cycle: 100, cycle_multiplier: 2, peak_multiplier: 0.7}
     """
     total = num_training_steps - num_warmup_steps
     climb = as_steps(rewarmup, num_training_steps)
     if first_cycle is None:
-        lengths = _filling_cycles(total, num_cycles, cycle_multiplier, climb)
+        lengths = cycles.filling(total, num_cycles, cycle_multiplier, climb)
     elif num_cycles is None:
-        lengths = _growing_cycles(total, as_steps(first_cycle, num_training_steps), cycle_multiplier, climb)
+        lengths = cycles.growing(total, as_steps(first_cycle, num_training_steps), cycle_multiplier, climb)
     else:
         rule = f"cannot be combined with `num_cycles` {num_cycles!r}"
         raise ArgumentError("first_cycle", received=first_cycle, hint="give one of them", rule=rule)
     parts = [phases.decay(lengths[0], "cosine")]
     for i, steps in enumerate(lengths[1:], 1):
-        top = _peak_of_cycle(peak_multiplier, i)
+        top = peak_multiplier**i
         if climb:
             parts += [phases.warmup(climb, to=top), phases.decay(steps - climb, "cosine")]
         else:
@@ -143,7 +128,7 @@ def cosine_restarts(
 
 @register("cosine_cyclic")
 def cosine_cyclic(
-    *, num_training_steps: int, num_warmup_steps: int, half_period: Period, peak_multiplier: Positive = 1.0
+    *, num_training_steps: int, num_warmup_steps: int, half_period: Period, peak_multiplier: PeakMultiplier = 1.0
 ) -> list[Phase]:
     """A cosine wave, down to the floor and up again, without jumps.
 
@@ -160,8 +145,7 @@ def cosine_cyclic(
     first = half + (not num_warmup_steps)  # without a warmup the crest is a step of its own
     steps = num_training_steps - num_warmup_steps
     if half < 1 or first > steps:
-        available = _steps_from_the_peak(num_training_steps, num_warmup_steps)
-        allowed = f"1 step or more and at most the {available} steps from the peak to the end of the run"
+        allowed = f"1 step or more and at most the {steps} steps after the warmup"
         raise ArgumentError("half_period", allowed, half_period, f"that is {half} steps")
     waves, left = divmod(steps - first, 2 * half)
     descents = [first, *[half] * waves]
@@ -171,10 +155,10 @@ def cosine_cyclic(
         descents[-1] += left
     if left:
         adapted = f"the last descent has {descents[-1]} steps instead of {half}"
-        _warn("cosine_cyclic", f"the run does not end on a trough, so {adapted}")
+        warnings.warn(f"cosine_cyclic: the run does not end on a trough, so {adapted}", UserWarning, stacklevel=2)
     parts = [phases.decay(descents[0], "cosine")]
     for i, descent in enumerate(descents[1:], 1):
-        crest = _peak_of_cycle(peak_multiplier, i)
+        crest = peak_multiplier**i
         parts += [phases.warmup(half, "cosine", to=crest), phases.decay(descent, "cosine")]
     return parts
 
@@ -189,7 +173,6 @@ def minimind() -> list[Phase]:
 
     Source: MiniMind (github.com/jingyaogong/minimind), get_lr of its older versions
     Example: {}
-    From MiniMind: lr / 10 + 0.5 * lr * (1 + math.cos(math.pi * current_step / total_steps)) -> {}
     """
     return [phases.decay(shape="cosine", start=Level(1.0, 1.0))]
 
@@ -204,8 +187,6 @@ def linear_with_warmup() -> list[Phase]:
     Example: {}
     From torch: LinearLR(1.0, 0.0, total_iters=T) -> {}
     From transformers: linear -> {}
-    From timm: PolyLRScheduler(t_initial=T, power=1.0) -> {}
-    From optax: linear_schedule(peak, 0.1 * peak, T) -> {floor_ratio: 0.1}
     """
     return [phases.decay()]
 
@@ -228,8 +209,6 @@ def exponential(
     Source: torch.optim.lr_scheduler.ExponentialLR
     Example: {floor_ratio: 0.01}
     From torch: ExponentialLR(gamma=0.999) -> {gamma: 0.999}
-    From timm: StepLRScheduler(decay_t=1, decay_rate=0.999) -> {gamma: 0.999}
-    From optax: exponential_decay(peak, 1, 0.999) -> {gamma: 0.999}
     """
     given = _given(gamma=gamma, decay_rate=decay_rate, floor_ratio=floor_ratio)
     if len(given) != 1:
@@ -254,8 +233,6 @@ def step(*, num_training_steps: int, num_warmup_steps: int, step_size: Period, g
     Source: torch.optim.lr_scheduler.StepLR
     Example: {step_size: "30%", gamma: 0.3}
     From torch: StepLR(step_size=30, gamma=0.1) -> {step_size: 30, gamma: 0.1}
-    From timm: StepLRScheduler(decay_t=30, decay_rate=0.1) -> {step_size: 30, gamma: 0.1}
-    From optax: exponential_decay(peak, 30, 0.1, staircase=True) -> {step_size: 30, gamma: 0.1}
     """
     size = max(as_steps(step_size, num_training_steps), 1)
     rate = -math.log(gamma) * (_steps_from_the_peak(num_training_steps, num_warmup_steps) // size)
@@ -282,8 +259,6 @@ def multistep(
     Source: torch.optim.lr_scheduler.MultiStepLR
     Example: {milestones: ["50%", "75%"], gamma: 0.1}
     From torch: MultiStepLR(milestones=[300, 600], gamma=0.1) -> {milestones: [300, 600], gamma: 0.1}
-    From timm: MultiStepLRScheduler(decay_t=[301, 601], decay_rate=0.1) -> {milestones: [300, 600], gamma: 0.1}
-    From optax: piecewise_constant_schedule(peak, {300: 0.1, 600: 0.1}) -> {milestones: [300, 600], gamma: 0.1}
     """
     at = [as_steps(milestone, num_training_steps, steps_per_epoch, "milestones") for milestone in milestones]
     for i, (previous, here) in enumerate(pairwise([num_warmup_steps, *at])):
@@ -308,8 +283,6 @@ def polynomial_floor(*, power: Positive = 1.0) -> list[Phase]:
     Example: {power: 2.0, floor_ratio: 0.1}
     From torch: PolynomialLR(total_iters=T, power=2.0) -> {power: 2.0}
     From transformers: polynomial, {power: 2.0, lr_end: 1.0e-7} -> {power: 2.0, min_lr: 1.0e-7}
-    From timm: PolyLRScheduler(t_initial=T, power=2.0, lr_min=1e-7) -> {power: 2.0, min_lr: 1.0e-7}
-    From optax: polynomial_schedule(peak, 1e-7, 2.0, T) -> {power: 2.0, min_lr: 1.0e-7}
     """
     return [phases.decay(shape=f"polynomial {power!r}")]
 
@@ -327,9 +300,6 @@ def wsd(*, decay: Period = "20%", decay_shape: DecayShape = "1-sqrt") -> list[Ph
     Example: {decay: "20%", decay_shape: 1-sqrt}
     From transformers: warmup_stable_decay, {num_decay_steps: 200, decay_type: 1-sqrt, min_lr_ratio: 0.1} ->
         {decay: 200, floor_ratio: 0.1}
-    From timm: WSDLRScheduler(t_initial=T, decay_t=200, lr_min=1e-5) -> {decay: 200, min_lr: 1.0e-5}
-    From optax: join_schedules([linear_schedule(0, peak, W), constant_schedule(peak), linear_schedule(peak, 0, 200)],
-        [W, N - 200]) -> {decay: 200, decay_shape: linear}
     """
     return [phases.hold(), phases.decay(decay, decay_shape)]
 
@@ -386,9 +356,9 @@ def one_cycle(*, warmup: Duration = "30%", start_ratio: Ratio = 0.04, final_rati
 
     Formula: from start_ratio * peak to peak over `warmup` steps, then to final_ratio * peak, both half a cosine
 
-    Both ratios are shares of the peak. In torch and optax `final_div_factor` divides the start instead.
+    Both ratios are shares of the peak. In torch `final_div_factor` divides the start instead.
 
-    Source: Smith and Topin 2017 (arXiv 1708.07120); Smith 2018 (arXiv 1803.09820); with cosines as in torch and optax
+    Source: Smith and Topin 2017 (arXiv 1708.07120); Smith 2018 (arXiv 1803.09820); with cosines as in torch
     Example: {warmup: "30%", start_ratio: 0.04}
     From torch: OneCycleLR(max_lr=peak, total_steps=N, pct_start=0.3, div_factor=25, final_div_factor=1e4) ->
         {warmup: "30%", start_ratio: 0.04, final_ratio: 4.0e-6}
@@ -417,8 +387,8 @@ def gradual_warmup(
     multiplier: Annotated[float, Number(1)] = 1.0,
     after: str | None = None,
     after_kwargs: Keywords | None = None,
-    floor_ratio: FloorRatio | None = None,
-    min_lr: MinLR | None = None,
+    floor_ratio: Ratio | None = None,
+    min_lr: Rate | None = None,
 ) -> ScheduleSpec:
     """A warmup beyond the peak, then any other schedule from there.
 
@@ -430,12 +400,10 @@ def gradual_warmup(
 
     Source: Goyal et al. 2017 (arXiv 1706.02677)
     Example: {multiplier: 2.0, warmup: "10%", after: cosine_floor}
-    From pytorch-gradual-warmup-lr: GradualWarmupScheduler(multiplier=8, total_epoch=W,
-        after_scheduler=CosineAnnealingLR(T)) -> {multiplier: 8, warmup: W, after: warmup_cosine}
     """
-    steps = _warmup_steps(warmup, num_training_steps)
-    floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
-    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, steps_per_epoch)
+    steps = as_steps(warmup, num_training_steps, name="warmup")
+    arguments = {**(after_kwargs or {}), **_given(floor_ratio=floor_ratio, min_lr=min_lr)}
+    rest = _following(after, arguments, num_training_steps, steps, steps_per_epoch)
     if not steps and multiplier > 1:
         raise ArgumentError("warmup", f"1 step or more to reach `multiplier` {multiplier!r}", warmup)
     higher = [phase.scaled(multiplier) for phase in rest.phases]
@@ -453,8 +421,8 @@ def lars_warmup(
     trust_coefficient: Positive = 0.001,
     after: str | None = None,
     after_kwargs: Keywords | None = None,
-    floor_ratio: FloorRatio | None = None,
-    min_lr: MinLR | None = None,
+    floor_ratio: Ratio | None = None,
+    min_lr: Rate | None = None,
 ) -> ScheduleSpec:
     """A warmup that scales each layer's learning rate by its trust ratio, then any other schedule.
 
@@ -468,19 +436,17 @@ def lars_warmup(
     Source: You et al. 2017 (arXiv 1708.03888)
     Example: {warmup: "10%", after: polynomial_floor, after_kwargs: {power: 2.0}}
     """
-    steps = _warmup_steps(warmup, num_training_steps)
+    steps = as_steps(warmup, num_training_steps, name="warmup")
     if not steps:
         raise ArgumentError("warmup", "1 step or more, because lars_warmup acts during the warmup", warmup)
-    floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
-    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, steps_per_epoch)
+    arguments = {**(after_kwargs or {}), **_given(floor_ratio=floor_ratio, min_lr=min_lr)}
+    rest = _following(after, arguments, num_training_steps, steps, steps_per_epoch)
     rise = phases.warmup(steps, to=rest.phases[0].start or PEAK, lars=trust_coefficient)
     return ScheduleSpec((rise, *rest.phases), rest.floor_ratio, rest.min_lr)
 
 
 @register("phases")
-def from_phases(
-    *, phases: Annotated[Any, PhasesReader()], floor_ratio: FloorRatio | None = None, min_lr: MinLR | None = None
-) -> ScheduleSpec:
+def from_phases(*, phases: Annotated[Any, PhasesReader()]) -> ScheduleSpec:
     """Any curve, written in the phase language.
 
     Formula: as written
@@ -491,11 +457,8 @@ def from_phases(
     Example: {phases: "warmup 5% | hold | decay 20% 1-sqrt to 0.1"}
     From torch: ConstantLR(factor=1.0) -> {phases: hold}
     From transformers: constant_with_warmup -> {phases: hold}
-    From optax: constant_schedule(peak) -> {phases: hold}
     """
-    floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
-    phases.check_takes_floor("the curve of `phases`", **floor)
-    return ScheduleSpec(phases.phases, **floor) if floor else phases
+    return phases  # type: ignore[no-any-return]
 
 
 def _given(**arguments: float | None) -> dict[str, float]:
@@ -507,90 +470,25 @@ def _steps_from_the_peak(num_training_steps: int, num_warmup_steps: int) -> int:
     return num_training_steps - max(num_warmup_steps, 1)
 
 
-def _warmup_steps(warmup: Any, num_training_steps: int) -> int:
-    steps = as_steps(warmup, num_training_steps, name="warmup")
-    if steps >= num_training_steps:
-        raise ArgumentError("warmup", f"shorter than the run of {num_training_steps} steps", warmup)
-    return steps
-
-
 def _following(
     name: str | None,
-    arguments: Mapping[str, Any],
-    floor: dict[str, float],
+    arguments: dict[str, Any],
     num_training_steps: int,
     num_warmup_steps: int,
     steps_per_epoch: float | None,
 ) -> ScheduleSpec:
     """The phases of another schedule after its warmup."""
     if name is None:
-        if arguments or floor:
-            raise ArgumentError("after", f"the name of the schedule that takes {dict(arguments) | floor}", None)
+        if arguments:
+            raise ArgumentError("after", f"the name of the schedule that takes {arguments}", None)
         return ScheduleSpec((phases.hold(),))
-    if name in ("gradual_warmup", "lars_warmup"):  # only their warmup is special, and it would be dropped
-        raise ArgumentError("after", "a schedule without a special warmup", name)
-    if name not in registry.available():
-        hint = f"{suggest(name, registry.available())} There are {', '.join(registry.available())}".strip()
-        raise ArgumentError("after", "the name of a schedule of hf_sched, not of transformers", name, hint)
-    inner = [key for key in registry.FLOORS if arguments.get(key) is not None]
-    if floor and inner:
-        outer, value = next(iter(floor.items()))
-        rule = f"is a second floor beside the `{inner[0]}` in `after_kwargs`"
-        raise ArgumentError(outer, received=value, hint="give one of them", rule=rule)
+    known = [other for other in registry.available() if other not in ("gradual_warmup", "lars_warmup")]
+    if name not in known:
+        hint = suggest(name, known, f"there are {', '.join(known)}")
+        raise ArgumentError("after", "a schedule of hf_sched without a special warmup", name, hint)
     try:
-        spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, {**arguments, **floor}, steps_per_epoch)
+        spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
     except ArgumentError as error:
-        culprit = error.name if error.name in floor else "after_kwargs"
+        culprit = "warmup" if error.name == "num_warmup_steps" else "after_kwargs"
         raise type(error)(culprit, rule=f"cannot be used for `after` {name!r}: {error}") from None
-    rest = spec.phases[1:] if spec.phases[0].kind == "warmup" else spec.phases
-    if not rest:
-        raise ArgumentError("after_kwargs", "phases that go on after the warmup", dict(arguments))
-    return ScheduleSpec(rest, spec.floor_ratio, spec.min_lr)
-
-
-def _filling_cycles(total: int, wanted: int | None, multiplier: float, climb: int) -> list[int]:
-    """The lengths of `wanted` cycles that fill `total` steps; by default 4, or fewer in a short run."""
-    shortest = max(2, climb + 1)
-    num_cycles = wanted or DEFAULT_CYCLES
-    lengths = [total] if num_cycles == 1 else cycles.fill(total, num_cycles, multiplier, shortest)
-    if lengths:
-        return lengths
-    if wanted or climb:
-        remedy = f"use fewer, a `cycle_multiplier` nearer to 1{' or a shorter `rewarmup`' if climb else ''}"
-        rule = f"must leave each of the cycles in {total} steps {shortest} steps or more"
-        raise ArgumentError("num_cycles", received=num_cycles, hint=remedy, rule=rule)
-    # Nobody chose the number, and a short trial run should not fail because of it.
-    lengths = cycles.fill(total, 3, multiplier, shortest) or cycles.fill(total, 2, multiplier, shortest) or [total]
-    made = f"so there are {len(lengths)}; set `num_cycles` to choose"
-    _warn("cosine_restarts", f"{DEFAULT_CYCLES} cycles do not fit into {total} steps, {made}")
-    return lengths
-
-
-def _growing_cycles(total: int, first_cycle: int, multiplier: float, climb: int) -> list[int]:
-    """The lengths of cycles from `first_cycle` steps on; a last one that would be cut off joins the previous one."""
-    shortest = max(2, climb + 1)
-    if not min(shortest, total) <= first_cycle <= total:
-        allowed = f"{shortest} steps or more and at most the {total} steps after the warmup"
-        raise ArgumentError("first_cycle", allowed, f"{first_cycle} steps")
-    lengths, left, following = cycles.walk(total, first_cycle, multiplier, min(shortest, total))
-    if left >= shortest > following:
-        rule = f"shrinks the cycles below {shortest} steps, {left} steps before the end of the run"
-        hint = "raise it or `first_cycle`, or give `num_cycles`, whose cycles fill the run"
-        raise ArgumentError("cycle_multiplier", received=multiplier, hint=hint, rule=rule)
-    if left:
-        lengths[-1] += left
-        merged = f"merged into the previous cycle, number {len(lengths)}, which now has {lengths[-1]} steps"
-        _warn("cosine_restarts", f"of the {following} steps of the next cycle only {left} are left; they are {merged}")
-    return lengths
-
-
-def _peak_of_cycle(peak_multiplier: float, cycle: int) -> float:
-    try:
-        return peak_multiplier**cycle
-    except OverflowError:
-        rule = f"is too large: its power overflows in cycle {cycle + 1}"
-        raise ArgumentError("peak_multiplier", received=peak_multiplier, rule=rule) from None
-
-
-def _warn(name: str, message: str) -> None:
-    warnings.warn(f"{name}: {message}", UserWarning, stacklevel=2)
+    return replace(spec, phases=spec.phases[1:]) if num_warmup_steps else spec

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Literal
 
 from hf_sched.schedules.shapes import DECAY_SHAPES, WARMUP_SHAPES, Shape, ShapeReader
-from hf_sched.schedules.validation import ArgumentError, Duration, DurationReader, Epochs, Number, Reader, suggest
+from hf_sched.schedules.validation import ArgumentError, Duration, DurationReader, Epochs, Number, Reader
 
 Kind = Literal["warmup", "hold", "decay", "restart"]
 KINDS: tuple[Kind, ...] = ("warmup", "hold", "decay", "restart")
@@ -30,10 +30,6 @@ class Level:
     peak: float = 0.0
     floor: float = 0.0
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "peak", Number(0)("peak", self.peak))
-        object.__setattr__(self, "floor", Number(0)("floor", self.floor))
-
     def at(self, peak: float, floor: float) -> float:
         """The learning rate of this level in a parameter group with the given peak and floor."""
         return self.peak * peak + self.floor * floor
@@ -43,12 +39,11 @@ class Level:
         return Level(self.peak * factor, self.floor)
 
     def __str__(self) -> str:
-        if self == PEAK:
-            return "peak"
-        if self == FLOOR:
-            return "floor"
-        terms = [repr(self.peak)] if self.peak or not self.floor else []
-        return " + ".join([*terms, f"{self.floor!r} floor"] if self.floor else terms)
+        if self in (PEAK, FLOOR):
+            return "peak" if self == PEAK else "floor"
+        if not self.floor:
+            return repr(self.peak)
+        return f"{self.peak!r} + {self.floor!r} floor" if self.peak else f"{self.floor!r} floor"
 
 
 PEAK = Level(peak=1.0)
@@ -74,8 +69,7 @@ class LevelReader(Reader):
                 (factor,) = words or ([] if unit is None else ["1"])
                 factors[unit or "peak"] += Number(0)(name, factor)
             except ValueError:
-                hint = suggest(words[-1], factors) if words else ""
-                raise ArgumentError(name, self.allowed, value, hint) from None
+                raise ArgumentError(name, self.allowed, value) from None
         return Level(**factors)
 
 
@@ -110,7 +104,7 @@ class Phase:
             return " ".join(words if self.start is None else [*words, f"at {self.start}"])
         if self.shape != Shape("cosine" if self.kind == "restart" else "linear"):
             words.append(str(self.shape))
-        if self.start not in (None, PEAK if self.kind == "restart" else None):
+        if self.start is not None and not (self.kind == "restart" and self.start == PEAK):
             words.append(f"from {self.start}")
         if self.end not in (None, PEAK if self.kind == "warmup" else FLOOR):
             words.append(f"to {self.end}")
@@ -128,28 +122,6 @@ class ScheduleSpec:
     phases: tuple[Phase, ...]
     floor_ratio: float | None = None
     min_lr: float | None = None
-
-    @property
-    def sets_floor(self) -> bool:
-        """Whether the specification says what the floor is."""
-        return self.floor_ratio is not None or self.min_lr is not None
-
-    def check_takes_floor(self, what: str, **floor: float) -> None:
-        """Raise an `ArgumentError` if `floor` is a second floor or has no effect; `what` is for the message."""
-        for name, value in floor.items():
-            if self.sets_floor:
-                rule = f"is a second floor: {what} has one already"
-                raise ArgumentError(name, received=value, hint="give one of them", rule=rule)
-            if not any(level and level.floor for phase in self.phases for level in (phase.start, phase.end)):
-                rule = f"has no effect, because {what} has no floor"
-                raise ArgumentError(name, received=value, hint="leave it out", rule=rule)
-
-
-def check_single_floor(floor_ratio: float | None, min_lr: float | None) -> None:
-    """Raise an `ArgumentError` if both floors are given."""
-    if floor_ratio is not None and min_lr is not None:
-        rule = f"is a second floor beside `floor_ratio` {floor_ratio!r}"
-        raise ArgumentError("min_lr", received=min_lr, hint="give one of them", rule=rule)
 
 
 def warmup(
@@ -173,14 +145,9 @@ def warmup(
     Raises:
         ArgumentError: An argument is wrong.
     """
-    return Phase(
-        "warmup",
-        DurationReader()("duration", duration),
-        ShapeReader(WARMUP_SHAPES)("shape", shape),
-        None if start is None else LevelReader()("start", start),
-        LevelReader()("to", to),
-        trust_coefficient=None if lars is None else Number(0, above_low=True)("lars", lars),
-    )
+    trust_coefficient = None if lars is None else Number(0, above_low=True)("lars", lars)
+    phase = _moving("warmup", WARMUP_SHAPES, DurationReader()("duration", duration), shape, start, to)
+    return replace(phase, trust_coefficient=trust_coefficient)
 
 
 def hold(duration: Duration | None = None, *, at: float | str | Level | None = None) -> Phase:
@@ -219,14 +186,8 @@ def decay(
     Raises:
         ArgumentError: An argument is wrong.
     """
-    return Phase(
-        "decay",
-        _duration_or_rest(duration),
-        ShapeReader(DECAY_SHAPES)("shape", shape),
-        None if start is None else LevelReader()("start", start),
-        LevelReader()("to", to),
-        DurationReader(above_zero=True)("every", every),
-    )
+    phase = _moving("decay", DECAY_SHAPES, duration, shape, start, to)
+    return replace(phase, every=DurationReader(above_zero=True)("every", every))
 
 
 def restart(
@@ -237,11 +198,16 @@ def restart(
     to: float | str | Level = FLOOR,
 ) -> Phase:
     """Jump to `start` (a share of the peak), which the first step trains at, and fall from there as `decay` does."""
+    return _moving("restart", DECAY_SHAPES, duration, shape, LevelReader()("start", start), to)
+
+
+def _moving(kind: Kind, shapes: tuple[str, ...], duration: object, shape: object, start: object, to: object) -> Phase:
+    """A phase that moves from one level to another."""
     return Phase(
-        "restart",
+        kind,
         _duration_or_rest(duration),
-        ShapeReader(DECAY_SHAPES)("shape", shape),
-        LevelReader()("start", start),
+        ShapeReader(shapes)("shape", shape),
+        None if start is None else LevelReader()("start", start),
         LevelReader()("to", to),
     )
 

@@ -5,26 +5,18 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 from hf_sched.schedules import phases
-from hf_sched.schedules.phase_parser import PhasesReader
-from hf_sched.schedules.phases import PEAK, Phase, ScheduleSpec, check_single_floor
+from hf_sched.schedules.phases import PEAK, Phase, ScheduleSpec
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.shapes import ShapeReader
 from hf_sched.schedules.validation import (
     ArgumentError,
-    DurationReader,
-    Epochs,
-    FloorRatio,
-    MappingReader,
-    MinLR,
     Number,
-    Reader,
     Whole,
-    as_steps,
     epochs_as_steps,
     reader_of,
     suggest,
@@ -43,14 +35,17 @@ BUILTIN_NAMES = (
 
 # Arguments that `build` passes to a function that has them. They are not part of `lr_scheduler_kwargs`.
 OF_THE_RUN = ("num_training_steps", "num_warmup_steps", "steps_per_epoch")
-FLOORS: dict[str, Reader | None] = {"floor_ratio": reader_of(FloorRatio), "min_lr": reader_of(MinLR)}
+FLOORS = {"floor_ratio": Number(0, 1, unit="a share of the peak"), "min_lr": Number(0, unit="a learning rate")}
 
 
+@dataclass(frozen=True)
 class Entry:
-    """A registered schedule; its default floor is None if it has no floor."""
+    """A registered schedule."""
 
-    def __init__(self, name: str, build_phases: BuildPhases, floor_ratio: float | None) -> None:
-        self.name, self.build_phases, self.floor_ratio = name, build_phases, floor_ratio
+    name: str
+    build_phases: BuildPhases
+    floor_ratio: float | None
+    """The default floor; None if the schedule has no floor."""
 
     @property
     def parameters(self) -> dict[str, inspect.Parameter]:
@@ -83,7 +78,9 @@ class Entry:
             if name not in self.arguments:
                 raise unknown_argument(name, value, self.arguments, self.name)
         given = {name: value for name, value in arguments.items() if value is not None}
-        check_single_floor(given.get("floor_ratio"), given.get("min_lr"))
+        if "floor_ratio" in given and "min_lr" in given:
+            rule = f"is a second floor beside `floor_ratio` {given['floor_ratio']!r}"
+            raise ArgumentError("min_lr", received=given["min_lr"], hint="give one of them", rule=rule)
         for name, parameter in self.parameters.items():
             if name not in given and parameter.default is inspect.Parameter.empty:
                 raise ArgumentError(name, rule=f"is required by {self.name}")
@@ -100,20 +97,17 @@ class Entry:
     ) -> Schedule:
         """See `hf_sched.build`."""
         spec = self.spec(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
-        total = Whole(1)("num_training_steps", num_training_steps)
         try:
-            return Schedule.from_phases(
-                spec.phases,
-                num_training_steps=total,
-                floor_ratio=spec.floor_ratio or 0.0,
-                min_lr=spec.min_lr,
-                steps_per_epoch=steps_per_epoch,
-            )
+            return Schedule.from_spec(spec, num_training_steps, steps_per_epoch)
         except ArgumentError as error:
             if error.name in (*self.arguments, *OF_THE_RUN):
                 raise
-            culprit = self._culprit(error, arguments, total, steps_per_epoch)
-            raise type(error)(culprit, rule=f"cannot be used here: {error}") from None
+            # The phases do not fit together. Name an argument that they come from, or else the length of the run.
+            others = (Number,) if error.name == "shape" else (Number, ShapeReader)
+            given = [name for name in self.parameters if arguments.get(name) is not None]
+            culprits = [name for name in given if not isinstance(self.reader(name), others)]
+            name = culprits[-1] if culprits else "num_training_steps"
+            raise type(error)(name, rule=f"cannot be used here: {error}") from None
 
     def spec(
         self,
@@ -123,70 +117,56 @@ class Entry:
         steps_per_epoch: float | None = None,
     ) -> ScheduleSpec:
         """The phases of a run and their floor, with the Trainer's warmup first. Arguments and errors as in `build`."""
-        run = _check_run(num_training_steps, num_warmup_steps, steps_per_epoch)
-        warmup_steps = run["num_warmup_steps"]
-        values = self.read(arguments)
-        for name, value in values.items():
-            if isinstance(value, Epochs):
-                values[name] = epochs_as_steps(name, value, steps_per_epoch)
+        total = Whole(1)("num_training_steps", num_training_steps)
+        warmup_steps = Whole()("num_warmup_steps", num_warmup_steps)
+        if warmup_steps >= total:
+            allowed = f"less than `num_training_steps` ({total})"
+            hint = "shorten the warmup (a Trainer's `warmup_steps`) or lengthen the run"
+            raise ArgumentError("num_warmup_steps", allowed, warmup_steps, hint)
+        if steps_per_epoch is not None:
+            steps_per_epoch = Number(0, above_low=True)("steps_per_epoch", steps_per_epoch)
+        values = {name: epochs_as_steps(name, value, steps_per_epoch) for name, value in self.read(arguments).items()}
         if warmup_steps and "warmup" in self.parameters:
-            if arguments.get("warmup") is not None:
-                raise _second_warmup("warmup", arguments["warmup"], f"the Trainer's `warmup_steps` {warmup_steps}")
             values["warmup"] = warmup_steps
+        run = dict(zip(OF_THE_RUN, (total, warmup_steps, steps_per_epoch), strict=True))
         spec = self._call(values | run)
-        if warmup_steps and "warmup" not in self.parameters:
-            spec = self._with_trainers_warmup(spec, warmup_steps)
+        if warmup_steps:
+            spec = self._with_trainers_warmup(spec, warmup_steps, arguments)
         # A given floor replaces the function's default for the other one.
-        floors = [name for name in FLOORS if arguments.get(name) is not None] or FLOORS
-        return self._with_floor(spec, {name: values[name] for name in floors if name in values})
+        floors = [name for name in FLOORS if arguments.get(name) is not None] or list(FLOORS)
+        floor = {name: values[name] for name in floors if name in values}
+        has_floor = (spec.floor_ratio, spec.min_lr) != (None, None)
+        if has_floor and floor and not self.has_own_floor:
+            rule = f"is a second floor: {self.name} has one already"
+            raise ArgumentError(floors[0], received=floor[floors[0]], hint="give one of them", rule=rule)
+        if has_floor:
+            return spec
+        ratio = floor.get("floor_ratio", None if floor else self.floor_ratio)
+        return ScheduleSpec(spec.phases, ratio, floor.get("min_lr"))
 
     def _call(self, values: dict[str, Any]) -> ScheduleSpec:
         """Call the function with the arguments that it takes."""
         wanted = inspect.signature(self.build_phases).parameters
-        returned = self.build_phases(**{name: value for name, value in values.items() if name in wanted})
-        if isinstance(returned, ScheduleSpec):
-            return returned
-        found = tuple(returned) if isinstance(returned, Iterable) else (returned,)
-        if not isinstance(returned, Iterable) or not all(isinstance(phase, Phase) for phase in found):
-            raise TypeError(
-                f"the function of {self.name!r} must return phases (hf_sched.warmup, hold, ...) in a list, "
-                f"received {returned!r}"
-            )
-        return ScheduleSpec(found)
+        spec = self.build_phases(**{name: value for name, value in values.items() if name in wanted})
+        if not isinstance(spec, ScheduleSpec):
+            spec = ScheduleSpec(tuple(spec) if isinstance(spec, Iterable) else (spec,))
+        if not all(isinstance(phase, Phase) for phase in spec.phases):
+            allowed = "must return phases (hf_sched.warmup, hold, ...) in a list"
+            raise TypeError(f"the function of {self.name!r} {allowed}, received {spec.phases}")
+        return spec
 
-    def _with_trainers_warmup(self, spec: ScheduleSpec, warmup_steps: int) -> ScheduleSpec:
+    def _with_trainers_warmup(self, spec: ScheduleSpec, warmup_steps: int, arguments: dict[str, Any]) -> ScheduleSpec:
         first = spec.phases[0] if spec.phases else None
-        if first and first.kind == "warmup":
-            if "phases" in self.parameters:
-                raise _second_warmup("phases", str(first), f"the Trainer's `warmup_steps` {warmup_steps}")
-            raise _second_warmup("num_warmup_steps", warmup_steps, f"that of {self.name}")
+        is_first = first is not None and first.kind == "warmup"
+        if arguments.get("warmup") is not None or ("warmup" not in self.parameters and is_first):
+            name = next((name for name in ("warmup", "phases") if name in arguments), "lr_scheduler_type")
+            rule = f"sets a second warmup beside the Trainer's `warmup_steps` {warmup_steps}"
+            raise ArgumentError(name, received=arguments.get(name, self.name), hint="give one of them", rule=rule)
+        if "warmup" in self.parameters:
+            return spec
         # The warmup ends where the schedule starts, which need not be the peak.
         warmup = phases.warmup(warmup_steps, to=(first.start if first else None) or PEAK)
         return replace(spec, phases=(warmup, *spec.phases))
-
-    def _with_floor(self, spec: ScheduleSpec, floor: dict[str, float]) -> ScheduleSpec:
-        if spec.sets_floor and (self.has_own_floor or not floor):
-            return spec
-        if not self.has_own_floor:
-            spec.check_takes_floor(self.name, **floor)
-        return ScheduleSpec(
-            spec.phases, floor.get("floor_ratio", None if floor else self.floor_ratio), floor.get("min_lr")
-        )
-
-    def _culprit(
-        self, error: ArgumentError, arguments: dict[str, Any], total: int, steps_per_epoch: float | None
-    ) -> str:
-        """The argument that an error is about, if phases do not fit together."""
-        steps = {"num_training_steps": 0}
-        for name, value in arguments.items():
-            reader = self.reader(name)
-            if value is not None and isinstance(reader, DurationReader):
-                steps[name] = as_steps(value, total, steps_per_epoch)
-            elif value is not None and isinstance(
-                reader, ShapeReader if error.name == "shape" else (PhasesReader, MappingReader)
-            ):
-                return name
-        return max(steps, key=steps.__getitem__)
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -194,22 +174,6 @@ class Entry:
             return typing.get_type_hints(self.build_phases, include_extras=True)
         except (NameError, AttributeError):  # imported for type checkers only: the function checks its arguments itself
             return {}
-
-
-def _check_run(num_training_steps: int | None, num_warmup_steps: int, steps_per_epoch: float | None) -> dict[str, Any]:
-    total = Whole(1)("num_training_steps", num_training_steps)
-    warmup_steps = Whole()("num_warmup_steps", num_warmup_steps)
-    if warmup_steps >= total:
-        allowed = f"less than `num_training_steps` ({total})"
-        hint = "shorten the warmup (a Trainer's `warmup_steps`) or lengthen the run"
-        raise ArgumentError("num_warmup_steps", allowed, warmup_steps, hint)
-    if steps_per_epoch is not None:
-        steps_per_epoch = Number(0, above_low=True)("steps_per_epoch", steps_per_epoch)
-    return dict(zip(OF_THE_RUN, (total, warmup_steps, steps_per_epoch), strict=True))
-
-
-def _second_warmup(name: str, value: object, first: str) -> ArgumentError:
-    return ArgumentError(name, received=value, hint="give one of them", rule=f"sets a second warmup beside {first}")
 
 
 _entries: dict[str, Entry] = {}
@@ -230,7 +194,7 @@ def register(name: str, *, floor_ratio: float | None = 0.0) -> Callable[[F], F]:
         floor_ratio: The default floor as a fraction of the peak; None if the schedule has no floor.
 
     Raises:
-        ArgumentError: The name is taken or not valid, or the function takes `*args` or `**kwargs`.
+        ArgumentError: The name is taken or not valid.
 
     Examples:
         >>> @hf_sched.register("trapezoid")
@@ -242,18 +206,12 @@ def register(name: str, *, floor_ratio: float | None = 0.0) -> Callable[[F], F]:
     """
     if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
         raise ArgumentError("name", "lower-case letters, digits and underscores", name)
-    if floor_ratio is not None:
-        floor_ratio = Number(0, 1)("floor_ratio", floor_ratio)
 
     def decorate(function: F) -> F:
         taken = _entries.get(name)
         if name in BUILTIN_NAMES or (taken and _place(taken.build_phases) != _place(function)):
             owner = "another function" if taken else "transformers"
             raise ArgumentError("name", received=name, hint="choose another one", rule=f"is taken by {owner}")
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind not in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-                rule = f"must be a function with named arguments (function of {name!r})"
-                raise ArgumentError("function", received=str(parameter), rule=rule)
         _entries[name] = Entry(name, function, floor_ratio)
         for listener in _listeners:
             listener(name)
@@ -268,11 +226,7 @@ def available() -> list[str]:
 
 
 def entry(name: str) -> Entry:
-    """The schedule that is registered under a name.
-
-    Raises:
-        ArgumentError: The name is unknown. The message suggests the most similar one and lists all.
-    """
+    """The schedule that is registered under a name; an unknown one is an `ArgumentError` that lists all."""
     if not isinstance(name, str) or name not in _entries:
         raise unknown_schedule(name)
     return _entries[name]
@@ -284,7 +238,7 @@ def unknown_schedule(
     """The error for a name that is neither registered nor one of the library's own (`builtin`)."""
     theirs = [other for other in builtin if other not in _entries]
     known = f"hf_sched has {', '.join(available())}; {library} has {', '.join(theirs)}"
-    hint = " ".join(filter(None, [suggest(name, [*_entries, *theirs]), known]))
+    hint = suggest(name, [*_entries, *theirs], known)
     return ArgumentError("lr_scheduler_type", "the name of a schedule", name, hint)
 
 

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched.schedules.phase_parser import parse
-from hf_sched.schedules.phases import PEAK, Kind, Level, Phase, check_single_floor
+from hf_sched.schedules.phases import PEAK, Kind, Level, Phase, ScheduleSpec
 from hf_sched.schedules.shapes import Shape
-from hf_sched.schedules.validation import ArgumentError, Epochs, Number, Whole, as_steps, epochs_as_steps, round_half_up
+from hf_sched.schedules.validation import ArgumentError, Number, Whole, as_steps, epochs_as_steps, round_half_up
 
 Array = npt.NDArray[np.float64]
 
@@ -95,9 +95,6 @@ class Schedule:
         floor_ratio: The floor as a share of each group's peak, from 0 to 1.
         min_lr: The floor as a learning rate, the same in every group. It replaces `floor_ratio`.
 
-    Raises:
-        ArgumentError: A floor is out of range, or both are given.
-
     Examples:
         >>> schedule = Schedule.parse("warmup 5% | decay cosine; floor 0.1", num_training_steps=100)
         >>> schedule
@@ -109,12 +106,6 @@ class Schedule:
     segments: tuple[Segment, ...]
     floor_ratio: float = 0.0
     min_lr: float | None = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "floor_ratio", Number(0, 1)("floor_ratio", self.floor_ratio))
-        if self.min_lr is not None:
-            object.__setattr__(self, "min_lr", Number(0)("min_lr", self.min_lr))
-        check_single_floor(self.floor_ratio or None, self.min_lr)
 
     @classmethod
     def from_phases(
@@ -131,17 +122,22 @@ class Schedule:
         `steps_per_epoch` is for durations like `"1ep"`; for the floors see `Schedule`.
 
         Raises:
-            ArgumentError: The durations do not add up to the run, the run is all warmup, or a phase goes the wrong way.
+            ArgumentError: The durations do not add up to the run, the run is all warmup, a phase goes the wrong way, or
+                a floor is wrong.
         """
+        spec = ScheduleSpec(tuple(phases), floor_ratio, min_lr)
+        return cls.from_spec(spec, num_training_steps, steps_per_epoch)
+
+    @classmethod
+    def from_spec(cls, spec: ScheduleSpec, num_training_steps: int | None, steps_per_epoch: float | None) -> Schedule:
+        """Like `from_phases`, with the phases and their floor in one value."""
         total = Whole(1)("num_training_steps", num_training_steps)
-        phases = list(phases)
-        if wrong := [phase for phase in phases if not isinstance(phase, Phase)]:
-            raise ArgumentError("phases", "phases (hf_sched.warmup, hold, decay, restart)", wrong[0])
-        floor_ratio = Number(0, 1)("floor_ratio", floor_ratio)
-        segments = tuple(_place(phases, total, steps_per_epoch, None if min_lr is not None else floor_ratio))
-        schedule = cls(segments, floor_ratio, min_lr)
-        if min_lr is None:  # an absolute floor is compared with each group's peak later
-            schedule._check_directions(1.0)
+        floor_ratio = Number(0, 1)("floor_ratio", spec.floor_ratio or 0.0)
+        if spec.min_lr is not None:
+            min_lr = Number(0)("min_lr", spec.min_lr)
+            return cls(tuple(_place(spec.phases, total, steps_per_epoch, None)), floor_ratio, min_lr)
+        schedule = cls(tuple(_place(spec.phases, total, steps_per_epoch, floor_ratio)), floor_ratio)
+        schedule._check_directions(1.0)  # an absolute floor is compared with each group's peak later
         return schedule
 
     @classmethod
@@ -156,7 +152,7 @@ class Schedule:
             steps_per_epoch: The optimizer steps of an epoch, for durations like `"1ep"`.
 
         Raises:
-            ArgumentError: The text does not parse. The message marks the wrong word.
+            ArgumentError: The text does not parse. The message names the wrong word.
         """
         spec = parse(text)
         if num_training_steps is None:
@@ -165,13 +161,7 @@ class Schedule:
                 rule = f"is required, because not every phase of {text!r} is in steps"
                 raise ArgumentError("num_training_steps", rule=rule)
             num_training_steps = sum(steps)
-        return cls.from_phases(
-            spec.phases,
-            num_training_steps=num_training_steps,
-            floor_ratio=spec.floor_ratio or 0.0,
-            min_lr=spec.min_lr,
-            steps_per_epoch=steps_per_epoch,
-        )
+        return cls.from_spec(spec, num_training_steps, steps_per_epoch)
 
     @property
     def num_training_steps(self) -> int:
@@ -255,18 +245,15 @@ class Schedule:
     def _check_directions(self, peak: float) -> None:
         floor = self._floor(peak)
         for segment in self.segments:
-            where = f"the {segment.kind} of {segment.steps} steps from step {segment.first} on"
             start, end = segment.start.at(peak, floor), segment.end.at(peak, floor)
-            if not (math.isfinite(start) and math.isfinite(end)):
-                raise ArgumentError("peak", received=peak, rule=f"is too large: {where} goes from {start!r} to {end!r}")
-            if (start > end) if segment.rises else (start < end):
-                rule = f"the wrong way: {where} {'falls' if segment.rises else 'rises'} from {start!r} to {end!r}"
-                low, high = (segment.start, segment.end) if segment.rises else (segment.end, segment.start)
-                if low.at(peak, 0.0) > high.at(peak, 0.0):
-                    raise ArgumentError("phases", rule=f"go {rule} at a peak of {peak!r}", hint="change its levels")
-                name, value = ("floor_ratio", self.floor_ratio) if self.min_lr is None else ("min_lr", floor)
-                rule = f"turns the curve {rule} at a peak of {peak!r}"
-                raise ArgumentError(name, received=value, rule=rule, hint="lower the floor or change the levels")
+            if start == end or (start < end) == segment.rises:
+                continue
+            is_floor = (segment.start.peak < segment.end.peak) == segment.rises
+            name = "phases" if not is_floor else "floor_ratio" if self.min_lr is None else "min_lr"
+            where = f"the {segment.kind} of {segment.steps} steps from step {segment.first} on"
+            direction = f"{'falls' if segment.rises else 'rises'} from {start!r} to {end!r} at a peak of {peak!r}"
+            rule = f"turns the curve the wrong way: {where} {direction}"
+            raise ArgumentError(name, rule=rule, hint="change the levels or the floor")
 
 
 def _default_start(kind: Kind, previous_end: Level | None) -> Level:
@@ -275,13 +262,13 @@ def _default_start(kind: Kind, previous_end: Level | None) -> Level:
 
 
 def _place(
-    phases: list[Phase], total: int, steps_per_epoch: float | None, floor_ratio: float | None
+    phases: Sequence[Phase], total: int, steps_per_epoch: float | None, floor_ratio: float | None
 ) -> Iterator[Segment]:
     """The segments of phases in a run of `total` steps; `floor_ratio` is None if the floor is a learning rate."""
-    phases = [_without_epochs(phase, steps_per_epoch) for phase in phases]
     previous_end: Level | None = None
     first = 0
-    for number, (phase, steps) in enumerate(zip(phases, _durations_in_steps(phases, total), strict=True), 1):
+    durations = _durations_in_steps(phases, total, steps_per_epoch)
+    for number, (phase, steps) in enumerate(zip(phases, durations, strict=True), 1):
         if steps == 0:
             continue
         where = f"phase {number} ({phase.kind})"
@@ -294,21 +281,10 @@ def _place(
         shape = phase.shape
         if shape.name == "geometric":
             shape = shape._replace(number=_log_ratio(where, start, end, floor_ratio))
-        every = as_steps(phase.every, total)
-        if every > 1 and (steps - jump) // every == 0:
-            rule = f"does not fit: {where} has {steps} steps, which leaves no room for a stair"
-            raise ArgumentError("every", received=every, rule=rule)
-        yield Segment(phase.kind, first, steps, shape, start, end, jump, max(every, 1), phase.trust_coefficient)
+        every = max(min(as_steps(phase.every, total, steps_per_epoch, "every"), steps - jump), 1)
+        yield Segment(phase.kind, first, steps, shape, start, end, jump, every, phase.trust_coefficient)
         previous_end = end
         first += steps
-
-
-def _without_epochs(phase: Phase, steps_per_epoch: float | None) -> Phase:
-    if isinstance(phase.duration, Epochs):
-        phase = replace(phase, duration=epochs_as_steps("duration", phase.duration, steps_per_epoch))
-    if isinstance(phase.every, Epochs):
-        phase = replace(phase, every=epochs_as_steps("every", phase.every, steps_per_epoch))
-    return phase
 
 
 def _log_ratio(where: str, start: Level, end: Level, floor_ratio: float | None) -> float:
@@ -324,48 +300,42 @@ def _log_ratio(where: str, start: Level, end: Level, floor_ratio: float | None) 
     return math.log(high / low) if high / low < math.inf else math.log(high) - math.log(low)
 
 
-def _durations_in_steps(phases: list[Phase], total: int) -> list[int]:
+def _durations_in_steps(phases: Sequence[Phase], total: int, steps_per_epoch: float | None) -> list[int]:
     """The steps of each phase. Their sum is `total`.
 
     Fractions are rounded where two phases meet, so that "50%" twice fills a run of 101 steps.
     """
-    open_ended = [i for i, phase in enumerate(phases) if phase.duration is None]
-    if len(open_ended) > 1:
-        raise ArgumentError("phases", rule=f"may omit one duration only, and {len(open_ended)} of them do")
-    split = open_ended[0] if open_ended else len(phases)
-    steps = _rounded_where_they_meet(phases[:split], total)
-    if open_ended:
-        tail = _rounded_where_they_meet(phases[:split:-1], total)[::-1]
-        steps = [*steps, total - sum(steps) - sum(tail), *tail]
-    if (open_ended and steps[split] < 0) or (not open_ended and sum(steps) != total):
+    durations = [epochs_as_steps("duration", phase.duration, steps_per_epoch) for phase in phases]
+    if durations.count(None) > 1:
+        raise ArgumentError("phases", rule=f"may omit one duration only, and {durations.count(None)} of them do")
+    split = durations.index(None) if None in durations else len(phases)
+    steps = _rounded_where_they_meet(durations[:split], total)
+    if split < len(phases):
+        tail = _rounded_where_they_meet(durations[:split:-1], total)[::-1]
+        steps = [*steps, max(total - sum(steps) - sum(tail), 0), *tail]
+    if sum(steps) != total:
         fixed = [(p.kind, n) for p, n in zip(phases, steps, strict=True) if p.duration is not None]
-        taken = f"{' + '.join(f'{kind} {n}' for kind, n in fixed) or 'nothing'} = {sum(n for _, n in fixed)} steps"
-        rule = f"take {taken}, but the run has {total} (`num_training_steps`)"
-        raise ArgumentError("phases", rule=rule)
-    last = phases[-1].duration
-    if total > 1 and steps[-1] == 0 and isinstance(last, Fraction) and last > 0:
-        # The last phase brings the curve to its end, so even a fraction of a step gets one step. It is taken from the
-        # longest phase, if possible from one whose number of steps is not fixed.
-        flexible = [i for i, phase in enumerate(phases) if not isinstance(phase.duration, int) and steps[i]]
-        fixed_steps = [i for i, phase in enumerate(phases) if phase.kind != "warmup" and steps[i] > 1]
-        if donors := flexible or fixed_steps:
-            steps[max(donors, key=steps.__getitem__)] -= 1
-            steps[-1] = 1
+        taken = f"{' + '.join(f'{kind} {n}' for kind, n in fixed) or 'nothing'} = {sum(steps)} steps"
+        raise ArgumentError("phases", rule=f"take {taken}, but the run has {total} (`num_training_steps`)")
+    if total > 1 and steps[-1] == 0 and isinstance(durations[-1], Fraction) and durations[-1] > 0:
+        # The last phase brings the curve to its end, so even a fraction of a step gets one, from the longest phase.
+        donor = max(range(len(steps)), key=lambda i: steps[i] if phases[i].kind != "warmup" else 0)
+        steps[donor] -= 1
+        steps[-1] += 1
     for phase, n in zip(phases, steps, strict=True):
         if phase.kind == "warmup" and n >= total:
             raise ArgumentError("warmup", f"shorter than the run of {total} steps", n)
     return steps
 
 
-def _rounded_where_they_meet(phases: list[Phase], total: int) -> list[int]:
+def _rounded_where_they_meet(durations: Sequence[int | Fraction | None], total: int) -> list[int]:
     steps: list[int] = []
     whole, fraction, done = 0, Fraction(0), 0
-    for phase in phases:
-        if isinstance(phase.duration, Fraction):
-            fraction += phase.duration
+    for duration in durations:
+        if isinstance(duration, Fraction):
+            fraction += duration
         else:
-            assert not isinstance(phase.duration, Epochs)  # `_without_epochs` converted them
-            whole += phase.duration or 0
+            whole += duration or 0
         end = whole + round_half_up(fraction * total)  # may exceed `total`; the caller checks the sum
         steps.append(end - done)
         done = end

@@ -25,30 +25,15 @@ Array: TypeAlias = npt.NDArray[np.float64]
 EXPONENTIAL_RATE = math.log(100.0)
 
 
-def linear(u: Array, _: float) -> Array:
-    """A straight line, `u`."""
-    return u
-
-
 def cosine(u: Array, _: float) -> Array:
     """Half a cosine, `(1 - cos(pi u)) / 2`, as `sin(pi u / 2) ** 2` (Loshchilov and Hutter 2016, arXiv 1608.03983)."""
     sine = np.sin(u * (np.pi / 2))
     return sine * sine
 
 
-def sqrt(u: Array, _: float) -> Array:
-    """`sqrt(u)`: steep at first, flat at the end."""
-    return np.sqrt(u)
-
-
 def one_minus_sqrt(u: Array, _: float) -> Array:
     """`1 - sqrt(z)` with `z = 1 - u`, without cancellation (Hägele et al. 2024, arXiv 2405.18392)."""
     return u / (1.0 + np.sqrt(1.0 - u))
-
-
-def polynomial(u: Array, power: float) -> Array:
-    """`u ** power`."""
-    return np.power(u, power)
 
 
 def saturating(u: Array, rate: float) -> Array:
@@ -66,11 +51,6 @@ def exponential(u: Array, rate: float) -> Array:
     """
     # The exponents are never positive, so no rate overflows.
     return np.exp(-rate * (1.0 - u)) * (np.expm1(-rate * u) / np.expm1(-rate))  # type: ignore[no-any-return]
-
-
-def rex(u: Array, _: float) -> Array:
-    """`(1 - z) / (1 - z / 2)` with `z = 1 - u` (Chen et al. 2021, arXiv 2107.04197)."""
-    return 2.0 * u / (1.0 + u)
 
 
 def inverse_sqrt(u: Array, length: float) -> Array:
@@ -100,16 +80,17 @@ class Form(NamedTuple):
 
 
 FORMS = {
-    "linear": Form(linear, linear),
+    "linear": Form(lambda u, _: u, lambda u, _: u),
     "cosine": Form(cosine, cosine),
-    "sqrt": Form(sqrt, None),
+    "sqrt": Form(lambda u, _: np.sqrt(u), None),
     "1-sqrt": Form(None, one_minus_sqrt),
-    "polynomial": Form(None, polynomial, "power"),
+    "polynomial": Form(None, lambda u, power: np.power(u, power), "power"),
     "exponential": Form(saturating, exponential, "rate", EXPONENTIAL_RATE),
     # A constant ratio from step to step. `Schedule.from_phases` sets its rate, the logarithm of the ratio of its
     # levels.
     "geometric": Form(exponential, exponential),
-    "rex": Form(None, rex),
+    # `(1 - z) / (1 - z / 2)` with `z = 1 - u` (Chen et al. 2021, arXiv 2107.04197)
+    "rex": Form(None, lambda u, _: 2.0 * u / (1.0 + u)),
     "inverse_sqrt": Form(None, inverse_sqrt, "length"),
 }
 WARMUP_SHAPES = tuple(name for name, form in FORMS.items() if form.rising)
@@ -140,10 +121,7 @@ class ShapeReader(Reader):
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
-
-    @property
-    def allowed(self) -> str:
-        return f"one of {', '.join(FORMS[name].usage(name) for name in self.names)}"
+        self.allowed = f"one of {', '.join(FORMS[name].usage(name) for name in names)}"
 
     def __call__(self, name: str, value: object) -> Shape:
         text = str(value) if isinstance(value, (str, Shape)) else ""
@@ -151,13 +129,8 @@ class ShapeReader(Reader):
         if shape not in self.names:
             raise ArgumentError(name, self.allowed, value, suggest(shape, self.names))
         form = FORMS[shape]
-        if form.number is None and numbers:
-            raise ArgumentError(name, f"{shape!r} alone (it takes no number)", value)
-        if form.number is not None and len(numbers) != 1 and (numbers or form.default is None):
-            raise ArgumentError(name, f"{shape!r} and one number, its {form.number} ('{shape} 2')", value)
-        if not numbers:
+        if not numbers and (form.number is None or form.default is not None):
             return Shape(shape, form.default)
-        try:
-            return Shape(shape, Number(0, above_low=True)(name, numbers[0]))
-        except ArgumentError:
-            raise ArgumentError(name, f"{shape!r} and its {form.number}, a number above 0", value) from None
+        if form.number is None or len(numbers) != 1:
+            raise ArgumentError(name, f"written as '{form.usage(shape)}'", value)
+        return Shape(shape, Number(0, above_low=True)(name, numbers[0]))

@@ -61,29 +61,25 @@ class EpochsUnknown(ArgumentError):
     """A duration is in epochs, but the number of steps per epoch is not known yet."""
 
 
-def suggest(word: object, known: Iterable[str]) -> str:
-    """A hint for a misspelt word, "did you mean 'x'?"; empty if no known word is similar."""
+def suggest(word: object, known: Iterable[str], more: str = "") -> str:
+    """A hint for a misspelt word, "did you mean 'x'?" if a known word is similar, followed by `more`."""
     import difflib  # only needed for errors
 
     similar = difflib.get_close_matches(str(word), list(known), n=1)
-    return f"did you mean '{similar[0]}'?" if similar else ""
+    return f"did you mean '{similar[0]}'? {more}".strip() if similar else more
 
 
 def unknown_argument(name: str, value: object, known: Iterable[str], owner: str) -> ArgumentError:
     """The error for an argument that `owner` does not have; `known` are those that it has."""
-    takes = f"{owner} takes {', '.join(known) or 'no arguments'}"
-    hint = " ".join(filter(None, [suggest(name, known), takes]))
+    hint = suggest(name, known, f"{owner} takes {', '.join(known) or 'no arguments'}")
     return ArgumentError(name, received=value, hint=hint, rule=f"is not an argument of {owner}")
 
 
 class Reader:
     """Checks a value and converts it to its canonical form. Subclass it for arguments of your own schedules."""
 
-    @property
-    def allowed(self) -> str:
-        """The allowed values in words. By default the first line of the class's docstring, with a small initial."""
-        text = (type(self).__doc__ or "anything").partition("\n")[0].rstrip(".")
-        return text[:1].lower() + text[1:]
+    allowed: str
+    """The allowed values in words; completes the phrase "must be ..."."""
 
     def __call__(self, name: str, value: object) -> Any:
         """Return the canonical form of `value`.
@@ -105,16 +101,14 @@ class Number(Reader):
     """
 
     def __init__(self, low: float = -math.inf, high: float = math.inf, above_low: bool = False, unit: str = "") -> None:
-        self.low, self.high, self.above_low, self.unit = low, high, above_low, unit
-
-    @property
-    def allowed(self) -> str:
-        what = self.unit or ("a number" if self.high < math.inf else "a finite number")
-        if self.low > -math.inf and not self.above_low and self.high < math.inf:
-            return f"{what} from {self.low:g} to {self.high:g}"
-        if self.low > -math.inf:
-            what += f" above {self.low:g}" if self.above_low else f", {self.low:g} or more"
-        return what if self.high == math.inf else f"{what}, {self.high:g} at most"
+        self.low, self.high, self.above_low = low, high, above_low
+        self.allowed = unit or ("a number" if high < math.inf else "a finite number")
+        if -math.inf < low and high < math.inf and not above_low:
+            self.allowed += f" from {low:g} to {high:g}"
+        elif low > -math.inf:
+            self.allowed += f" above {low:g}" if above_low else f", {low:g} or more"
+        if high < math.inf and (above_low or low == -math.inf):
+            self.allowed += f", {high:g} at most"
 
     def __call__(self, name: str, value: object) -> float:
         number = _as_float(value)
@@ -126,24 +120,15 @@ class Number(Reader):
 class Whole(Reader):
     """A whole number, as an int; `500.0` and `"500"` are whole numbers as well."""
 
-    def __init__(self, low: int = 0, high: int = _LARGEST) -> None:
-        self.low, self.high = low, high
-
-    @property
-    def allowed(self) -> str:
-        return f"a whole number, {self.low} or more"
+    def __init__(self, low: int = 0) -> None:
+        self.low = low
+        self.allowed = f"a whole number, {low} or more"
 
     def __call__(self, name: str, value: object) -> int:
-        if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-            number = int(value)
-        elif (approximate := _as_float(value)) is not None and approximate.is_integer():
-            number = int(approximate)
-        else:
+        number = _as_float(value)
+        if number is None or not number.is_integer() or not self.low <= number <= _LARGEST:
             raise ArgumentError(name, self.allowed, value)
-        if not self.low <= number <= self.high:
-            allowed = self.allowed if number < self.low else f"a whole number from {self.low} to {self.high}"
-            raise ArgumentError(name, allowed, value)
-        return number
+        return int(number)
 
 
 @dataclass(frozen=True)
@@ -165,11 +150,8 @@ class DurationReader(Reader):
 
     def __init__(self, above_zero: bool = False) -> None:
         self.above_zero = above_zero
-
-    @property
-    def allowed(self) -> str:
-        least = "above 0" if self.above_zero else "0 or more"
-        return f"a number of steps (500), a share of the run (5%) or epochs (1ep), {least}"
+        least = "above 0" if above_zero else "0 or more"
+        self.allowed = f"a number of steps (500), a share of the run (5%) or epochs (1ep), {least}"
 
     def __call__(self, name: str, value: object) -> int | Fraction | Epochs:
         duration = _as_duration(value)
@@ -192,9 +174,7 @@ def _as_duration(value: object) -> int | Fraction | Epochs | None:
     exact = Fraction(repr(number))  # of the decimal digits, not of the nearest binary number
     if unit:
         return exact / 100 if unit == "%" else Epochs(exact)
-    if number.is_integer():
-        return int(number)
-    return exact if abs(number) < 1 else None
+    return int(number) if number.is_integer() else exact
 
 
 class OneOf(Reader):
@@ -202,10 +182,7 @@ class OneOf(Reader):
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = words
-
-    @property
-    def allowed(self) -> str:
-        return f"one of {', '.join(self.words)}"
+        self.allowed = f"one of {', '.join(words)}"
 
     def __call__(self, name: str, value: object) -> str:
         if not isinstance(value, str) or value not in self.words:
@@ -213,31 +190,16 @@ class OneOf(Reader):
         return value
 
 
-class TextReader(Reader):
-    """Text."""
+class OfType(Reader):
+    """A value of a type; `allowed` says so in words."""
 
-    def __call__(self, name: str, value: object) -> str:
-        if not isinstance(value, str):
-            raise ArgumentError(name, "text", value)
+    def __init__(self, kind: type, allowed: str) -> None:
+        self.kind, self.allowed = kind, allowed
+
+    def __call__(self, name: str, value: object) -> Any:
+        if not isinstance(value, self.kind):
+            raise ArgumentError(name, self.allowed, value)
         return value
-
-
-class Flag(Reader):
-    """True or false."""
-
-    def __call__(self, name: str, value: object) -> bool:
-        if not isinstance(value, bool):
-            raise ArgumentError(name, "true or false", value)
-        return value
-
-
-class MappingReader(Reader):
-    """A mapping of arguments by name."""
-
-    def __call__(self, name: str, value: object) -> dict[str, Any]:
-        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-            raise ArgumentError(name, "a mapping of arguments by name", value)
-        return dict(value)
 
 
 class ListOf(Reader):
@@ -245,10 +207,7 @@ class ListOf(Reader):
 
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
-
-    @property
-    def allowed(self) -> str:
-        return f"a list of one or more, each {self.reader.allowed}"
+        self.allowed = f"a list of one or more, each {reader.allowed}"
 
     def __call__(self, name: str, value: object) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)) or not value:
@@ -259,30 +218,24 @@ class ListOf(Reader):
 def as_steps(
     duration: Duration, num_training_steps: int, steps_per_epoch: float | None = None, name: str = "duration"
 ) -> int:
-    """A duration in optimizer steps. Fractions and epochs are rounded to the nearest step, half a step upwards.
+    """A duration in optimizer steps. Fractions and epochs are rounded to the nearest step, half a step upwards."""
+    steps: int | Fraction = epochs_as_steps(name, DurationReader()(name, duration), steps_per_epoch)
+    return round_half_up(steps * num_training_steps) if isinstance(steps, Fraction) else steps
+
+
+def epochs_as_steps(name: str, value: Any, steps_per_epoch: float | None) -> Any:
+    """A value in which epochs are optimizer steps, rounded to the nearest one. Any part of an epoch is at least a step.
 
     Raises:
-        EpochsUnknown: The duration is in epochs and `steps_per_epoch` is None.
+        EpochsUnknown: The value is in epochs, and `steps_per_epoch` is None.
     """
-    duration = DurationReader()(name, duration)
-    if isinstance(duration, Fraction):
-        return round_half_up(duration * num_training_steps)
-    if isinstance(duration, Epochs):
-        return epochs_as_steps(name, duration, steps_per_epoch)
-    return duration
-
-
-def epochs_as_steps(name: str, epochs: Epochs, steps_per_epoch: float | None) -> int:
-    """Epochs in optimizer steps, rounded to the nearest step. Any part of an epoch is at least one step.
-
-    Raises:
-        EpochsUnknown: `steps_per_epoch` is None.
-    """
+    if not isinstance(value, Epochs):
+        return value
     if steps_per_epoch is None:
         hint = "give `steps_per_epoch` (a Trainer sets it in training), or write steps (500) or a share of the run (5%)"
-        rule = f"is in epochs ({epochs}), but the number of steps per epoch is unknown"
+        rule = f"is in epochs ({value}), but the number of steps per epoch is unknown"
         raise EpochsUnknown(name, rule=rule, hint=hint)
-    steps = epochs.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
+    steps = value.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
     return max(round_half_up(steps), 1) if steps else 0
 
 
@@ -291,7 +244,10 @@ def round_half_up(number: Fraction) -> int:
     return math.floor(number + Fraction(1, 2))
 
 
-_READER_OF_TYPE: dict[object, Reader] = {float: Number(), int: Whole(), str: TextReader(), bool: Flag()}
+TEXT = OfType(str, "text")
+BOOLEAN = OfType(bool, "true or false")
+MAPPING = OfType(Mapping, "a mapping of arguments by name")
+_READER_OF_TYPE: dict[object, Reader] = {float: Number(), int: Whole(), str: TEXT, bool: BOOLEAN}
 
 
 def reader_of(hint: object) -> Reader | None:
@@ -335,9 +291,5 @@ Duration: TypeAlias = Annotated[int | float | str | Fraction | Epochs, DurationR
 """Steps (`500`), a share of the run (`0.05`, `"5%"`) or epochs (`"1ep"`)."""
 Period: TypeAlias = Annotated[int | float | str | Fraction | Epochs, DurationReader(above_zero=True)]
 """A duration above 0."""
-Keywords: TypeAlias = Annotated[Mapping[str, Any], MappingReader()]
+Keywords: TypeAlias = Annotated[Mapping[str, Any], MAPPING]
 """Arguments by name."""
-FloorRatio: TypeAlias = Annotated[float, Number(0, 1, unit="a share of the peak")]
-"""The floor as a fraction of each group's peak."""
-MinLR: TypeAlias = Annotated[float, Number(0, unit="a learning rate")]
-"""The floor as a learning rate, the same in every group."""

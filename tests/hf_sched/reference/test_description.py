@@ -102,10 +102,9 @@ def test_a_floor_is_an_argument_with_its_default(describe):
 
 
 class Even(Reader):
-    """An even number.
+    """An argument that only a user's schedule has."""
 
-    Or odd.
-    """
+    allowed = "an even number"
 
 
 @pytest.mark.parametrize(

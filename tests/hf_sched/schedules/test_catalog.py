@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 import hf_sched
 from hf_sched import ArgumentError, EpochsUnknown
-from hf_sched.schedules import registry
-from hf_sched.schedules import restart_cycles as cycles
+from hf_sched.schedules import registry, restart_cycles
 from tests.helpers.catalog import CATALOGUE, build, example
 
 PEAK = 3e-4
@@ -148,51 +147,12 @@ def test_a_gradual_warmup_runs_any_schedule_from_a_multiple_of_the_peak(after):
     np.testing.assert_allclose(ours[9:], alone.curve(peak=3 * PEAK)[9:], rtol=1e-12)
 
 
-def test_the_floor_after_a_gradual_warmup_may_be_an_inner_or_outer_argument():
-    outside = build("gradual_warmup", 10, multiplier=3, after="cosine_floor", floor_ratio=0.2)
-    inside = build("gradual_warmup", 10, multiplier=3, after="cosine_floor", after_kwargs={"floor_ratio": 0.2})
-    assert outside == inside
-    assert inside.curve(peak=1.0)[-1] == 0.2
-    assert build("gradual_warmup", 10, after="rex", min_lr=1e-5).curve(peak=PEAK)[-1] == 1e-5
+def test_the_floor_after_a_gradual_warmup_is_a_share_of_the_peak():
+    kwargs = {"multiplier": 3, "after": "cosine_floor"}
+    assert build("gradual_warmup", 10, **kwargs, after_kwargs={"floor_ratio": 0.2}).curve(peak=1.0)[-1] == 0.2
+    assert build("gradual_warmup", 10, **kwargs, min_lr=1e-5).curve(peak=PEAK)[-1] == 1e-5
     # A schedule's own default is kept.
-    assert build("gradual_warmup", 10, after="cosine_floor").curve(peak=1.0)[-1] == 0.1
-
-
-@pytest.mark.parametrize("name", ["gradual_warmup", "lars_warmup"])
-@pytest.mark.parametrize(
-    ("kwargs", "culprit", "part"),
-    [
-        ({"after": "cosine_flor"}, "after", "did you mean 'cosine_floor'?"),
-        ({"after": "cosine"}, "after", "did you mean 'cosine_floor'?"),  # not one of transformers' schedules
-        ({"after": "lars_warmup"}, "after", "a schedule without a special warmup"),
-        ({"after": "gradual_warmup"}, "after", "a schedule without a special warmup"),
-        ({"after": "step"}, "after_kwargs", "cannot be used for `after` 'step': `step_size` is required"),
-        ({"after": "rex", "after_kwargs": {"power": 2}}, "after_kwargs", "`power` is not an argument of rex"),
-        ({"after": "warmup_cosine", "after_kwargs": {"warmup": 5}}, "after_kwargs", "sets a second warmup"),
-        ({"after": "phases", "after_kwargs": {"phases": "warmup 5"}}, "after_kwargs", "sets a second warmup"),
-        ({"after": "step", "after_kwargs": {"step_size": 5}, "min_lr": 0.1}, "min_lr", "is not an argument of step"),
-        ({"after_kwargs": {"power": 2}}, "after", "must be the name of the schedule that takes {'power': 2}"),
-        ({"min_lr": 0.1}, "after", "must be the name of the schedule that takes {'min_lr': 0.1}"),
-        *(
-            ({"after": "rex", "after_kwargs": {inside: 0.1}, outside: 0.1}, outside, f"beside the `{inside}` in")
-            for inside in ("floor_ratio", "min_lr")
-            for outside in ("floor_ratio", "min_lr")
-        ),
-    ],
-)
-def test_the_schedule_after_a_warmup_is_checked_with_its_arguments(name, kwargs, culprit, part):
-    with pytest.raises(ArgumentError) as caught:
-        build(name, 10, **kwargs)
-    assert caught.value.name == culprit
-    assert part in str(caught.value)
-
-
-@pytest.mark.parametrize("warmup", [0, "0.1%", 100, "100%"])
-@pytest.mark.parametrize(("name", "kwargs"), [("gradual_warmup", {"multiplier": 2}), ("lars_warmup", {})])
-@pytest.mark.parametrize("after", [None, "rex"])
-def test_a_special_warmup_has_a_step_and_an_end(name, kwargs, warmup, after):
-    with pytest.raises(ArgumentError, match=r"`warmup` must be (1 step or more|shorter than the run)"):
-        build(name, steps=100, **kwargs, after=after, warmup=warmup)
+    assert build("gradual_warmup", 10, **kwargs).curve(peak=1.0)[-1] == 0.1
 
 
 # Restart cycles.
@@ -201,36 +161,40 @@ multipliers = st.one_of(st.floats(0.3, 4), st.sampled_from([1.0, 0.5, 2.0, 3.0, 
 
 
 @settings(max_examples=300, deadline=None)
-@given(total=st.integers(1, 5000), num=st.integers(1, 40), multiplier=multipliers, shortest=st.integers(2, 6))
-def test_filling_cycles_fill_the_run_exactly_or_do_not_fit(total, num, multiplier, shortest):
-    filled = cycles.fill(total, num, multiplier, shortest)
+@given(total=st.integers(1, 5000), num=st.integers(1, 40), multiplier=multipliers, climb=st.integers(0, 5))
+def test_filling_cycles_fill_the_run_exactly_or_do_not_fit(total, num, multiplier, climb):
     longest = num - 1 if multiplier > 1 else 0
     weights = np.array([multiplier ** (i - longest) for i in range(num)])
     ideal = total * weights / weights.sum()
-    if filled is None:
+    shortest = max(2, climb + 1)
+    try:
+        filled = restart_cycles.filling(total, num, multiplier, climb)
+    except ArgumentError:
         assert num * shortest > total or ideal.min() < shortest + 1
-    else:
-        assert sum(filled) == total
-        assert len(filled) == num
-        assert min(filled) >= shortest
-        # Each end is rounded by half a step at most, so no rounding adds up.
-        assert np.abs(np.cumsum(filled) - np.cumsum(ideal)).max() <= 0.5 + 1e-6
+        return
+    assert sum(filled) == total
+    assert len(filled) == num
+    assert min(filled) >= shortest
+    # Each end is rounded by half a step at most, so no rounding adds up.
+    assert np.abs(np.cumsum(filled) - np.cumsum(ideal)).max() <= 0.5 + 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:cosine_restarts:UserWarning")
 @settings(max_examples=300, deadline=None)
-@given(total=st.integers(2, 5000), first=st.integers(2, 200), multiplier=multipliers, shortest=st.integers(2, 4))
-def test_growing_cycles_are_whole(total, first, multiplier, shortest):
-    walked, left, following = cycles.walk(total, first, multiplier, shortest)
-    assert sum(walked) + left == total
-    assert left < following or following < shortest  # else there was room for one more
-    assert all(n >= shortest and abs(n - first * multiplier**i) <= 0.5 + 1e-6 for i, n in enumerate(walked))
+@given(total=st.integers(200, 5000), first=st.integers(4, 200), multiplier=multipliers, climb=st.integers(0, 3))
+def test_growing_cycles_are_whole(total, first, multiplier, climb):
+    grown = restart_cycles.growing(total, first, multiplier, climb)
+    assert sum(grown) == total
+    assert all(abs(n - first * multiplier**i) <= 0.5 + 1e-6 for i, n in enumerate(grown[:-1]))
+    left = grown[-1] - first * multiplier ** (len(grown) - 1)
+    following = first * multiplier ** len(grown)
+    assert left >= -0.5 - 1e-6  # a last cycle is whole, and there is no room for one more
+    assert left < following + 1 or following < max(2, climb + 1)
 
 
 def test_cycles_of_10_times_3_start_where_integers_say():
     # At 1210 torch's explicit `step(t)` and timm are wrong: their logarithm rounds to the previous cycle.
-    walked, left, following = cycles.walk(10 * (3**9 - 1) // 2, 10, 3.0, 2)
-    assert walked == [10 * 3**i for i in range(9)]
-    assert (left, following) == (0, 98411)  # the next one is capped just past the run
+    assert restart_cycles.growing(10 * (3**9 - 1) // 2, 10, 3.0, 0) == [10 * 3**i for i in range(9)]
     schedule = build("cosine_restarts", steps=3640, first_cycle=10, cycle_multiplier=3, floor_ratio=0.1)
     curve = schedule.curve(peak=1.0)
     starts = [0, 10, 40, 130, 400, 1210]
@@ -247,7 +211,9 @@ def test_a_short_run_has_fewer_default_cycles_with_a_warning(steps):
     assert sum(lengths) == steps
     made = f"4 cycles do not fit into {steps} steps, so there are {len(lengths)}; set `num_cycles` to choose"
     assert [str(warning.message) for warning in caught] == ([] if len(lengths) == 4 else [f"cosine_restarts: {made}"])
-    assert len(lengths) == 4 or cycles.fill(steps, len(lengths) + 1, 2.0, 2) is None  # as many as fit
+    if len(lengths) < 4:  # as many as fit
+        with pytest.raises(ArgumentError, match="`num_cycles` must leave each"):
+            build("cosine_restarts", steps=steps, num_cycles=len(lengths) + 1)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +223,7 @@ def test_a_short_run_has_fewer_default_cycles_with_a_warning(steps):
         (100, 10, 10, 2, [10, 20, 60]),
         (100, 0, 40, 1, [40, 60]),
         (100, 0, "60%", 2, [100]),
+        (100, 0, 9, 0.5, [9, 5, 86]),  # a next cycle would be too short
     ],
 )
 def test_a_last_cycle_that_would_be_cut_off_is_merged_with_a_warning(steps, warmup, first, multiplier, expected):

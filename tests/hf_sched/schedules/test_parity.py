@@ -1,4 +1,4 @@
-"""The catalogue compared with torch, transformers, optax and timm: equal to 1e-12 relative, in float64.
+"""The catalogue compared with torch, transformers and optax: equal to 1e-12 relative, in float64.
 
 These libraries count steps differently. With a library's curve `ref(t)` that starts at t = 0, is at its peak at t = w
 and ends at t = T, a run of N steps, W of them warmup, is
@@ -100,21 +100,6 @@ def of_torch(make: Callable[[Any], Any], peak: float = PEAK) -> Curve:
 def of_transformers(make: Callable[..., Any], *args: object, **kwargs: object) -> Curve:
     factor = make(sgd(), *args, **kwargs).lr_lambdas[0]
     return lambda times: [PEAK * factor(t) for t in times]
-
-
-@cache
-def timm_schedulers() -> Any:
-    """`timm.scheduler`, without the rest of timm."""
-    try:
-        from tests.helpers import timm_scheduler
-    except ModuleNotFoundError as error:
-        pytest.skip(f"needs {error.name}")
-    return timm_scheduler.load()
-
-
-def of_timm(name: str, w: int, **kwargs: object) -> Curve:
-    scheduler = getattr(timm_schedulers(), name)(sgd(), warmup_t=w, t_in_epochs=False, **kwargs)
-    return lambda times: [scheduler._get_lr(t)[0] for t in times]
 
 
 @cache
@@ -268,15 +253,6 @@ for shape in ("linear", "cosine", "1-sqrt"):
         return of_transformers(transformers.get_wsd_schedule, w, 20, num_training_steps=T, decay_type=shape)
 
 
-for ours, theirs in (("linear", "linear"), ("cosine", "cosine"), ("1-sqrt", "1-sqrt"), ("exponential", "exp")):
-
-    @is_compared("wsd", decay=20, decay_shape=ours, min_lr=FLOOR)
-    def timm_wsd(w, T, theirs=theirs):
-        return of_timm(
-            "WSDLRScheduler", w, t_initial=T - w, decay_t=20, lr_min=FLOOR, decay_fn=theirs, decay_ratio=0.01
-        )
-
-
 @is_compared("inverse_sqrt_cooldown", WARM, stop=-15, cooldown=15)  # by default the time scale is the warmup
 @is_compared("inverse_sqrt_cooldown", WARM, stop=-15, cooldown=15, of_warmup=lambda w: {"timescale": w})
 def transformers_inverse_sqrt(w, T):
@@ -301,7 +277,7 @@ def torch_one_cycle(w, T):
     )
 
 
-@is_compared("gradual_warmup", WARM, multiplier=8, after="cosine_floor", floor_ratio=RATIO)
+@is_compared("gradual_warmup", WARM, multiplier=8, after="cosine_floor", after_kwargs={"floor_ratio": RATIO})
 @is_compared("gradual_warmup", WARM, multiplier=8, after="cosine_floor", after_kwargs={"min_lr": FLOOR})
 def optax_climb_beyond_the_peak(w, T):
     parts = [optax().linear_schedule(PEAK, 8 * PEAK, w), optax().cosine_decay_schedule(8 * PEAK, T - w, RATIO / 8)]
@@ -378,7 +354,6 @@ LINES = [
 # The steps of the run and of its warmup, if they matter, by our name and the first word of the left side.
 RUN_OF = {
     ("cosine_restarts", "CosineAnnealingWarmRestarts"): (700, 0),  # three whole cycles
-    ("cosine_restarts", "CosineLRScheduler"): (700, 0),
 }
 # The part of the run that is equal, if not all of it is.
 PARTS = {
@@ -389,7 +364,6 @@ PARTS = {
 A_STEP_APART = {
     ("cosine_restarts", "CosineAnnealingWarmRestarts"),
     ("cosine_restarts", "cosine_with_restarts"),
-    ("cosine_restarts", "CosineLRScheduler"),
     ("one_cycle", "OneCycleLR"),
 }
 
@@ -417,42 +391,9 @@ def in_transformers(there: str, symbols: Symbols) -> list[float]:
     return played(optimizer, transformers.get_scheduler(name, optimizer, symbols["W"], symbols["N"], *kwargs), symbols)
 
 
-def in_timm(there: str, symbols: Symbols) -> list[float]:
-    timm = timm_schedulers()
-    names = {name: partial(getattr(timm, name), sgd(), t_in_epochs=False) for name in vars(timm) if "LR" in name}
-    scheduler = eval(there, names | symbols)
-    return [scheduler._get_lr(t)[0] for t in range(symbols["N"] + 1)]
-
-
-def in_optax(there: str, symbols: Symbols) -> list[float]:
-    return list(of_optax(eval(there, vars(optax()) | symbols))(list(range(symbols["N"] + 1))))
-
-
-def in_minimind(there: str, symbols: Symbols) -> list[float]:
-    names = {"math": math, "lr": PEAK, "total_steps": symbols["T"]}
-    return [eval(there, names | {"current_step": t}) for t in range(symbols["T"] + 1)]
-
-
-def in_gradual_warmup(there: str, symbols: Symbols) -> list[float]:
-    """The intention of that library. It trains one step between warmup and the rest at the wrong peak."""
-
-    def make(multiplier: float, total_epoch: int, after_scheduler: np.ndarray) -> np.ndarray:
-        rise = 1 + (multiplier - 1) * np.arange(total_epoch) / total_epoch
-        return PEAK * np.concatenate([rise, multiplier * after_scheduler])
-
-    def cosine(steps: int) -> np.ndarray:
-        return (1 + np.cos(np.pi * np.arange(steps + 1) / steps)) / 2
-
-    return eval(there, {"GradualWarmupScheduler": make, "CosineAnnealingLR": cosine} | symbols)
-
-
 LIBRARIES: dict[str, Callable[[str, Symbols], list[float]]] = {
     "torch": in_torch,
     "transformers": in_transformers,
-    "timm": in_timm,
-    "optax": in_optax,
-    "MiniMind": in_minimind,
-    "pytorch-gradual-warmup-lr": in_gradual_warmup,
 }
 
 

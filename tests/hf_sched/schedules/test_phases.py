@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_sched import FLOOR, PEAK, ArgumentError, Level, Phase, Schedule, Segment, decay, hold, restart, warmup
+from hf_sched import ArgumentError, Phase, Schedule, decay, hold, restart, warmup
+from hf_sched.schedules.phases import FLOOR, PEAK, Level
+from hf_sched.schedules.schedule import Segment
 from hf_sched.schedules.validation import EpochsUnknown
 
 
@@ -36,7 +38,11 @@ def lengths(*phases: Phase, steps: int, **given: object) -> list[tuple[str, int]
             ("0.5", Level(0.5)),
             ("0.5 + 1.0 floor", Level(0.5, 1.0)),
         ),
-        *(("1.0 + 1.0 floor", Level(1.0, 1.0)), ("0.25 floor", Level(0, 0.25)), ("1e-07 + 2.0 floor", Level(1e-7, 2))),
+        *(
+            ("1.0 + 1.0 floor", Level(1.0, 1.0)),
+            ("0.25 floor", Level(0, 0.25)),
+            ("1e-07 + 2.0 floor", Level(1e-7, 2.0)),
+        ),
     ],
 )
 def test_a_level_is_written_as_it_is_read(text, level):
@@ -51,13 +57,6 @@ def test_a_level_may_be_spelt_in_other_ways():
     spelt = {"1": PEAK, 1: PEAK, " 0.5  peak ": Level(0.5), "floor + peak": Level(1, 1), 0: Level()}
     for text, level in (spelt | {"0.25 + 0.25 peak + 3 floor": Level(0.5, 3)}).items():
         assert decay(5, to=text).end == level
-
-
-@pytest.mark.parametrize("level", [(-1.0, 0.0), (0.0, -1.0)])
-def test_a_level_is_never_negative(level):
-    # `Level` says that both factors are 0 or more; a negative one trains at a negative learning rate.
-    with pytest.raises(ArgumentError, match=r"0 or more, received -1\.0"):
-        Level(*level)
 
 
 def test_scaling_multiplies_the_peak_and_leaves_the_floor():
@@ -129,13 +128,10 @@ def test_stairs_may_be_shares_and_epochs(every, as_steps):
     assert ours.segments[0].every == as_steps
 
 
-def test_a_stair_must_fit_into_its_phase():
-    assert curve(hold(6), decay(5, every=5), steps=11).tolist() == [1] * 10 + [0]
-    with pytest.raises(ArgumentError, match=r"`every` does not fit: phase 2 \(decay\) has 5 steps, .* received 6"):
-        curve(hold(6), decay(5, every=6), steps=11)
-    # The first step of a first phase does not fall.
-    with pytest.raises(ArgumentError, match=r"`every` does not fit: phase 1 \(decay\) has 5 steps, .* received 5"):
-        curve(decay(every=5), steps=5)
+def test_a_stair_longer_than_its_phase_falls_on_the_last_step():
+    for every in (5, 6, 100):
+        assert curve(hold(6), decay(5, every=every), steps=11).tolist() == [1] * 10 + [0]
+    assert curve(decay(every=5), steps=5).tolist() == [1, 1, 1, 1, 0]
 
 
 # Geometric.
@@ -195,7 +191,7 @@ def test_a_phase_in_the_wrong_direction_is_named_or_its_floor_is(phases, given, 
 def test_with_an_absolute_floor_the_direction_depends_on_the_peak():
     schedule = from_phases(hold(2), restart(3, start=0.1), steps=5, min_lr=0.2)
     assert schedule.floor(4.0) == 0.2
-    with pytest.raises(ArgumentError, match=r"`min_lr` turns .* the restart .* 0\.1 to 0\.2 at a peak of 1\.0.*0\.2"):
+    with pytest.raises(ArgumentError, match=r"`min_lr` turns .* the restart .* 0\.1 to 0\.2 at a peak of 1\.0"):
         schedule.floor(1.0)
 
 
@@ -248,7 +244,6 @@ def test_a_last_share_that_rounds_to_no_step_gets_one(phases, steps, expected):
         ([decay(4), hold(), decay("70%")], r"`phases` take decay 4 \+ decay 7 = 11 steps, but"),
         ([hold(), decay()], "`phases` may omit one duration only, and 2 of them do"),
         ([warmup(10)], "`warmup` must be shorter than the run of 10 steps, received 10"),
-        (["hold"], "`phases` must be phases .* received 'hold'"),
     ],
 )
 def test_phases_that_do_not_fit_the_run_are_wrong(phases, message):

@@ -22,16 +22,15 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import hf_sched
-from hf_sched import FLOOR, PEAK, ArgumentError, Epochs, Level, Schedule
+from hf_sched import ArgumentError, Schedule
 from hf_sched.schedules import registry
 from hf_sched.schedules.phase_parser import PhasesReader
-from hf_sched.schedules.phases import LevelReader
+from hf_sched.schedules.phases import FLOOR, PEAK, Level
 from hf_sched.schedules.shapes import DECAY_SHAPES, FORMS, WARMUP_SHAPES, ShapeReader
-from hf_sched.schedules.validation import DurationReader, ListOf, MappingReader, Number, Whole, as_steps
+from hf_sched.schedules.validation import DurationReader, Epochs, Number, Whole, as_steps
 from tests.helpers.catalog import CATALOGUE, EXCLUSIVE
 
 EXACT = 1e-12
-NO_FLOOR = ("step", "multistep", "one_cycle")
 
 pytestmark = pytest.mark.filterwarnings("ignore:cosine_(restarts|cyclic):UserWarning")
 every_schedule = pytest.mark.parametrize("name", CATALOGUE)
@@ -41,13 +40,13 @@ often = settings(max_examples=15, deadline=None, suppress_health_check=slow)
 # Valid arguments may be wrong together. Any other error is a defect.
 WRONG_TOGETHER = re.compile(
     "the wrong way: |is too large|`peak` must be a finite number"
-    "|steps, but the run has"
+    "|steps, but the run has|`num_warmup_steps` must be less than"
     "|`warmup` must be (shorter than the run|1 step or more)"
-    "|`num_cycles` must leave each|`first_cycle` must be|`cycle_multiplier` shrinks"
+    "|`num_cycles` must leave each|`first_cycle` must be"
     "|`after_kwargs` .*`milestones` must be in ascending order"
     "|`half_period` must be 1 step or more"
     "|`cooldown` must be at most|`timescale` must be 1 step or more"
-    "|'geometric' needs levels|`warmup_start_ratio` must be above 0 .* 'geometric'"
+    "|'geometric' needs levels"
 )
 
 
@@ -61,8 +60,6 @@ class Run:
     """The Trainer's warmup steps."""
     peak: float
     steps_per_epoch: float
-    in_steps: bool = False
-    """Whether all durations are whole numbers of steps."""
     is_after: bool = False
     """Whether the schedule follows the warmup of another one."""
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -99,12 +96,12 @@ class Run:
 
 
 @st.composite
-def runs(draw: st.DrawFn, name: str, in_steps: bool = False) -> tuple[Run, Schedule]:
+def runs(draw: st.DrawFn, name: str) -> tuple[Run, Schedule]:
     """A run of a schedule, with arguments of all kinds."""
     steps = draw(st.integers(1, 90))
     warmup = draw(st.just(0) | st.integers(0, steps - 1))
     steps_per_epoch = draw(st.integers(1, 40) | st.floats(0.5, 40))
-    run = Run(name, steps, warmup, draw(st.floats(1e-8, 10)), steps_per_epoch, in_steps)
+    run = Run(name, steps, warmup, draw(st.floats(1e-8, 10)), steps_per_epoch)
     kwargs = draw(arguments(run, name))
     has_own_warmup = "warmup" in kwargs or str(kwargs.get("phases")).startswith("warmup")
     run = replace(run, kwargs=kwargs, warmup=0 if has_own_warmup else warmup)
@@ -126,7 +123,7 @@ def arguments(draw: st.DrawFn, run: Run, name: str) -> dict[str, Any]:
     wanted = [argument for argument in names if argument in needed or draw(st.booleans())]
     if name == "exponential":
         wanted = ["gamma", "decay_rate", "floor_ratio"]
-    if name in (*NO_FLOOR, "phases"):  # the text of `phases` has it
+    if name == "phases":  # its text has the floor
         wanted = [argument for argument in wanted if argument not in ("floor_ratio", "min_lr")]
     if run.is_after:  # the outer schedule has the warmup
         wanted = [argument for argument in wanted if argument != "warmup"]
@@ -134,15 +131,13 @@ def arguments(draw: st.DrawFn, run: Run, name: str) -> dict[str, Any]:
         if both := [argument for argument in wanted if argument in group]:
             kept = draw(st.sampled_from(both))
             wanted = [argument for argument in wanted if argument not in group or argument == kept]
-    if "after" not in wanted:
-        floors = ("floor_ratio", "min_lr") if "after" in names else ()
-        return {argument: draw(values(run, name, argument)) for argument in wanted if argument not in floors}
-    after = draw(st.sampled_from([other for other in CATALOGUE if other not in AFTER]))
-    inner = draw(arguments(replace(run, is_after=True), after))
-    if {"floor_ratio", "min_lr"} & {*inner} or after in (*NO_FLOOR, "exponential", "phases"):
+    if "after" in names:  # the floor is drawn for the schedule that follows
         wanted = [argument for argument in wanted if argument not in ("floor_ratio", "min_lr")]
     drawn = {argument: draw(values(run, name, argument)) for argument in wanted if argument != "after"}
-    return drawn | {"after": after} | ({"after_kwargs": inner} if inner or draw(st.booleans()) else {})
+    if "after" in wanted:
+        drawn["after"] = draw(st.sampled_from([other for other in CATALOGUE if other not in AFTER]))
+        drawn["after_kwargs"] = draw(arguments(replace(run, is_after=True), drawn["after"]))
+    return drawn
 
 
 AFTER = [name for name in CATALOGUE if "after" in registry.entry(name).arguments]
@@ -173,8 +168,6 @@ def values(run: Run, name: str, argument: str) -> st.SearchStrategy[Any]:
 
 def durations(run: Run, low: int) -> st.SearchStrategy[Any]:
     steps = st.integers(low, max(run.steps // 3, low)) | st.integers(low, run.steps)
-    if run.in_steps:
-        return steps
     share = st.integers(low, 60).map(lambda n: n / 100) | st.floats(1e-9, 0.5)
     epochs = st.integers(low, 20).map(lambda n: Fraction(n, 8))
     return st.one_of(
@@ -192,7 +185,7 @@ def milestones(run: Run) -> st.SearchStrategy[Any]:
     if run.warmup + 1 >= run.steps:
         return st.nothing()
     steps = st.sets(st.integers(run.warmup + 1, run.steps - 1), min_size=1, max_size=5).map(sorted)
-    return steps if run.in_steps else steps | steps.map(lambda at: [f"{100 * n / run.steps!r}%" for n in at])
+    return steps | steps.map(lambda at: [f"{100 * n / run.steps!r}%" for n in at])
 
 
 def shapes(name: str) -> st.SearchStrategy[str]:
@@ -207,58 +200,39 @@ def shapes(name: str) -> st.SearchStrategy[str]:
 @st.composite
 def phases(draw: st.DrawFn, run: Run) -> str:
     """Text in the phase language whose phases go in the right direction."""
-    ratio = draw(st.sampled_from([0.0, 0.25]) | st.floats(0, 0.5))
-    in_proportion = draw(st.booleans())
-    pool = ["0.0", "floor", "peak", *draw(st.lists(levels(), max_size=5))]
-    value_of = {level: LevelReader()("level", level).at(1.0, ratio) for level in pool}
-    left = run.steps - run.warmup
+    now, left = 1.0, run.steps - run.warmup
     drawn: list[list[str]] = []
-    now = 1.0
     while left and len(drawn) < 6:
-        kinds = ["hold", "decay"]
-        if drawn:
-            kinds += ["restart", "warmup"]
-        elif left > 1 and not run.warmup and not run.is_after:
-            kinds += ["warmup"]
-        kind = draw(st.sampled_from(kinds))
-        steps = draw(st.integers(1, left - (kind == "warmup" and not drawn)))
-        if kind == "warmup" and not drawn:
-            now = 0.0
+        kinds = ["hold", "decay", *(["restart", "warmup"] if drawn else [])]
+        if not drawn and left > 1 and not run.warmup and not run.is_after:
+            kinds.append("warmup")
+        kind, share = draw(st.sampled_from(kinds)), draw(st.floats(0, 1))
+        is_first_warmup = kind == "warmup" and not drawn
+        steps = draw(st.integers(1, left - is_first_warmup))
         words = [kind, str(steps)]
-        if kind == "restart" or (kind == "hold" and draw(st.booleans())):
-            level = draw(st.sampled_from(pool))
-            words.append(f"{'at' if kind == 'hold' else 'from'} {level}")
-            now = value_of[level]
-        if kind != "hold":
-            ends = [level for level in pool if (value_of[level] >= now if kind == "warmup" else value_of[level] <= now)]
-            to = draw(st.sampled_from(ends or [f"{2 * now!r}"]))
-            low, high = sorted([now, value_of.setdefault(to, 2 * now)])
-            names = [
-                name
-                for name in (WARMUP_SHAPES if kind == "warmup" else DECAY_SHAPES)
-                if name != "geometric" or (0 < low < high and in_proportion)
-            ]
-            words = [*words[:2], draw(st.sampled_from(names).flatmap(shapes)), *words[2:], f"to {to}"]
-            now = value_of[to]
-        if kind == "decay" and steps > 2 and draw(st.booleans()):
-            words.append(f"every {draw(st.integers(1, steps - 1))}")
+        if kind == "hold":
+            words.append(f"at {share!r}")
+            now = share
+        else:
+            start = 0.0 if is_first_warmup else now
+            now = start + share if kind == "warmup" else share if kind == "restart" else start * share
+            # The geometric shape has no ratio between equal levels, or to 0.
+            names = WARMUP_SHAPES if kind == "warmup" else DECAY_SHAPES
+            words.append(draw(st.sampled_from([name for name in names if name != "geometric"]).flatmap(shapes)))
+            words.append(f"from {now!r} to {0.5 * now!r}" if kind == "restart" else f"to {now!r}")
+            now *= 0.5 if kind == "restart" else 1
+        if kind == "decay" and draw(st.booleans()):
+            words.append(f"every {draw(st.integers(1, steps))}")
         if kind == "warmup" and draw(st.booleans()):
             words.append(f"lars {draw(st.floats(1e-6, 1))!r}")
         drawn.append(words)
         left -= steps
-    rest = [words for words in drawn if words[0] != "warmup" and "every" not in " ".join(words)]
-    if left and not rest:
+    if left:
         drawn.append(["hold", str(left)])
-    elif left or (rest and draw(st.booleans())):
-        draw(st.sampled_from(rest))[1] = ""
-    floor = f"; floor {ratio!r}" if in_proportion else f"; min_lr {ratio * run.peak!r}"
-    return " | ".join(" ".join(words) for words in drawn) + floor
-
-
-def levels() -> st.SearchStrategy[str]:
-    share = st.sampled_from([0.25, 0.5, 1.5]) | st.floats(0, 2)
-    both = st.tuples(share, share).map(lambda both: f"{both[0]!r} peak + {both[1]!r} floor")
-    return share.map(repr) | share.map(lambda share: f"{share!r} floor") | both
+    elif drawn[-1][0] != "warmup":
+        drawn[-1][1] = ""  # the rest of the run
+    floor, unit = draw(st.sampled_from([("floor", 1.0), ("min_lr", run.peak)]))
+    return f"{' | '.join(' '.join(words) for words in drawn)}; {floor} {draw(st.floats(0, 1)) * unit!r}"
 
 
 @dataclass(frozen=True)
@@ -391,33 +365,6 @@ def test_a_schedule_equals_its_parsed_text_and_its_copies(name, data):
     assert pickle.loads(pickle.dumps(schedule)) == copy.deepcopy(schedule) == schedule
     assert hash(copy.deepcopy(schedule)) == hash(schedule)
     assert schedule == run.build()
-
-
-def in_epochs(name: str, kwargs: Mapping[str, Any], steps_per_epoch: float) -> dict[str, Any]:
-    """The same arguments, with all steps in epochs."""
-
-    def convert(argument: str, value: Any) -> Any:
-        reader: Any = None if argument in ("floor_ratio", "min_lr") else registry.entry(name).reader(argument)
-        match reader:
-            case DurationReader():
-                return Epochs(Fraction(value) / Fraction(steps_per_epoch))
-            case ListOf(reader=DurationReader()):
-                return [f"{step / steps_per_epoch!r}ep" for step in value]
-            case PhasesReader():
-                return re.sub(r"(?<=[a-z] )\d+(?= |$)", lambda steps: f"{int(steps[0]) / steps_per_epoch!r}ep", value)
-            case MappingReader():
-                return in_epochs(kwargs["after"], value, steps_per_epoch)
-        return value
-
-    return {argument: convert(argument, value) for argument, value in kwargs.items()}
-
-
-@every_schedule
-@often
-@given(st.data())
-def test_durations_in_epochs_equal_those_in_steps(name, data):
-    run, schedule = data.draw(runs(name, in_steps=True))
-    assert run.build(**in_epochs(name, run.kwargs, run.steps_per_epoch)) == schedule
 
 
 @pytest.mark.parametrize(

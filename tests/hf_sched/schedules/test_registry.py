@@ -14,8 +14,9 @@ from packaging.version import Version
 from transformers import SchedulerType, TrainingArguments
 
 import hf_sched
-from hf_sched import ArgumentError, ScheduleSpec
+from hf_sched import ArgumentError
 from hf_sched.schedules import recommend, registry, schedule
+from hf_sched.schedules.phases import ScheduleSpec
 from hf_sched.schedules.validation import EpochsUnknown
 from tests.helpers.catalog import temporary_registrations
 
@@ -83,20 +84,10 @@ def test_a_name_may_be_registered_again_only_from_the_same_place(clean_registry)
             hf_sched.register(taken)(lambda: [hf_sched.decay()])
 
 
-def test_a_name_is_lower_case_letters_and_arguments_have_names(clean_registry):
-    for name in ("Upper", "with space", "", "1st", 5, "a-b"):
-        with pytest.raises(ArgumentError, match="`name` must be lower-case letters"):
-            hf_sched.register(name)
-    for function, wrong in ((lambda **kwargs: [], r"\*\*kwargs"), (lambda *args: [], r"\*args")):
-        with pytest.raises(ArgumentError, match=rf"named arguments .*, received '{wrong}'"):
-            hf_sched.register("bad")(function)
-    assert "bad" not in hf_sched.available()
-
-
-def test_a_floor_without_effect_is_wrong(clean_registry):
-    hf_sched.register("flat")(lambda: [hf_sched.hold()])
-    with pytest.raises(ArgumentError, match="`floor_ratio` has no effect, because flat has no floor"):
-        hf_sched.build("flat", num_training_steps=5, floor_ratio=0.1)
+@pytest.mark.parametrize("name", ["Upper", "with space", "", "1st", 5, "a-b"])
+def test_a_name_is_lower_case_letters(name):
+    with pytest.raises(ArgumentError, match="`name` must be lower-case letters"):
+        hf_sched.register(name)
 
 
 def sgd() -> torch.optim.Optimizer:
@@ -137,11 +128,8 @@ def test_both_get_scheduler_know_a_registered_schedule_at_once(clean_registry):
         assert scheduler.schedule.lr(11, peak=0.5) == 0.125
 
 
-@pytest.mark.parametrize(
-    "returned", [None, 5, hf_sched.decay(), ["decay"]], ids=["nothing", "a number", "one phase", "text"]
-)
+@pytest.mark.parametrize("returned", [None, 5, ["decay"]], ids=["nothing", "a number", "text"])
 def test_a_function_must_return_phases(clean_registry, returned):
-    # Likely mistakes: no `return`, or no brackets around a single phase.
     hf_sched.register("wrong")(lambda: returned)
     with pytest.raises(TypeError, match=r"function of 'wrong' must return phases .* received"):
         hf_sched.build("wrong", num_training_steps=5)
@@ -185,7 +173,6 @@ def test_a_function_may_return_a_spec_with_its_floor(clean_registry):
     ("annotation", "value", "expected", "wrong"),
     [
         (float, "0.5", 0.5, "x"),
-        (int, "5", 5, 0.5),
         (int | None, 5.0, 5, True),
         (str | None, "5", "5", True),
         (bool, True, True, "true"),
@@ -195,7 +182,7 @@ def test_a_function_may_return_a_spec_with_its_floor(clean_registry):
         (hf_sched.Rate, 0, 0.0, -1),
         (hf_sched.Duration, "7", 7, -1),
         (hf_sched.Period, "7", 7, 0),
-        (object, [1], [1], None),
+        ("NotImported", [1], [1], None),  # checks nothing
     ],
 )
 def test_an_annotation_chooses_the_reader_of_an_argument(clean_registry, annotation, value, expected, wrong):
@@ -209,13 +196,8 @@ def test_an_annotation_chooses_the_reader_of_an_argument(clean_registry, annotat
     hf_sched.register("annotated")(annotated)
     hf_sched.build("annotated", num_training_steps=5, argument=value)
     assert (type(seen[0]), seen) == (type(expected), [expected])
-    with pytest.raises(ArgumentError) as caught:
+    with pytest.raises(ArgumentError, match="`argument`"):
         hf_sched.build("annotated", num_training_steps=5, argument=wrong)
-    assert caught.value.name == "argument"
-    assert len(seen) == 1
-    annotated.__annotations__["argument"] = "NotImported"  # checks nothing
-    hf_sched.register("annotated")(annotated)
-    hf_sched.build("annotated", num_training_steps=5, argument=seen)
 
 
 # Epochs.
@@ -253,7 +235,8 @@ def test_the_trainers_warmup_goes_to_where_the_schedule_starts(clean_registry):
 
 def test_a_warmup_as_first_phase_and_the_trainers_are_one_too_many(clean_registry):
     hf_sched.register("warm")(lambda: [hf_sched.warmup(2), hf_sched.decay()])
-    with pytest.raises(ArgumentError, match="`num_warmup_steps` sets a second warmup beside that of warm, received 3"):
+    message = "`lr_scheduler_type` sets a second warmup beside the Trainer's `warmup_steps` 3, received 'warm'"
+    with pytest.raises(ArgumentError, match=message):
         hf_sched.build("warm", num_training_steps=6, num_warmup_steps=3)
 
 
