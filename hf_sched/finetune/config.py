@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import yaml
 from trl import TrlParser
 
 import hf_sched
+from hf_sched.plan.training_config import read_arguments
 from hf_sched.schedules.validation import ArgumentError, suggest
 
 
@@ -37,7 +38,10 @@ def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
         raise ValueError(f"{error.doc!r} must be JSON, with names and texts in double quotes: {error}") from error
     except TypeError as error:
         raise ValueError(str(error)) from error
-    _check_no_unknown_arguments(unknown, list(known))
+    if unknown:
+        name = next((word for word in unknown if word.startswith("--")), unknown[0]).lstrip("-")
+        hint = suggest(name.replace("-", "_"), known) or "correct it or leave it out"
+        raise ArgumentError(name, rule="is not an argument of the recipe", hint=hint)
     for part in parsed:
         _check_whole_numbers(part)
         _check_paths(part)
@@ -56,28 +60,8 @@ def given_arguments(words: Sequence[str]) -> dict[str, Any]:
             flags[name] = [value] if equals else []
         elif name is not None:
             flags[name].append(word)
-    file = _read_yaml(" ".join(flags["config"])) if "config" in flags else {}
+    file = read_arguments(" ".join(flags["config"])) if "config" in flags else {}
     return {**file, **{key: _flag_value(values) for key, values in flags.items()}}
-
-
-def _check_no_unknown_arguments(words: Sequence[str], known: Sequence[str]) -> None:
-    names = [word.lstrip("-") for word in words if word.startswith("--")] or words
-    for name in names:
-        hint = suggest(name.replace("-", "_"), known) or "correct it or leave it out"
-        raise ArgumentError(name, rule="is not an argument of the recipe", hint=hint)
-
-
-def _read_yaml(path: str) -> Mapping[str, Any]:
-    allowed = "a YAML file with one `key: value` per line"
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArgumentError("--config", "a YAML file that exists", path) from error
-    except yaml.YAMLError as error:
-        raise ArgumentError("--config", allowed, path, " ".join(str(error).split())) from error
-    if not isinstance(values, Mapping):
-        raise ArgumentError("--config", allowed, path)
-    return values
 
 
 def _flag_value(words: Sequence[str]) -> Any:

@@ -96,7 +96,7 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
     try:
         run = prepare(recipe, sys.argv[1:] if args is None else args)
     except ValueError as error:
-        print(f"{recipe.kind}: error: {error}", file=sys.stderr)
+        print(f"{recipe.kind}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     trainer = make_trainer(recipe, run)
     if trainer.is_world_process_zero():

@@ -76,9 +76,9 @@ def test_wrong_argument_is_named_in_one_line(tmp_path, given, message):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (None, "`--config` must be a YAML file that exists, received"),
-        ("max_steps 5\nseed: 0\n", r"`--config` must be a YAML file with one .*line 2, column"),
-        ("- max_steps\n", "`--config` must be a YAML file with one `key: value` per line"),
+        (None, "there is no file '.*c.yaml': give a YAML or JSON file"),
+        ("max_steps 5\nseed: 0\n", r"c\.yaml: does not parse: .*line 2, column"),
+        ("- max_steps\n", r"c\.yaml: must be a mapping of arguments .*, received \['max_steps'\]"),
     ],
 )
 def test_unreadable_config_is_named_in_one_line(tmp_path, config, message):
