@@ -7,11 +7,11 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
-from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import hf_sched
 from hf_sched.cli import app
 from hf_sched.cli.training_file import read_training_file
+from tests.helpers import trainer as helpers
 
 BROKEN = "learning_rate: 1e-4\nlerning_rate: 2\nlr_scheduler_kwargs:\n  num_cycle: 1\nlr_scheduler_type: cosine\n"
 
@@ -29,7 +29,7 @@ def config(tmp_path):
     return write
 
 
-def test_check_prints_a_line_per_finding_in_file_order(config):
+def test_check_prints_a_line_or_object_per_finding_in_file_order(config):
     path = config(BROKEN)
     result = run(path, "--kind", "sft")
     assert result.exit_code == 1
@@ -43,6 +43,11 @@ def test_check_prints_a_line_per_finding_in_file_order(config):
     assert lines[-2:] == [f"{path}: assumed: 1 process", f"{path}: sft, errors: 2, warnings: 1"]
     # All messages begin in the same column.
     assert len({line.index(line.split(maxsplit=3)[3]) for line in lines[:3]}) == 1
+    (found,) = json.loads(run(path, "--json", "--kind", "sft").stdout)
+    assert (found["path"], found["kind"], found["ok"], found["assumed"]) == (path, "sft", False, ["1 process"])
+    message = "is not an argument of SFT: did you mean `learning_rate`?"
+    place = {"key": "lerning_rate", "value": 2, "line": 2}
+    assert found["findings"][1] == {**place, "severity": "error", "message": message}
 
 
 def test_exit_status_depends_on_errors_and_strict(config):
@@ -50,15 +55,6 @@ def test_exit_status_depends_on_errors_and_strict(config):
     assert run(right, odd, "--kind", "sft").exit_code == 0
     assert run(odd, "--kind", "sft", "--strict").exit_code == 1
     assert run(right, odd, "--kind", "trainer").exit_code == 1  # no parser converts the text to a number
-
-
-def test_json_has_an_object_per_path(config):
-    path = config(BROKEN)
-    (found,) = json.loads(run(path, "--json", "--kind", "sft").stdout)
-    assert (found["path"], found["kind"], found["ok"], found["assumed"]) == (path, "sft", False, ["1 process"])
-    message = "is not an argument of SFT: did you mean `learning_rate`?"
-    place = {"key": "lerning_rate", "value": 2, "line": 2}
-    assert found["findings"][1] == {**place, "severity": "error", "message": message}
 
 
 def test_options_reach_the_check(config):
@@ -83,23 +79,18 @@ def test_the_arguments_of_our_recipes_are_known(config):
 
 
 def test_the_folder_of_a_run_is_audited(model_path, tmp_path):
-    def train(name: str, schedule: str, horizon: int | None = None) -> str:
-        run = {"max_steps": 8, "learning_rate": 1e-3, "logging_steps": 1, "use_cpu": True, "report_to": []}
-        args = TrainingArguments(str(tmp_path / name), lr_scheduler_type=schedule, **run)
-        model = AutoModelForCausalLM.from_pretrained(model_path)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        scheduler = horizon and hf_sched.get_scheduler(schedule, optimizer, 0, horizon)
-        data = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 8
-        trainer = Trainer(model, args, train_dataset=data, optimizers=(optimizer, scheduler))
-        trainer.train()
-        trainer.save_state()
-        trainer.save_model()
-        return args.output_dir
+    def train(name: str, schedule: str, horizon: int) -> str:
+        def optimizers(model):
+            optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+            return optimizer, hf_sched.get_scheduler(schedule, optimizer, 0, horizon)
 
-    right, wrong = train("right", "cosine_floor"), train("wrong", "linear", 16)
+        run = {"max_steps": 8, "learning_rate": 1e-3, "warmup_steps": 0, "lr_scheduler_type": schedule}
+        helpers.train(model_path, tmp_path / name, optimizers=optimizers, callbacks=[hf_sched.LearningRateLog()], **run)
+        return str(tmp_path / name)
+
+    right, wrong = train("right", "cosine_floor", 8), train("wrong", "linear", 16)
     result = run(right)
-    assert result.exit_code == 0
-    assert result.stdout.splitlines()[-1] == "The learning rates are the planned ones."
+    assert result.exit_code == 0 and result.stdout.splitlines()[-1] == "The learning rates are the planned ones."
     result = run(right, wrong)
     assert result.exit_code == 1 and "16 steps" in result.stdout
     found = json.loads(run(right, wrong, "--json").stdout)
@@ -108,6 +99,3 @@ def test_the_folder_of_a_run_is_audited(model_path, tmp_path):
     constant = tmp_path / "plan.yaml"
     constant.write_text("max_steps: 8\nlearning_rate: 1.0e-3\nlr_scheduler_type: constant\n")
     assert "constant, 8 steps" in run(right, "--config", str(constant)).stdout
-    (tmp_path / "empty").mkdir()
-    result = run(str(tmp_path / "empty"))
-    assert isinstance(result.exception, ValueError) and "empty" in str(result.exception)
