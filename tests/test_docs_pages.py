@@ -44,15 +44,12 @@ def test_rewards_in_yaml_blocks_load(tmp_path, monkeypatch):
     assert [(len(functions), weights) for functions, weights in loaded] == [(2, [1, 0.2]), (4, [1, 0.2, 1, 1])]
 
 
-def test_grammar_commands_and_make_targets_are_complete():
+def test_grammar_commands_targets_and_files_are_as_listed():
     assert f"```text\n{hf_sched.GRAMMAR.strip()}\n```" in PAGES["your-own-schedule.md"]
     page = PAGES["commands.md"]
     assert set(app.commands) <= set(re.findall(r"`hf-sched ([a-z]+)`", page))
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert targets and set(re.findall(r"`make ([a-z-]+)", page)) == set(targets[1].split())
-
-
-def test_files_named_on_the_contributing_page_exist():
     for path in re.findall(
         r"`((?:hf_sched|tests|recipes|docs|benchmarks)/[\w./-]*|mkdocs\.yml)`", PAGES["contributing.md"]
     ):

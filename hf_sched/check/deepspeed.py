@@ -27,9 +27,10 @@ _COMPARED = {
 
 def check_launch(subject: Subject) -> Iterator[Finding]:
     """Read the Accelerate configuration and the number of processes, for the other checks."""
+    requested, subject.num_processes = subject.num_processes, None
     try:
         subject.launch = read_accelerate_config(subject.config, subject.accelerate_config)
-        subject.world_size = find_world_size(subject.config, subject.num_processes, subject.accelerate_config)
+        subject.world_size = find_world_size(subject.config, requested, subject.accelerate_config)
     except ArgumentError as error:
         yield subject.rejected(error)
     else:

@@ -24,7 +24,6 @@ _TYPES = {
     "sft": (trl.SFTConfig, trl.SFTTrainer, DEMONSTRATIONS),
     "dpo": (trl.DPOConfig, trl.DPOTrainer, PREFERENCES),
     "grpo": (trl.GRPOConfig, trl.GRPOTrainer, PROBLEMS),
-    "rloo": (trl.RLOOConfig, trl.RLOOTrainer, PROBLEMS),
 }
 
 
@@ -51,7 +50,7 @@ def observe(path: Path) -> dict[str, Any]:
     script, args, model, mixture = parse(*classes, args=["--config", str(path)])
     train, test = load_rows(script, mixture, None, evaluating=args.eval_strategy != "no", forms=forms)
     reward = Reward()
-    rewards = {"reward_funcs": [reward]} if kind in ("grpo", "rloo") else {}
+    rewards = {"reward_funcs": [reward]} if kind == "grpo" else {}
     data = {"train_dataset": train, "eval_dataset": test}
     trainer = trainer_class(model=model.model_name_or_path, args=args, **data, **rewards)
     loader = trainer.get_train_dataloader()

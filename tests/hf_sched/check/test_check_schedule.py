@@ -32,11 +32,9 @@ def test_every_wrong_argument_of_a_schedule_is_reported_at_once():
 @pytest.mark.parametrize(
     ("name", "kwargs", "key", "part"),
     [
-        ("cosine_floor", {"min_lr": 1e-3}, "min_lr", "at most the `learning_rate`"),
         ("cosine_floor", {"min_lr": 1e-5, "floor_ratio": 0.1}, "min_lr", "second floor"),
         ("cosine_restarts", {"num_cycles": 90}, "num_cycles", "each of the cycles"),
         ("phases", {"phases": "warmup 5% | hodl"}, "phases", "hold"),
-        ("phases", {}, "phases", "is required by phases"),
     ],
 )
 def test_arguments_that_our_schedules_reject_are_errors(name, kwargs, key, part):
@@ -70,9 +68,7 @@ def test_a_warmup_longer_than_the_run_is_an_error(name):
         ("cosine_with_min_lr", {"min_lr": "1e-6"}, "min_lr", "write 1.0e-06"),
         ("cosine_with_min_lr", {"min_lr": 1e-6, "min_lr_rate": 0.1}, "min_lr", "Only one of min_lr or min_lr_rate"),
         ("warmup_stable_decay", {"num_decay_steps": 10, "decay_type": "sqrt"}, "decay_type", "1-sqrt"),
-        ("polynomial", {"lr_end": 1.0}, "lr_end", "at most the `learning_rate`"),
         ("cosine_with_min_lr", {}, "", "One of min_lr or min_lr_rate should be set"),
-        ("warmup_stable_decay", {}, "", "missing 1 required positional argument: 'num_decay_steps'"),
     ],
 )
 def test_arguments_that_transformers_rejects_are_errors(name, kwargs, key, part):
@@ -83,27 +79,25 @@ def test_arguments_that_transformers_rejects_are_errors(name, kwargs, key, part)
         builtin(name, **kwargs).lr_lambdas[0](100)
 
 
-@pytest.mark.parametrize("kwargs", [{"min_lr": 1e-3}, {"min_lr_rate": 2.0}])
-def test_a_floor_above_the_peak_is_an_error(kwargs):
-    found = find(lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs=kwargs, learning_rate=1e-4)
-    assert found.severity == "error"
-    assert builtin("cosine_with_min_lr", **kwargs).lr_lambdas[0](100) > 1  # transformers raises the learning rate
+@pytest.mark.parametrize(
+    ("name", "kwargs", "part", "last"),
+    [
+        # transformers raises the learning rate, or cuts the decay.
+        ("cosine_with_min_lr", {"min_lr": 1e-3}, "at most the `learning_rate` 0.0001", 10),
+        ("cosine_with_min_lr", {"min_lr_rate": 2.0}, "must be a share of the peak", 2),
+        ("warmup_stable_decay", {"num_decay_steps": 60, "num_stable_steps": 50}, "needs 110 steps with warmup", 0.02),
+    ],
+)
+def test_a_floor_above_the_peak_or_a_decay_after_the_run_is_an_error(name, kwargs, part, last):
+    (found,) = scheduled(name, **kwargs).findings
+    assert found.severity == "error" and part in found.message
+    assert builtin(name, **kwargs).lr_lambdas[0](100) > last / 2
     greedy = find(lr_scheduler_type="greedy", learning_rate=2e-5, eval_strategy="steps")
     assert_error(greedy, f"{KWARGS}.min_lr", "must be at most the `learning_rate` 2e-05, is 0.001, its default")
 
 
-def test_a_stable_phase_and_decay_longer_than_the_run_are_an_error():
-    kwargs = {"num_decay_steps": 60, "num_stable_steps": 50}
-    found = find(lr_scheduler_type="warmup_stable_decay", lr_scheduler_kwargs=kwargs, max_steps=100)
-    assert_error(
-        found, f"{KWARGS}.num_decay_steps", "needs 110 steps with warmup and stable phase, but the run has 100"
-    )
-    assert builtin("warmup_stable_decay", **kwargs).lr_lambdas[0](99) > 0.01  # planned to be 0
-
-
 def test_right_schedules_of_transformers_have_no_findings():
-    right = {"cosine_with_min_lr": {"min_lr_rate": 0.1}, "cosine_with_restarts": {"num_cycles": 2}}
-    right |= {"warmup_stable_decay": {"num_decay_steps": 20}, "constant_with_warmup": {}}
+    right = {"cosine_with_min_lr": {"min_lr_rate": 0.1}, "warmup_stable_decay": {"num_decay_steps": 20}}
     for name, kwargs in right.items():
         assert scheduled(name, warmup_steps=10, **kwargs).findings == (), name
     plateau = {"lr_scheduler_type": "reduce_lr_on_plateau", "lr_scheduler_kwargs": {"factor": 0.5}}

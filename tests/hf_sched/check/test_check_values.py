@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from enum import Enum
 
 import pytest
@@ -20,19 +21,14 @@ CASES = (
     ("sft", "eval_strategy", False, "error", 'YAML reads no as false, so write "no" in quotes', False),
     # YAML values are defaults of argparse, which neither converts them nor compares them with the choices.
     ("sft", "max_steps", 1.5, "error", "must be a whole number, received 1.5", True),
-    ("sft", "seed", 42.0, "error", "write 42", True),
     ("sft", "learning_rate", None, "error", "must be a number, received nothing", True),
     ("sft", "label_names", "x", "error", "write [x]", True),
     ("sft", "lr_scheduler_kwargs", "min_lr=1", "error", "must be a mapping, a mapping in JSON", True),
-    ("sft", "dtype", "bf16", "error", "one of auto, bfloat16, float16, float32", True),
     ("grpo", "loss_type", "foo", "error", "dapo", True),
-    ("dpo", "loss_type", "sigmoyd", "error", "did you mean 'sigmoid'", True),
     ("dpo", "loss_type", ["sigmoid", "foo"], "error", "received 'foo'", True),
-    ("sft", "report_to", "wanb", "error", "did you mean 'wandb'", True),
     ("grpo", "reward_weights", [1.0, "a"], "error", "a list (each item a number), received [1.0, a]", True),
     # The parser converts these.
     ("sft", "learning_rate", "1e-7", "warning", "write 1.0e-07", True),
-    ("sft", "per_device_train_batch_size", "8", "warning", "write 8", True),
     ("sft", "bf16", "yes", "warning", "write true", True),
     ("sft", "fp16", 0, "warning", "write false", True),
     ("sft", "run_name", 42, "warning", "write '42'", True),
@@ -68,6 +64,20 @@ def test_right_values_have_no_findings():
         assert rejection(**given) is None
     assert not report("dpo", loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.5]).findings
     assert not report("grpo", scale_rewards=False, loss_type="dr_grpo").findings
+
+
+ODD = (None, True, -1, 10**20, 1e300, float("inf"), float("nan"), "", "x", "{", "~no/x", "a" * 5000, "\0", b"x")
+ODD += ([], [None], [{}], {}, {1: 2}, {"num_steps": "x"}, {"gradient_accumulation_kwargs": 3}, date(2026, 1, 1))
+KEYS = ("max_steps", "num_train_epochs", "warmup_steps", "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs")
+KEYS += ("per_device_train_batch_size", "accelerator_config", "deepspeed", "optim", "eval_strategy", "save_steps")
+KEYS += ("dataset_name", "dataset_config", "datasets", "accelerate_config", "num_processes", "num_generations")
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_odd_values_end_in_a_report(key):
+    for value in ODD:
+        report("grpo", **{key: value})
+        report("sft", **{key: value}, dataset_size=100)
 
 
 def test_numbers_out_of_range_are_reported():

@@ -21,11 +21,10 @@ CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1, 
 KIND = {
     "sft": {"max_length": 64, "learning_rate": 2e-3},
     "grpo": {"max_completion_length": 4, "learning_rate": 2e-4},
-    "rloo": {"max_completion_length": 4, "learning_rate": 2e-4},
     "dpo": {"max_length": 64, "learning_rate": 2e-4},
 }
 LINEAR = {"lr_scheduler_type": "linear"}
-SPLIT, DISPATCH = {"split_batches": True}, {"dispatch_batches": True}
+SPLIT = {"split_batches": True}
 ACCUMULATE = {"gradient_accumulation_kwargs": {"num_steps": 4}}
 BY_EPOCHS = {"save_strategy": "epoch", "eval_strategy": "epoch", "eval_delay": 2}
 PHASES = {"phases": "warmup 0.5ep | hold 1ep | decay cosine to 0.1"}
@@ -51,22 +50,16 @@ def by_steps(save: float, evaluate: float, **more: Any) -> dict[str, Any]:
 CASES: dict[str, dict[str, Any]] = {
     "sft_odd": sft(37, 4, 3),
     "sft_odd_dropped": sft(37, 4, 3, dataloader_drop_last=True),
-    "sft_prime": sft(41, 3, 5, num_train_epochs=1.7, warmup_steps=0.07),
     "sft_part_of_an_epoch": sft(41, 2, 4, num_train_epochs=0.3),
     "sft_max_steps_win": sft(37, 4, 3, max_steps=11, num_train_epochs=2, warmup_steps=5),
     "sft_as_text": sft(32, 4, num_train_epochs="2.5", learning_rate="1e-4", warmup_steps="0.1"),
     "sft_split_batches": sft(37, 4, 2, accelerator_config=SPLIT),
-    "sft_dispatch_batches": sft(37, 4, 2, accelerator_config=DISPATCH),
-    "sft_by_length": sft(37, 4, 3, train_sampling_strategy="group_by_length"),
     "sft_accelerator_accumulates": sft(32, 2, accelerator_config=ACCUMULATE),
     "grpo_accumulated": grpo(37, 4, 3, 4, num_train_epochs=1.5),
     "grpo_iterated": grpo(37, 4, 2, 4, num_iterations=3),
     "grpo_generating_often": grpo(37, 8, 4, 4, steps_per_generation=1),
-    "grpo_generating_seldom": grpo(37, 4, 2, 4, steps_per_generation=8, num_iterations=2),
     "grpo_accumulating_across": grpo(37, 4, 3, 4, steps_per_generation=2),
     "grpo_by_generation_batch": grpo(37, 4, 2, 4, generation_batch_size=24),
-    "grpo_dropped": grpo(41, 4, 3, 2, dataloader_drop_last=True, num_iterations=2),
-    "rloo_iterated": grpo(37, 4, 3, 2, steps_per_generation=2, num_iterations=2),
     "dpo_odd": sft(37, 4, 3, num_train_epochs=1.5),
     "train_sft_by_steps": sft(
         37, 4, 3, **FLOOR, num_train_epochs=2.5, warmup_steps=0.1, **by_steps(2, 0.3, save_total_limit=2)

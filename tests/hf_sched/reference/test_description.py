@@ -12,7 +12,7 @@ import hf_sched
 from hf_sched.reference import description as reference
 from hf_sched.reference.description import Argument, ComingFrom
 from hf_sched.schedules.catalog import Factor
-from hf_sched.schedules.validation import ListOf, Reader, Whole
+from hf_sched.schedules.validation import ListOf, Whole
 from tests.helpers.catalog import temporary_registrations
 
 FLOOR_RATIO = Argument("floor_ratio", "a share of the peak from 0 to 1", False, 0.0)
@@ -32,14 +32,14 @@ def describe() -> Iterator[Callable[..., reference.Reference]]:
 
 
 def test_without_a_docstring_there_are_only_arguments(describe):
-    def bare(steps: int, num_training_steps: int, *, share=0.5):
+    def bare(steps: Annotated[list, ListOf(Whole(2))], num_training_steps: int, *, share=0.5):
         return [hf_sched.hold()]
 
     of = describe(bare)
     assert (of.name, of.summary, of.formula, of.text, of.source, of.example) == ("bare", "", "", "", "", "")
     assert of.coming_from == ()
-    steps, share = Argument("steps", "a whole number, 0 or more", True, None), Argument("share", "anything", False, 0.5)
-    assert of.arguments == (steps, share, FLOOR_RATIO, MIN_LR)
+    steps = Argument("steps", "a list of one or more, each a whole number, 2 or more", True, None)
+    assert of.arguments == (steps, Argument("share", "anything", False, 0.5), FLOOR_RATIO, MIN_LR)
 
 
 def test_a_docstring_in_another_format_is_text(describe):
@@ -99,33 +99,3 @@ def test_a_floor_is_an_argument_with_its_default(describe):
     assert describe(falls, floor_ratio=0.25).arguments == (replace(FLOOR_RATIO, default=0.25), MIN_LR)
     (argument,) = describe(falls_by_itself).arguments
     assert argument == Argument("floor_ratio", "a number above 0, 1 at most", False, 0.5)
-
-
-class Even(Reader):
-    """An argument that only a user's schedule has."""
-
-    allowed = "an even number"
-
-
-@pytest.mark.parametrize(
-    ("annotation", "words"),
-    [
-        (float | None, "a finite number"),
-        (hf_sched.Ratio, "a number from 0 to 1"),
-        (hf_sched.Duration, "a number of steps (500), a share of the run (5%) or epochs (1ep), 0 or more"),
-        (Annotated[list, ListOf(Whole(2))], "a list of one or more, each a whole number, 2 or more"),
-        (Annotated[int, Even()], "an even number"),
-        (dict, "anything"),
-    ],
-)
-def test_an_annotation_in_words(describe, annotation, words):
-    def takes(it):
-        return [hf_sched.hold()]
-
-    takes.__annotations__["it"] = annotation
-    assert describe(takes).arguments[0] == Argument("it", words, True, None)
-
-
-def test_an_unknown_name_is_an_error_with_a_suggestion():
-    with pytest.raises(ValueError, match="did you mean 'cosine_floor'"):
-        reference.describe("cosine_flor")

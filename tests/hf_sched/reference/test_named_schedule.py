@@ -31,17 +31,9 @@ def test_names_arguments_and_phases(text: str, name: str, arguments: dict[str, A
     assert (requested.name, requested.arguments, requested.label) == (name, arguments, text)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("cosin", "must be the name of a schedule, received 'cosin'; did you mean 'cosine'"),
-        ("wsd:decay", "must be a name with arguments .* received 'decay'"),
-        ("wsd:{decay", "must be a name with arguments"),
-        ("wsd:[1]", "must be a name with arguments"),
-    ],
-)
-def test_text_that_does_not_parse_is_an_error(text: str, words: str) -> None:
-    with pytest.raises(ArgumentError, match=words):
+@pytest.mark.parametrize("text", ["wsd:decay", "wsd:{decay", "wsd:[1]"])
+def test_arguments_that_do_not_parse_are_an_error(text: str) -> None:
+    with pytest.raises(ArgumentError, match="must be a name with arguments .* received"):
         NamedSchedule.read(text)
 
 
