@@ -33,7 +33,7 @@ def test_names_arguments_and_phases(text: str, name: str, arguments: dict[str, A
 
 @pytest.mark.parametrize("text", ["wsd:decay", "wsd:{decay", "wsd:[1]"])
 def test_arguments_that_do_not_parse_are_an_error(text: str) -> None:
-    with pytest.raises(ArgumentError, match="must be a name with arguments .* received"):
+    with pytest.raises(ArgumentError, match=r"must be a name with arguments .* received"):
         NamedSchedule.read(text)
 
 
