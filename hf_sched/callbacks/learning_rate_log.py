@@ -95,10 +95,11 @@ class LearningRateLog(TrainerCallback):
 
     def add_to(self, logs: dict[str, Any]) -> None:
         """Add the rates of the last step to a log record of the Trainer; hf_sched calls this before it is logged."""
-        for name, (low, high) in self._spans().items() if "learning_rate" in logs and self._rates else ():
-            logs[f"learning_rate/{name}"] = high
-            if low != high:
-                logs[f"learning_rate/{name}_min"] = low
+        if "learning_rate" in logs and self._rates:
+            for name, (low, high) in self._spans().items():
+                logs[f"learning_rate/{name}"] = high
+                if low != high:
+                    logs[f"learning_rate/{name}_min"] = low
 
     def _read(self, groups: Sequence[Mapping[str, Any]]) -> None:
         self._rates = [float(group["lr"]) for group in groups]

@@ -1,7 +1,6 @@
 """Resuming: what a checkpoint records about the learning rate, and which one the next step has.
 
-By default another schedule than the checkpoint's is an error that shows every choice; `on_resume` in
-`lr_scheduler_kwargs` makes one.
+Another schedule than the checkpoint's is an error that shows every choice, unless `on_resume` makes one.
 """
 
 from __future__ import annotations
