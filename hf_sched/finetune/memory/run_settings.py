@@ -40,7 +40,7 @@ class Shape:
         text = config.get_text_config()
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, **given)
-        layers = getattr(model.get_decoder(), "layers", [model])
+        layers: Any = getattr(model.get_decoder(), "layers", [model])
         maps = {name: one for name, one in layers[0].named_modules() if isinstance(one, torch.nn.Linear)}
         widths = {name.rpartition(".")[2]: (one.in_features, one.out_features) for name, one in maps.items()}
         if not {"q_proj", "k_proj", "gate_proj"} <= set(widths) or hasattr(text, "num_experts_per_tok"):
