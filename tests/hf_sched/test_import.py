@@ -59,17 +59,11 @@ def test_torch_is_imported_with_the_first_name_that_needs_it():
     assert python(code) == "True False"
 
 
-def test_every_public_name_is_there():
+def test_every_public_name_is_there_and_typed_and_no_other():
     assert dir(hf_sched) == sorted(hf_sched.__all__)
     assert len(set(hf_sched.__all__)) == len(hf_sched.__all__)
     for name in hf_sched.__all__:
         assert getattr(hf_sched, name) is not None, name
-
-
-def test_an_unknown_name_is_an_attribute_error():
+    assert (Path(hf_sched.__file__).parent / "py.typed").is_file()
     with pytest.raises(AttributeError, match="module 'hf_sched' has no attribute 'get_schedular'"):
         hf_sched.get_schedular  # noqa: B018
-
-
-def test_types_are_shipped():
-    assert (Path(hf_sched.__file__).parent / "py.typed").is_file()

@@ -42,7 +42,7 @@ FIT_TOGETHER = (
     {"after", "after_kwargs"},
 )
 pytestmark = pytest.mark.filterwarnings("ignore:cosine_(restarts|cyclic):UserWarning")
-often = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+often = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def usual(name: str, *others: str) -> dict[str, Any]:
@@ -161,34 +161,14 @@ anything = st.recursive(
 )
 
 
-@each_argument
-@often
-@given(value=anything)
-def test_any_value_makes_a_valid_schedule_or_an_error_that_names_the_argument(name, argument, value):
-    error = error_of(name, **{argument: value})
-    event("error" if error else "schedule")
-    assert error is None or value is None or error.name in may_be_named(argument, name), error
-
-
 @pytest.mark.parametrize("name", CATALOGUE)
 @often
 @given(data=st.data())
 def test_any_values_make_a_valid_schedule_or_an_error_that_names_an_argument(name, data):
     known = [*registry.entry(name).arguments, *OF_THE_RUN]
-    arguments = data.draw(st.dictionaries(st.sampled_from(known), anything, min_size=2, max_size=4))
+    arguments = data.draw(st.dictionaries(st.sampled_from(known), anything, min_size=1, max_size=4))
     error = error_of(name, **arguments)
     assert error is None or error.name in known, error
-
-
-@each_argument
-def test_a_misspelled_argument_is_an_error_with_the_right_one(name, argument):
-    for wrong in (argument[:-1], argument[1:], argument + "s", argument.replace("_", "") + "_", argument.upper()):
-        error = error_of(name, **{wrong: 1})
-        if argument in OF_THE_RUN or error is None:
-            continue
-        assert (error.name, error.received) == (wrong, 1)
-        assert error.rule == f"is not an argument of {name}"
-        assert wrong.lower() != wrong or f"did you mean '{argument}'? {name} takes " in error.hint
 
 
 @pytest.mark.parametrize(
@@ -211,6 +191,7 @@ def test_a_misspelled_argument_is_an_error_with_the_right_one(name, argument):
         ("exponential", {"gamma": 0.9, "decay_rate": 1},
          "`gamma` must be the only one of `gamma`, `decay_rate` and `floor_ratio`, received gamma: 0.9, decay_rate: 1"),
         ("step", {"step_size": None}, "`step_size` is required by step"),
+        ("step", {"stepsize": 5}, "`stepsize` is not an argument of step, received 5; did you mean 'step_size'? step"),
         ("multistep", {"milestones": "50%"}, "`milestones` must be a list of one or more, each a number of steps (500"),
         ("wsd", {"decay": 200},
          "`decay` cannot be used here: `phases` take decay 200 = 200 steps, but the run has 100"),

@@ -367,10 +367,16 @@ A_STEP_APART = {
     ("one_cycle", "OneCycleLR"),
 }
 
-Symbols = dict[str, Any]
 
-
-def played(optimizer: torch.optim.Optimizer, scheduler: Any, symbols: Symbols) -> list[float]:
+def of_library(library: str, there: str, symbols: dict[str, Any]) -> list[float]:
+    """The learning rates that the left side of a line `From library: there -> here` gives, step by step."""
+    optimizer = sgd()
+    if library == "torch":
+        names = {name: partial(getattr(lr_scheduler, name), optimizer) for name in lr_scheduler.__all__}
+        scheduler = eval(there, names | symbols)
+    else:
+        name, *kwargs = yaml.safe_load(f"[{there}]")
+        scheduler = transformers.get_scheduler(name, optimizer, symbols["W"], symbols["N"], *kwargs)
     rates = [optimizer.param_groups[0]["lr"]]
     for _ in range(symbols["N"]):
         optimizer.step()
@@ -379,27 +385,9 @@ def played(optimizer: torch.optim.Optimizer, scheduler: Any, symbols: Symbols) -
     return rates
 
 
-def in_torch(there: str, symbols: Symbols) -> list[float]:
-    optimizer = sgd()
-    names = {name: partial(getattr(lr_scheduler, name), optimizer) for name in lr_scheduler.__all__}
-    return played(optimizer, eval(there, names | symbols), symbols)
-
-
-def in_transformers(there: str, symbols: Symbols) -> list[float]:
-    name, *kwargs = yaml.safe_load(f"[{there}]")
-    optimizer = sgd()
-    return played(optimizer, transformers.get_scheduler(name, optimizer, symbols["W"], symbols["N"], *kwargs), symbols)
-
-
-LIBRARIES: dict[str, Callable[[str, Symbols], list[float]]] = {
-    "torch": in_torch,
-    "transformers": in_transformers,
-}
-
-
 @pytest.mark.parametrize(("name", "line"), LINES)
 def test_the_translation_from_another_library_gives_its_curve(name, line):
-    assert line.library in LIBRARIES, f"add a function that runs the left side of `From {line.library}: ...`"
+    assert line.library in ("torch", "transformers")
     key = (name, re.split(r"\W", line.there)[0])
     has_warmup = line.library == "transformers" or re.search(r"\bW\b", line.there)
     steps, warmup = RUN_OF.get(key, (STEPS, WARMUP if has_warmup else 0))
@@ -410,7 +398,7 @@ def test_the_translation_from_another_library_gives_its_curve(name, line):
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        theirs = LIBRARIES[line.library](line.there, symbols)
+        theirs = of_library(line.library, line.there, symbols)
     trainers = 0 if "warmup" in kwargs else warmup
     schedule = build(name, trainers, steps, **kwargs)
     ahead = schedule.segments[0].kind == "warmup" and key not in A_STEP_APART

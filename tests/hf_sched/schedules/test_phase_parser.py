@@ -72,30 +72,6 @@ def test_a_schedule_reads_back_from_what_it_prints(text):
     assert again.curve(peak=1.0).tolist() == schedule.curve(peak=1.0).tolist()
 
 
-FEWEST_WORDS = {
-    "restart 100": [restart()],  # alone it is a first decay, but says what it is
-    "restart 100 linear": [restart(shape="linear")],
-    "warmup 5 | hold 75 | decay 20 1-sqrt; floor 0.1": [warmup(5), hold(), decay(20, "1-sqrt")],
-    "decay 100; min_lr 0.0": [warmup(0), hold("0%"), decay()],
-    "hold 50 at 0.5 | decay 50": [hold(50, at=0.5), decay(start=0.5)],
-    "decay 50 to 0.1 | warmup 10 to 0.5 | decay 40": [decay(50, to=0.1), warmup(10, to=0.5), decay()],
-    "warmup 5 from floor to 1.0 + 1.0 floor | hold 95; floor 0.1": [
-        *(warmup(5, start="floor", to="peak + floor"), hold())
-    ],
-    "decay 80 every 25 | restart 20 from 0.5": [decay("80%", every="25%"), restart(start=0.5)],
-    "warmup 5 lars 0.001 | hold 95": [warmup(5, lars="1e-3"), hold()],
-    "decay 100 geometric; floor 1e-300": [decay(shape="geometric")],
-}
-
-
-@pytest.mark.parametrize("text", FEWEST_WORDS)
-def test_a_schedule_is_written_in_the_fewest_words(text):
-    floor = re.findall("; (.*) (.*)", text.replace("; floor", "; floor_ratio"))
-    schedule = Schedule.from_phases(FEWEST_WORDS[text], num_training_steps=100, **dict(floor))
-    assert str(schedule) == text
-    assert Schedule.parse(text) == schedule
-
-
 def test_without_the_length_of_the_run_every_phase_needs_its_steps():
     assert Schedule.parse("warmup 5 | decay 15").num_training_steps == 20
     for text in ("warmup 5 | decay", "warmup 5% | decay 15", "warmup 1ep | decay 15"):
@@ -152,20 +128,15 @@ MISTAKES = [
     ("5% warmup", "phase 1 ('5% warmup'): `phase` must be one of warmup, hold, decay, restart, received '5%'"),
     ("warmup 5% hold", "phase 1 ('warmup 5% hold'): `hold` is not an argument of warmup"),
     ("hold | decay cosin to 0.1", "phase 2 ('decay cosin to 0.1'): `cosin` is not an argument of decay; did you mean"),
-    ("warmup 5% 1-sqrt | decay", "phase 1 ('warmup 5% 1-sqrt'): `1-sqrt` is not an argument of warmup"),
     ("decay polynomial to 0.1", "phase 1 ('decay polynomial to 0.1'): `shape` must be written as 'polynomial POWER'"),
-    ("decay polynomial -2", "phase 1 ('decay polynomial -2'): `shape` must be a finite number above 0, received '-2'"),
-    ("hold 5 cosine", "phase 1 ('hold 5 cosine'): `cosine` is not an argument of hold; hold takes at"),
     # An option or its value.
     ("decay cosine too 0.1", "phase 1 ('decay cosine too 0.1'): `too` is not an argument of decay; did you mean 'to'?"),
     ("decay to | hold", "phase 1 ('decay to'): `to` must be a share of the peak (0.1), peak, floor, or a sum of them"),
     ("decay from 0.1 to 0 from 0.2", "phase 1 ('decay from 0.1 to 0 from 0.2'): `from` is given twice"),
-    ("decay 5 6", "phase 1 ('decay 5 6'): `6` is not an argument of decay"),
     ("warmup 1.5 | decay", "phase 1 ('warmup 1.5'): `duration` must be a number of steps (500)"),
     ("warmup cosine | hold", "phase 1 ('warmup cosine'): `duration` must be a number of steps (500)"),
     ("decay 5 every 0", "phase 1 ('decay 5 every 0'): `every` must be a number of steps (500)"),
     ("warmup 5% from -1 | hold", "phase 1 ('warmup 5% from -1'): `start` must be a share of the peak (0.1)"),
-    ("decay to 0.1 +", "phase 1 ('decay to 0.1 +'): `to` must be a share of the peak (0.1), peak, floor"),
     # An empty phase.
     ("", "phase 1 (''): `phase` must be one of"),
     ("warmup 5% |\n| decay", "phase 2 (''): `phase` must be one of"),
@@ -173,10 +144,8 @@ MISTAKES = [
     (["hold", 5], "phase 2 (5): `phase` must be text or a mapping"),
     (["decay 5; floor 0.1"], "phase 1 ('decay 5; floor 0.1'): `5;` is not an argument of decay"),
     ([{"decay": 5, "hold": 5}], "phase 1 ({'decay': 5, 'hold': 5}): `phase` must be a mapping with exactly one of the"),
-    ([{"shape": "cosine"}], "phase 1 ({'shape': 'cosine'}): `phase` must be a mapping with exactly one of the keys"),
     ([{"decay": 5, "shap": "x"}], "phase 1 ({'decay': 5, 'shap': 'x'}): `shap` is not an argument of decay, received 'x"
      "'; did you mean 'shape'? decay takes shape, from, to, every"),
-    ([{"hold": 5, "shape": "cosine"}], "phase 1 ({'hold': 5, 'shape': 'cosine'}): `shape` is not an argument of hold"),
     ([{"warmup": None}], "phase 1 ({'warmup': None}): `duration` must be a number of steps (500)"),
 ]  # fmt: skip
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from hf_sched import ArgumentError, Phase, Schedule, decay, hold, restart, warmup
 from hf_sched.schedules.phases import FLOOR, PEAK, Level
-from hf_sched.schedules.schedule import Segment
 from hf_sched.schedules.validation import EpochsUnknown
 
 
@@ -144,8 +142,6 @@ def test_geometric_has_a_constant_ratio_up_and_down():
     np.testing.assert_allclose(down, [1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32], rtol=1e-12)
     to_the_floor = curve(hold(1), decay(5, "geometric"), steps=6, peak=3e-4, floor_ratio=1 / 32)
     np.testing.assert_allclose(to_the_floor, 3e-4 * down, rtol=1e-12)
-    again = curve(decay(1), restart(3, "geometric", start=0.5, to=0.125), steps=4)
-    np.testing.assert_allclose(again[1:], [0.5, 0.25, 0.125], rtol=1e-12)
     all_numbers = curve(decay(3, "geometric", start=1e200, to=1e-200), steps=3)
     np.testing.assert_allclose(all_numbers, [1e200, 1, 1e-200], rtol=1e-9)
     absolute_floor_elsewhere = curve(decay(3, "geometric", to=0.25), decay(), steps=5, min_lr=0.125)
@@ -249,33 +245,3 @@ def test_a_last_share_that_rounds_to_no_step_gets_one(phases, steps, expected):
 def test_phases_that_do_not_fit_the_run_are_wrong(phases, message):
     with pytest.raises(ArgumentError, match=message):
         from_phases(*phases, steps=10)
-
-
-def test_a_segment_has_all_of_its_phase():
-    (segment,) = from_phases(decay("100%", "polynomial 2", to=0.1, every=3), steps=10).segments
-    shape = decay(1, "polynomial 2").shape
-    assert segment == Segment("decay", 0, 10, shape, PEAK, Level(0.1), jump=True, every=3)
-    rise, _ = from_phases(warmup(4, lars="0.01"), hold(), steps=10).segments
-    assert (rise.trust_coefficient, rise.jump, rise.rises) == (0.01, False, True)
-
-
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        *((partial(make, "soon"), "duration") for make in (warmup, hold, decay, restart)),
-        *((partial(decay, 5, every=value), "every") for value in (0, None)),
-        *((partial(warmup, 5, value), "shape") for value in ("cosin", "1-sqrt", None)),
-        *((partial(make, 5, start=-0.1), "start") for make in (warmup, decay, restart)),
-        *(
-            (partial(restart, 5, start=None), "start"),
-            (partial(warmup, 5, lars=0), "lars"),
-            (partial(hold, at=[1]), "at"),
-        ),
-        *((partial(decay, 5, to=value), "to") for value in (-1, True, "", "0.1 0.2", "0.1 + ", "-0.1 floor", "high")),
-    ],
-)
-def test_a_wrong_argument_of_a_phase_is_named(make, name):
-    with pytest.raises(ArgumentError) as caught:
-        make()
-    assert caught.value.name == name
-    assert "received" in caught.value.detail

@@ -6,6 +6,7 @@ import ast
 import doctest
 import inspect
 import textwrap
+from fractions import Fraction
 
 import pytest
 import torch
@@ -27,6 +28,10 @@ def clean_registry():
         yield
 
 
+def sgd() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+
+
 def test_the_builtin_names_are_those_of_the_installed_transformers():
     # As written in its source, since the enum at hand may hold what other tests registered.
     (cls,) = ast.parse(textwrap.dedent(inspect.getsource(SchedulerType))).body
@@ -39,33 +44,21 @@ def test_the_builtin_names_are_those_of_the_installed_transformers():
 
 
 def test_a_registered_function_is_a_schedule_everywhere(clean_registry, tmp_path):
-    @hf_sched.register("trapezoid", floor_ratio=0.1)
-    def trapezoid(*, cooldown: hf_sched.Duration = "20%"):
-        """Hold the peak, then a straight line to the floor."""
-        return [hf_sched.hold(), hf_sched.decay(cooldown)]
+    # transformers is imported already.
+    @hf_sched.register("stairs")
+    def stairs(*, low: hf_sched.Ratio = 0.5):
+        return [hf_sched.hold("50%"), hf_sched.decay(to=low)]
 
-    schedule = hf_sched.build("trapezoid", num_training_steps=100, num_warmup_steps=10, cooldown="0.3")
-    assert str(schedule) == "warmup 10 | hold 60 | decay 30; floor 0.1"
-    args = TrainingArguments(str(tmp_path), lr_scheduler_type="trapezoid", use_cpu=True)
-    assert args.lr_scheduler_type.value == "trapezoid"
-    with pytest.raises(ArgumentError, match=r"`cooldown` must be a number of steps .* received 'late'"):
-        TrainingArguments(
-            str(tmp_path), lr_scheduler_type="trapezoid", lr_scheduler_kwargs={"cooldown": "late"}, use_cpu=True
-        )
-
-
-def test_a_function_receives_the_arguments_that_it_names(clean_registry):
-    seen = {}
-
-    @hf_sched.register("curious")
-    def curious(*, num_training_steps, num_warmup_steps, needed, number: float = 1.0):
-        seen.update(steps=num_training_steps, warmup=num_warmup_steps, needed=needed, number=number)
-        return [hf_sched.decay()]
-
-    hf_sched.build("curious", num_training_steps=9, num_warmup_steps=2, needed="x", number="2.5")
-    assert seen == {"steps": 9, "warmup": 2, "needed": "x", "number": 2.5}
-    with pytest.raises(ArgumentError, match="`needed` is required by curious"):
-        hf_sched.build("curious", num_training_steps=9)
+    for get in (hf_sched.get_scheduler, transformers.get_scheduler):
+        scheduler = get("stairs", sgd(), 2, 12, {"low": "0.25"})
+        assert isinstance(scheduler, hf_sched.ScheduleLR)
+        assert scheduler.schedule == hf_sched.build("stairs", num_training_steps=12, num_warmup_steps=2, low=0.25)
+        assert scheduler.schedule.lr(11, peak=0.5) == 0.125
+    assert (
+        TrainingArguments(str(tmp_path), lr_scheduler_type="stairs", use_cpu=True).lr_scheduler_type.value == "stairs"
+    )
+    with pytest.raises(ArgumentError, match=r"`low` must be a number from 0 to 1, received 'x'"):
+        TrainingArguments(str(tmp_path), lr_scheduler_type="stairs", lr_scheduler_kwargs={"low": "x"}, use_cpu=True)
 
 
 def test_a_name_may_be_registered_again_only_from_the_same_place(clean_registry):
@@ -90,10 +83,6 @@ def test_a_name_is_lower_case_letters(name):
         hf_sched.register(name)
 
 
-def sgd() -> torch.optim.Optimizer:
-    return torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
-
-
 @pytest.mark.parametrize(
     "ask",
     [
@@ -113,19 +102,6 @@ def test_every_entry_point_suggests_a_similar_name(ask, wrong, meant, tmp_path):
     assert f"hf_sched has {', '.join(hf_sched.available())}; " in ours
     assert "linear, cosine, cosine_with_restarts" in theirs
     assert "cosine_floor" not in theirs
-
-
-def test_both_get_scheduler_know_a_registered_schedule_at_once(clean_registry):
-    # transformers is imported already.
-    @hf_sched.register("stairs")
-    def stairs(*, low: hf_sched.Ratio = 0.5):
-        return [hf_sched.hold("50%"), hf_sched.decay(to=low)]
-
-    for get in (hf_sched.get_scheduler, transformers.get_scheduler):
-        scheduler = get("stairs", sgd(), 2, 12, {"low": "0.25"})
-        assert isinstance(scheduler, hf_sched.ScheduleLR)
-        assert scheduler.schedule == hf_sched.build("stairs", num_training_steps=12, num_warmup_steps=2, low=0.25)
-        assert scheduler.schedule.lr(11, peak=0.5) == 0.125
 
 
 @pytest.mark.parametrize("returned", [None, 5, ["decay"]], ids=["nothing", "a number", "text"])
@@ -155,15 +131,14 @@ def test_a_function_may_take_the_floors(clean_registry):
 
 
 def test_a_function_may_return_a_spec_with_its_floor(clean_registry):
-    @hf_sched.register("outlined", floor_ratio=0.5)
-    def outlined(*, low: hf_sched.Ratio | None = None):
+    @hf_sched.register("own_spec", floor_ratio=0.5)
+    def own_spec(*, low: hf_sched.Ratio | None = None):
         return ScheduleSpec((hf_sched.decay(),), floor_ratio=low)
 
-    assert hf_sched.build("outlined", num_training_steps=5, low=0.25).floor_ratio == 0.25
-    assert hf_sched.build("outlined", num_training_steps=5).floor_ratio == 0.5
-    assert hf_sched.build("outlined", num_training_steps=5, num_warmup_steps=2, min_lr=0.125).min_lr == 0.125
-    with pytest.raises(ArgumentError, match="`min_lr` is a second floor: outlined has one already"):
-        hf_sched.build("outlined", num_training_steps=5, low=0.25, min_lr=0.125)
+    assert hf_sched.build("own_spec", num_training_steps=5, low=0.25).floor_ratio == 0.25
+    assert hf_sched.build("own_spec", num_training_steps=5).floor_ratio == 0.5
+    with pytest.raises(ArgumentError, match="`min_lr` is a second floor: own_spec has one already"):
+        hf_sched.build("own_spec", num_training_steps=5, low=0.25, min_lr=0.125)
 
 
 # Annotations.
@@ -200,28 +175,30 @@ def test_an_annotation_chooses_the_reader_of_an_argument(clean_registry, annotat
         hf_sched.build("annotated", num_training_steps=5, argument=wrong)
 
 
-# Epochs.
+# The arguments of the run.
 
 
-def test_a_function_may_take_the_steps_of_an_epoch(clean_registry):
+def test_a_function_receives_the_arguments_that_it_names(clean_registry):
     seen = []
 
-    @hf_sched.register("knowing")
-    def knowing(*, steps_per_epoch: float | None, cooldown: hf_sched.Duration = "20%"):
-        seen.append((steps_per_epoch, cooldown))
+    @hf_sched.register("curious")
+    def curious(*, num_training_steps, num_warmup_steps, steps_per_epoch, needed, cooldown: hf_sched.Duration = "20%"):
+        seen.append((num_training_steps, num_warmup_steps, steps_per_epoch, needed, cooldown))
         return [hf_sched.hold(), hf_sched.decay(cooldown)]
 
-    schedule = hf_sched.build("knowing", num_training_steps=20, steps_per_epoch=8, cooldown="0.5ep")
+    run = {"num_training_steps": 20, "num_warmup_steps": 2, "needed": "x"}
+    schedule = hf_sched.build("curious", **run, steps_per_epoch=8, cooldown="0.5ep")
+    hf_sched.build("curious", **run)
     # Epochs are steps before the function sees them.
-    assert seen == [(8, 4)]
-    assert str(schedule) == "hold 16 | decay 4"
-    assert registry.entry("knowing").arguments == ["cooldown", "floor_ratio", "min_lr"]
-    hf_sched.build("knowing", num_training_steps=20)
-    assert seen[1][0] is None
+    assert seen == [(20, 2, 8, "x", 4), (20, 2, None, "x", Fraction(1, 5))]
+    assert str(schedule) == "warmup 2 | hold 14 | decay 4"
+    assert registry.entry("curious").arguments == ["needed", "cooldown", "floor_ratio", "min_lr"]
     with pytest.raises(EpochsUnknown, match=r"`cooldown` is in epochs \(1ep\)"):
-        hf_sched.build("knowing", num_training_steps=20, cooldown="1ep")
-    with pytest.raises(ArgumentError, match="`steps_per_epoch` is not an argument of knowing"):
-        registry.entry("knowing").read({"steps_per_epoch": 5})
+        hf_sched.build("curious", **run, cooldown="1ep")
+    with pytest.raises(ArgumentError, match="`needed` is required by curious"):
+        hf_sched.build("curious", num_training_steps=9)
+    with pytest.raises(ArgumentError, match="`steps_per_epoch` is not an argument of curious"):
+        registry.entry("curious").read({"steps_per_epoch": 5})
 
 
 # Warmup.
