@@ -11,17 +11,7 @@ import pytest
 
 from benchmarks.common.programs import BARE, RECIPE, Observed
 from benchmarks.common.task import ROOT
-from benchmarks.gpu import inputs
 from benchmarks.gpu.run import DEFAULTS, SHIPPED, figures, report
-
-
-def test_shape_is_that_of_qwen():
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
-    config = Qwen2Config(**inputs.SHAPE, num_key_value_heads=2, tie_word_embeddings=True)
-    with torch.device("meta"):
-        assert Qwen2ForCausalLM(config).num_parameters() == 494_032_768  # the model card says 0.49B
 
 
 def test_tokens_per_second_exclude_the_first_steps():
@@ -32,29 +22,18 @@ def test_tokens_per_second_exclude_the_first_steps():
     assert found == {"tokens_per_second": 400.0, "step": 1.5, "peak_gib": 0.5, "losses": "[3.0, 2.0, 1.0, 0.0]"}
 
 
-@pytest.mark.parametrize(
-    ("ours", "losses", "verdict", "same"),
-    [(1000, "[2.0]", "met", "the same"), (900, "[2.0000000000000004]", "MISSED", "NOT the")],
-)
-def test_report_shows_each_setting_and_the_verdict(ours, losses, verdict, same):
-    recipe = SHIPPED[RECIPE]
-    trainings = {SHIPPED[BARE]: 1000, recipe: ours, DEFAULTS: 1000, "+ packing": 1250}
+def test_report_shows_each_setting_and_a_slower_or_different_training():
+    trainings = {SHIPPED[BARE]: 1000, SHIPPED[RECIPE]: 900, DEFAULTS: 1000, "+ packing": 1250}
     fixed = {"kind": "sft", "step": 0.5, "peak_gib": 1.0}
     rows = [
-        {
-            "training": name,
-            "round": n,
-            "tokens_per_second": rate,
-            "losses": losses if rate == ours else "[2.0]",
-            **fixed,
-        }
+        {"training": name, "round": n, "tokens_per_second": rate, "losses": f"[{rate}]", **fixed}
         for name, rate in trainings.items()
         for n in range(6)
     ]
     text = report(pd.DataFrame(rows), "a card")
     assert f"| {DEFAULTS} | 1,000 | 0.5 s | 1.00 GiB |  |" in text
     assert f"1.25 (1.25 to 1.25) of {DEFAULTS}" in text
-    assert f"0.99 times as fast as TRL's script: {verdict}; the losses are {same}" in text
+    assert "0.99 times as fast as TRL's script: MISSED; the losses are NOT the same" in text
 
 
 @pytest.mark.slow

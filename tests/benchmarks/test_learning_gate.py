@@ -60,12 +60,11 @@ def calls_of(model_path: Path, folder: Path, steps: int, **given: Any) -> Counte
         if event == "call" and file.startswith(str(ROOT / "hf_sched")) and name != "find_spec":
             counted[name] += 1
 
-    before = sys.getprofile()
     sys.setprofile(count)
     try:
         trainer.train()
     finally:
-        sys.setprofile(before)
+        sys.setprofile(None)
     return counted
 
 
@@ -75,15 +74,9 @@ def calls_of(model_path: Path, folder: Path, steps: int, **given: Any) -> Counte
 def test_guard_and_log_call_few_functions_per_step(model_path, tmp_path, monkeypatch, logging, live, most):
     # The status file is written by the clock, so more often on a busy machine.
     monkeypatch.setattr("hf_sched.callbacks.live_cooldown.STATUS_INTERVAL", 1e9)
-    short, long = (
-        calls_of(
-            model_path,
-            tmp_path / str(steps),
-            steps,
-            logging_strategy=logging,
-            callbacks=[one() for one in (hf_sched.LearningRateLog, *live)],
-        )
-        for steps in (20, 60)
-    )
+    short, long = Counter[str](), Counter[str]()
+    for counted, steps in ((short, 20), (long, 60)):
+        callbacks = [one() for one in (hf_sched.LearningRateLog, *live)]
+        counted += calls_of(model_path, tmp_path / str(steps), steps, logging_strategy=logging, callbacks=callbacks)
     assert long["step"] - short["step"] == 40  # our scheduler is among them
     assert (long.total() - short.total()) / 40 <= most, long

@@ -1,6 +1,6 @@
 """Every command in README, docs, configurations and launch files is parsed by the program that it calls.
 
-The first line of a recipe's configuration launches it, and no launch configuration has unknown keys.
+No launch configuration has unknown keys, and every file that a page names exists.
 """
 
 from __future__ import annotations
@@ -100,11 +100,9 @@ class Reader:
         if args.config_file:
             load_config_from_file(args.config_file)
         if args.training_script == "hf_sched":
-            self.hf_sched(args.training_script_args)
-            return
-        kind = re.fullmatch(r"recipes/(\w+)\.py|hf_sched\.finetune\.(\w+)", args.training_script)
-        assert kind, args.training_script
-        self.recipe(kind[1] or kind[2], args.training_script_args)
+            return self.hf_sched(args.training_script_args)
+        kind = re.fullmatch(r"(?:recipes/|hf_sched\.finetune\.)(\w+?)(?:\.py)?", args.training_script)[1]
+        self.recipe(kind, args.training_script_args)
 
     def recipe(self, kind: str, words: list[str]) -> None:
         recipe, args = RECIPES[kind](), [*words, "--use_cpu", "true"]
@@ -153,36 +151,15 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
 
 
 @pytest.mark.parametrize(("file", "line"), LINES, ids=[f"{file}-{number}" for number, (file, _) in enumerate(LINES)])
-def test_command_is_accepted(read, file, line):
+def test_command_is_accepted_and_an_unknown_flag_rejected(read, file, line):
     read(line)
+    if not re.match(r"kubectl|.*hf.sched run", line):  # what follows belongs to another program
+        with pytest.raises((AssertionError, SystemExit, ValueError)):
+            read(f"{line.partition(' # ')[0]} --no_such_flag 1")
 
 
 def test_commands_of_each_kind_are_found():
     assert {line.split()[0] for _, line in LINES} == {command.split()[0] for command in COMMANDS}
-
-
-SBATCH = "sbatch recipes/slurm/train.slurm {} accelerate_configs/ddp.yaml recipes/grpo.py {}"
-CONFIG = "--config recipes/configs/qwen2.5-0.5b_gsm8k_grpo.yaml"
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        f"accelerate launch recipes/grpo.py {CONFIG} --learning_rat 1e-5",
-        "hf-sched plan recipes/configs/demo_sft.yaml --dataset-sise 7473",
-        SBATCH.format("", f"{CONFIG} --max_step 1"),
-        SBATCH.format('--vllm "m --tensor_parallel 8"', CONFIG),
-    ],
-)
-def test_command_with_a_typo_is_rejected(read, line):
-    with pytest.raises((AssertionError, SystemExit, ValueError)):
-        read(line)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_first_line_of_a_config_launches_it(path):
-    kind = re.fullmatch(rf".+ recipes/(\w+)\.py --config recipes/configs/{path.name}", next(commands_of_head(path)))
-    assert kind and kind[1] in path.stem
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "accelerate_configs").glob("*.yaml")), ids=lambda path: path.stem)

@@ -73,12 +73,9 @@ def test_each_node_launches_with_its_rank_and_unchanged_arguments(stand_ins):
 
 
 def test_wrong_arguments_are_named_in_one_line(stand_ins):
-    for words, message in (
-        (["ddp.yml", DDP[1]], "the arguments must be a file of accelerate_configs and a recipe, received 'ddp.yml"),
-        (["--vllm", "model", *DDP], "`--vllm` needs its own node: sbatch --nodes 2, or more"),
-    ):
-        status, output = stand_ins.run(1, *words)
-        assert status == 2 and output.startswith(f"train.slurm: error: {message}") and output.count("\n") == 1
+    status, output = stand_ins.run(1, "--vllm", "model", *DDP)
+    message = "`--vllm` needs its own node: sbatch --nodes 2, or more"
+    assert (status, output) == (2, f"train.slurm: error: {message}\n")
 
 
 VLLM = ["--vllm", "some/model --tensor_parallel_size 4", *DDP]
