@@ -48,8 +48,6 @@ def make(
     **given: Any,
 ) -> tuple[Trainer, Recorder]:
     """A Trainer for a tiny Llama, and its recorder; `optimizers` is called with the model."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(model_path)
     tokens = torch.randint(6, 16, (rows, 12), generator=torch.Generator().manual_seed(0))
     arguments = {
         **{"output_dir": str(folder), "use_cpu": True, "report_to": "none", "logging_steps": 1},
@@ -61,6 +59,8 @@ def make(
         (args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(flags)
     else:
         args = TrainingArguments(**arguments)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(model_path)  # after the arguments, which can shard it
     recorder = recorder or Recorder()
     trainer = cls(
         model,

@@ -31,16 +31,9 @@ def _set_device(state: PartialState) -> None:
     state.device = torch.device("cpu")
 
 
-def main() -> None:
-    """Run the script of the command line as `python SCRIPT ARGS...` would."""
-    if len(sys.argv) < 2:
-        raise SystemExit(f"usage: {sys.argv[0]} SCRIPT [ARGS...]")
+if __name__ == "__main__":
     PartialState._prepare_backend = _prepare_backend
     PartialState.set_device = _set_device
     del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
     runpy.run_path(sys.argv[0], run_name="__main__")
-
-
-if __name__ == "__main__":
-    main()

@@ -61,13 +61,8 @@ class Observer(TrainerCallback):
         model.train()
 
 
-def main() -> None:
-    """Run the script of the command line as `python SCRIPT ARGS...` would."""
+if __name__ == "__main__":
     transformers.trainer.DEFAULT_CALLBACKS.append(Observer)
     del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
     runpy.run_path(sys.argv[0], run_name="__main__")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 import hf_sched  # noqa: F401
+from tests.helpers.trainer import logged, make
 
 
 class AtTheOptimizer(TrainerCallback):
@@ -34,27 +35,14 @@ class AtTheOptimizer(TrainerCallback):
 
 
 def train(model_path: str, given: dict[str, Any]) -> dict[str, Any]:
-    resume = given.pop("resume", None)
-    args = TrainingArguments(
-        **{"use_cpu": True, "report_to": "none", "bf16": False, "disable_tqdm": True, "logging_steps": 1}
-        | {"per_device_train_batch_size": 4, "save_strategy": "no"}
-        | given
-    )
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(model_path)
-    tokens = torch.randint(6, 16, (128, 12), generator=torch.Generator().manual_seed(0))
+    resume, folder = given.pop("resume", None), Path(given.pop("output_dir"))
     seen = AtTheOptimizer()
-    trainer = Trainer(
-        model,
-        args,
-        train_dataset=[{"input_ids": row, "labels": row} for row in tokens],
-        callbacks=[seen],
-    )
+    trainer, _ = make(Path(model_path), folder, rows=128, callbacks=[seen], bf16=False, disable_tqdm=True, **given)
     trainer.train(resume_from_checkpoint=resume)
     return {
         "used": seen.used,
-        "logged": [row["learning_rate"] for row in trainer.state.log_history if "learning_rate" in row],
-        "world_size": args.world_size,
+        "logged": logged(trainer, "learning_rate"),
+        "world_size": trainer.args.world_size,
         "wrapped": type(trainer.lr_scheduler).__name__,
     }
 
