@@ -64,7 +64,6 @@ def test_a_warmup_longer_than_the_run_is_an_error(name):
     ("name", "kwargs", "key", "part"),
     [
         ("linear", {"min_lr": 1e-6}, "min_lr", "linear takes no arguments; hf_sched's schedules have it"),
-        ("cosine", {"num_cycle": 1}, "num_cycle", "did you mean 'num_cycles'"),
         ("cosine_with_min_lr", {"min_lr": "1e-6"}, "min_lr", "write 1.0e-06"),
         ("cosine_with_min_lr", {"min_lr": 1e-6, "min_lr_rate": 0.1}, "min_lr", "Only one of min_lr or min_lr_rate"),
         ("warmup_stable_decay", {"num_decay_steps": 10, "decay_type": "sqrt"}, "decay_type", "1-sqrt"),
