@@ -153,13 +153,6 @@ def optax_warmup_cosine_decay(w, T):
     return of_optax(optax().warmup_cosine_decay_schedule(0.25 * PEAK, PEAK, w, T, end_value=FLOOR))
 
 
-@is_compared("warmup_cosine", WARM, warmup_shape="cosine", warmup_start_ratio=RATIO, floor_ratio=RATIO)
-def transformers_wsd_with_a_cosine_warmup(w, T):
-    # Its warmup also starts at `min_lr_ratio`.
-    kwargs = {"num_stable_steps": 0, "warmup_type": "cosine", "decay_type": "cosine", "min_lr_ratio": RATIO}
-    return of_transformers(transformers.get_wsd_schedule, w, T - w, **kwargs)
-
-
 @is_compared(
     "cosine_cyclic",
     [(101, 0), (701, 0), (140, 40), (1000, 100)],
@@ -282,11 +275,6 @@ def torch_one_cycle(w, T):
 def optax_climb_beyond_the_peak(w, T):
     parts = [optax().linear_schedule(PEAK, 8 * PEAK, w), optax().cosine_decay_schedule(8 * PEAK, T - w, RATIO / 8)]
     return of_optax(optax().join_schedules(parts, [w]))
-
-
-@is_compared("gradual_warmup", WARM, multiplier=8)
-def closed_form_of_gradual_warmup(w, T):
-    return closed_form(lambda t: PEAK * (1 + (8 - 1) * min(t / w, 1)))
 
 
 EACH = [

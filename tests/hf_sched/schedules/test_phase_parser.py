@@ -205,13 +205,6 @@ def test_phases_that_do_not_fit_the_run_fail_with_the_training_arguments(run, kw
         TrainingArguments(str(tmp_path), lr_scheduler_type="phases", lr_scheduler_kwargs=kwargs, use_cpu=True, **run)
 
 
-@pytest.mark.parametrize("max_steps", [-1, 10])
-def test_phases_in_epochs_wait_for_the_trainer(tmp_path, max_steps):
-    given = {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": {"phases": "warmup 1ep | decay"}}
-    args = TrainingArguments(str(tmp_path), use_cpu=True, max_steps=max_steps, **given)
-    assert args.lr_scheduler_kwargs == given["lr_scheduler_kwargs"]
-
-
 @pytest.mark.parametrize("floor", [{"floor_ratio": 0.1}, {"min_lr": 0.1}])
 def test_the_floor_is_in_the_text_or_an_argument_but_not_both(floor):
     (word,) = floor
