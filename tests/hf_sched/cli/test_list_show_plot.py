@@ -117,13 +117,6 @@ def test_mistakes_end_with_one_line(words: list[str], message: str) -> None:
     assert isinstance(result.exception, ValueError | OSError) and message in str(result.exception)
 
 
-def test_a_mistake_has_status_2_and_no_traceback() -> None:
-    ended = subprocess.run([sys.executable, "-m", "hf_sched", "show", "cosin"], capture_output=True, text=True)
-    assert ended.returncode == 2 and not ended.stdout
-    assert ended.stderr.startswith("hf-sched: `lr_scheduler_type` must be the name of a schedule, received 'cosin'")
-    assert ended.stderr.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     ("words", "seconds"), [(["list"], 0.3), (["show", "wsd"], 0.3), (["plot", "wsd", "-o", "wsd.png"], 2)], ids=str
 )
