@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import fields
@@ -69,8 +68,6 @@ def evaluate_models(
     from hf_sched.finetune.launch import quiet_progress_bars
 
     quiet_progress_bars()
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("hf_sched").setLevel(logging.INFO)
     device = device or Loading().device
     loading = Loading(dtype, device, revision, trust_remote_code)
     given = FINAL_ANSWER if instruction is None else instruction

@@ -11,18 +11,17 @@ import click
 @click.command("report", short_help="Write a report on one or more runs.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=Path)
 @click.option("--evaluation", type=Path, metavar="FILE", help="Of `hf-sched evaluate`; by default each run's own.")
-@click.option("--output", type=Path, metavar="FILE", help="A .md or .html file; by default report.md in the run.")
+@click.option("--output", type=Path, metavar="FILE", help="A .md or .html file; by default report.md in the first run.")
 @click.option("--html", is_flag=True, help="Also write an HTML page beside the Markdown.")
-@click.option("--compare", is_flag=True, help="Show several runs side by side only, without a section for each.")
 def report_runs(runs: tuple[Path, ...], **options: Any) -> None:
-    """Report planned and actual learning rates, loss, reward, speed, evaluation, configuration and versions.
+    """Report planned and actual learning rates, loss, reward, evaluation and provenance.
 
     A RUN is the `output_dir` of a Trainer, finished or interrupted, started by a recipe or not. Pictures are written
     beside a Markdown file and embedded into an HTML page. Several runs are also compared side by side.
 
     \b
     hf-sched report runs/sft --html
-    hf-sched report runs/sft runs/sft_lower_rate --compare --output comparison.html
+    hf-sched report runs/sft runs/sft_lower_rate --output comparison.html
     """
     from hf_sched.finetune.reports.report import report
 

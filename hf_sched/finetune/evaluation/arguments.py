@@ -8,8 +8,6 @@ import yaml
 
 from hf_sched.schedules.validation import ArgumentError, Number, Whole
 
-ENGINES = ("transformers", "vllm", "auto")
-
 
 @dataclass
 class EvaluationArguments:
@@ -32,7 +30,6 @@ class EvaluationArguments:
     evaluate_temperature: float = field(default=1.0, metadata={"help": "Temperature of the samples."})
     evaluate_top_p: float = field(default=1.0, metadata={"help": "Nucleus sampling of the samples."})
     evaluate_batch_size: int = field(default=100, metadata={"help": "Prompts in one batch."})
-    evaluate_engine: str = field(default="transformers", metadata={"help": f"One of {', '.join(ENGINES)}."})
 
     def __post_init__(self) -> None:
         for name, low in (("max_problems", 1), ("max_new_tokens", 1), ("samples", 0), ("batch_size", 1)):
@@ -42,8 +39,6 @@ class EvaluationArguments:
         Number(0, 1, above_low=True)("evaluate_top_p", self.evaluate_top_p)
         if self.evaluate_samples and self.evaluate_temperature == 0:
             raise ArgumentError("evaluate_temperature", "above 0, because samples would not differ", 0)
-        if self.evaluate_engine not in ENGINES:
-            raise ArgumentError("evaluate_engine", f"one of {', '.join(ENGINES)}", self.evaluate_engine)
         # Flags hold mappings as YAML.
         if isinstance(self.evaluate_columns, str):
             self.evaluate_columns = yaml.safe_load(self.evaluate_columns)

@@ -23,8 +23,6 @@ from accelerate.utils.memory import clear_device_cache
 from hf_sched.finetune.data.load import ColumnArguments
 from hf_sched.finetune.evaluation.arguments import EvaluationArguments, flag_of
 from hf_sched.finetune.evaluation.evaluate import load_metric, load_problems
-from hf_sched.finetune.evaluation.generation import choose_engine
-from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +34,10 @@ _OF_A_LAUNCHER = (
 
 
 def check_evaluation(arguments: EvaluationArguments, columns: ColumnArguments) -> None:
-    """Check before training the data, the metric and the engine that the evaluation after training uses."""
+    """Check before training the data and the metric that the evaluation after training uses."""
     if arguments.evaluate_on is None:
         return
-    choose_engine(arguments.evaluate_engine)
-    try:
-        problems = load_problems(_with_columns(arguments, columns), columns.instruction)
-    except ArgumentError as error:
-        if error.name == "evaluate_columns" and arguments.evaluate_columns is None:
-            error.name, error.hint = "columns", "`evaluate_on` uses `columns` too, unless `evaluate_columns` is set"
-        raise
+    problems = load_problems(_with_columns(arguments, columns), columns.instruction)
     load_metric(arguments.evaluate_metric, problems)
 
 

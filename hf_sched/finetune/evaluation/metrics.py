@@ -7,29 +7,15 @@ from statistics import fmean
 from typing import Any
 
 from hf_sched.finetune.evaluation.generation_cache import Completion
-from hf_sched.finetune.evaluation.statistics import (
-    LEVEL,
-    RESAMPLES,
-    Interval,
-    bootstrap,
-    bootstrap_difference,
-    difference,
-    mcnemar,
-    pass_at_k,
-    wilson,
-)
+from hf_sched.finetune.evaluation.statistics import LEVEL, bootstrap, difference, mcnemar, pass_at_k, wilson
 from hf_sched.finetune.rewards import Reward
 
 Problem = dict[str, Any]
 Result = dict[str, Any]
-
-GREEDY_METHOD = f"Wilson score, {LEVEL:.0%}"
-SAMPLED_METHOD = f"percentile bootstrap over problems, {LEVEL:.0%}, {RESAMPLES} resamples"
-PAIRED_METHOD = f"paired, Newcombe 1998, method 10, {LEVEL:.0%}"
-ESTIMATOR = "mean over problems of 1 - C(n-c, k) / C(n, k) with c right of n samples (Chen et al. 2021)"
+NO_DIFFERENCE = "no difference shown"
 
 
-def judge(completions: Sequence[str], problems: Sequence[Problem], metric: Reward) -> list[bool | None]:
+def _judge(completions: Sequence[str], problems: Sequence[Problem], metric: Reward) -> list[bool | None]:
     """Whether each completion is right (the metric gives 1 or more). None, no verdict, counts as wrong."""
     columns = {name: [problem[name] for problem in problems] for name in problems[0] if name != "prompt"}
     chat = not isinstance(problems[0]["prompt"], str)
@@ -41,7 +27,7 @@ def judge(completions: Sequence[str], problems: Sequence[Problem], metric: Rewar
 
 def score_greedy(completions: Sequence[Completion], problems: Sequence[Problem], metric: Reward) -> Result:
     """Compute the share of right answers with its interval; the result also holds every completion."""
-    verdicts = judge([completion.text for completion in completions], problems, metric)
+    verdicts = _judge([completion.text for completion in completions], problems, metric)
     rows = [
         {"prompt": problem["prompt"], "answer": problem.get("answer"), "completion": one.text, "right": bool(verdict)}
         for problem, one, verdict in zip(problems, completions, verdicts, strict=True)
@@ -52,7 +38,6 @@ def score_greedy(completions: Sequence[Completion], problems: Sequence[Problem],
         "right": right,
         "problems": len(rows),
         "interval": wilson(right, len(rows)),
-        "interval_method": GREEDY_METHOD,
         **_counts(completions, verdicts),
         "completions": rows,
     }
@@ -65,16 +50,13 @@ def score_sampled(
     samples = len(completions[0])
     flat = [completion for of_problem in completions for completion in of_problem]
     repeated = [problem for problem in problems for _ in range(samples)]
-    verdicts = judge([completion.text for completion in flat], repeated, metric)
+    verdicts = _judge([completion.text for completion in flat], repeated, metric)
     right = [sum(map(bool, verdicts[start : start + samples])) for start in range(0, len(flat), samples)]
-    values = {str(k): [pass_at_k(samples, one, k) for one in right] for k in ks}
+    each = {str(k): [pass_at_k(samples, one, k) for one in right] for k in ks}
     return {
         "samples": samples,
-        "pass_at": {k: {"value": fmean(of_k), "interval": bootstrap(of_k)} for k, of_k in values.items()},
-        "estimator": ESTIMATOR,
-        "interval_method": SAMPLED_METHOD,
+        "pass_at": {k: {"value": fmean(of_k), "interval": bootstrap(of_k), "each": of_k} for k, of_k in each.items()},
         **_counts(flat, verdicts),
-        "right_of_each_problem": right,
     }
 
 
@@ -83,20 +65,18 @@ def compare(before: Result, after: Result, name: str) -> Result:
     first, second = ([row["right"] for row in result["completions"]] for result in (before, after))
     gained = sum(new and not old for old, new in zip(first, second, strict=True))
     lost = sum(old and not new for old, new in zip(first, second, strict=True))
-    interval, p = difference(first, second, before["interval"], after["interval"]), mcnemar(gained, lost)
     compared = {
         "with": name,
-        "difference": fmean(second) - fmean(first),
-        "interval": interval,
-        "interval_method": PAIRED_METHOD,
+        **_change({**before, "each": first}, {**after, "each": second}),
         "gained": gained,
         "lost": lost,
-        "mcnemar_p": p,
-        "verdict": _verdict(interval, is_significant=p < 1 - LEVEL),
+        "mcnemar_p": mcnemar(gained, lost),
     }
-    old, new = before.get("sampled"), after.get("sampled")
-    if new and old:
-        compared["pass_at"] = {k: _compare_pass_at(int(k), old, new) for k in new["pass_at"]}
+    if compared["mcnemar_p"] >= 1 - LEVEL:
+        compared["verdict"] = NO_DIFFERENCE
+    if "sampled" in after:
+        old, new = before["sampled"]["pass_at"], after["sampled"]["pass_at"]
+        compared["pass_at"] = {k: _change(old[k], new[k]) for k in new}
     return compared
 
 
@@ -109,19 +89,9 @@ def describe(name: str, result: Result) -> list[str]:
         counts = _count_text(sampled, total * sampled["samples"])
         lines.append(f"  {sampled['samples']} samples of each problem: {', '.join(rates)}{counts}")
     if compared := result.get("compared"):
-        lines.append(f"  compared with {compared['with']}: {describe_difference(compared)}")
-        lines += [f"  pass@{k}: {describe_difference(one)}" for k, one in compared.get("pass_at", {}).items()]
+        lines.append(f"  compared with {compared['with']}: {_describe_difference(compared)}")
+        lines += [f"  pass@{k}: {_describe_difference(one)}" for k, one in compared.get("pass_at", {}).items()]
     return lines
-
-
-def describe_difference(compared: Result) -> str:
-    """A comparison, of exact match or of pass@k, as one line."""
-    low, high = compared["interval"]
-    shown = f"{100 * compared['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    if "mcnemar_p" in compared:
-        p = f"McNemar p = {compared['mcnemar_p']:.2g}"
-        shown += f"; {compared['gained']} gained, {compared['lost']} lost, {p}"
-    return f"{shown}: {compared['verdict']}"
 
 
 def share(value: float, interval: Sequence[float]) -> str:
@@ -129,19 +99,19 @@ def share(value: float, interval: Sequence[float]) -> str:
     return f"{value:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
 
 
-def _compare_pass_at(k: int, before: Result, after: Result) -> Result:
-    first, second = (
-        [pass_at_k(one["samples"], right, k) for right in one["right_of_each_problem"]] for one in (before, after)
-    )
-    interval = bootstrap_difference(first, second)
-    compared = {"difference": fmean(second) - fmean(first), "interval": interval}
-    return {**compared, "interval_method": SAMPLED_METHOD, "verdict": _verdict(interval)}
+def _describe_difference(compared: Result) -> str:
+    low, high = compared["interval"]
+    shown = f"{100 * compared['difference']:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    if "mcnemar_p" in compared:
+        shown += f"; {compared['gained']} gained, {compared['lost']} lost, McNemar p = {compared['mcnemar_p']:.2g}"
+    return f"{shown}: {compared['verdict']}"
 
 
-def _verdict(interval: Interval, is_significant: bool = True) -> str:
-    if not is_significant or interval[0] <= 0 <= interval[1]:
-        return "no difference shown"
-    return "better" if interval[0] > 0 else "worse"
+def _change(before: Result, after: Result) -> Result:
+    first, second = before["each"], after["each"]
+    low, high = difference(first, second, before["interval"], after["interval"])
+    verdict = "better" if low > 0 else "worse" if high < 0 else NO_DIFFERENCE
+    return {"difference": fmean(second) - fmean(first), "interval": (low, high), "verdict": verdict}
 
 
 def _counts(completions: Sequence[Completion], verdicts: Sequence[bool | None]) -> Result:

@@ -27,8 +27,6 @@ def mcnemar(gained: int, lost: int) -> float:
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
     """The unbiased probability that one of `k` samples is right, given `right` of `samples` (Chen et al. 2021)."""
-    if not 1 <= k <= samples:
-        raise ValueError(f"`k` must be between 1 and the number of samples, {samples}, received {k}")
     return 1 - comb(samples - right, k) / comb(samples, k)
 
 
@@ -37,25 +35,22 @@ def bootstrap(values: Sequence[float]) -> Interval:
 
     Where all values are equal, resampling shows no variation; then it is Wilson's interval, which is conservative.
     """
-    right = float(np.sum(values))
-    fewest, most = floor(right + 1e-9), ceil(right - 1e-9)
-    return _resampled(values) or (wilson(fewest, len(values))[0], wilson(most, len(values))[1])
-
-
-def bootstrap_difference(before: Sequence[float], after: Sequence[float]) -> Interval:
-    """Percentile bootstrap interval of the difference of two means on the same problems; problems are resampled.
-
-    Where all problems differ by the same amount, it is the interval of `difference`.
-    """
-    resampled = _resampled(np.subtract(after, before).tolist())
-    return resampled or difference(before, after, bootstrap(before), bootstrap(after))
+    # Drawing problems is the same as drawing how often each distinct value occurs, which needs few numbers.
+    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+    if len(distinct) == 1:
+        right = float(np.sum(values))
+        fewest, most = floor(right + 1e-9), ceil(right - 1e-9)
+        return wilson(fewest, len(values))[0], wilson(most, len(values))[1]
+    drawn = np.random.default_rng(0).multinomial(len(values), counts / len(values), size=RESAMPLES)
+    low, high = np.quantile(drawn @ distinct / len(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def difference(before: Sequence[float], after: Sequence[float], of_before: Interval, of_after: Interval) -> Interval:
     """Interval of the difference of two means on the same problems, from the interval of each and their correlation.
 
     With Wilson's intervals this is Newcombe's method 10 (Statistics in Medicine 1998, 17:2635); Zou and Donner (2008,
-    27:1693) show that other intervals may be used.
+    27:1693) show that other intervals may be used, such as those of `bootstrap`.
     """
     first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     covariance = float(((first - first.mean()) * (second - second.mean())).mean())
@@ -71,13 +66,3 @@ def difference(before: Sequence[float], after: Sequence[float], of_before: Inter
     low = change - distance(other - of_after[0], of_before[1] - one)
     high = change + distance(of_after[1] - other, one - of_before[0])
     return max(low, -1.0), min(high, 1.0)
-
-
-def _resampled(values: Sequence[float]) -> Interval | None:
-    # Drawing problems is the same as drawing how often each distinct value occurs, which needs few numbers.
-    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    if len(distinct) == 1:
-        return None
-    drawn = np.random.default_rng(0).multinomial(len(values), counts / len(values), size=RESAMPLES)
-    low, high = np.quantile(drawn @ distinct / len(values), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)

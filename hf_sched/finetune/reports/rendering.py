@@ -1,4 +1,4 @@
-"""Renders data as Markdown, and Markdown as one self-contained HTML page: pictures embedded, no script, light or dark.
+"""Renders data as Markdown, and Markdown as one self-contained HTML page: pictures embedded, no script.
 
 Text that a model or a user wrote shows as it is and cannot become markup.
 """
@@ -16,25 +16,17 @@ from markdown_it import MarkdownIt
 
 _MOST = 600
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --paper: #fff; --line: #d9d9e0; --tint: #f4f4f6; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #edeef0; --soft: #b0b4ba; --paper: #161616; --line: #3a3f45; --tint: #1f2226; }
-  img { filter: invert(0.915) hue-rotate(180deg); } /* turns white into the page's color */
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem; max-width: 76rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; padding: 1rem; max-width: 76rem; color: #1c2024;
   font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
 h1, h2, h3 { line-height: 1.2; margin: 2rem 0 0.75rem; }
-h2 { padding-top: 1rem; border-top: 1px solid var(--line); }
-p:not(:has(img)), li { max-width: 60rem; }
 p:has(img) { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)); gap: 0.5rem; }
 img { display: block; width: 100%; max-width: 40rem; height: auto; }
 table { display: block; overflow-x: auto; border-collapse: collapse; font-size: 0.9rem; }
 th, td { text-align: left; vertical-align: top; padding: 0.35rem 0.75rem 0.35rem 0;
-  border-bottom: 1px solid var(--line); min-width: 5rem; max-width: 40rem; font-variant-numeric: tabular-nums; }
-th { color: var(--soft); font-weight: 600; }
+  border-bottom: 1px solid #d9d9e0; min-width: 5rem; max-width: 40rem; font-variant-numeric: tabular-nums; }
 thead:not(:has(th:not(:empty))) { display: none; }
-code { background: var(--tint); padding: 0.1em 0.3em; border-radius: 3px; font-size: 0.9em; }
+code { background: #f4f4f6; padding: 0.1em 0.3em; border-radius: 3px; font-size: 0.9em; }
+pre code { display: block; padding: 0.75rem; white-space: pre-wrap; }
 """
 
 
@@ -64,6 +56,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table whose cells are Markdown, and an empty line; no lines without rows."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return [f"| {' | '.join(head)} |", "|---" * len(head) + "|", *lines, ""] if lines else []
+
+
+def block(lines: Iterable[str]) -> list[str]:
+    """Lines of text as an indented block, which shows them as they are, and an empty line."""
+    return [*(f"    {' '.join(line.splitlines())}" for line in lines), ""]
 
 
 def to_html(markdown: str, pictures: Mapping[str, bytes], title: str) -> str:

