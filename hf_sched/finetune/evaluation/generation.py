@@ -78,13 +78,12 @@ class Generator:
             given = [prompts[number] for number in numbers]
             batches.append((digest([self.settings, decoding, sample, given]), numbers, given))
 
-        @find_executable_batch_size(starting_batch_size=self.batch_size)
         def generate_missing(rows: int) -> None:
             for key, _, given in tqdm(batches, self.name, unit="batch", disable=None):
                 if key not in cache.batches:
                     cache.append(key, self._generate(given, decoding, int(key[:8], 16), rows))
 
-        generate_missing()
+        find_executable_batch_size(generate_missing, starting_batch_size=self.batch_size)()
         completions: list[list[Completion]] = [[] for _ in prompts]
         for key, numbers, _ in batches:
             for number, completion in zip(numbers, cache.batches[key], strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -20,9 +18,9 @@ from click.testing import CliRunner
 from hf_sched.cli import app
 from hf_sched.finetune.data.load import ColumnArguments
 from hf_sched.finetune.evaluation import EvaluationArguments
-from hf_sched.finetune.evaluation.before_after import check_evaluation, command_for
+from hf_sched.finetune.evaluation.before_after import check_evaluation
 from hf_sched.finetune.evaluation.evaluate import evaluate, load_metric, load_problems
-from hf_sched.finetune.evaluation.generation import Generator, Loading
+from hf_sched.finetune.evaluation.generation import Loading
 from hf_sched.finetune.evaluation.generation_cache import Completion
 from hf_sched.finetune.evaluation.metrics import compare, describe, score_greedy, score_sampled
 from tests.helpers.recipes import COMMON, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES, ZERO3, Finished, finish, run_main
@@ -72,18 +70,16 @@ def words(run: Finished, task: Path, output: Path) -> list[str]:
     return ["evaluate", *models, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
 
-def test_evaluation_killed_twice_ends_in_the_same_bytes(run: Finished, task: Path, tmp_path: Path):
+def test_killed_evaluation_ends_in_the_same_bytes(run: Finished, task: Path, tmp_path: Path):
     cache, everything = tmp_path / "killed.cache.jsonl", 2 * (20 + 120)
-    # The first is killed in the greedy answers of the first model, the second in the samples of the second one.
-    for lines in (10, 200):
-        command = [sys.executable, "-m", "hf_sched", *words(run, task, tmp_path / "killed.json")]
-        killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 120
-        while not cache.exists() or cache.read_bytes().count(b"\n") < lines:
-            assert killed.poll() is None and time.monotonic() < end
-            time.sleep(0.002)
-        os.kill(killed.pid, signal.SIGKILL)
-        assert killed.wait() == -signal.SIGKILL
+    command = [sys.executable, "-m", "hf_sched", *words(run, task, tmp_path / "killed.json")]
+    killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not cache.exists() or cache.read_bytes().count(b"\n") < 200:  # in the samples of the second model
+        assert killed.poll() is None and time.monotonic() < end
+        time.sleep(0.002)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed.json").exists()
     cache.write_bytes(cache.read_bytes()[:-7])  # an incomplete line
     assert 199 <= cache.read_bytes().count(b"\n") < everything
@@ -94,48 +90,33 @@ def test_evaluation_killed_twice_ends_in_the_same_bytes(run: Finished, task: Pat
     assert cache.read_bytes().count(b"\n") == everything + 1, "only the incomplete batch is generated twice"
 
 
-def test_accelerate_launch_evaluates_once(run: Finished, task: Path, tmp_path: Path):
-    command = ["-m", "hf_sched", *words(run, task, tmp_path / "e.json")]
-    command[command.index("--samples") + 1] = "0"
-    done = finish(TWO_PROCESSES, command, tmp_path)
-    assert done.output.count("of 20 right") == 2, "a line for each model"
-    assert (tmp_path / "e.cache.jsonl").read_bytes().count(b"\n") == 2 * 20
+def test_only_the_first_process_evaluates(run: Finished, task: Path, tmp_path: Path):
+    result = CliRunner().invoke(app, words(run, task, tmp_path / "e.json"), env={"RANK": "1"})
+    assert (result.exit_code, result.output, list(tmp_path.iterdir())) == (0, "", [])
 
 
-def test_finished_generations_are_reused(run: Finished, task: Path, tmp_path: Path, monkeypatch):
-    generated, generate = [], Generator._generate
-
-    def counted(self: Generator, *given: Any) -> Any:
-        generated.append(given)
-        return generate(self, *given)
-
-    monkeypatch.setattr(Generator, "_generate", counted)
-
+def test_finished_generations_are_reused(run: Finished, task: Path, tmp_path: Path):
     def measure(**changes: object) -> tuple[dict, int]:
-        generated.clear()
         options = {"evaluate_on": str(task / "grpo"), "evaluate_max_problems": 8, "evaluate_max_new_tokens": 10}
         options |= {f"evaluate_{name}": value for name, value in changes.items()}
         given, output = EvaluationArguments(**options), tmp_path / "evaluation.json"
         results = evaluate([str(run.folder)], given, output, "", Loading(device="cpu"))
-        return results[str(run.folder)], len(generated)
+        return results[str(run.folder)], (tmp_path / "evaluation.cache.jsonl").read_bytes().count(b"\n")
 
     first, batches = measure(samples=2)
     assert batches == 3, "a greedy batch, and one for each sample"
     second, batches = measure(metric="final_number", samples=2)
-    assert batches == 0
+    assert batches == 3
     assert [row["completion"] for row in first["completions"]] == [row["completion"] for row in second["completions"]]
     assert [one["settings"]["metric"] for one in (first, second)] == ["exact_answer", "final_number"]
-    assert measure(samples=4)[1] == 2
-    assert measure(max_new_tokens=3)[1] == 1, "the completions differ"
+    assert measure(samples=4)[1] == 5
+    assert measure(max_new_tokens=3)[1] == 6, "the completions differ"
 
 
 def test_problems_with_own_columns_and_instruction(tmp_path):
     file = tmp_path / "held out.csv"
-    file.write_text('problem,solution\n"Wie viele Äpfel, ""rote""?",3\nUnd Birnen?,\n', encoding="utf-8")
+    file.write_text('problem,solution\n"Wie viele Äpfel, ""rote""?",3\nUnd Birnen?,4\n', encoding="utf-8")
     given = EvaluationArguments(str(file), evaluate_columns={"question": "problem", "answer": "solution"})
-    with pytest.raises(ValueError, match=r"`answer` is missing \(.*held out\.csv, line 3\)"):
-        load_problems(given)
-    file.write_text(file.read_text(encoding="utf-8").replace("Birnen?,\n", "Birnen?,4\n"), encoding="utf-8")
     bare = load_problems(dataclasses.replace(given, evaluate_max_problems=1), instruction="")
     assert bare == [{"prompt": [{"role": "user", "content": 'Wie viele Äpfel, "rote"?'}], "answer": "3"}]
     problems = load_problems(given)
@@ -143,8 +124,7 @@ def test_problems_with_own_columns_and_instruction(tmp_path):
     with pytest.raises(ValueError, match=r"^`evaluate_columns` .*problem, solution, but the recipe takes `prompt`"):
         load_problems(EvaluationArguments(str(file)))
     with pytest.raises(ValueError, match=r"^`evaluate_metric` .*needs a column `answer`"):
-        given = EvaluationArguments(str(file), evaluate_columns={"prompt": "problem"})
-        load_metric(given.evaluate_metric, load_problems(given))
+        load_metric("exact_answer", [{"prompt": "1 + 1"}])
 
 
 def test_columns_of_the_training_data_apply_unless_evaluate_columns_is_set(tmp_path):
@@ -155,10 +135,6 @@ def test_columns_of_the_training_data_apply_unless_evaluate_columns_is_set(tmp_p
         check_evaluation(given, named)
     given = dataclasses.replace(given, evaluate_columns="{}")
     check_evaluation(given, named)
-    args = argparse.Namespace(use_cpu=True, bf16=False, fp16=False, trust_remote_code=False, output_dir=str(tmp_path))
-    model = argparse.Namespace(model_name_or_path="m", model_revision="main", dtype=None)
-    words = command_for(given, named, args, model)
-    assert words[words.index("--columns") + 1] == "{}" and words[words.index("--instruction") + 1] == ""
 
 
 def problems_and(*texts: str) -> tuple[list[Completion], list[dict]]:
@@ -203,10 +179,8 @@ def test_difference_is_reported_only_if_it_is_significant():
     ("given", "message"),
     [
         ({"model": "/no/such/model"}, "`models` must be folders or hub names of models, received '/no/such/model'"),
-        ({"--metric": "exact_anser"}, "did you mean 'exact_answer'"),
         ({"--metric": "org/reward-model"}, "`--metric` must be one reward that checks answers"),
         ({"--split": "dev"}, "`--split` must be one of"),
-        ({"--data": "held_out.csv"}, "`--data` must be a hub name, a folder"),
         ({"--samples": "4", "--temperature": "0"}, "`--temperature` must be above 0"),
         ({"--max-problems": "0"}, "`--max-problems` must be a whole number, 1 or more, received 0"),
     ],
@@ -218,19 +192,11 @@ def test_command_names_the_wrong_flag(task, tmp_path, given, message):
     assert isinstance(result.exception, ValueError) and message in str(result.exception)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"evaluate_metric": "exact_anser"}, "error: `evaluate_metric` must be"),
-        ({"evaluate_on": "held_out.csv"}, "error: `evaluate_on` must be a hub name, a folder"),
-        ({"model_name_or_path": "runs/nothing"}, "error: `model_name_or_path` must be a hub name or the folder"),
-    ],
-)
-def test_wrong_argument_stops_a_recipe_before_training(wrong, message, task, tmp_path):
+def test_wrong_argument_stops_a_recipe_before_training(task, tmp_path):
     arguments = {"model_name_or_path": task / "model", "dataset_name": task / "sft", "output_dir": tmp_path}
-    arguments |= {"evaluate_on": task / "grpo", "use_cpu": True, "bf16": False, **wrong}
+    arguments |= {"evaluate_on": task / "grpo", "evaluate_metric": "exact_anser", "use_cpu": True, "bf16": False}
     status, output = run_main("sft", *(str(word) for key, value in arguments.items() for word in (f"--{key}", value)))
-    assert status == 2 and message in output
+    assert status == 2 and "error: `evaluate_metric` must be" in output
 
 
 @pytest.mark.slow
