@@ -70,10 +70,10 @@ benchmark: $(VENV)/installed-test
 overhead: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.overhead.run --rounds 12 --output docs/benchmarks
 
-# TEXT is GSM8K's folder (train.jsonl and test.jsonl). Takes hours on two cores; an interrupted run continues where it stopped.
+# GSM8K is the folder with train.jsonl and test.jsonl. Takes hours on two cores; an interrupted run continues.
 learning: $(VENV)/installed-test
-	test -n "$(TEXT)" || { echo 'name the folder of GSM8K: make learning TEXT=FOLDER'; exit 2; }
-	$(BIN)/python -m benchmarks.learning.run all --text $(TEXT)
+	test -n "$(GSM8K)" || { echo 'name the folder of GSM8K: make learning GSM8K=FOLDER'; exit 2; }
+	$(BIN)/python -m benchmarks.learning.run all --gsm8k $(GSM8K)
 
 reliability: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.reliability.run

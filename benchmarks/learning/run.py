@@ -1,6 +1,6 @@
 """Which schedule gives the best model? Train recipes with several schedules, each at several peaks and seeds.
 
-    python -m benchmarks.learning.run all --text GSM8K          # docs/benchmarks.md again: hours on two cores
+    python -m benchmarks.learning.run all --gsm8k FOLDER        # docs/benchmarks.md again: hours on two cores
     python -m benchmarks.learning.run compare --config recipes/configs/demo_sft.yaml --output runs/learning/mine \\
         --schedules linear cosine_floor:floor_ratio=0.1 "warmup 5% | hold | decay 20% 1-sqrt" \\
         --learning_rates 1e-3 2e-3 4e-3 --flags --model_name_or_path runs/my_task-{seed}/model
@@ -44,7 +44,7 @@ def main() -> None:
     shared.add_argument("--jobs", type=int, help="trainings at a time (default: one per core)")
     commands = parser.add_subparsers(dest="command", required=True)
     everything = commands.add_parser("all", parents=[shared], help="all trainings of docs/benchmarks.md")
-    everything.add_argument("--text", type=Path, required=True, help="GSM8K's folder")
+    everything.add_argument("--gsm8k", type=Path, required=True, help="GSM8K's folder")
     everything.add_argument("--output", type=Path, default=Path("runs/learning"), help="(default: %(default)s)")
     everything.add_argument("--schedules", nargs="+", default=SCHEDULES)
     compare = commands.add_parser("compare", parents=[shared], help="schedules for a recipe")
@@ -114,7 +114,7 @@ def run_budgets(recipe: Recipe, peak: float, budgets: Mapping[int, int] = BUDGET
 def run_all(args: argparse.Namespace) -> None:
     """Make data and models for each seed, and run the four experiments of docs/benchmarks.md."""
     folder: Path = args.output
-    make_text_task(args.text, folder / "text", args.seeds)
+    make_text_task(args.gsm8k, folder / "text", args.seeds)
     for seed in args.seeds:
         _make_sorting_task(folder, seed)
 
