@@ -57,6 +57,8 @@ def cosine_floor() -> list[Phase]:
     Example: {floor_ratio: 0.1}
     From torch: CosineAnnealingLR(T_max=T, eta_min=1e-5) -> {min_lr: 1.0e-5}
     From transformers: cosine_with_min_lr, {min_lr_rate: 0.1} -> {floor_ratio: 0.1}
+    From timm: CosineLRScheduler(t_initial=T, lr_min=1e-5) -> {min_lr: 1.0e-5}
+    From optax: cosine_decay_schedule(peak, T, alpha=0.1) -> {floor_ratio: 0.1}
     """
     return [phases.decay(shape="cosine")]
 
@@ -77,6 +79,9 @@ def warmup_cosine(
     From torch: SequentialLR([LinearLR(0.1, total_iters=W), CosineAnnealingLR(T)], [W]) ->
         {warmup: W, warmup_start_ratio: 0.1}
     From transformers: cosine -> {}
+    From timm: CosineLRScheduler(t_initial=T, warmup_t=W, warmup_lr_init=0.1 * peak, warmup_prefix=True) ->
+        {warmup: W, warmup_start_ratio: 0.1}
+    From optax: warmup_cosine_decay_schedule(0.1 * peak, peak, W, N) -> {warmup: W, warmup_start_ratio: 0.1}
     """
     return [phases.warmup(warmup, warmup_shape, start=warmup_start_ratio), phases.decay(shape="cosine")]
 
@@ -100,12 +105,14 @@ def cosine_restarts(
 
     `num_cycles`, 4 by default, fill the run exactly. With `first_cycle` instead, a last cycle that would be cut off is
     merged into the previous one, with a warning. With `rewarmup` each cycle except the first climbs to its peak over
-    that many of its steps. The cycles of torch and transformers end one step before their floor.
+    that many of its steps. The cycles of torch, transformers and timm end one step before their floor.
 
     Source: Loshchilov and Hutter 2016 (arXiv 1608.03983)
     Example: {num_cycles: 3, cycle_multiplier: 2.0, peak_multiplier: 0.7}
     From torch: CosineAnnealingWarmRestarts(T_0=100, T_mult=2) -> {first_cycle: 100, cycle_multiplier: 2}
     From transformers: cosine_with_restarts, {num_cycles: 3} -> {num_cycles: 3, cycle_multiplier: 1}
+    From timm: CosineLRScheduler(t_initial=100, cycle_mul=2, cycle_decay=0.7, cycle_limit=3) ->
+        {first_cycle: 100, cycle_multiplier: 2, peak_multiplier: 0.7}
     """
     total = num_training_steps - num_warmup_steps
     climb = as_steps(rewarmup, num_training_steps)
@@ -187,6 +194,8 @@ def linear_with_warmup() -> list[Phase]:
     Example: {}
     From torch: LinearLR(1.0, 0.0, total_iters=T) -> {}
     From transformers: linear -> {}
+    From timm: PolyLRScheduler(t_initial=T, power=1.0) -> {}
+    From optax: linear_schedule(peak, 0.1 * peak, T) -> {floor_ratio: 0.1}
     """
     return [phases.decay()]
 
@@ -209,6 +218,8 @@ def exponential(
     Source: torch.optim.lr_scheduler.ExponentialLR
     Example: {floor_ratio: 0.01}
     From torch: ExponentialLR(gamma=0.999) -> {gamma: 0.999}
+    From timm: StepLRScheduler(decay_t=1, decay_rate=0.999) -> {gamma: 0.999}
+    From optax: exponential_decay(peak, 1, 0.999) -> {gamma: 0.999}
     """
     given = _given(gamma=gamma, decay_rate=decay_rate, floor_ratio=floor_ratio)
     if len(given) != 1:
@@ -233,6 +244,8 @@ def step(*, num_training_steps: int, num_warmup_steps: int, step_size: Period, g
     Source: torch.optim.lr_scheduler.StepLR
     Example: {step_size: "30%", gamma: 0.3}
     From torch: StepLR(step_size=30, gamma=0.1) -> {step_size: 30, gamma: 0.1}
+    From timm: StepLRScheduler(decay_t=30, decay_rate=0.1) -> {step_size: 30, gamma: 0.1}
+    From optax: exponential_decay(peak, 30, 0.1, staircase=True) -> {step_size: 30, gamma: 0.1}
     """
     size = max(as_steps(step_size, num_training_steps), 1)
     rate = -math.log(gamma) * (_steps_from_the_peak(num_training_steps, num_warmup_steps) // size)
@@ -259,6 +272,8 @@ def multistep(
     Source: torch.optim.lr_scheduler.MultiStepLR
     Example: {milestones: ["50%", "75%"], gamma: 0.1}
     From torch: MultiStepLR(milestones=[300, 600], gamma=0.1) -> {milestones: [300, 600], gamma: 0.1}
+    From timm: MultiStepLRScheduler(decay_t=[301, 601], decay_rate=0.1) -> {milestones: [300, 600], gamma: 0.1}
+    From optax: piecewise_constant_schedule(peak, {300: 0.1, 600: 0.1}) -> {milestones: [300, 600], gamma: 0.1}
     """
     at = [as_steps(milestone, num_training_steps, steps_per_epoch, "milestones") for milestone in milestones]
     for i, (previous, here) in enumerate(pairwise([num_warmup_steps, *at])):
@@ -283,6 +298,8 @@ def polynomial_floor(*, power: Positive = 1.0) -> list[Phase]:
     Example: {power: 2.0, floor_ratio: 0.1}
     From torch: PolynomialLR(total_iters=T, power=2.0) -> {power: 2.0}
     From transformers: polynomial, {power: 2.0, lr_end: 1.0e-7} -> {power: 2.0, min_lr: 1.0e-7}
+    From timm: PolyLRScheduler(t_initial=T, power=2.0, lr_min=1e-7) -> {power: 2.0, min_lr: 1.0e-7}
+    From optax: polynomial_schedule(peak, 1e-7, 2.0, T) -> {power: 2.0, min_lr: 1.0e-7}
     """
     return [phases.decay(shape=f"polynomial {power!r}")]
 
@@ -300,6 +317,9 @@ def wsd(*, decay: Period = "20%", decay_shape: DecayShape = "1-sqrt") -> list[Ph
     Example: {decay: "20%", decay_shape: 1-sqrt}
     From transformers: warmup_stable_decay, {num_decay_steps: 200, decay_type: 1-sqrt, min_lr_ratio: 0.1} ->
         {decay: 200, floor_ratio: 0.1}
+    From timm: WSDLRScheduler(t_initial=T, decay_t=200, lr_min=1e-5) -> {decay: 200, min_lr: 1.0e-5}
+    From optax: join_schedules([linear_schedule(0, peak, W), constant_schedule(peak), linear_schedule(peak, 0, 200)],
+        [W, N - 200]) -> {decay: 200, decay_shape: linear}
     """
     return [phases.hold(), phases.decay(decay, decay_shape)]
 
@@ -356,9 +376,9 @@ def one_cycle(*, warmup: Duration = "30%", start_ratio: Ratio = 0.04, final_rati
 
     Formula: from start_ratio * peak to peak over `warmup` steps, then to final_ratio * peak, both half a cosine
 
-    Both ratios are shares of the peak. In torch `final_div_factor` divides the start instead.
+    Both ratios are shares of the peak. In torch and optax `final_div_factor` divides the start instead.
 
-    Source: Smith and Topin 2017 (arXiv 1708.07120); Smith 2018 (arXiv 1803.09820); with cosines as in torch
+    Source: Smith and Topin 2017 (arXiv 1708.07120); Smith 2018 (arXiv 1803.09820); with cosines as in torch and optax
     Example: {warmup: "30%", start_ratio: 0.04}
     From torch: OneCycleLR(max_lr=peak, total_steps=N, pct_start=0.3, div_factor=25, final_div_factor=1e4) ->
         {warmup: "30%", start_ratio: 0.04, final_ratio: 4.0e-6}
@@ -457,6 +477,7 @@ def from_phases(*, phases: Annotated[Any, PhasesReader()]) -> ScheduleSpec:
     Example: {phases: "warmup 5% | hold | decay 20% 1-sqrt to 0.1"}
     From torch: ConstantLR(factor=1.0) -> {phases: hold}
     From transformers: constant_with_warmup -> {phases: hold}
+    From optax: constant_schedule(peak) -> {phases: hold}
     """
     return phases  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""The catalogue compared with torch, transformers and optax: equal to 1e-12 relative, in float64.
+"""The catalogue compared with torch, transformers, optax and timm: equal to 1e-12 relative, in float64.
 
 These libraries count steps differently. With a library's curve `ref(t)` that starts at t = 0, is at its peak at t = w
 and ends at t = T, a run of N steps, W of them warmup, is
@@ -31,6 +31,7 @@ from torch.optim import lr_scheduler
 
 import hf_sched
 from hf_sched.reference.description import describe
+from tests.helpers import timm_scheduler
 from tests.helpers.catalog import CATALOGUE, build
 
 PEAK = 3e-4
@@ -100,6 +101,14 @@ def of_torch(make: Callable[[Any], Any], peak: float = PEAK) -> Curve:
 def of_transformers(make: Callable[..., Any], *args: object, **kwargs: object) -> Curve:
     factor = make(sgd(), *args, **kwargs).lr_lambdas[0]
     return lambda times: [PEAK * factor(t) for t in times]
+
+
+@cache
+def timm() -> Any:
+    try:
+        return timm_scheduler.load()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"needs {error.name}")
 
 
 @cache
@@ -246,6 +255,15 @@ for shape in ("linear", "cosine", "1-sqrt"):
         return of_transformers(transformers.get_wsd_schedule, w, 20, num_training_steps=T, decay_type=shape)
 
 
+for ours, theirs in (("linear", "linear"), ("cosine", "cosine"), ("1-sqrt", "1-sqrt"), ("exponential", "exp")):
+
+    @is_compared("wsd", decay=20, decay_shape=ours, min_lr=FLOOR)
+    def timm_wsd(w, T, theirs=theirs):
+        decay = {"decay_t": 20, "lr_min": FLOOR, "decay_fn": theirs, "decay_ratio": 0.01}
+        scheduler = timm().WSDLRScheduler(sgd(), t_initial=T - w, warmup_t=w, t_in_epochs=False, **decay)
+        return lambda times: [scheduler._get_lr(t)[0] for t in times]
+
+
 @is_compared("inverse_sqrt_cooldown", WARM, stop=-15, cooldown=15)  # by default the time scale is the warmup
 @is_compared("inverse_sqrt_cooldown", WARM, stop=-15, cooldown=15, of_warmup=lambda w: {"timescale": w})
 def transformers_inverse_sqrt(w, T):
@@ -342,6 +360,7 @@ LINES = [
 # The steps of the run and of its warmup, if they matter, by our name and the first word of the left side.
 RUN_OF = {
     ("cosine_restarts", "CosineAnnealingWarmRestarts"): (700, 0),  # three whole cycles
+    ("cosine_restarts", "CosineLRScheduler"): (700, 0),
 }
 # The part of the run that is equal, if not all of it is.
 PARTS = {
@@ -352,13 +371,22 @@ PARTS = {
 A_STEP_APART = {
     ("cosine_restarts", "CosineAnnealingWarmRestarts"),
     ("cosine_restarts", "cosine_with_restarts"),
+    ("cosine_restarts", "CosineLRScheduler"),
     ("one_cycle", "OneCycleLR"),
 }
 
 
 def of_library(library: str, there: str, symbols: dict[str, Any]) -> list[float]:
     """The learning rates that the left side of a line `From library: there -> here` gives, step by step."""
+    if library == "optax":
+        return list(of_optax(eval(there, vars(optax()) | symbols))(list(range(symbols["N"] + 1))))
     optimizer = sgd()
+    if library == "timm":
+        classes = {
+            name: partial(made, optimizer, t_in_epochs=False) for name, made in vars(timm()).items() if "LR" in name
+        }
+        scheduler = eval(there, classes | symbols)
+        return [scheduler._get_lr(t)[0] for t in range(symbols["N"] + 1)]
     if library == "torch":
         names = {name: partial(getattr(lr_scheduler, name), optimizer) for name in lr_scheduler.__all__}
         scheduler = eval(there, names | symbols)
@@ -375,7 +403,7 @@ def of_library(library: str, there: str, symbols: dict[str, Any]) -> list[float]
 
 @pytest.mark.parametrize(("name", "line"), LINES)
 def test_the_translation_from_another_library_gives_its_curve(name, line):
-    assert line.library in ("torch", "transformers")
+    assert line.library in ("torch", "transformers", "timm", "optax")
     key = (name, re.split(r"\W", line.there)[0])
     has_warmup = line.library == "transformers" or re.search(r"\bW\b", line.there)
     steps, warmup = RUN_OF.get(key, (STEPS, WARMUP if has_warmup else 0))
