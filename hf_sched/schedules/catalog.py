@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any
@@ -422,8 +423,8 @@ def gradual_warmup(
     Example: {multiplier: 2.0, warmup: "10%", after: cosine_floor}
     """
     steps = as_steps(warmup, num_training_steps, name="warmup")
-    arguments = {**(after_kwargs or {}), **_given(floor_ratio=floor_ratio, min_lr=min_lr)}
-    rest = _following(after, arguments, num_training_steps, steps, steps_per_epoch)
+    floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
+    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, steps_per_epoch)
     if not steps and multiplier > 1:
         raise ArgumentError("warmup", f"1 step or more to reach `multiplier` {multiplier!r}", warmup)
     higher = [phase.scaled(multiplier) for phase in rest.phases]
@@ -459,8 +460,8 @@ def lars_warmup(
     steps = as_steps(warmup, num_training_steps, name="warmup")
     if not steps:
         raise ArgumentError("warmup", "1 step or more, because lars_warmup acts during the warmup", warmup)
-    arguments = {**(after_kwargs or {}), **_given(floor_ratio=floor_ratio, min_lr=min_lr)}
-    rest = _following(after, arguments, num_training_steps, steps, steps_per_epoch)
+    floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
+    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, steps_per_epoch)
     rise = phases.warmup(steps, to=rest.phases[0].start or PEAK, lars=trust_coefficient)
     return ScheduleSpec((rise, *rest.phases), rest.floor_ratio, rest.min_lr)
 
@@ -493,12 +494,18 @@ def _steps_from_the_peak(num_training_steps: int, num_warmup_steps: int) -> int:
 
 def _following(
     name: str | None,
-    arguments: dict[str, Any],
+    after_kwargs: Mapping[str, Any],
+    floor: dict[str, float],
     num_training_steps: int,
     num_warmup_steps: int,
     steps_per_epoch: float | None,
 ) -> ScheduleSpec:
     """The phases of another schedule after its warmup."""
+    for key, value in floor.items():
+        if after_kwargs.get(key) is not None:
+            rule = f"is given twice: `after_kwargs` has `{key}` {after_kwargs[key]!r}"
+            raise ArgumentError(key, received=value, hint="give one of them", rule=rule)
+    arguments = {**after_kwargs, **floor}
     if name is None:
         if arguments:
             raise ArgumentError("after", f"the name of the schedule that takes {arguments}", None)
@@ -510,6 +517,8 @@ def _following(
     try:
         spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
     except ArgumentError as error:
-        culprit = "warmup" if error.name == "num_warmup_steps" else "after_kwargs"
+        culprit = (
+            "warmup" if error.name == "num_warmup_steps" else error.name if error.name in floor else "after_kwargs"
+        )
         raise type(error)(culprit, rule=f"cannot be used for `after` {name!r}: {error}") from None
     return replace(spec, phases=spec.phases[1:]) if num_warmup_steps else spec

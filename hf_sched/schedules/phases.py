@@ -123,6 +123,16 @@ class ScheduleSpec:
     floor_ratio: float | None = None
     min_lr: float | None = None
 
+    def __post_init__(self) -> None:
+        check_one_floor(self.floor_ratio, self.min_lr)
+
+
+def check_one_floor(floor_ratio: object, min_lr: object) -> None:
+    """Raise an `ArgumentError` if both floors are given."""
+    if floor_ratio is not None and min_lr is not None:
+        rule = f"is a second floor beside `floor_ratio` {floor_ratio!r}"
+        raise ArgumentError("min_lr", received=min_lr, hint="give one of them", rule=rule)
+
 
 def warmup(
     duration: Duration,

@@ -78,9 +78,7 @@ class Entry:
             if name not in self.arguments:
                 raise unknown_argument(name, value, self.arguments, self.name)
         given = {name: value for name, value in arguments.items() if value is not None}
-        if "floor_ratio" in given and "min_lr" in given:
-            rule = f"is a second floor beside `floor_ratio` {given['floor_ratio']!r}"
-            raise ArgumentError("min_lr", received=given["min_lr"], hint="give one of them", rule=rule)
+        phases.check_one_floor(given.get("floor_ratio"), given.get("min_lr"))
         for name, parameter in self.parameters.items():
             if name not in given and parameter.default is inspect.Parameter.empty:
                 raise ArgumentError(name, rule=f"is required by {self.name}")

@@ -113,7 +113,7 @@ class Schedule:
         phases: Iterable[Phase],
         *,
         num_training_steps: int,
-        floor_ratio: float = 0.0,
+        floor_ratio: float | None = None,
         min_lr: float | None = None,
         steps_per_epoch: float | None = None,
     ) -> Schedule:
@@ -122,8 +122,8 @@ class Schedule:
         `steps_per_epoch` is for durations like `"1ep"`; for the floors see `Schedule`.
 
         Raises:
-            ArgumentError: The durations do not add up to the run, the run is all warmup, a phase goes the wrong way, or
-                a floor is wrong.
+            ArgumentError: The durations do not add up to the run, the run is all warmup, a phase goes the wrong way,
+                or a floor is wrong or given twice.
         """
         spec = ScheduleSpec(tuple(phases), floor_ratio, min_lr)
         return cls.from_spec(spec, num_training_steps, steps_per_epoch)

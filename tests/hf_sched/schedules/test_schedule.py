@@ -25,9 +25,10 @@ def test_floors_are_right_in_every_group():
     [
         *(({"floor_ratio": value}, "floor_ratio") for value in (2.0, "much")),
         *(({"min_lr": value}, "min_lr") for value in (-1.0, "low")),
+        *(({"floor_ratio": ratio, "min_lr": 1e-5}, "min_lr") for ratio in (0.1, 0.0)),
     ],
 )
-def test_a_wrong_floor_is_named_without_a_registered_name(floor, name):
+def test_a_wrong_or_second_floor_is_named_without_a_registered_name(floor, name):
     # `Schedule.from_phases` is public: a `min_lr` of -1 would train at negative learning rates.
     with pytest.raises(ArgumentError) as caught:
         Schedule.from_phases([hf_sched.hold(2), hf_sched.decay()], num_training_steps=5, **floor)
