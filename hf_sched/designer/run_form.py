@@ -1,0 +1,112 @@
+"""The run that the form describes: peak, length, warmup, batches and data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from fractions import Fraction
+from typing import Any
+
+from hf_sched.plan import Plan, plan
+from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.reference.named_schedule import NamedSchedule
+from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, Number, Reader, Whole
+
+
+class WarmupReader(Reader):
+    """Steps (50) or a share of the run (5% or 0.05)."""
+
+    def __call__(self, name: str, value: object) -> int | float:
+        duration = DurationReader()(name, value)
+        if isinstance(duration, Epochs):
+            raise ArgumentError(name, self.allowed, value)
+        return float(duration) if isinstance(duration, Fraction) else duration
+
+
+@dataclass(frozen=True)
+class RunForm:
+    """A run as the Trainer's arguments describe it, and what turns its steps into tokens and hours."""
+
+    learning_rate: float = 2e-5
+    max_steps: int | None = 1000
+    """None: the length follows from `num_train_epochs`."""
+    num_train_epochs: float = 3.0
+    warmup_steps: int | float = 50
+    """Below 1 a share of the run, as in transformers."""
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    num_processes: int = 1
+    dataset_size: int | None = 10_000
+    tokens_per_sample: float | None = None
+    seconds_per_step: float | None = None
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> RunForm:
+        """Read the texts and numbers of the form's fields.
+
+        Raises:
+            ArgumentError: A value is wrong.
+        """
+        read: dict[str, Any] = {name: None for name in OPTIONAL}
+        for name, reader in READERS.items():
+            if values[name] not in (None, ""):
+                read[name] = reader(name, values[name])
+            elif name not in OPTIONAL:
+                raise ArgumentError(name, reader.allowed)
+        return cls(**read)
+
+    @classmethod
+    def from_plan(cls, config: TrainingConfig, planned: Plan) -> RunForm:
+        """The form for a configuration. A length that its fields cannot express becomes a number of steps."""
+        form = cls(
+            learning_rate=config.value("learning_rate", Number(0)),
+            max_steps=planned.num_training_steps if config.value("max_steps", Whole(-1)) > 0 else None,
+            num_train_epochs=config.value("num_train_epochs", Number(0)),
+            warmup_steps=config.value("warmup_steps", WarmupReader()),
+            per_device_train_batch_size=planned.per_device_train_batch_size,
+            gradient_accumulation_steps=planned.gradient_accumulation_steps,
+            num_processes=planned.world_size.processes,
+            dataset_size=planned.dataset_size.samples,
+        )
+        same_length = form.max_steps or (
+            form.plan(NamedSchedule("constant")).num_training_steps == planned.num_training_steps
+        )
+        return form if same_length else replace(form, max_steps=planned.num_training_steps)
+
+    def arguments(self, schedule: NamedSchedule) -> dict[str, Any]:
+        """The `TrainingArguments` of a run under a schedule."""
+        length = {"max_steps": self.max_steps} if self.max_steps else {"num_train_epochs": self.num_train_epochs}
+        kwargs = {"lr_scheduler_kwargs": dict(schedule.arguments)} if schedule.arguments else {}
+        return {
+            "learning_rate": self.learning_rate,
+            **length,
+            "per_device_train_batch_size": self.per_device_train_batch_size,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+            "warmup_steps": 0 if schedule.has_own_warmup else self.warmup_steps,
+            "lr_scheduler_type": schedule.name,
+            **kwargs,
+        }
+
+    def plan(self, schedule: NamedSchedule) -> Plan:
+        """What `hf-sched plan` computes for these arguments.
+
+        Raises:
+            ValueError: An argument is wrong, or the length is unknown.
+        """
+        config = TrainingConfig("trainer", self.arguments(schedule))
+        return plan(config, dataset_size=self.dataset_size, num_processes=self.num_processes)
+
+
+READERS: dict[str, Reader] = {
+    "learning_rate": Number(0, above_low=True, unit="a learning rate"),
+    "max_steps": Whole(1),
+    "num_train_epochs": Number(0, above_low=True),
+    "warmup_steps": WarmupReader(),
+    "per_device_train_batch_size": Whole(1),
+    "gradient_accumulation_steps": Whole(1),
+    "num_processes": Whole(1),
+    "dataset_size": Whole(1),
+    "tokens_per_sample": Number(0, above_low=True),
+    "seconds_per_step": Number(0, above_low=True),
+}
+OPTIONAL = ("max_steps", "dataset_size", "tokens_per_sample", "seconds_per_step")
+assert list(READERS) == [field.name for field in fields(RunForm)]
