@@ -15,11 +15,19 @@ LAYERS = (
     ("integrations", "callbacks"),
     ("plan", "reference", "plots"),
     ("check", "audit"),
-    ("finetune",),
+    ("finetune", "designer"),
     ("cli",),
 )
 # Packages of one layer that must not know each other.
-SEPARATE = {("reference", "plan"), ("plots", "plan"), ("plots", "reference"), ("check", "audit"), ("audit", "check")}
+SEPARATE = {
+    ("reference", "plan"),
+    ("plots", "plan"),
+    ("plots", "reference"),
+    ("check", "audit"),
+    ("audit", "check"),
+    ("finetune", "designer"),
+    ("designer", "finetune"),
+}
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 
 

@@ -14,6 +14,7 @@ import click
 from hf_sched._version import __version__
 from hf_sched.cli.check import check_paths
 from hf_sched.cli.cooldown import cooldown
+from hf_sched.cli.design import design
 from hf_sched.cli.evaluate import evaluate_models
 from hf_sched.cli.finetune import dpo, grpo, sft
 from hf_sched.cli.list import list_schedules
@@ -42,7 +43,7 @@ def app(modules: tuple[str, ...]) -> None:
 
 
 for command in (
-    *(list_schedules, show, plot, plan_run, check_paths),
+    *(list_schedules, show, plot, design, plan_run, check_paths),
     *(sft, grpo, dpo, estimate_memory, merge_adapter),
     *(evaluate_models, report_runs, cooldown, run),
 ):

@@ -1,8 +1,9 @@
-"""The run that the form describes: peak, length, warmup, batches and data."""
+"""The run that the form describes: peak, length, warmup, batches, data, and speed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -22,9 +23,25 @@ class WarmupReader(Reader):
         return float(duration) if isinstance(duration, Fraction) else duration
 
 
+_ABOVE_ZERO = Number(0, above_low=True)
+READERS: dict[str, Reader] = {
+    "learning_rate": _ABOVE_ZERO,
+    "max_steps": Whole(1),
+    "num_train_epochs": _ABOVE_ZERO,
+    "warmup_steps": WarmupReader(),
+    "per_device_train_batch_size": Whole(1),
+    "gradient_accumulation_steps": Whole(1),
+    "num_processes": Whole(1),
+    "dataset_size": Whole(1),
+    "tokens_per_sample": _ABOVE_ZERO,
+    "seconds_per_step": _ABOVE_ZERO,
+}
+"""The fields of `RunForm` in their order."""
+
+
 @dataclass(frozen=True)
 class RunForm:
-    """A run as the Trainer's arguments describe it, and what turns its steps into tokens and hours."""
+    """A run, described by arguments of the Trainer and by what turns its steps into tokens and hours."""
 
     learning_rate: float = 2e-5
     max_steps: int | None = 1000
@@ -34,32 +51,32 @@ class RunForm:
     """Below 1 a share of the run, as in transformers."""
     per_device_train_batch_size: int = 8
     gradient_accumulation_steps: int = 1
-    num_processes: int = 1
-    dataset_size: int | None = 10_000
+    num_processes: int | None = None
+    dataset_size: int | None = None
     tokens_per_sample: float | None = None
     seconds_per_step: float | None = None
 
     @classmethod
-    def read(cls, values: dict[str, Any]) -> RunForm:
-        """Read the texts and numbers of the form's fields.
+    def read(cls, texts: Mapping[str, str]) -> RunForm:
+        """Read the texts in the form's fields; an empty one means the default, or None.
 
         Raises:
-            ArgumentError: A value is wrong.
+            ArgumentError: A text is wrong.
         """
-        read: dict[str, Any] = {name: None for name in OPTIONAL}
-        for name, reader in READERS.items():
-            if values[name] not in (None, ""):
-                read[name] = reader(name, values[name])
-            elif name not in OPTIONAL:
-                raise ArgumentError(name, reader.allowed)
-        return cls(**read)
+        given = {name: READERS[name](name, text) for name, text in texts.items() if text.strip()}
+        return cls(**{"max_steps": None, **given})
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The texts in the form's fields."""
+        return {name: "" if value is None else f"{value}" for name, value in vars(self).items()}
 
     @classmethod
-    def from_plan(cls, config: TrainingConfig, planned: Plan) -> RunForm:
-        """The form for a configuration. A length that its fields cannot express becomes a number of steps."""
+    def of_config(cls, config: TrainingConfig, planned: Plan) -> RunForm:
+        """The form for a configuration. If its fields cannot express the length, it is in steps."""
         form = cls(
             learning_rate=config.value("learning_rate", Number(0)),
-            max_steps=planned.num_training_steps if config.value("max_steps", Whole(-1)) > 0 else None,
+            max_steps=None if config.value("max_steps") < 0 else planned.num_training_steps,
             num_train_epochs=config.value("num_train_epochs", Number(0)),
             warmup_steps=config.value("warmup_steps", WarmupReader()),
             per_device_train_batch_size=planned.per_device_train_batch_size,
@@ -67,21 +84,19 @@ class RunForm:
             num_processes=planned.world_size.processes,
             dataset_size=planned.dataset_size.samples,
         )
-        same_length = form.max_steps or (
-            form.plan(NamedSchedule("constant")).num_training_steps == planned.num_training_steps
-        )
-        return form if same_length else replace(form, max_steps=planned.num_training_steps)
+        length = form.plan(NamedSchedule("constant")).num_training_steps
+        return form if length == planned.num_training_steps else replace(form, max_steps=planned.num_training_steps)
 
     def arguments(self, schedule: NamedSchedule) -> dict[str, Any]:
-        """The `TrainingArguments` of a run under a schedule."""
+        """The `TrainingArguments` of the run under a schedule."""
         length = {"max_steps": self.max_steps} if self.max_steps else {"num_train_epochs": self.num_train_epochs}
         kwargs = {"lr_scheduler_kwargs": dict(schedule.arguments)} if schedule.arguments else {}
         return {
             "learning_rate": self.learning_rate,
             **length,
+            "warmup_steps": 0 if schedule.has_own_warmup else self.warmup_steps,
             "per_device_train_batch_size": self.per_device_train_batch_size,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
-            "warmup_steps": 0 if schedule.has_own_warmup else self.warmup_steps,
             "lr_scheduler_type": schedule.name,
             **kwargs,
         }
@@ -94,19 +109,3 @@ class RunForm:
         """
         config = TrainingConfig("trainer", self.arguments(schedule))
         return plan(config, dataset_size=self.dataset_size, num_processes=self.num_processes)
-
-
-READERS: dict[str, Reader] = {
-    "learning_rate": Number(0, above_low=True, unit="a learning rate"),
-    "max_steps": Whole(1),
-    "num_train_epochs": Number(0, above_low=True),
-    "warmup_steps": WarmupReader(),
-    "per_device_train_batch_size": Whole(1),
-    "gradient_accumulation_steps": Whole(1),
-    "num_processes": Whole(1),
-    "dataset_size": Whole(1),
-    "tokens_per_sample": Number(0, above_low=True),
-    "seconds_per_step": Number(0, above_low=True),
-}
-OPTIONAL = ("max_steps", "dataset_size", "tokens_per_sample", "seconds_per_step")
-assert list(READERS) == [field.name for field in fields(RunForm)]
