@@ -48,7 +48,8 @@ h1, strong, th {font-weight: 600 !important}
 .tables :is(table, thead, tr, th, td) {border: 0 !important; font-size: 13px; font-variant-numeric: tabular-nums}
 .tables tr {border-bottom: 1px solid var(--border-color-primary) !important}
 .tables :is(th, td) {padding: 4px 14px 4px 0; text-align: left}
-#table :is(th, td) {white-space: nowrap}
+#table :is(th, td):not(:first-child) {white-space: nowrap}
+#table :is(th, td):first-child {min-width: 110px}
 #table :is(th, td):not(:first-child) {text-align: right; padding: 4px 0 4px 14px}
 #problems {border-left: 4px solid #d97706; padding-left: 12px}
 #facts, #columns {opacity: 0.75}
@@ -66,6 +67,7 @@ def launch(start: Start, *, port: int | None = None, opens_browser: bool = True)
         opens_browser: Whether to open the page in a browser.
     """
     Page(start.designs, start.form)  # imports transformers before the page is opened
+    fonts = (gr.themes.LocalFont("IBM Plex Sans", (400, 600)), "system-ui", "sans-serif")
     app = create_app(start)
     app.launch(
         server_port=port,
@@ -75,7 +77,7 @@ def launch(start: Start, *, port: int | None = None, opens_browser: bool = True)
         share=False,
         ssr_mode=False,
         footer_links=[],
-        theme=gr.themes.Default(primary_hue="blue", spacing_size="sm", radius_size="sm"),
+        theme=gr.themes.Default(primary_hue="blue", spacing_size="sm", radius_size="sm", font=fonts),
         css=_CSS,
     )
     print(f"The designer is at {app.local_url} (Ctrl+C ends it).", flush=True)
@@ -94,11 +96,11 @@ def create_app(start: Start) -> gr.Blocks:
                 menu += [(f"{name} (transformers): {summary(name)}", name) for name in registry.BUILTIN_NAMES]
                 added = gr.Dropdown(menu, value=None, label="Add a schedule", info="Several can be compared.")
 
-                @gr.render(inputs=[designs], triggers=[app.load, cards.change])
-                def _(current: list[Design]) -> None:
+                def make_cards(current: list[Design]) -> None:
                     for number, design in enumerate(current):
                         _card(number, design, designs, cards)
 
+                gr.render(inputs=[designs], triggers=[app.load, cards.change])(make_cards)
             with gr.Column(scale=9, min_width=330, elem_id="shown"):
                 with gr.Row(elem_id="options"):
                     axis = gr.Radio(list(AXES), value="Steps", show_label=False, container=False)
@@ -112,14 +114,19 @@ def create_app(start: Start) -> gr.Blocks:
                 selected = gr.Radio(label="Selected schedule", info="Its phases are shaded. It is the one to copy.")
                 with gr.Tabs():
                     with gr.Tab("Phases"):
-                        phases = gr.Textbox(label="Phases", info="Type to change the curve.", elem_id="phases")
+                        phases = gr.Textbox(
+                            label="Phases",
+                            info="Type to change the curve.",
+                            placeholder="warmup 5% | hold | decay 20% 1-sqrt",
+                            elem_id="phases",
+                        )
                         with gr.Accordion("Grammar", open=False):
                             gr.Code(GRAMMAR, language=None, show_line_numbers=False, show_label=False)
                     with gr.Tab("Copy"):
                         snippets = [
                             _snippet(*one) for one in (("YAML", "yaml"), ("Flags", "shell"), ("Python", "python"))
                         ]
-                    with gr.Tab("Paste a configuration"):
+                    with gr.Tab("Configuration"):
                         pasting = _paste_fields(start)
                     with gr.Tab("Past run", visible=start.reads_runs):
                         folder = gr.Textbox(
@@ -208,7 +215,7 @@ def _snippet(name: str, language: Any) -> gr.Code:
 
 
 def _paste_fields(start: Start) -> dict[str, Any]:
-    label = "YAML or JSON of TRL, transformers, LLaMA-Factory or axolotl"
+    label = "Paste the YAML or JSON of TRL, transformers, LLaMA-Factory or axolotl"
     made: dict[str, Any] = {}
     made["text"] = gr.Code(start.text or None, language="yaml", label=label, interactive=True, lines=8, elem_id="paste")
     gr.Markdown("**Processes** and **Training samples** above apply to it. Leave them empty to use the file's own.")
@@ -251,7 +258,7 @@ def _contents(
         page.figure,
         gr.Markdown("\n\n".join(page.problems), visible=bool(page.problems)),
         page.table,
-        _selection(designs, chosen and chosen["id"]),
+        _selection(designs, chosen["id"] if chosen else None),
         gr.skip() if is_typed else page.phases,
         *(write(form, named(chosen)) if chosen else "" for write in (as_yaml, as_flags, as_python)),
         page.policies_table,

@@ -51,7 +51,7 @@ class Curve:
         Raises:
             ArgumentError: The form lacks what the axis needs.
         """
-        sizes = {
+        sizes: dict[str, tuple[str, float | None]] = {
             "Steps": ("max_steps", 1),
             "Epochs": ("dataset_size", self.plan.steps_per_epoch and 1 / self.plan.steps_per_epoch),
             "Tokens": ("tokens_per_sample", (form.tokens_per_sample or 0) * self.plan.effective_batch),
@@ -60,7 +60,8 @@ class Curve:
         name, size = sizes[axis]
         if not size:
             raise ArgumentError(name, rule=f"is required for the axis {axis!r}")
-        return steps * size
+        positions: Array | Steps = steps * size
+        return positions
 
 
 def drawn_steps(first: int, stop: int, ends: list[int] | None = None) -> Steps:

@@ -52,13 +52,13 @@ class Page:
 
     def __post_init__(self) -> None:
         chosen = find_design(self.designs, self.selected)
-        selected_curve = None
+        selected_curve: Curve | None = None
         for design, label in zip(self.designs, labels_of(self.designs), strict=True):
             with self._reported(label):
                 curve = self._planned(label, named(design))
                 self.curves.append(curve)
                 selected_curve = curve if design is chosen else selected_curve
-        self.plan = selected_curve and selected_curve.plan
+        self.plan = selected_curve.plan if selected_curve else None
         if self.pasted and self.pasted.plan:
             with self._reported("configuration"):
                 label = f"configuration ({self.pasted.program})"
