@@ -67,7 +67,7 @@ def launch(start: Start, *, port: int | None = None, opens_browser: bool = True)
         opens_browser: Whether to open the page in a browser.
     """
     Page(start.designs, start.form)  # imports transformers before the page is opened
-    fonts = (gr.themes.LocalFont("IBM Plex Sans", (400, 600)), "system-ui", "sans-serif")
+    fonts = (gr.themes.LocalFont("IBM Plex Sans", (400,)), "system-ui", "sans-serif")
     app = create_app(start)
     app.launch(
         server_port=port,
@@ -210,14 +210,21 @@ def _run_fields(form: RunForm) -> list[gr.Textbox]:
 def _snippet(name: str, language: Any) -> gr.Code:
     label = f"{name} of the selected schedule"
     return gr.Code(
-        language=language, label=label, interactive=False, show_line_numbers=False, elem_id=f"copy-{language}"
+        language=language,
+        label=label,
+        interactive=False,
+        show_line_numbers=False,
+        elem_id=f"copy-{language}",
+        buttons=["copy"],
     )
 
 
 def _paste_fields(start: Start) -> dict[str, Any]:
-    label = "Paste the YAML or JSON of TRL, transformers, LLaMA-Factory or axolotl"
+    label = "YAML of TRL, LLaMA-Factory or axolotl"
     made: dict[str, Any] = {}
-    made["text"] = gr.Code(start.text or None, language="yaml", label=label, interactive=True, lines=8, elem_id="paste")
+    made["text"] = gr.Code(
+        start.text or None, language="yaml", label=label, interactive=True, lines=8, elem_id="paste", buttons=[]
+    )
     gr.Markdown("**Processes** and **Training samples** above apply to it. Leave them empty to use the file's own.")
     with gr.Row():
         made["show"] = gr.Button("Show its curve and check it", variant="primary")

@@ -14,7 +14,7 @@ from hf_sched.plots.figures import COLORS, PHASE_COLORS
 _GRAY = "#7a8290"  # readable on a white and on a black page
 _DASHES = {"transformers": "dash", "resume": "dot"}
 # A phase narrower than this share of the run has no label.
-_NARROW = 0.06
+_NARROW = 0.12
 
 
 def draw(
