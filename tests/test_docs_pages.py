@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = {page.relative_to(DOCS).as_posix(): page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md")}
 PAGES.pop("schedules.template.md", None)
+PAGES.pop("space/README.md")  # a page of the Space, not of the site
 
 
 def blocks(page: str, language: str) -> list[str]:

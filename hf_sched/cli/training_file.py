@@ -25,8 +25,13 @@ def run_options(command: Any) -> Any:
 def read_training_file(path: str, kind: str | None = None) -> TrainingConfig:
     """Read a file of training arguments, including our recipes' own if the `recipes` extra is installed."""
     read_arguments(path)  # unsuitable files are rejected before torch is imported
+    return TrainingConfig.read(path, kind, recipe_arguments())
+
+
+def recipe_arguments() -> tuple[type, ...]:
+    """The dataclasses of our recipes' own arguments; empty without the `recipes` extra."""
     if not all(find_spec(module) for module in ("trl", "peft", "datasets")):
-        return TrainingConfig.read(path, kind)
+        return ()
     from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
 
-    return TrainingConfig.read(path, kind, RECIPE_ARGUMENTS)
+    return RECIPE_ARGUMENTS

@@ -15,7 +15,7 @@ from hf_sched.reference.description import Argument, describe
 from hf_sched.reference.named_schedule import NamedSchedule
 from hf_sched.schedules import registry
 from hf_sched.schedules.shapes import ShapeReader
-from hf_sched.schedules.validation import DurationReader, Flag, Number, OneOf, TextReader
+from hf_sched.schedules.validation import BOOLEAN, TEXT, DurationReader, Number, OneOf
 
 # A typical number for the shapes that need one; it can be edited.
 _SHAPES = {"polynomial": "polynomial 2", "inverse_sqrt": "inverse_sqrt 10"}
@@ -33,7 +33,7 @@ def control(schedule: str, argument: Argument, value: Any, elem_id: str) -> Any:
     reader, shown = _reader(schedule, argument), argument.default if value is None else value
     info = f"Required: {argument.takes}" if argument.required else argument.takes
     about: dict[str, Any] = {"label": argument.name, "info": info, "elem_id": elem_id, "interactive": True}
-    if isinstance(reader, Flag):
+    if reader is BOOLEAN:
         return gr.Checkbox(bool(shown), **about)
     if isinstance(reader, OneOf):
         return gr.Dropdown(list(reader.words), value=shown, **about)
@@ -52,7 +52,7 @@ def control(schedule: str, argument: Argument, value: Any, elem_id: str) -> Any:
 def value_of(schedule: str, argument: Argument, shown: Any) -> Any:
     """The value for `lr_scheduler_kwargs` of what a control shows; None for the default."""
     reader, value = _reader(schedule, argument), shown
-    if isinstance(shown, str) and not isinstance(reader, (OneOf, ShapeReader, TextReader)):
+    if isinstance(shown, str) and reader is not TEXT and not isinstance(reader, (OneOf, ShapeReader)):
         with suppress(yaml.YAMLError):
             value = yaml.safe_load(shown)
         if isinstance(reader, Number) and isinstance(value, str):  # YAML reads 1e-7 as text

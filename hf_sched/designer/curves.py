@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +45,7 @@ class Curve:
         steps = drawn_steps(0, len(plan.curve), firsts)
         return cls(label, source, steps, plan.curve[steps], plan)
 
-    def positions(self, steps: Steps, axis: str, form: RunForm) -> Array | Steps:
+    def positions(self, steps: Steps, axis: str, form: RunForm) -> npt.NDArray[Any]:
         """The positions of optimizer steps on an axis, one of `AXES`.
 
         Raises:
@@ -60,8 +60,7 @@ class Curve:
         name, size = sizes[axis]
         if not size:
             raise ArgumentError(name, rule=f"is required for the axis {axis!r}")
-        positions: Array | Steps = steps * size
-        return positions
+        return np.multiply(steps, size)
 
 
 def drawn_steps(first: int, stop: int, ends: list[int] | None = None) -> Steps:

@@ -14,7 +14,9 @@ from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs,
 
 
 class WarmupReader(Reader):
-    """Steps (50) or a share of the run (5% or 0.05)."""
+    """A number of steps, as an int, or a share of the run, as a float."""
+
+    allowed = "a number of steps (50) or a share of the run (5%)"
 
     def __call__(self, name: str, value: object) -> int | float:
         duration = DurationReader()(name, value)
