@@ -68,6 +68,8 @@ def launch(start: Start, *, port: int | None = None, opens_browser: bool = True)
     """
     Page(start.designs, start.form)  # imports transformers before the page is opened
     fonts = (gr.themes.LocalFont("IBM Plex Sans", (400,)), "system-ui", "sans-serif")
+    theme = gr.themes.Default(primary_hue="blue", spacing_size="sm", radius_size="sm", font=fonts)
+    theme.set(block_info_text_color="*neutral_500")
     app = create_app(start)
     app.launch(
         server_port=port,
@@ -77,7 +79,7 @@ def launch(start: Start, *, port: int | None = None, opens_browser: bool = True)
         share=False,
         ssr_mode=False,
         footer_links=[],
-        theme=gr.themes.Default(primary_hue="blue", spacing_size="sm", radius_size="sm", font=fonts),
+        theme=theme,
         css=_CSS,
     )
     print(f"The designer is at {app.local_url} (Ctrl+C ends it).", flush=True)
@@ -119,6 +121,7 @@ def create_app(start: Start) -> gr.Blocks:
                             info="Type to change the curve.",
                             placeholder="warmup 5% | hold | decay 20% 1-sqrt",
                             elem_id="phases",
+                            buttons=["copy"],
                         )
                         with gr.Accordion("Grammar", open=False):
                             gr.Code(GRAMMAR, language=None, show_line_numbers=False, show_label=False)

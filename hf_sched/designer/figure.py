@@ -51,7 +51,7 @@ def draw(
         _shade_phases(figure, selected, form, axis)
     lines = {"gridcolor": "rgba(128,128,128,0.18)", "zeroline": False, "ticks": "outside", "automargin": True}
     lines |= {"linecolor": _GRAY, "tickcolor": _GRAY, "title_font_size": 13}
-    scale = {"type": "log" if logarithmic else "linear", "rangemode": "tozero", "tickformat": ".2~e"}
+    scale = {"type": "log", "dtick": "D2"} if logarithmic else {"rangemode": "tozero"}
     figure.update_layout(
         template="none",
         height=440,
@@ -62,7 +62,7 @@ def draw(
         legend={"orientation": "h", "yanchor": "top", "y": -0.18, "x": 0},
         hovermode="x unified",
         xaxis={**lines, "title_text": AXES[axis], "exponentformat": "SI"},
-        yaxis={**lines, "title_text": "learning rate", **scale},
+        yaxis={**lines, "title_text": "learning rate", "tickformat": ".2~e", **scale},
     )
     return figure
 
