@@ -12,7 +12,7 @@ from hf_sched.designer.curves import AXES
 from hf_sched.designer.other_programs import Pasted, read_pasted
 from hf_sched.designer.page import Design, Page, find_design, findings_text, labels_of, named
 from hf_sched.designer.past_run import checkpoints
-from hf_sched.designer.run_form import RunForm
+from hf_sched.designer.run_form import READERS, RunForm
 from hf_sched.designer.snippets import as_flags, as_python, as_yaml
 from hf_sched.designer.start import Start, design_of
 from hf_sched.plots.figures import COLORS
@@ -149,14 +149,16 @@ def create_app(start: Start) -> gr.Blocks:
         added.select(_add, [added, designs, cards, *fields], [added, designs, cards, selected])
         gr.on([app.load, selected.change], _typed_phases, [designs, selected], phases, **_LIVE)
         phases.input(_type_phases, [phases, designs, selected, cards], [designs, cards], **_LIVE)
-        gr.on([app.load, folder.submit], _find_checkpoints, folder, checkpoint).then(redraw, inputs, outputs, **_LIVE)
+        if start.reads_runs:
+            found = gr.on([app.load, folder.submit], _find_checkpoints, folder, checkpoint)
+            found.then(redraw, inputs, outputs, **_LIVE)
 
         def show(text: str, *texts: str) -> tuple[Pasted | None, str]:
             try:
-                found = _read(text, texts, start)
+                read = _read(text, texts, start)
             except ValueError as error:
                 return None, f"**Not possible**: {error}"
-            return found, findings_text(found)
+            return read, findings_text(read)
 
         def edit(text: str, current: list[Design], version: int, *texts: str) -> list[Any]:
             try:
@@ -238,7 +240,7 @@ def _paste_fields(start: Start) -> dict[str, Any]:
 
 
 def _read(text: str, texts: tuple[str, ...], start: Start) -> Pasted:
-    form = RunForm.read(dict(zip(RunForm().texts, texts, strict=True)))
+    form = RunForm.read(dict(zip(READERS, texts, strict=True)))
     about = {"dataset_size": form.dataset_size, "num_processes": form.num_processes}
     return read_pasted(text, **about, extra=start.extra)
 
@@ -255,7 +257,7 @@ def _contents(
     *texts: str,
 ) -> list[Any]:
     try:
-        form = RunForm.read(dict(zip(RunForm().texts, texts, strict=True)))
+        form = RunForm.read(dict(zip(READERS, texts, strict=True)))
     except ValueError as error:
         return [gr.skip(), gr.skip(), gr.Markdown(f"{error}", visible=True), *[gr.skip()] * 7]
     run = Path(folder).expanduser() if folder and start.reads_runs else None
@@ -282,7 +284,7 @@ def _selection(designs: list[Design], selected: int | None) -> Any:
 
 def _add(name: str, designs: list[Design], version: int, *texts: str) -> list[Any]:
     try:
-        form = RunForm.read(dict(zip(RunForm().texts, texts, strict=True)))
+        form = RunForm.read(dict(zip(READERS, texts, strict=True)))
     except ValueError:
         form = RunForm()
     new = _new_design(designs, name, first_arguments(name, form))
