@@ -29,5 +29,6 @@ def test_distributions_are_complete_and_pass_the_checks_of_publishing(tmp_path):
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert {name for name in tracked if name.startswith("hf_sched/")} <= in_wheel
-    in_source = {name.partition("/")[2] for name in tarfile.open(source).getnames()}
+    with tarfile.open(source) as files:
+        in_source = {name.partition("/")[2] for name in files.getnames()}
     assert {name for name in tracked if not name.startswith(".")} <= in_source

@@ -14,7 +14,7 @@ from hf_sched.cli.training_file import read_training_file, run_options
 
 
 @click.command("check", short_help="Find every mistake in a configuration; audit a run.")
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path())
 @run_options
 @click.option("--allow", metavar="KEY", multiple=True, help="A key that your own script accepts. May be repeated.")
 @click.option("--strict", is_flag=True, help="Count warnings as errors.")

@@ -12,7 +12,7 @@ from hf_sched.schedules.validation import ArgumentError
 
 
 @click.command("memory", short_help="Estimate the GPU memory of a run.")
-@click.argument("config")
+@click.argument("config", type=click.Path())
 @click.option("--kind", type=click.Choice(["sft", "grpo", "dpo"]), help="The recipe; by default guessed from the keys.")
 @click.option("--accelerate-config", metavar="FILE", help="The file for `accelerate launch --config_file`.")
 @click.option("--num-processes", type=click.IntRange(1), metavar="N", help="Processes; by default those of FILE, or 1.")

@@ -11,7 +11,7 @@ from hf_sched.cli.training_file import read_training_file, run_options
 
 
 @click.command("plan", short_help="Show what a run will do, before it starts.")
-@click.argument("config")
+@click.argument("config", type=click.Path())
 @run_options
 @click.option("--json", is_flag=True, help="Write a JSON object for machines, with the whole curve.")
 def plan_run(config: str, kind: str | None, json: bool, **about_the_run: Any) -> None:

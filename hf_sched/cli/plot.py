@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from hf_sched.cli.completion import complete_schedule
 from hf_sched.cli.output import console
 from hf_sched.reference.named_schedule import LabeledCurve, NamedSchedule
 from hf_sched.schedules.validation import ArgumentError, Number, as_steps
@@ -15,7 +16,7 @@ STEPS = 1000
 
 
 @click.command(short_help="Plot schedules over the steps of a run.")
-@click.argument("schedules", metavar="SCHEDULE...", nargs=-1, required=True)
+@click.argument("schedules", metavar="SCHEDULE...", nargs=-1, required=True, shell_complete=complete_schedule)
 @click.option("--steps", type=int, help=f"Optimizer steps of the run; by default {STEPS}, or those of a file.")
 @click.option("--warmup", default="0", metavar="STEPS|SHARE", help="Warmup (50, 5%) of schedules without their own.")
 @click.option("--lr", type=float, help="The peak learning rate; without it the curves are shares of the peak.")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 
+from hf_sched.cli.completion import complete_schedule
 from hf_sched.cli.output import columns, console
 from hf_sched.plots.terminal import draw
 from hf_sched.reference import examples
@@ -17,7 +18,7 @@ from hf_sched.reference.named_schedule import NamedSchedule
 
 
 @click.command(short_help="Show the reference of a schedule.")
-@click.argument("schedule")
+@click.argument("schedule", shell_complete=complete_schedule)
 def show(schedule: str) -> None:
     """Show a schedule: its curve, formula, arguments, source, and the YAML for it.
 

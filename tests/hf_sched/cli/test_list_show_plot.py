@@ -135,3 +135,18 @@ def test_commands_are_quick(words: list[str], seconds: float, tmp_path: Path) ->
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert ended.stderr.splitlines()[-1] == "[]"
     assert min(taken) < seconds
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [("sho", ["show"]), ("show wsd", ["wsd"]), ("plot wsd cosine_with_r", ["cosine_with_restarts"])],
+)
+def test_shell_completion_knows_commands_and_schedules(words: str, expected: list[str]) -> None:
+    count = str(len(words.split()))
+    environment = {
+        "_HF_SCHED_COMPLETE": "bash_complete",
+        "COMP_WORDS": f"hf-sched {words}",
+        "COMP_CWORD": count,
+    }
+    result = CliRunner().invoke(app, prog_name="hf-sched", env=environment)
+    assert [line.partition(",")[2] for line in result.output.split()] == expected
