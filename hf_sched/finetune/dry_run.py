@@ -96,17 +96,22 @@ def show_pair(trainer: Any, *, in_full: bool) -> None:
 
 
 def show_probe(trainer: Any, rewards: Sequence[Reward | str], *, in_full: bool) -> None:
-    """Show what each reward gives to a right, a wrong and an empty answer; warn if a right answer earns nothing."""
-    probes = probe(rewards, next(iter(trainer.train_dataset)), _tokenizer(trainer))
+    """Show what each reward gives to a right, a wrong and an empty answer; warn of rewards that cannot tell them."""
+    row, *others = islice(iter(trainer.train_dataset), SAMPLES)
+    probes = probe(rewards, row, _tokenizer(trainer), others)
     if in_full and probes:
         titles = ("reward", "right answer", "written", "wrong", "empty")
         table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for one in probes:
-            table.add_row(one.name, f"{one.gold:g}", repr(one.rendering), f"{one.wrong:g}", f"{one.empty:g}")
+            scores = ["none" if score is None else f"{score:g}" for score in (one.gold, one.wrong, one.empty)]
+            table.add_row(one.name, scores[0], repr(one.rendering), *scores[1:])
         _console().print("\n[bold]The rewards[/], for answers to the first problem\n", table)
+        _console().print(Text(f"right answer {probes[0].right_answer!r}, wrong answer {probes[0].wrong_answer!r}"))
     for one in probes:
-        if one.gold <= 0 and "penalty" not in one.name:
-            logger.warning(f"the reward {one.name!r} gives {one.gold:g} to the right answer, however it is written")
+        if one.warning:
+            logger.warning(one.warning)
+    if probes and all(one.gold == one.wrong for one in probes):
+        logger.warning("no reward tells the right answer to the first problem from a wrong one")
 
 
 def _tokenizer(trainer: Any) -> Any:

@@ -4,65 +4,116 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_MARKS = ("####", "\\boxed{", "<answer>")
+from hf_sched.finetune.rewards.extraction import (
+    LETTER,
+    anchored,
+    clean,
+    is_formula,
+    last_number,
+    letter_in,
+    marked_answer,
+    number_in,
+    plain_number,
+    with_expanded_powers,
+    without_reasoning,
+    word_in,
+)
 
 
 def exact_answer(completion: str, answer: str) -> float:
-    """Return 1.0 if the completion is the answer, apart from surrounding white space, else 0.0.
+    """Return 1.0 if the completion is the answer, apart from reasoning and surrounding white space, else 0.0.
 
     >>> exact_answer(" 72\\n", "72")
     1.0
     """
-    return float(completion.strip() == answer.strip())
+    return float(answer.strip() in (completion.strip(), without_reasoning(completion).strip()))
 
 
-def final_number(completion: str, answer: str) -> float:
+def final_number(completion: str, answer: str) -> float | None:
     r"""Return 1.0 if the final number is right, else 0.0.
 
-    The final number is the last one marked by `####`, `\boxed{}` or `<answer>`; without a mark, the last in the text.
+    The final number is the one in the last `\boxed{}` or `<answer>`, else after the last `####`, else after "the answer
+    is", else the last in the text. Reasoning (`<think>`) is ignored. Returns None (no reward) if the right answer is
+    not a plain number.
 
     >>> final_number("48 + 24 = 72. #### 72", "72")
     1.0
     """
-    ours, theirs = _number(final_answer(completion)), _number(final_answer(answer))
-    return float(ours is not None and ours == theirs)
+    right = plain_number(_right_answer(answer))
+    if right is None:
+        return None
+    completion = without_reasoning(completion)
+    marked = marked_answer(completion, is_numeric=True)
+    return float((last_number(completion) if marked is None else number_in(marked)) == right)
 
 
 def accuracy(completion: str, answer: str) -> float | None:
-    r"""Return 1.0 if math-verify finds the final answer equal to the right one, else 0.0.
+    r"""Return 1.0 if the final answer equals the right one, else 0.0.
 
-    The final answer is the last one marked by `####`, `\boxed{}` or `<answer>`; without a mark, math-verify searches
-    the text. Returns None (no reward) if the right answer itself does not parse.
+    The final answer is found as by `final_number`. Equal texts are right. Otherwise math-verify compares numbers and
+    formulas; letters of a multiple choice, yes and no are found in a sentence; any other text must be equal. Returns
+    None (no reward) if the right answer is empty.
 
     >>> accuracy(r"\boxed{\frac{1}{2}}", "0.5")
     1.0
+    >>> accuracy("The answer is (A).", "A")
+    1.0
     """
-    from math_verify import verify
-
-    right = _parsed(answer, True)
+    right = _right_answer(answer)
     if not right:
         return None
-    return float(verify(list(right), list(_parsed(completion, False)), timeout_seconds=None))
+    completion = without_reasoning(completion)
+    marked = marked_answer(completion, is_numeric=any(character.isdigit() for character in right))
+    answers, text = ([marked], "") if marked is not None else (anchored(completion), completion)
+    if any(_is_same(said, right) for said in (*answers, text, *text.strip().splitlines()[-1:])):
+        return 1.0
+    if letter := LETTER.fullmatch(clean(right)):
+        return float(letter_in(answers, text) == letter[1])
+    for words in ("yes|no", "true|false"):
+        if re.fullmatch(words, clean(right), re.IGNORECASE):
+            return float(word_in(words, answers, text) == clean(right).lower())
+    if plain_number(right) is None and not is_formula(right):
+        return float(any(_is_same_quantity(said, right) for said in (*answers, text)))
+    return float(_is_equal(answers, text, right))
 
 
-def final_answer(text: str) -> str:
-    r"""Return the last answer marked by `####`, `\boxed{}` or `<answer>`; without a mark, the whole text."""
-    mark = max(_MARKS, key=text.rfind)
-    start = text.rfind(mark)
-    if start < 0:
-        return text
-    rest = text[start + len(mark) :]
-    if mark == "####":
-        return rest.strip().partition("\n")[0]
-    if mark == "<answer>":
-        return rest.partition("</answer>")[0]
-    depths = accumulate((character == "{") - (character == "}") for character in rest)
-    return rest[: next((place for place, depth in enumerate(depths) if depth < 0), len(rest))]
+def _right_answer(answer: str) -> str:
+    answer = without_reasoning(answer).strip()
+    marked = marked_answer(answer, is_numeric=False)
+    return (marked if marked is not None else next(iter(anchored(answer)), answer)).strip()
+
+
+def _is_same(said: str, right: str) -> bool:
+    return said.strip() == right or clean(said) == clean(right) != ""
+
+
+def _is_same_quantity(said: str, right: str) -> bool:
+    """Whether `said` gives a quantity, such as `8 apples`, with or without its unit."""
+    quantity = re.fullmatch(r"([-\d.,]*\d)\s*([^\d]*)", clean(right))
+    if quantity is None or (number := plain_number(quantity[1])) is None:
+        return False
+    return plain_number(said) == number or (quantity[2] in said and number_in(said) == number)
+
+
+def _is_equal(answers: Sequence[str], text: str, right: str) -> bool:
+    number = plain_number(right)
+    if number is not None:
+        for answer in answers:
+            if (said := number_in(answer)) is not None:
+                return said == number
+        if last_number(text) == number:
+            return True
+    from math_verify import verify
+
+    expected = list(_parsed(right, True))
+    for said, is_answer in [*((answer, True) for answer in answers), (text, is_formula(text))]:
+        if found := _parsed(said, is_answer):
+            return bool(verify(expected, list(found), timeout_seconds=None))
+    return False
 
 
 @lru_cache(maxsize=4096)
@@ -73,13 +124,7 @@ def _parsed(text: str, is_answer: bool) -> tuple[Any, ...]:
     for name in ("math_verify.parser", "math_verify.grader"):
         # It warns in each call that it has no time limit; `SafeReward` has one.
         logging.getLogger(name).setLevel(logging.ERROR)
-    answer = final_answer(text)
-    is_answer = is_answer or answer != text
+    text = with_expanded_powers(text)
     # An answer alone may be bare LaTeX, which math-verify only recognizes between dollars.
-    attempts = [f"${answer}$", answer] if is_answer and "$" not in answer else [answer]
+    attempts = [f"${text.strip().rstrip('.')}$", text] if is_answer and "$" not in text else [text]
     return next((tuple(found) for attempt in attempts if (found := parse(attempt, parsing_timeout=None))), ())
-
-
-def _number(text: str) -> float | None:
-    numbers = NUMBER.findall(text)
-    return float(numbers[-1].replace(",", "")) if numbers else None

@@ -13,7 +13,7 @@ import yaml
 
 from hf_sched.finetune.rewards.answers import accuracy, exact_answer, final_number
 from hf_sched.finetune.rewards.formats import answer_format, tag_count
-from hf_sched.finetune.rewards.safe_reward import Reward, SafeReward
+from hf_sched.finetune.rewards.safe_reward import CONTRACT, Reward, SafeReward, for_trl
 from hf_sched.schedules.validation import ArgumentError, suggest
 
 # The rewards of this package: functions of one completion and of columns of its row. Their keyword-only arguments are
@@ -21,7 +21,9 @@ from hf_sched.schedules.validation import ArgumentError, suggest
 REWARDS: dict[str, Reward] = {
     function.__name__: function for function in (exact_answer, final_number, accuracy, answer_format, tag_count)
 }
-TIME_LIMIT = 5.0  # seconds per completion
+TIME_LIMIT = 30.0  # seconds per call
+# What TRL passes to each reward in addition to the columns of the data.
+_FROM_TRL = ("completions", "prompts", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments")
 _NOT_PARAMETERS = ("name", "as", "weight", "time_limit")
 
 
@@ -32,7 +34,7 @@ def load_rewards(
 
     Args:
         named: Names, or mappings (as a dict or as YAML) with `name`, the function's parameters and optionally `weight`
-            (default 1), `as` (the name in logs) and `time_limit` (seconds per completion).
+            (default 1), `as` (the name in logs) and `time_limit` (seconds per call, for a whole batch; default 30).
         weights: TRL's `reward_weights`, instead of `weight` in the mappings.
         argument: The user's name for `named` in error messages.
 
@@ -41,7 +43,8 @@ def load_rewards(
         is given.
 
     Raises:
-        ArgumentError: No reward is named, a name is unknown, or a parameter does not fit.
+        ArgumentError: No reward is named, a name is unknown, two have the same name in logs, a parameter does not fit,
+            or a function has a wrong signature.
 
     Examples:
         >>> rewards, weights = load_rewards(["accuracy", {"name": "answer_format", "format": "boxed", "weight": 0.2}])
@@ -52,6 +55,10 @@ def load_rewards(
         raise ArgumentError(argument, f"at least one reward, such as {', '.join(REWARDS)}", named)
     settings = [_settings(item, argument) for item in ([named] if isinstance(named, (str, Mapping)) else named)]
     rewards = [_load(item, argument) for item in settings]
+    names = [_name(reward).rpartition("/")[2] for reward in rewards]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        rule = f"gives several rewards the name {repeated[0]!r}, under which they would be mixed up in logs"
+        raise ArgumentError(argument, rule=rule, hint="set another name for one of them with `as`")
     if not any("weight" in item for item in settings):
         return rewards, weights
     if weights is not None:
@@ -62,13 +69,13 @@ def load_rewards(
 def check_reward_columns(
     rewards: Sequence[Reward | str], columns: Sequence[str], argument: str = "reward_funcs"
 ) -> None:
-    """Check that the data have the columns that the rewards of this package need.
+    """Check that the data have the columns that the rewards need.
 
     Raises:
         ArgumentError: A column is missing.
     """
     for reward in rewards:
-        for column in (isinstance(reward, SafeReward) and reward.columns) or ():
+        for column in getattr(reward, "columns", ()):
             if column not in columns:
                 rule = f"has the reward {_name(reward)!r}, which needs a column `{column}`"
                 raise ArgumentError(argument, rule=rule, hint=f"the data have {', '.join(columns)}")
@@ -101,17 +108,38 @@ def _load(settings: dict[str, Any], argument: str) -> Reward | str:
         if parameter not in allowed and not takes_any:
             rule = f"gives {name!r} the unknown parameter `{parameter}`"
             raise ArgumentError(argument, rule=rule, hint=f"it takes {', '.join(allowed) or 'none'}")
-    if found is None or inspect.iscoroutinefunction(found):
-        return found or name  # TRL awaits an async reward for all completions at once
-    logged = str(settings.get("as") or name.rpartition(".")[2])
+    if found is None:
+        return name
+    if found is accuracy:
+        importlib.import_module("math_verify")  # takes seconds, which would count for the time limit of a call
     if makes_reward:
         try:
             found, parameters = found(**parameters), {}
         except (TypeError, ValueError) as error:
             rule = f"gives {name!r} parameters that it rejects"
             raise ArgumentError(argument, rule=rule, received=parameters, hint=str(error)) from None
-    columns = [one for one in names[1:] if one not in keywords] if name in REWARDS else None
-    return SafeReward(logged, found, _number(settings, "time_limit", TIME_LIMIT, argument), parameters, columns)
+    is_single = name in REWARDS
+    columns = names[1 : len(names) - len(keywords)] if is_single else _columns_of(found, name, parameters, argument)
+    logged = str(settings.get("as") or name.rpartition(".")[2])
+    time_limit = _number(settings, "time_limit", TIME_LIMIT, argument)
+    reward = SafeReward(logged, found, time_limit, parameters, columns, is_single)
+    is_async = inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__)
+    return for_trl(reward) if is_async else reward
+
+
+def _columns_of(function: Reward, name: str, given: Mapping[str, Any], argument: str) -> list[str]:
+    """Return the columns that a function of a batch requires; raise an ArgumentError if TRL cannot call it."""
+    signature = inspect.signature(function)
+    kinds = {one.kind for one in signature.parameters.values()}
+    required = [
+        one.name
+        for one in signature.parameters.values()
+        if one.default is one.empty and one.kind is not one.VAR_KEYWORD and one.name not in (*_FROM_TRL, *given)
+    ]
+    is_called_by_name = inspect.Parameter.VAR_KEYWORD in kinds and inspect.Parameter.POSITIONAL_ONLY not in kinds
+    if not is_called_by_name or {"completion", "prompt"} & set(required):
+        raise ArgumentError(argument, CONTRACT, f"{name}{signature}")
+    return required
 
 
 def _find(name: str, argument: str) -> Reward:
@@ -122,16 +150,17 @@ def _find(name: str, argument: str) -> Reward:
     if not module_name:
         module_name = "trl.rewards"
         candidates += [f"{attribute}_reward", f"get_{attribute}", f"get_{attribute}_reward"]
-    elif str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # the user's file in the folder where the recipe was started
+    elif sys.path[0] != str(Path.cwd()):
+        # The user's files are in the folder where the recipe was started, and win over others of the same name.
+        sys.path.insert(0, str(Path.cwd()))
     reason = f"{module_name} has no function {attribute}"
     try:
         module = importlib.import_module(module_name)
         for candidate in candidates:
             if callable(found := getattr(module, candidate, None)):
                 return found
-    except ImportError as error:
-        reason = str(error)
+    except Exception as error:  # a user's file may fail in any way
+        reason = f"{type(error).__name__}: {error}"
     allowed = f"names of rewards ({', '.join(REWARDS)}), names from trl.rewards, or dotted paths to functions"
     raise ArgumentError(argument, allowed, name, hint=suggest(name, REWARDS) or reason)
 

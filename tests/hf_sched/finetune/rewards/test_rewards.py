@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_sched.finetune.rewards import REWARDS, load_rewards
-from hf_sched.finetune.rewards.answers import accuracy, exact_answer, final_number
+from hf_sched.finetune.rewards import REWARDS, check_reward_columns, load_rewards
+from hf_sched.finetune.rewards.answers import accuracy, final_number
 from hf_sched.finetune.rewards.formats import answer_format, tag_count
+from hf_sched.finetune.rewards.safe_reward import SafeReward
 from hf_sched.schedules.validation import ArgumentError
 
 
@@ -45,11 +49,6 @@ def load(*named: Any) -> list[Any]:
 )
 def test_last_marked_answer_or_last_number_is_compared(completion: str, right: bool):
     assert final_number(completion, "72") == accuracy(completion, "72") == float(right)
-
-
-def test_exact_answer_compares_all_and_final_number_thousands_and_signs():
-    assert [exact_answer(c, "12359") for c in ["12359", " 12359\n", "12359!", "", "1235"]] == [1, 1, 0, 0, 0]
-    assert [final_number(*pair) for pair in [("#### 1,234", "1234"), ("#### -5", "-5"), ("#### 5", "-5")]] == [1, 1, 0]
 
 
 def test_accuracy_compares_mathematically():
@@ -83,7 +82,7 @@ def test_format_rewards_match_named_formats_regular_expressions_and_tags():
 def test_no_completion_breaks_a_reward(text: str, formula: str, answer: str):
     for reward in load(*(name for name in REWARDS if name != "accuracy")):
         for form in (text, formula, chat(text)):
-            assert 0 <= reward(completions=[form], answer=[answer])[0] <= 1
+            assert reward(completions=[form], answer=[answer])[0] in (None, 0, 0.25, 0.5, 0.75, 1)
     (reward,) = load("accuracy")
     scores = reward(completions=[formula, rf"\boxed{{{formula}}}"], answer=["72", "72"])
     assert set(scores) <= {0.0, 1.0, None}
@@ -142,40 +141,146 @@ def test_wrong_rewards_are_rejected(named: Any, words: str):
         load_rewards(named, argument="metric")
 
 
+@pytest.mark.parametrize(
+    "signature",
+    ["completion, **kwargs", "completions, answer", "text", "*completions", "prompt, completions, **kwargs"],
+)
+def test_wrong_signature_is_rejected_with_the_expected_one(tmp_path: Path, monkeypatch, signature: str):
+    monkeypatch.chdir(tmp_path)
+    module = f"signature_{abs(hash(signature))}"
+    (tmp_path / f"{module}.py").write_text(f"def mine({signature}):\n    return [1.0]\n")
+    with pytest.raises(ArgumentError) as error:
+        load(f"{module}.mine")
+    assert "must be functions `(completions, **kwargs)` that return a list with a number or None" in str(error.value)
+    assert error.value.received == f"{module}.mine({signature})"
+
+
+def test_two_rewards_of_one_name_are_rejected_unless_one_is_renamed():
+    boxed, hashes = ({"name": "answer_format", "format": form} for form in ("boxed", "hashes"))
+    with pytest.raises(ArgumentError, match=r"several rewards the name 'answer_format'.*set another name .* with `as`"):
+        load(boxed, hashes)
+    assert [one.__name__ for one in load(boxed, {**hashes, "as": "hashes"})] == ["answer_format", "hashes"]
+
+
+def test_broken_file_of_the_user_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_rewards.py").write_text("def mine(completions, **kwargs)\n")
+    with pytest.raises(ArgumentError, match=r"SyntaxError: .*broken_rewards.py, line 1"):
+        load("broken_rewards.mine")
+
+
+def test_column_that_a_custom_reward_requires_is_checked(strange: str):
+    rewards = load(f"{strange}.leveled", "final_number")
+    check_reward_columns(rewards, ["prompt", "answer", "level"])
+    with pytest.raises(ArgumentError, match="reward 'leveled', which needs a column `level`; the data have prompt, an"):
+        check_reward_columns(rewards, ["prompt", "answer"])
+
+
 @pytest.fixture
 def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Write a module of rewards that fail on some completions, and return its name."""
     monkeypatch.chdir(tmp_path)
     name = f"strange_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(
-        "import re\n"
-        "def fragile(completions, **kwargs):\n    return [1 / len(c) for c in completions]\n"
+        "import asyncio, re, time\n"
+        "def relative(completions, **kwargs):\n    return [len(c) / max(map(len, completions)) for c in completions]\n"
         "def slow(completions, **kwargs):\n    return [float(bool(re.match(r'(a+)+$', c))) for c in completions]\n"
-        "def broken(completions, **kwargs):\n    return [c.no_such_thing for c in completions]\n"
+        "def stubborn(completions, **kwargs):\n"
+        "    try:\n        return [time.sleep(float(c)) for c in completions]\n"
+        "    except Exception:\n        return [1.0 for _ in completions]\n"
         "def short(completions, **kwargs):\n    return [1.0]\n"
+        "def single(completions, **kwargs):\n    return 1.0\n"
+        "def leveled(completions, level, scale=1, **kwargs):\n    return [scale * one for one in level]\n"
+        "async def later(completions, unit=1.0, **kwargs):\n"
+        "    await asyncio.sleep(max(map(float, completions)))\n    return [unit * float(c) for c in completions]\n"
     )
     return name
 
 
-def test_failing_completion_leaves_the_others_their_reward(strange: str, caplog: pytest.LogCaptureFixture):
-    (fragile,) = load(f"{strange}.fragile")
-    assert fragile(completions=["ab", "", "abcd", ""]) == [0.5, None, 0.25, None]
+def test_failing_batch_after_a_success_has_no_rewards(strange: str, caplog: pytest.LogCaptureFixture):
+    (relative,) = load(f"{strange}.relative")
+    assert relative(completions=["ab", "abcd"]) == [0.5, 1.0]
+    for _ in range(2):
+        assert relative(completions=["", ""]) == [None, None]
+    assert relative(completions=["abc", "", "a"]) == [1.0, 0.0, pytest.approx(1 / 3)]
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert record.getMessage().startswith("the reward 'fragile' failed (ZeroDivisionError: division by zero) on")
+    expected = "the reward 'relative' failed (ZeroDivisionError: division by zero) on a batch of 2 completions"
+    assert record.getMessage().startswith(expected)
 
 
-def test_slow_completion_gets_no_reward(strange: str, caplog: pytest.LogCaptureFixture):
-    (slow,) = load({"name": f"{strange}.slow", "time_limit": 0.3})
-    assert slow(completions=["aaa", "a" * 60 + "b"]) == [1.0, None]  # without a limit, it takes years
-    assert "the reward 'slow' took longer than 0.3 s on the completion 'aaaa" in caplog.text
+def test_batch_function_is_never_called_for_single_completions(strange: str):
+    sizes: list[int] = []
+
+    def batch(completions: list[str], **_: Any) -> list[float]:
+        sizes.append(len(completions))
+        return [1 / len(completion) for completion in completions]
+
+    reward = SafeReward("batch", batch, time_limit=5)
+    assert reward(completions=["a", "ab"]) == [1, 0.5]
+    assert reward(completions=["a", "ab", ""]) == [None, None, None]
+    assert sizes == [2, 3]
 
 
-def test_reward_that_always_fails_stops_the_run(strange: str):
-    broken, short = load(f"{strange}.broken", f"{strange}.short")
-    with pytest.raises(ValueError, match="'broken' failed on each of 2 completions: AttributeError"):
-        broken(completions=["a", "b"])
-    assert short(completions=["a", "b"]) == [1.0, 1.0]  # it works on one completion at a time
+def test_failing_completion_leaves_the_others_their_reward_if_each_is_scored_alone():
+    reward = SafeReward("share", lambda text, answer: len(answer) / len(text), 5, {}, ["answer"], is_single=True)
+    assert reward(completions=["", "abcd", ""], answer=["a", "b", "c"]) == [None, 0.25, None]
+    assert reward(completions=["", ""], answer=["a", "b"]) == [None, None], "it has worked before"
+    assert reward(completions=["abcd", "ab"], answer=[None, 7]) == [None, 0.5]
+
+
+@pytest.mark.parametrize("completions", [["a"], ["a", "b"]])
+@pytest.mark.parametrize("is_single", [False, True])
+def test_reward_that_always_fails_stops_the_run_at_the_first_batch(completions: list[str], is_single: bool):
+    def broken(*args: Any, **kwargs: Any) -> list[float]:
+        raise AttributeError("no such thing")
+
+    reward = SafeReward("broken", broken, time_limit=5, is_single=is_single)
+    with pytest.raises(ValueError, match=r"'broken' failed \(AttributeError: no such thing\) on its first batch"):
+        reward(completions=completions)
+
+
+def test_wrong_number_of_rewards_is_an_error_of_the_function(strange: str):
+    short, single = load(f"{strange}.short", f"{strange}.single")
+    assert short(completions=["a"]) == [1.0]
+    with pytest.raises(ValueError, match=r"'short' returned 1 rewards for 3 completions; .* return a list"):
+        short(completions=["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"'single' failed \(TypeError: .* not iterable\) .* return a list"):
+        single(completions=["a"])
+
+
+def test_time_limit_covers_a_whole_batch(strange: str, caplog: pytest.LogCaptureFixture):
+    slow, stubborn = load(*({"name": f"{strange}.{name}", "time_limit": 0.3} for name in ("slow", "stubborn")))
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=r"'slow' took longer than its time limit \(0.3 s per call\) on its first"):
+        slow(completions=["a" * 60 + "b"])
+    assert slow(completions=["aaa", "b"]) == [1.0, 0.0]
+    assert slow(completions=["aaa", *["a" * 60 + "b"] * 20]) == [None] * 21  # without a limit, it takes years
+    with pytest.raises(ValueError, match="took longer"):
+        stubborn(completions=["5"] * 20)
+    assert time.monotonic() - start < 5
+    assert "the reward 'slow' took longer than its time limit" in caplog.text
+
+
+def test_slow_completions_share_the_time_limit_and_leave_time_for_the_others():
+    def wait(text: str) -> float:
+        time.sleep(float(text))
+        return 1.0
+
+    reward, start = SafeReward("wait", wait, time_limit=1, is_single=True), time.monotonic()
+    assert reward(completions=["0", *["5"] * 4, "0"]) == [1, None, None, None, None, 1]
+    assert reward(completions=["5"] * 100 + ["0"]).count(None) >= 100
+    assert time.monotonic() - start < 4
+
+
+def test_async_reward_keeps_parameters_name_and_time_limit(strange: str):
+    given = {"name": f"{strange}.later", "unit": 2.0, "as": "judge", "time_limit": 0.3}
+    (later,) = load(given)
+    assert later.__name__ == "judge" and inspect.iscoroutinefunction(later)
+    assert asyncio.run(later(completions=["0", "0.1"])) == [0, 0.2]
+    assert asyncio.run(later(completions=["0", "5"])) == [None, None]
+    with pytest.raises(ValueError, match=r"'judge' failed \(ValueError"):
+        asyncio.run(load(given)[0](completions=["x"]))
 
 
 def test_only_named_rewards_are_imported():
