@@ -10,8 +10,8 @@ r"""Rewards for GRPO, listed by name in a recipe's YAML, with parameters and wei
 A name is one of `REWARDS`, a name from `trl.rewards`, a dotted path to your own function, or the path of a reward model
 (any name with a slash). Only the named rewards are imported. Each is logged under its name.
 
-Your own function takes lists and returns a list: `(completions, **kwargs) -> list[float | None]`. Prompts and the columns
-of the data arrive in keyword arguments.
+Your own function takes lists and returns a list: `(completions, **kwargs) -> list[float | None]`. Prompts and the
+columns of the data arrive in keyword arguments.
 
 To add a reward to this package, write a function in `answers.py` or `formats.py` and list it in `load.REWARDS`.
 """

@@ -298,8 +298,8 @@ def test_grpo_logs_each_reward_and_weighs_them(run_recipe, tmp_path: Path, monke
     (tmp_path / "house_rewards.py").write_text(
         "def digits(completions, scale=1.0, **kwargs):\n"
         "    return [scale * sum(c.isdigit() for c in chat[-1]['content']) for chat in completions]\n"
-        "def moody(completions, **kwargs):\n"
-        "    return [1 / (len(chat[-1]['content']) % 3) for chat in completions]\n"
+        "def moody(completions, trainer_state, **kwargs):\n"
+        "    return [1 / (1 - trainer_state.global_step) for _ in completions]\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     digits = {"name": "house_rewards.digits", "scale": 0.1, "weight": 0.5}
