@@ -100,18 +100,17 @@ def _is_same_quantity(said: str, right: str) -> bool:
 
 
 def _is_equal(answers: Sequence[str], text: str, right: str) -> bool:
-    number = plain_number(right)
-    if number is not None:
-        for answer in answers:
-            if (said := number_in(answer)) is not None:
-                return said == number
+    if (number := plain_number(right)) is not None:
+        numbers = [number_in(answer) for answer in answers]
+        if said := [one for one in numbers if one is not None]:
+            return said[0] == number
         if last_number(text) == number:
             return True
     from math_verify import verify
 
     expected = list(_parsed(right, True))
-    for said, is_answer in [*((answer, True) for answer in answers), (text, is_formula(text))]:
-        if found := _parsed(said, is_answer):
+    for phrase, is_answer in [*((answer, True) for answer in answers), (text, is_formula(text))]:
+        if found := _parsed(phrase, is_answer):
             return bool(verify(expected, list(found), timeout_seconds=None))
     return False
 

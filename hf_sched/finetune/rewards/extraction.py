@@ -39,7 +39,8 @@ def without_reasoning(text: str) -> str:
     >>> without_reasoning("<think>3?</think>4")
     '4'
     """
-    kept, is_open, start = [], False, 0
+    kept: list[str] = []
+    is_open, start = False, 0
     for tag in _REASONING.finditer(text):
         if tag[1]:
             kept = kept if is_open else []
