@@ -88,7 +88,7 @@ class Plan:
         # Of a schedule that takes no arguments, transformers ignores them.
         arguments = self.arguments if builtin_schedules.parameters(self.name) else {}
         steps = {"num_training_steps": self.total, "num_warmup_steps": self.warmup}
-        return builtin_schedules.multiplier(self.name, **steps, peak=self.learning_rate, **arguments)
+        return builtin_schedules.multiplier(self.name, arguments, **steps, peak=self.learning_rate)
 
     @property
     def cooldown(self) -> Cooldown | None:

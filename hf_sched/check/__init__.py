@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeAlias
 
-from hf_sched.check.combinations import check_combinations, check_construction
+from hf_sched.check.combinations import check_combinations, check_construction, check_packages
 from hf_sched.check.deepspeed import check_deepspeed, check_launch
 from hf_sched.check.finding import CheckReport, Finding
 from hf_sched.check.generations import check_generations
@@ -15,9 +16,11 @@ from hf_sched.check.values import check_bounds, check_values
 from hf_sched.plan.plan import assumptions
 from hf_sched.plan.training_config import TrainingConfig
 
-__all__ = ["CheckReport", "Finding", "check"]
+__all__ = ["Check", "CheckReport", "Finding", "check"]
 
-CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
+Check: TypeAlias = Callable[[Subject], Iterable[Finding]]
+
+CHECKS: tuple[Check, ...] = (
     check_launch,
     check_keys,
     check_values,
@@ -27,6 +30,7 @@ CHECKS: tuple[Callable[[Subject], Iterable[Finding]], ...] = (
     check_deepspeed,
     check_construction,
     check_schedule,
+    check_packages,
 )
 """Functions that yield findings, in this order: those after `check_values` see right types only (`Subject.get`)."""
 
@@ -38,6 +42,7 @@ def check(
     num_processes: int | None = None,
     accelerate_config: str | None = None,
     allow: Collection[str] = (),
+    more: Sequence[Check] = (),
 ) -> CheckReport:
     """Find everything that is wrong with a configuration, without loading a model or data.
 
@@ -47,13 +52,14 @@ def check(
         num_processes: The number of processes. None for the number in the Accelerate configuration, if there is one.
         accelerate_config: The file for `accelerate launch --config_file`. None for the one that the arguments name.
         allow: Keys that your own script accepts.
+        more: Checks of the script's own arguments, after all others.
 
     Examples:
         >>> check(TrainingConfig("sft", {"lerning_rate": 1e-4})).findings[0].message
         'is not an argument of SFT: did you mean `learning_rate`?'
     """
     subject = Subject(config, dataset_size, num_processes, accelerate_config, allow)
-    for find in CHECKS:
+    for find in (*CHECKS, *more):
         for finding in find(subject):
             if finding not in subject.findings:
                 subject.findings.append(finding)

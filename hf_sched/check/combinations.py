@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
+from hf_sched.integrations.builtin_schedules import FOLLOWING_A_METRIC
+from hf_sched.plan.run_length import Batching
 from hf_sched.plan.training_config import GENERATING, classes_of
+from hf_sched.schedules.validation import ArgumentError
 
 # Arguments that depend on the machine, read files, or are checked elsewhere for the real number of processes.
 _NOT_CONSTRUCTED = {
@@ -34,11 +37,49 @@ def check_combinations(subject: Subject) -> Iterator[Finding]:
     if evaluating in ("no", "epoch") and given.get("eval_steps") is not None and not is_old:
         remedy = "write eval_strategy: steps, or leave it out"
         yield subject.warning("eval_steps", f"is not used, because `eval_strategy` is {evaluating}: {remedy}")
-    metric = get("metric_for_best_model")
-    if subject.config.kind in GENERATING and get("load_best_model_at_end") and metric in (None, "loss", "eval_loss"):
-        key = "metric_for_best_model" if metric else "load_best_model_at_end"
+    yield from _check_metric(subject)
+    try:
+        Batching.read(subject.usable, subject.num_processes or 1)
+    except ArgumentError as error:
+        yield subject.rejected(error)
+    nested = (get("accelerator_config") or {}).get("gradient_accumulation_kwargs")
+    if isinstance(nested, Mapping) and isinstance(number := nested.get("num_steps"), str):
+        name = "accelerator_config.gradient_accumulation_kwargs.num_steps"
+        yield subject.error(name, f"is text, which no parser converts: write {number} without quotes")
+
+
+def _check_metric(subject: Subject) -> Iterator[Finding]:
+    """Find metrics that choose checkpoints or learning rates, but measure nothing or are read the wrong way."""
+    get, users = subject.get, []
+    if get("load_best_model_at_end"):
+        users.append("load_best_model_at_end")
+    if get("save_strategy") == "best":
+        users.append("save_strategy")
+    if get("lr_scheduler_type") in FOLLOWING_A_METRIC:
+        users.append("lr_scheduler_type")
+    if not users:
+        return
+    metric, greater = str(get("metric_for_best_model") or "loss"), get("greater_is_better")
+    if subject.config.kind in GENERATING and metric in ("loss", "eval_loss"):
+        key = "metric_for_best_model" if get("metric_for_best_model") else users[0]
         remedy = "write metric_for_best_model: eval_reward and greater_is_better: true"
         yield subject.error(key, f"compares `eval_loss`, which says nothing about completions: {remedy}")
+    wrong = True if metric.endswith("loss") else False if "reward" in metric else None
+    if greater is not None and greater is wrong:
+        which = "smaller" if wrong else "greater"
+        yield subject.error("greater_is_better", f"is wrong for {metric}, of which {which} values are better")
+
+
+def check_packages(subject: Subject) -> Iterator[Finding]:
+    """Find integrations that are not installed: the Trainer raises once the model is loaded."""
+    requested = subject.get("report_to") or ()
+    names = {*([requested] if isinstance(requested, str) else requested)} - {"none", "all"}
+    if not names:
+        return
+    from transformers.integrations import get_available_reporting_integrations
+
+    for name in sorted(names.difference(get_available_reporting_integrations())):
+        yield subject.warning("report_to", f"requires the package of {name}, which is not installed here")
 
 
 def check_construction(subject: Subject) -> Iterator[Finding]:

@@ -14,8 +14,8 @@ from hf_sched.schedules.validation import ArgumentError
 
 
 def check_generations(subject: Subject) -> Iterator[Finding]:
-    """Find numbers that do not divide as TRL requires, on the number of processes or on every plausible one."""
-    if subject.config.kind not in GENERATING:
+    """Find numbers that do not divide as TRL requires on the number of processes, which is 1 if it is unknown."""
+    if subject.config.kind not in GENERATING or subject.world_size is None:
         return
     if subject.get("auto_find_batch_size"):
         remedy = "leave it out, and lower `per_device_train_batch_size`"
@@ -25,11 +25,8 @@ def check_generations(subject: Subject) -> Iterator[Finding]:
         return
     candidates = range(2, 65) if subject.num_processes is None else ()
     fitting = [str(number) for number in candidates if _reject(subject, number) is None]
-    if fitting:
-        numbers = f"the number of processes, as it does on {', '.join(fitting[:2])}, ..."
-        subject.not_judged.append(f"whether `{rejected.name}` fits {numbers}: give `--num-processes`")
-    else:
-        yield subject.rejected(rejected)
+    more = f" (1 process is assumed; it fits {', '.join(fitting[:2])}, ...: `--num-processes`)" if fitting else ""
+    yield subject.error(rejected.name, rejected.detail + more)
 
 
 def _reject(subject: Subject, processes: int) -> ArgumentError | None:

@@ -10,10 +10,11 @@ from typing import Any
 
 from hf_sched.check.finding import Finding, as_yaml
 from hf_sched.check.subject import KWARGS, Subject
-from hf_sched.integrations.builtin_schedules import multiplier, parameters, readers
+from hf_sched.integrations.builtin_schedules import FOLLOWING_A_METRIC, multiplier, parameters, readers
 from hf_sched.plan.dataset_size import find_dataset_size
 from hf_sched.plan.plan import find_length
 from hf_sched.plan.run_length import Batching
+from hf_sched.reference.named_schedule import NamedSchedule
 from hf_sched.scheduler.resume import OnResume
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, unknown_argument
@@ -44,13 +45,9 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
     if name not in (*registry.available(), *builtin):
         yield subject.rejected(registry.unknown_schedule(subject.config.given.get("lr_scheduler_type"), builtin))
         return
-    if name in ("reduce_lr_on_plateau", "greedy") and subject.get("eval_strategy") == "no":
+    if name in FOLLOWING_A_METRIC and subject.get("eval_strategy") == "no":
         rule = f"{name} depends on evaluations"
         yield subject.error("lr_scheduler_type", f"{rule}: write eval_strategy: steps or epoch")
-    optimizer = str(subject.get("optim"))
-    if optimizer.startswith("schedule_free") and name not in ("constant", "constant_with_warmup"):
-        rule = f"{name} changes the learning rate, but `optim: {optimizer}` requires a constant one"
-        yield subject.warning("lr_scheduler_type", f"{rule}: write constant_with_warmup")
     if KWARGS in subject.wrong:
         return
     arguments = dict(subject.get(KWARGS) or {})
@@ -62,6 +59,19 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
     if "warmup_steps" in subject.wrong:  # reported once, not again by each schedule
         horizon.num_warmup_steps = 0
     yield from (_check_ours if name in registry.available() else _check_builtin)(subject, name, arguments, horizon)
+    optimizer = str(subject.get("optim"))
+    if optimizer.startswith("schedule_free") and _decays(name, arguments, horizon):
+        rule = f"{name} lowers the learning rate, but `optim: {optimizer}` requires a constant one after the warmup"
+        yield subject.warning("lr_scheduler_type", f"{rule}: write constant_with_warmup")
+
+
+def _decays(name: str, arguments: Mapping[str, Any], horizon: Horizon) -> bool:
+    total = horizon.num_training_steps or 1000
+    try:
+        drawn = NamedSchedule(name, arguments).curve(total, horizon.num_warmup_steps, 1.0, horizon.steps_per_epoch)
+    except ArgumentError:  # reported already, or its length is unknown
+        return True
+    return drawn is None or bool((drawn.curve[1:] < drawn.curve[:-1]).any())
 
 
 def _check_warmup(subject: Subject, horizon: Horizon, name: str) -> Iterator[Finding]:
@@ -69,7 +79,7 @@ def _check_warmup(subject: Subject, horizon: Horizon, name: str) -> Iterator[Fin
     if total is not None and warmup >= total:
         rule = f"is a warmup of {warmup} steps in a run of {total} ({horizon.source}), which never reaches its peak"
         yield subject.error("warmup_steps", f"{rule}: write fewer, or a share of the run (warmup_steps: 0.05)")
-    elif name in ("constant", "reduce_lr_on_plateau", "greedy") and subject.get("warmup_steps"):
+    elif name in ("constant", *FOLLOWING_A_METRIC) and subject.get("warmup_steps"):
         remedy = "write lr_scheduler_type: constant_with_warmup" if name == "constant" else "leave it out"
         yield subject.error("warmup_steps", f"is ignored by `lr_scheduler_type: {name}`: {remedy}")
 
@@ -136,16 +146,18 @@ def _find_horizon(subject: Subject) -> Horizon:
 def _check_builtin(subject: Subject, name: str, arguments: Mapping[str, Any], horizon: Horizon) -> Iterator[Finding]:
     """Check each argument by its type hint, then all of them by transformers' function."""
     yield from _check_types(subject, name, arguments)
-    yield from _check_floor(subject, name, arguments)
+    yield from _check_levels(subject, name, arguments)
     if KWARGS in subject.wrong:
         return
     total = horizon.num_training_steps or 1000  # if it is unknown, only the arguments are judged
     run = {"num_training_steps": total, "num_warmup_steps": horizon.num_warmup_steps}
     try:
-        multiplier(name, **run, peak=subject.get("learning_rate"), **arguments)
+        multiplier(name, arguments, **run, peak=subject.get("learning_rate"))
     except ArgumentError as error:
         yield subject.rejected(error)
         return
+    if name in FOLLOWING_A_METRIC:
+        yield from _check_metric_schedule(subject, name, arguments)
     if name == "warmup_stable_decay" and horizon.num_training_steps:
         used = horizon.num_warmup_steps + (arguments.get("num_stable_steps") or 0) + arguments["num_decay_steps"]
         if used > total:
@@ -157,7 +169,9 @@ def _check_types(subject: Subject, name: str, arguments: Mapping[str, Any]) -> I
     takes = readers(name)
     for key, value in arguments.items():
         if key not in takes:
-            ours = "; hf_sched's schedules have it (`hf-sched list`)" if key in ("min_lr", "floor_ratio") else ""
+            ours = ""
+            if key in ("min_lr", "floor_ratio", "min_lr_rate", "min_lr_ratio"):
+                ours = "; hf_sched's schedules have `floor_ratio` and `min_lr` (`hf-sched list`)"
             yield subject.error(f"{KWARGS}.{key}", unknown_argument(key, value, takes, name).detail + ours)
             continue
         try:
@@ -169,16 +183,44 @@ def _check_types(subject: Subject, name: str, arguments: Mapping[str, Any]) -> I
             yield subject.error(f"{KWARGS}.{key}", f"is text, not a number: write {as_yaml(read)} without quotes")
 
 
-def _check_floor(subject: Subject, name: str, arguments: Mapping[str, Any]) -> Iterator[Finding]:
-    """Find floors above the peak, to which transformers would raise the learning rate."""
+def _check_levels(subject: Subject, name: str, arguments: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find learning rates among the arguments and their defaults that contradict the peak."""
     peak = subject.get("learning_rate")
     for key, parameter in parameters(name).items():
-        floor = arguments.get(key, parameter.default)
-        if not isinstance(floor, (int, float)):
+        level, default = _value_or_default(arguments, key, parameter.default)
+        if not isinstance(level, (int, float)):
             continue
-        if key in ("min_lr", "lr_end") and floor > peak > 0:
-            default = "" if key in arguments else ", its default"
-            rule = f"must be at most the `learning_rate` {peak:g}, is {floor:g}{default}"
+        if key in ("min_lr", "lr_end") and level > peak > 0:
+            rule = f"must be at most the `learning_rate` {peak:g}, is {level:g}{default}"
             yield subject.error(f"{KWARGS}.{key}", rule)
-        if key in ("min_lr_rate", "min_lr_ratio") and not 0 <= floor <= 1:
-            yield subject.error(f"{KWARGS}.{key}", f"must be a share of the peak, from 0 to 1, received {floor:g}")
+        if key == "max_lr" and level < peak:
+            rule = f"must be at least the `learning_rate` {peak:g}, is {level:g}{default}"
+            yield subject.error(f"{KWARGS}.{key}", f"{rule}: the rate would never rise")
+        elif key == "max_lr" and default and peak > 0:
+            rule = f"is {level:g}{default}: the rate may rise to {level / peak:.0f} times the `learning_rate`"
+            yield subject.warning(f"{KWARGS}.{key}", f"{rule}; write the highest rate that you allow")
+        if key in ("min_lr_rate", "min_lr_ratio") and not 0 <= level <= 1:
+            yield subject.error(f"{KWARGS}.{key}", f"must be a share of the peak, from 0 to 1, received {level:g}")
+
+
+def _check_metric_schedule(subject: Subject, name: str, arguments: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find a schedule that takes better metrics for worse ones, or whose changes are too small to be applied."""
+    takes = parameters(name)
+    given = {key: _value_or_default(arguments, key, takes[key].default) for key in ("mode", "factor", "eps")}
+    metric, greater = str(subject.get("metric_for_best_model") or "loss"), subject.get("greater_is_better")
+    right = "max" if (not metric.endswith("loss") if greater is None else greater) else "min"
+    mode, default = given["mode"]
+    if mode != right:  # the Trainer does not pass `greater_is_better` on
+        which = "greater" if right == "max" else "smaller"
+        rule = f"is {mode}{default}, but {which} values of `{metric}` are better"
+        yield subject.error(f"{KWARGS}.mode", f"{rule}: write mode: {right}")
+    peak, (factor, _), (eps, default) = subject.get("learning_rate"), given["factor"], given["eps"]
+    if 0 < peak * (1 - factor) <= eps:
+        change = f"`factor` {factor:g} lowers the `learning_rate` by {peak * (1 - factor):.2g}"
+        rule = f"is {eps:g}{default}, and smaller changes are not applied, but {change}"
+        yield subject.error(f"{KWARGS}.eps", f"{rule}: write eps: 0.0")
+
+
+def _value_or_default(arguments: Mapping[str, Any], key: str, default: Any) -> tuple[Any, str]:
+    """An argument's value, and how to call it in a message if it is the default."""
+    return (default, ", its default") if arguments.get(key) is None else (arguments[key], "")

@@ -17,7 +17,8 @@ from pydantic import ConfigDict, TypeAdapter
 
 from hf_sched.check.finding import Finding, Severity, as_yaml
 from hf_sched.check.subject import Subject
-from hf_sched.schedules.validation import ArgumentError, Number, Whole, suggest
+from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.schedules.validation import ArgumentError, Number, Whole, percentage_as_fraction, suggest
 
 # Types that the code accepts although the hint does not name them.
 ALSO_ACCEPTED: dict[str, tuple[type, ...]] = {
@@ -59,6 +60,15 @@ def check_values(subject: Subject) -> Iterator[Finding]:
             yield from _check_value(subject, key)
 
 
+def as_parsed(config: TrainingConfig, key: str, value: Any) -> Any:
+    """The value that a script's parser makes of a flag or of text; unchanged if it cannot convert it."""
+    if key not in config.fields or key.endswith("_kwargs"):
+        return value
+    hint = config.fields[key].hint
+    meant = None if _fits(hint, value) else _meant(hint, value, _choices(key, config))
+    return value if meant is None else meant
+
+
 def check_bounds(subject: Subject) -> Iterator[Finding]:
     """Find numbers out of range."""
     for key, value in subject.usable.given.items():
@@ -72,7 +82,7 @@ def check_bounds(subject: Subject) -> Iterator[Finding]:
 def _check_value(subject: Subject, key: str) -> Iterator[Finding]:
     value, hint = subject.config.given[key], subject.config.fields[key].hint
     subject.typed[key] = value
-    options, words = (hint, *typing.get_args(hint)), _choices(key, subject)
+    options, words = (hint, *typing.get_args(hint)), _choices(key, subject.config)
     converts_text = subject.config.kind != "trainer"  # TRL's parser converts text, the parser of transformers does not
     if _fits(hint, value) or isinstance(value, ALSO_ACCEPTED.get(key, ())):
         for word in value if isinstance(value, list) else [value]:
@@ -98,6 +108,9 @@ def _judge(hint: Any, value: Any, meant: Any, converts_text: bool, words: tuple[
         return "warning", f"is a number: {remedy}"
     if isinstance(value, bool) and remedy:
         remedy = f'YAML reads {meant} as {as_yaml(value)}, so write "{meant}" in quotes'
+    share = percentage_as_fraction(value)
+    if share is not value and _fits(hint, share):
+        remedy = f"write {as_yaml(share)}"
     expected = f"one of {', '.join(words)}" if words and isinstance(value, bool) else _describe(hint)
     received = "nothing" if value is None else f"the text {value!r}" if isinstance(value, str) else as_yaml(value)
     received = received if len(received) <= 60 else received[:57] + "..."
@@ -150,19 +163,19 @@ def _describe(hint: Any) -> str:
     return " or ".join(dict.fromkeys(words))
 
 
-def _choices(key: str, subject: Subject) -> tuple[str, ...]:
+def _choices(key: str, config: TrainingConfig) -> tuple[str, ...]:
     """The words that an argument accepts; empty if it accepts any, or if they are unknown."""
     if key == "report_to":
         from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
         return ("all", "none", *INTEGRATION_TO_CALLBACK)
-    argument = subject.config.fields[key]
+    argument = config.fields[key]
     if argument.choices:
         return tuple(map(str, argument.choices))
     for option in (argument.hint, *typing.get_args(argument.hint)):
         if isinstance(option, type) and issubclass(option, Enum) and issubclass(option, str):
             return tuple(str(member.value) for member in option)
-    return _words_compared(subject.config.kind, key) if key in _COMPARED_IN_CODE else ()
+    return _words_compared(config.kind, key) if key in _COMPARED_IN_CODE else ()
 
 
 @cache

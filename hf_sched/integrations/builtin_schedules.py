@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from hf_sched.integrations import transformers
 from hf_sched.schedules.validation import ArgumentError, Number, OneOf, Whole, reader_of, unknown_argument
 
+FOLLOWING_A_METRIC = ("reduce_lr_on_plateau", "greedy")
 _FROM_THE_TRAINER = ("self", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
 
 
@@ -63,16 +64,21 @@ def has_warmup(name: str) -> bool:
 
 
 def multiplier(
-    name: str, *, num_training_steps: int, num_warmup_steps: int = 0, peak: float = 1.0, **arguments: Any
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    num_training_steps: int,
+    num_warmup_steps: int = 0,
+    peak: float = 1.0,
 ) -> Callable[[int], float] | None:
     """The function that transformers multiplies each group's peak with, from the step (0 or more).
 
     Args:
         name: One of `BUILTIN`.
+        arguments: The contents of `lr_scheduler_kwargs`.
         num_training_steps: Optimizer steps of the run, 1 or more.
         num_warmup_steps: Those of the warmup; schedules without a warmup ignore them.
         peak: `learning_rate`.
-        **arguments: The contents of `lr_scheduler_kwargs`.
 
     Returns:
         None if the schedule follows a metric.
@@ -105,9 +111,12 @@ def multiplier(
     return multiply
 
 
-def curve(name: str, *, num_training_steps: int, peak: float = 1.0, **more: Any) -> npt.NDArray[np.float64] | None:
+def curve(
+    name: str, arguments: Mapping[str, Any], *, num_training_steps: int, num_warmup_steps: int = 0, peak: float = 1.0
+) -> npt.NDArray[np.float64] | None:
     """The learning rates of a run, of shape (num_training_steps,); arguments and errors as in `multiplier`."""
-    multiply = multiplier(name, num_training_steps=num_training_steps, peak=peak, **more)
+    run = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps}
+    multiply = multiplier(name, arguments, **run, peak=peak)
     return multiply and np.array([float(peak) * multiply(step) for step in range(int(num_training_steps))])
 
 

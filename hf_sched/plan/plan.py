@@ -137,7 +137,7 @@ def plan(
         peak_lr=peak if curve is None else float(curve.max()),
         last_lr=None if curve is None else float(curve[-1]),
         checkpoints=checkpoints,
-        output_dir=config.get("output_dir") or "trainer_output",
+        output_dir=config.get("output_dir", TEXT) or "trainer_output",
         evaluations=evaluations,
         grpo=generations and generations.in_run(length),
         notes=tuple(notes),

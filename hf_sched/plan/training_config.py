@@ -109,7 +109,7 @@ def classes_of(kind: str) -> list[type]:
 
         return [TrainingArguments]
     if kind not in _installed_kinds():
-        raise ValueError(f"a configuration of kind {kind} needs trl, which is not installed")
+        raise ValueError(f"a configuration of kind {kind} needs trl, which is not installed: pip install trl")
     import trl
 
     own = trl.RewardConfig if kind == "reward" else getattr(trl, f"{kind.upper()}Config")
@@ -147,6 +147,9 @@ def _best_kind(given: Mapping[str, Any]) -> tuple[str, str]:
     """The kind that has most of the keys, and the key that distinguishes it from most other kinds."""
     known = {kind: [key for key in given if key in arguments_of(kind)] for kind in _installed_kinds()}
     kind = max(known, key=lambda name: len(known[name]))
+    if len(known) == 1 and (other := [key for key in given if key not in known[kind]]):
+        rule = f"`{other[0]}` is not an argument of transformers, and trl, which may have it, is not installed"
+        raise ValueError(f"{rule}: pip install trl, or give `--kind trainer`")
     special = [key for key in known[kind] if key not in known["trainer"]]
     if not special:
         return kind, "has no key of TRL"

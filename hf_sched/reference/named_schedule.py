@@ -84,7 +84,7 @@ class NamedSchedule:
             schedule = entry.build(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
             return LabeledCurve(label, schedule.curve(peak=peak), schedule)
         steps = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps}
-        curve = builtin_schedules.curve(self.name, **steps, peak=peak, **self.arguments)
+        curve = builtin_schedules.curve(self.name, self.arguments, **steps, peak=peak)
         return None if curve is None else LabeledCurve(label, curve, None)
 
 

@@ -7,6 +7,7 @@ cooldown (Hu et al. 2024, arXiv 2404.06395; Hägele et al. 2024, arXiv 2405.1839
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -51,7 +52,7 @@ def anneal_from(
     from transformers import TrainingArguments
 
     folder = Path(checkpoint)
-    missing = [name for name in ("trainer_state.json", "scheduler.pt") if not (folder / name).is_file()]
+    missing = [name for name in ("trainer_state.json", "scheduler.pt") if not os.path.isfile(folder / name)]
     if missing:
         raise ArgumentError("checkpoint", f"a checkpoint folder with {' and '.join(missing)}", str(checkpoint))
     saved = Saved.read(torch.load(folder / "scheduler.pt", map_location="cpu", weights_only=True))

@@ -69,9 +69,19 @@ def suggest(word: object, known: Iterable[str], more: str = "") -> str:
     return f"did you mean '{similar[0]}'? {more}".strip() if similar else more
 
 
+# What transformers' own schedules call the arguments of ours.
+_OUR_NAMES = {
+    "min_lr_rate": "floor_ratio",
+    "min_lr_ratio": "floor_ratio",
+    "lr_end": "min_lr",
+    "num_decay_steps": "decay",
+}
+
+
 def unknown_argument(name: str, value: object, known: Iterable[str], owner: str) -> ArgumentError:
     """The error for an argument that `owner` does not have; `known` are those that it has."""
-    hint = suggest(name, known, f"{owner} takes {', '.join(known) or 'no arguments'}")
+    meant = _OUR_NAMES.get(name, name)
+    hint = suggest(meant if meant in known else name, known, f"{owner} takes {', '.join(known) or 'no arguments'}")
     return ArgumentError(name, received=value, hint=hint, rule=f"is not an argument of {owner}")
 
 
@@ -91,7 +101,7 @@ class Reader:
 
 
 class Number(Reader):
-    """A finite number between two bounds, as a float.
+    """A finite number between two bounds, as a float. Between 0 and 1, `"10%"` is 0.1.
 
     Args:
         low: The lower bound.
@@ -111,7 +121,7 @@ class Number(Reader):
             self.allowed += f", {high:g} at most"
 
     def __call__(self, name: str, value: object) -> float:
-        number = _as_float(value)
+        number = _as_float(percentage_as_fraction(value) if (self.low, self.high) == (0, 1) else value)
         if number is None or number < self.low or number > self.high or (self.above_low and number == self.low):
             raise ArgumentError(name, self.allowed, value)
         return number
@@ -160,6 +170,13 @@ class DurationReader(Reader):
         if duration is None or size is None or not 0 <= size <= most or (self.above_zero and size == 0):
             raise ArgumentError(name, self.allowed, value)
         return duration
+
+
+def percentage_as_fraction(value: object) -> object:
+    """`"10%"` as 0.1, and any other value unchanged."""
+    is_percentage = isinstance(value, str) and value.strip().endswith("%")
+    fraction = _as_duration(value) if is_percentage else None
+    return float(fraction) if isinstance(fraction, Fraction) else value
 
 
 def _as_duration(value: object) -> int | Fraction | Epochs | None:

@@ -39,11 +39,10 @@ def test_completions_that_do_not_fill_a_batch_are_errors(given, key, part):
     assert rejection("grpo", **given)
 
 
-def test_completions_are_judged_with_the_number_of_processes(tmp_path):
+def test_completions_are_judged_for_the_given_or_assumed_number_of_processes(tmp_path):
     given = {"per_device_train_batch_size": 4, "num_generations": 8}
     assert not report("grpo", num_processes=2, **given).findings
-    unknown = report("grpo", **given)
-    assert unknown.ok and "--num-processes" in unknown.not_judged[0] and "2, 4" in unknown.not_judged[0]
+    assert_error(find("grpo", **given), "num_generations", "1 process is assumed; it fits 2, 4, ...: `--num-processes`")
     (tmp_path / "two.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 2\n")
     text = "max_steps: 5\nper_device_train_batch_size: 4\nnum_generations: {}\nreward_funcs: [a]\n"
     launch = str(tmp_path / "two.yaml")
@@ -68,7 +67,8 @@ def test_a_scheduler_of_deepspeed_is_an_error(tmp_path):
 
 
 def test_deepspeed_of_the_accelerate_configuration_is_checked(tmp_path):
-    (tmp_path / "ds.json").write_text(json.dumps({"scheduler": {"type": "WarmupLR"}}))
+    file = {"scheduler": {"type": "WarmupLR"}, "gradient_accumulation_steps": "auto"}
+    (tmp_path / "ds.json").write_text(json.dumps(file))
     launch = tmp_path / "zero.yaml"
     inline = {"gradient_accumulation_steps": 4, "gradient_clipping": 0.5, "zero_stage": 2}
     for config, keys in (
@@ -80,6 +80,71 @@ def test_deepspeed_of_the_accelerate_configuration_is_checked(tmp_path):
         found = report_of_text(text, tmp_path, accelerate_config=str(launch)).findings
         assert [finding.key for finding in found] == keys
     assert "sets gradient_accumulation_steps to 4, but `gradient_accumulation_steps` is 2" in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("config", "parts"),
+    [
+        ({"gradient_accumulation_steps": "2"}, ["'2' as gradient_accumulation_steps", "write 2 without quotes"]),
+        ({"zero_optimization": {"reduce_bucket_size": "5e8"}}, ["zero_optimization.reduce_bucket_size", "500000000.0"]),
+        (
+            {"optimizer": {"params": {"betas": [0.9, "0.999"]}}},
+            ["optimizer.params.betas", "write 0.999 without quotes"],
+        ),
+        ({"fp16": {"enabled": "false"}}, ["'false' as fp16.enabled", "write false without quotes"]),
+    ],
+)
+def test_numbers_as_text_in_a_deepspeed_file_are_errors(tmp_path, config, parts):
+    given = {"gradient_accumulation_steps": 2, "max_steps": 9}
+    (found,) = deepspeed(tmp_path, config, **given)
+    assert all(part in found.message for part in parts), found.message
+    (inline,) = report(deepspeed=config, **given).findings
+    assert_error(inline, "deepspeed", parts[-1])
+    words = {"train_batch_size": "auto", "optimizer": {"type": "AdamW"}, "communication_data_type": "fp32"}
+    assert deepspeed(tmp_path, words, **given) == ()
+
+
+def test_batches_and_betas_of_deepspeed_are_compared(tmp_path):
+    config = {"train_batch_size": 64, "optimizer": {"params": {"betas": [0.9, 0.95]}}}
+    betas, batch = deepspeed(tmp_path, config, per_device_train_batch_size=4, num_processes=2, max_steps=9)
+    assert_error(batch, "deepspeed", "train_batch_size to 64, but `per_device_train_batch_size` 4 x processes 2 x accu")
+    assert_error(betas, "deepspeed", "to [0.9, 0.95], but `adam_beta1` and `adam_beta2` are [0.9, 0.999]")
+    right = {"train_batch_size": 64, "optimizer": {"params": {"betas": [0.9, 0.999]}}}
+    given = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 8, "num_processes": 2, "max_steps": 9}
+    assert deepspeed(tmp_path, right, **given) == ()
+
+
+def launched(tmp_path: Path, deepspeed: dict, text: str, **launch):
+    path = tmp_path / "launch.yaml"
+    path.write_text(json.dumps({"distributed_type": "DEEPSPEED", "deepspeed_config": deepspeed, **launch}))
+    return report_of_text(text, tmp_path, accelerate_config=str(path)).findings
+
+
+def test_accumulation_of_accelerate_is_compared_with_that_of_the_run(tmp_path):
+    nested = "max_steps: 9\naccelerator_config: {gradient_accumulation_kwargs: {num_steps: 4}}\n"
+    assert launched(tmp_path, {"gradient_accumulation_steps": "4"}, nested) == ()  # Accelerate converts its own text
+    (found,) = launched(tmp_path, {"gradient_accumulation_steps": 2}, nested)
+    assert_error(found, "gradient_accumulation_steps", "to 2, but `gradient_accumulation_steps` is 4")
+    # A file without accumulation has that of Accelerate's plugin, 1.
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": 2}}))
+    (found,) = launched(tmp_path, {"deepspeed_config_file": "ds.json"}, nested)
+    assert "gradient_accumulation_steps to 1, but" in found.message
+    assert launched(tmp_path, {"deepspeed_config_file": "ds.json"}, "max_steps: 9\n") == ()
+    beside = {"deepspeed_config_file": "ds.json", "gradient_clipping": 1.0}
+    found = launched(tmp_path, beside, "max_steps: 9\n", mixed_precision="no")
+    assert ["`gradient_clipping`" in one.message or "`mixed_precision`" in one.message for one in found] == [True] * 2
+
+
+def test_two_accumulations_or_one_as_text_are_errors():
+    def nested(number, **more):
+        return report(accelerator_config={"gradient_accumulation_kwargs": {"num_steps": number}}, max_steps=9, **more)
+
+    name = "accelerator_config.gradient_accumulation_kwargs.num_steps"
+    assert not nested(4).findings
+    (found,) = nested(4, gradient_accumulation_steps=2).findings
+    assert_error(found, name, "is set beside `gradient_accumulation_steps`")
+    (found,) = nested("4").findings
+    assert_error(found, name, "write 4 without quotes")
 
 
 def test_values_of_deepspeed_that_the_trainer_rejects_are_errors(tmp_path):
@@ -121,6 +186,39 @@ def test_arguments_without_effect_are_reported():
     given = {**BY_STEPS, "eval_steps": 100, "save_steps": 100}
     assert_error(find("grpo", **given), "load_best_model_at_end", "metric_for_best_model: eval_reward")
     assert not report("grpo", **given, metric_for_best_model="eval_reward", greater_is_better=True).findings
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "key", "part"),
+    [
+        (
+            "rloo",
+            {"load_best_model_at_end": True, "metric_for_best_model": "loss"},
+            "metric_for_best_model",
+            "eval_rew",
+        ),
+        ("grpo", {"save_strategy": "best", "metric_for_best_model": "eval_loss"}, "metric_for_best_model", "eval_rewa"),
+        ("grpo", {"lr_scheduler_type": "reduce_lr_on_plateau"}, "lr_scheduler_type", "compares `eval_loss`"),
+        (
+            "grpo",
+            {"load_best_model_at_end": True, "metric_for_best_model": "reward", "greater_is_better": False},
+            "greater_is_better",
+            "is wrong for reward, of which greater values are better",
+        ),
+        ("sft", {"load_best_model_at_end": True, "greater_is_better": True}, "greater_is_better", "smaller values"),
+    ],
+)
+def test_metrics_that_choose_the_wrong_checkpoint_are_errors(kind, given, key, part):
+    run = {"eval_strategy": "steps", "eval_steps": 100, "save_steps": 100, "max_steps": 200}
+    assert_error(find(kind, **run, **given), key, part)
+
+
+def test_integrations_that_are_not_installed_are_named(monkeypatch):
+    monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", lambda: ["tensorboard"])
+    assert not report(report_to=["tensorboard"]).findings and not report(report_to="none").findings
+    for requested in ("wandb", ["tensorboard", "wandb"]):
+        found = find(report_to=requested)
+        assert (found.severity, found.key) == ("warning", "report_to") and "package of wandb" in found.message
 
 
 def test_rules_that_only_the_dataclass_knows_are_errors():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hf_sched.integrations.builtin_schedules import scheduler_function
 from tests.helpers.findings import assert_error, find, rejection, report
 
 KWARGS = "lr_scheduler_kwargs"
@@ -26,7 +27,9 @@ def test_every_wrong_argument_of_a_schedule_is_reported_at_once():
     found = scheduled(flor_ratio=0.1, floor_ratio=2, on_resume="kep", min_lr="1e-3").findings
     assert {finding.key.split(".")[1] for finding in found} >= {"flor_ratio", "floor_ratio", "on_resume", "min_lr"}
     assert any("did you mean 'floor_ratio'" in finding.message for finding in found)
-    assert not scheduled(min_lr="1e-7").findings  # our schedules read numbers in text
+    assert (
+        not scheduled(min_lr="1e-7").findings and not scheduled(floor_ratio="10%").findings
+    )  # our schedules read numbers in text
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_a_warmup_longer_than_the_run_is_an_error(name):
 @pytest.mark.parametrize(
     ("name", "kwargs", "key", "part"),
     [
-        ("linear", {"min_lr": 1e-6}, "min_lr", "linear takes no arguments; hf_sched's schedules have it"),
+        ("linear", {"min_lr": 1e-6}, "min_lr", "linear takes no arguments; hf_sched's schedules have `floor_ratio`"),
         ("cosine_with_min_lr", {"min_lr": "1e-6"}, "min_lr", "write 1.0e-06"),
         ("cosine_with_min_lr", {"min_lr": 1e-6, "min_lr_rate": 0.1}, "min_lr", "Only one of min_lr or min_lr_rate"),
         ("warmup_stable_decay", {"num_decay_steps": 10, "decay_type": "sqrt"}, "decay_type", "1-sqrt"),
@@ -91,8 +94,56 @@ def test_a_floor_above_the_peak_or_a_decay_after_the_run_is_an_error(name, kwarg
     (found,) = scheduled(name, **kwargs).findings
     assert found.severity == "error" and part in found.message
     assert builtin(name, **kwargs).lr_lambdas[0](100) > last / 2
-    greedy = find(lr_scheduler_type="greedy", learning_rate=2e-5, eval_strategy="steps")
-    assert_error(greedy, f"{KWARGS}.min_lr", "must be at most the `learning_rate` 2e-05, is 0.001, its default")
+
+
+METRIC = {"eval_strategy": "steps", "max_steps": 100}
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "peak", "key", "part"),
+    [
+        (
+            "greedy",
+            {"max_lr": 1e-4},
+            2e-5,
+            "min_lr",
+            "must be at most the `learning_rate` 2e-05, is 0.001, its default",
+        ),
+        ("greedy", {"min_lr": 0.0, "max_lr": 1e-5}, 2e-5, "max_lr", "must be at least the `learning_rate` 2e-05"),
+        ("reduce_lr_on_plateau", {"min_lr": 1e-4}, 2e-5, "min_lr", "must be at most the `learning_rate` 2e-05"),
+        ("reduce_lr_on_plateau", {}, 1e-8, "eps", "is 1e-08, its default, and smaller changes are not applied"),
+        ("reduce_lr_on_plateau", {"factor": 0.995}, 1e-6, "eps", "lowers the `learning_rate` by 5e-09"),
+    ],
+)
+def test_defaults_of_metric_schedules_are_compared_with_the_peak(name, kwargs, peak, key, part):
+    given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": kwargs, "learning_rate": peak, **METRIC}
+    assert_error(find(**given), f"{KWARGS}.{key}", part)
+    # What the error says: the rate never changes, or only in one direction.
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)
+    scheduler = scheduler_function(name)(optimizer, **{"patience": 0, **kwargs})
+    better, rates = ([1.0 / step for step in range(1, 30)], []) if key == "max_lr" else ([1.0] * 30, [])
+    for metric in better:
+        scheduler.step(metric)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert max(rates) <= peak if key == "max_lr" else min(rates) >= peak
+
+
+def test_the_rise_that_greedy_allows_is_a_warning():
+    given = {"lr_scheduler_type": "greedy", "learning_rate": 2e-5, **METRIC}
+    found = find(**given, lr_scheduler_kwargs={"min_lr": 1e-6})
+    assert (found.severity, found.key) == ("warning", f"{KWARGS}.max_lr") and "50000 times" in found.message
+    assert not report(**given, lr_scheduler_kwargs={"min_lr": 1e-6, "max_lr": 1e-4}).findings
+
+
+@pytest.mark.parametrize("name", ["reduce_lr_on_plateau", "greedy"])
+def test_a_metric_schedule_must_know_which_values_are_better(name):
+    kwargs = {"min_lr": 1e-6, **({"max_lr": 1e-3} if name == "greedy" else {})}
+    given = {"lr_scheduler_type": name, "learning_rate": 1e-4, "metric_for_best_model": "eval_reward", **METRIC}
+    assert_error(find("grpo", **given, lr_scheduler_kwargs=kwargs), f"{KWARGS}.mode", "write mode: max")
+    assert not report("grpo", **given, lr_scheduler_kwargs={**kwargs, "mode": "max"}).findings
+    loss = {**given, "metric_for_best_model": "loss"}
+    assert not report("sft", **loss, lr_scheduler_kwargs=kwargs).findings
+    assert "write mode: min" in find("sft", **loss, lr_scheduler_kwargs={**kwargs, "mode": "max"}).message
 
 
 def test_right_schedules_of_transformers_have_no_findings():
@@ -112,7 +163,18 @@ def test_a_schedule_that_is_unknown_cut_off_or_ineffective_is_reported():
     assert (cut_off.severity, cut_off.key) == ("warning", KWARGS) and "10" in cut_off.message
     no_warmup = find(lr_scheduler_type="constant", warmup_steps=10)
     assert_error(no_warmup, "warmup_steps", "write lr_scheduler_type: constant_with_warmup")
-    run = {"optim": "schedule_free_adamw", "max_steps": 20}
-    under_schedule_free = find(lr_scheduler_type="cosine_floor", **run)
-    assert (under_schedule_free.severity, under_schedule_free.key) == ("warning", "lr_scheduler_type")
-    assert not report(lr_scheduler_type="constant", **run).findings
+
+
+def test_a_schedule_that_decays_under_a_schedule_free_optimizer_is_a_warning():
+    for optimizer in ("schedule_free_adamw", "schedule_free_sgd", "schedule_free_radam"):
+        run = {"optim": optimizer, "max_steps": 20, "warmup_steps": 2}
+        for decaying in ("cosine_floor", "linear", "inverse_sqrt", "wsd"):
+            found = find(lr_scheduler_type=decaying, **run)
+            assert (found.severity, found.key) == ("warning", "lr_scheduler_type")
+            assert "write constant_with_warmup" in found.message
+        assert find(**run).severity == "warning"  # the default decays
+        for kwargs in ({"phases": "warmup 2 | hold"}, {"phases": "hold 5 | hold"}):
+            phases = {**run, "warmup_steps": 0, "lr_scheduler_kwargs": kwargs}
+            assert not report(lr_scheduler_type="phases", **phases).findings
+        assert not report(lr_scheduler_type="constant_with_warmup", **run).findings
+        assert not report(lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"floor_ratio": 1.0}, **run).findings

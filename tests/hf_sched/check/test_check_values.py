@@ -20,6 +20,8 @@ CASES = (
     ("sft", "save_strategy", "step", "error", "one of no, steps, epoch, best, received 'step'; did you mean", False),
     ("sft", "eval_strategy", False, "error", 'YAML reads no as false, so write "no" in quotes', False),
     # YAML values are defaults of argparse, which neither converts them nor compares them with the choices.
+    ("sft", "warmup_steps", "5%", "error", "received the text '5%': write 0.05", False),
+    ("sft", "max_steps", "100", "warning", "is text: write 100 without quotes", True),
     ("sft", "max_steps", 1.5, "error", "must be a whole number, received 1.5", True),
     ("sft", "learning_rate", None, "error", "must be a number, received nothing", True),
     ("sft", "label_names", "x", "error", "write [x]", True),
@@ -51,7 +53,7 @@ def test_numbers_as_text_are_errors_if_no_parser_converts_them():
 
 RIGHT = (
     *({"lora_target_modules": "all-linear"}, {"lora_target_modules": ["q_proj"]}, {"fsdp": True}, {"save_steps": 0.1}),
-    *({"resume_from_checkpoint": True}, {"report_to": "none"}, {"report_to": ["wandb"]}, {"warmup_steps": 10}),
+    *({"resume_from_checkpoint": True}, {"report_to": "none"}, {"warmup_steps": 10}),
     *({"max_length": None}, {"max_length": "none"}, {"logging_steps": 5}, {"deepspeed": None}),
     {"lr_scheduler_kwargs": '{"num_cycles": 1}', "lr_scheduler_type": "cosine"},
     *({"datasets": [{"path": "x", "split": "train"}]}, {"pad_to_multiple_of": "auto"}),

@@ -47,7 +47,7 @@ def test_curve_equals_the_rates_of_transformers_scheduler(name, arguments, total
         scheduler.step()
     # Numbers may arrive as text, since YAML reads `1e-7` as text.
     for given in (arguments, {key: str(value) for key, value in arguments.items()}):
-        curve = builtin.curve(name, num_training_steps=total, num_warmup_steps=warmup, peak=PEAK, **given)
+        curve = builtin.curve(name, given, num_training_steps=total, num_warmup_steps=warmup, peak=PEAK)
         np.testing.assert_array_equal(curve, rates)
 
 
@@ -66,13 +66,14 @@ def test_arguments_have_readers_that_accept_the_defaults(name):
 @pytest.mark.parametrize("name", [name for name in ("reduce_lr_on_plateau", "greedy") if name in INSTALLED])
 def test_schedule_that_follows_a_metric_has_arguments_but_no_curve(name):
     assert {"factor", "patience", "cooldown"} <= set(builtin.parameters(name))
-    assert builtin.curve(name, num_training_steps=10, patience=3) is None
+    assert builtin.curve(name, {"patience": 3}, num_training_steps=10) is None
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
         ("cosin", {}, r"`lr_scheduler_type` must be one of .*, received 'cosin'; did you mean 'cosine'\?"),
+        ("cosine", {"num_training_steps": 1}, "`num_training_steps` is not an argument of cosine"),
         ("cosine", {"num_cycle": 2}, r"`num_cycle` is not an argument of cosine.*did you mean 'num_cycles'\?"),
         ("warmup_stable_decay", {}, "rejected by transformers' warmup_stable_decay .* 'num_decay_steps'"),
         ("polynomial", {"lr_end": 1}, "must be smaller than initial lr"),
@@ -82,4 +83,4 @@ def test_schedule_that_follows_a_metric_has_arguments_but_no_curve(name):
 )
 def test_wrong_arguments_are_rejected(name, arguments, words):
     with pytest.raises(ArgumentError, match=words):
-        builtin.curve(name, num_training_steps=10, **arguments)
+        builtin.curve(name, arguments, num_training_steps=10)

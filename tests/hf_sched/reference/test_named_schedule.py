@@ -46,7 +46,9 @@ def test_curves_are_those_of_the_schedules() -> None:
 
     found = NamedSchedule.read("cosine_with_min_lr:min_lr=1e-5").curve(100, 10, 3e-4)
     assert found is not None and found.schedule is None
-    curve = builtin.curve("cosine_with_min_lr", num_training_steps=100, num_warmup_steps=10, peak=3e-4, min_lr=1e-5)
+    curve = builtin.curve(
+        "cosine_with_min_lr", {"min_lr": 1e-5}, num_training_steps=100, num_warmup_steps=10, peak=3e-4
+    )
     np.testing.assert_array_equal(found.curve, curve)
 
     assert NamedSchedule.read("greedy").curve(100, 10, 3e-4) is None

@@ -174,7 +174,7 @@ def test_any_values_make_a_valid_schedule_or_an_error_that_names_an_argument(nam
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("cosine_floor", {"floor_ratio": "10%"}, "`floor_ratio` must be a share of the peak from 0 to 1, received '10"),
+        ("cosine_floor", {"floor_ratio": "110%"}, "`floor_ratio` must be a share of the peak from 0 to 1, received '110"),
         ("cosine_floor", {"num_warmup_steps": 100},
          "`num_warmup_steps` must be less than `num_training_steps` (100), received 100; shorten the warmup (a Traine"),
         ("warmup_cosine", {"warmup": "100%"}, "`warmup` must be shorter than the run of 100 steps, received 100"),
@@ -191,6 +191,11 @@ def test_any_values_make_a_valid_schedule_or_an_error_that_names_an_argument(nam
         ("exponential", {"gamma": 0.9, "decay_rate": 1},
          "`gamma` must be the only one of `gamma`, `decay_rate` and `floor_ratio`, received gamma: 0.9, decay_rate: 1"),
         ("step", {"step_size": None}, "`step_size` is required by step"),
+        # What transformers' schedules call it.
+        ("cosine_floor", {"min_lr_rate": 0.1},
+         "`min_lr_rate` is not an argument of cosine_floor, received 0.1; did you mean 'floor_ratio'?"),
+        ("wsd", {"min_lr_ratio": 0.1},
+         "`min_lr_ratio` is not an argument of wsd, received 0.1; did you mean 'floor_ratio'?"),
         ("step", {"stepsize": 5}, "`stepsize` is not an argument of step, received 5; did you mean 'step_size'? step"),
         ("multistep", {"milestones": "50%"}, "`milestones` must be a list of one or more, each a number of steps (500"),
         ("wsd", {"decay": 200},

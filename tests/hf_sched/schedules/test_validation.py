@@ -56,6 +56,8 @@ def test_an_argument_error_has_text_and_attributes_and_can_be_pickled(error, tex
         (Number(), "1e-7", 1e-7),
         (Number(0, 1), np.float32(0.5), 0.5),
         (Number(0, 1), " 0.1 ", 0.1),
+        (Number(0, 1), "10%", 0.1),
+        (Number(0, 1), "7%", 0.07),
         (Whole(), "500.0", 500),
         (Whole(), np.int64(10), 10),
         (Whole(), 2**53, 2**53),
@@ -84,6 +86,8 @@ def test_a_reader_returns_the_canonical_form(reader, value, expected):
     [
         (Number(), None, "must be a finite number, received None"),
         (Number(), math.nan, "must be a finite number, received nan"),
+        (Number(0, 1), "110%", "must be a number from 0 to 1, received '110%'"),
+        (Number(0), "10%", "must be a finite number, 0 or more, received '10%'"),
         (Number(0, 1), True, "must be a number from 0 to 1, received True"),
         (Number(0), -0.1, "must be a finite number, 0 or more, received -0.1"),
         (Number(0, unit="a learning rate"), [1], "must be a learning rate, 0 or more, received [1]"),
