@@ -174,7 +174,7 @@ def test_any_values_make_a_valid_schedule_or_an_error_that_names_an_argument(nam
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("cosine_floor", {"floor_ratio": "110%"}, "`floor_ratio` must be a share of the peak from 0 to 1, received '110"),
+        ("cosine_floor", {"floor_ratio": "110%"}, "`floor_ratio` must be a share of the peak from 0 to 1, received '1"),
         ("cosine_floor", {"num_warmup_steps": 100},
          "`num_warmup_steps` must be less than `num_training_steps` (100), received 100; shorten the warmup (a Traine"),
         ("warmup_cosine", {"warmup": "100%"}, "`warmup` must be shorter than the run of 100 steps, received 100"),
