@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -12,8 +13,11 @@ os.environ["CI"] = "1"  # TRL sends telemetry otherwise
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before torch is imported, and for child processes: tiny models are slower on many threads than on one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Trackio reads it when it is imported.
+TRACKIO = TemporaryDirectory(prefix="trackio")
+os.environ["TRACKIO_DIR"] = TRACKIO.name
 
-from tests.helpers.recipes import run_recipe, task  # noqa: F401  (fixtures)
+from tests.helpers.recipes import run_recipe, task  # noqa: E402, F401  (fixtures)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -55,7 +55,7 @@ def apply_request(
         raise ValueError(
             f"the transition of `on_resume: {transition.how}`, from step {transition.step} on, has not finished"
         )
-    segment = next((one for one in schedule.segments if here < one.first + one.steps), schedule.segments[-1])
+    segment = schedule.segment_at(here)
     if here < 1 or segment.kind != "hold" or group_schedule.at(here - 1) != group_schedule.at(here):
         raise ValueError(
             f"the learning rate must be constant to cool down from, but at step {step} it is in a {segment.kind} "

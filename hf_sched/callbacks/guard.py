@@ -11,6 +11,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
+from hf_sched.integrations.trackers import send_alert
 from hf_sched.scheduler.builtin_resume import restore_rates
 from hf_sched.scheduler.resume import schedule_name, split_on_resume
 from hf_sched.scheduler.schedule_lr import ScheduleLR
@@ -69,24 +70,26 @@ class LearningRateGuard(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         # DeepSpeed steps optimizer and scheduler in `backward`.
         if self._stepped_by_deepspeed:
-            self._check(state, optimizer)
+            self._check(args, state, optimizer)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         if not self._stepped_by_deepspeed:
-            self._check(state, optimizer)
+            self._check(args, state, optimizer)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         if getattr(optimizer, "step_was_skipped", False):
             self._skipped += 1
 
-    def _check(self, state: Any, optimizer: Any) -> None:
+    def _check(self, args: Any, state: Any, optimizer: Any) -> None:
         scheduler = self.scheduler
         if scheduler is None or optimizer is None:
             return
         step, made = state.global_step, scheduler.last_epoch
         if not step - self._skipped <= made <= step:
             cause = "prevents its steps, or replaced or reset it" if made < step else "steps it too"
-            self._fail(
+            self._alert_and_fail(
+                args,
+                state,
                 cause,
                 f"after {step} optimizer steps, of which a gradient scaler skipped {self._skipped}, the scheduler "
                 f"{scheduler.name!r} has made {made}: another component {cause} (`accelerator.prepare(scheduler)`, a "
@@ -95,12 +98,20 @@ class LearningRateGuard(TrainerCallback):
         changed = scheduler.find_changed_group(optimizer.param_groups)
         if changed is not None:
             number, rate = changed
-            self._fail(
+            self._alert_and_fail(
+                args,
+                state,
                 "learning rate",
                 f"optimizer step {step}: parameter group {number} is about to train at a learning rate of "
                 f"{float(optimizer.param_groups[number]['lr'])!r}, but the schedule {scheduler.name!r} has {rate!r} "
                 "there: another component sets it (another scheduler, a callback, the optimizer itself)",
             )
+
+    def _alert_and_fail(self, args: Any, state: Any, kind: str, message: str) -> None:
+        """Fail, after an alert in the run's trackers, which exist once the training has begun."""
+        if state.is_world_process_zero and kind not in self._warned:
+            send_alert(args, "learning rate off schedule", message)
+        self._fail(kind, message)
 
     def _fail(self, kind: str, message: str) -> None:
         if self._mode == "error":

@@ -16,16 +16,18 @@ from hf_sched.integrations.deepspeed import scheduler_type
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import unwrap
 from hf_sched.scheduler.resume import schedule_name
-from hf_sched.scheduler.schedule_lr import schedule_of
+from hf_sched.scheduler.schedule_lr import planned_rates, schedule_of
 from hf_sched.schedules import registry
 
 
 class LearningRateLog(TrainerCallback):
     """Logs the learning rate of every parameter group at every optimizer step.
 
-    Each log record with `learning_rate` also gets `learning_rate/NAME`. Groups with the same name and peak share one
-    entry; NAME is `param_groups[i]["name"]`, else `group_0` with the number of the first of them. If their rates differ
-    (trust ratios), the entry is the maximum, and `learning_rate/NAME_min` the minimum.
+    Each log record with `learning_rate` also gets `learning_rate/NAME` and, beside it, `learning_rate/planned_NAME`.
+    Groups with the same name and peak share one entry; NAME is `param_groups[i]["name"]`, else `group_0` with the
+    number of the first of them. If their rates differ (trust ratios), the entry is the maximum, and
+    `learning_rate/NAME_min` the minimum. `phase_steps_left/PHASE` counts down the optimizer steps that are left in the
+    current phase: the phase is in the name because not every tracker accepts text.
 
     `learning_rates.jsonl` in `output_dir` has every optimizer step, whatever `logging_steps` is: a line with the plan
     when training begins or a live cooldown changes it, and a line per step, numbered from 1 as in the log. Rank 0
@@ -38,6 +40,9 @@ class LearningRateLog(TrainerCallback):
     def __init__(self) -> None:
         self._kinds: dict[str, list[int]] = {}
         self._rates: list[float] = []
+        self._step = 0
+        """The optimizer step, from 0, that used the rates."""
+        self._scheduler: Any = None
         self._hook: Any = None
         self._path: Path | None = None
         """The file; None on other ranks, and after a failure to write it."""
@@ -49,6 +54,7 @@ class LearningRateLog(TrainerCallback):
     ) -> None:
         self.on_train_end(args, state, control)  # of a run that ended in an error
         self._rates, self._lines, self._kinds = [], [], _kinds(optimizer.param_groups)
+        self._scheduler = lr_scheduler
         is_deepspeed = type(optimizer).__name__.startswith("DeepSpeed") or bool(getattr(args, "deepspeed", None))
         if isinstance(inner := unwrap(optimizer), Optimizer) and not is_deepspeed:
             # Trust ratios are set in a hook just before the step, after all callbacks.
@@ -63,6 +69,7 @@ class LearningRateLog(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Read the rates here for steps that call no hook: skipped ones, and those of DeepSpeed within `backward`."""
+        self._step = state.global_step
         self._read(optimizer.param_groups)
 
     def on_optimizer_step(
@@ -95,11 +102,18 @@ class LearningRateLog(TrainerCallback):
 
     def add_to(self, logs: dict[str, Any]) -> None:
         """Add the rates of the last step to a log record of the Trainer; hf_sched calls this before it is logged."""
-        if "learning_rate" in logs and self._rates:
-            for name, (low, high) in self._spans().items():
-                logs[f"learning_rate/{name}"] = high
-                if low != high:
-                    logs[f"learning_rate/{name}_min"] = low
+        if "learning_rate" not in logs or not self._rates:
+            return
+        planned = planned_rates(self._scheduler, self._step)
+        for name, (low, high) in self._spans().items():
+            logs[f"learning_rate/{name}"] = high
+            if low != high:
+                logs[f"learning_rate/{name}_min"] = low
+            if planned is not None:
+                logs[f"learning_rate/planned_{name}"] = planned[self._kinds[name][0]]
+        if scheduler := schedule_of(self._scheduler):
+            phase, left = scheduler.group_schedule.phase_at(self._step)
+            logs[f"phase_steps_left/{phase}"] = left
 
     def _read(self, groups: Sequence[Mapping[str, Any]]) -> None:
         self._rates = [float(group["lr"]) for group in groups]

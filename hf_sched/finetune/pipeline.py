@@ -38,6 +38,7 @@ from hf_sched.finetune.evaluation.generation_cache import adapter_base
 from hf_sched.finetune.launch import check_launch, quiet_progress_bars
 from hf_sched.finetune.memory.before_loading import check_memory
 from hf_sched.finetune.provenance import write_provenance
+from hf_sched.finetune.trackers import default_trackers, name_of_run
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,8 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     """Parse the arguments, check them and load the data, but not the model; raise a ValueError for what is wrong."""
     run = Run(given_arguments(args), *parse(*argument_types(recipe), args=args))
     configure_logging(run.training.process_index)
+    if "report_to" not in run.given:
+        run.training.report_to = default_trackers()
     check_launch(run.training)
     bound_waiting(run.training)
     quiet_progress_bars()
@@ -186,6 +189,7 @@ def train_and_save(
     for callback in (StopIfFinished(), *logs, preemption, divergence, GRPODiagnostics()):
         trainer.add_callback(callback)
     write_provenance(trainer, checkpoint, given or {})
+    trainer.args.run_name = trainer.args.run_name or name_of_run(trainer.args)
     result, status = None, 0
     with explain_lost_process(trainer):
         try:

@@ -104,6 +104,13 @@ class GroupSchedule:
         """The learning rate of each group at a step."""
         return tuple(self.rates(step, step + 1)[:, 0].tolist())
 
+    def phase_at(self, step: int) -> tuple[str, int]:
+        """The name of the phase at a step, and how many steps are left in it after this one."""
+        segment = self.schedule.segment_at(step)
+        is_cooldown = self.cooldown is not None and step >= self.cooldown.step
+        left = max(segment.first + segment.steps - 1 - step, 0)
+        return "cooldown" if is_cooldown else segment.kind, left
+
     @cached_property
     def _peaks(self) -> Array:
         return np.array(self.peaks, dtype=np.float64)

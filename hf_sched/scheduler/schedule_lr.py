@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hf_sched.scheduler import lars
 from hf_sched.scheduler.group_schedule import GroupSchedule
@@ -234,3 +234,16 @@ def schedule_of(lr_scheduler: Any) -> ScheduleLR | None:
     """The `ScheduleLR` that a Trainer holds, possibly wrapped by Accelerate; None if it is another scheduler."""
     found = getattr(lr_scheduler, "scheduler", lr_scheduler)
     return found if isinstance(found, ScheduleLR) else None
+
+
+def planned_rates(lr_scheduler: Any, step: int) -> tuple[float, ...] | None:
+    """The learning rate that each group should have at a step, from 0, under the scheduler that a Trainer holds.
+
+    None for a scheduler whose rates are no function of the step.
+    """
+    found = getattr(lr_scheduler, "scheduler", lr_scheduler)
+    if isinstance(found, ScheduleLR):
+        return found.group_schedule.at(step)
+    if isinstance(found, LambdaLR):  # transformers' own schedules
+        return tuple(peak * factor(step) for peak, factor in zip(found.base_lrs, found.lr_lambdas, strict=True))
+    return None

@@ -195,6 +195,10 @@ class Schedule:
         curve: Array = self.rates(0, self.num_training_steps, *self._group(peak))[0]
         return curve
 
+    def segment_at(self, step: int) -> Segment:
+        """The segment that optimizer step `step` (from 0) is in; after the end of the run, the last one."""
+        return self.segments[bisect_right(self._firsts, step) - 1]
+
     def rates(self, first: int, stop: int, peaks: Array, floors: Array) -> Array:
         """The learning rates of steps `first` to `stop - 1` for several parameter groups, also after the end of the
         run.

@@ -19,10 +19,8 @@ class ModelTrainer(Trainer):
 
     def __init__(self, model_path: Path, folder: Path, *callbacks: TrainerCallback, **given: Any) -> None:
         tokens = torch.randint(6, 16, (16, 12), generator=torch.Generator().manual_seed(0))
-        arguments = {"max_steps": 8, "save_steps": 2, "logging_steps": 1, "disable_tqdm": True, **given}
-        args = TrainingArguments(
-            str(folder), use_cpu=True, report_to="none", per_device_train_batch_size=4, **arguments
-        )
+        arguments = {"max_steps": 8, "save_steps": 2, "logging_steps": 1, "disable_tqdm": True, "report_to": "none"}
+        args = TrainingArguments(str(folder), use_cpu=True, per_device_train_batch_size=4, **{**arguments, **given})
         model = AutoModelForCausalLM.from_pretrained(model_path)
         rows = [{"input_ids": row, "labels": row} for row in tokens]
         super().__init__(model, args, train_dataset=rows, eval_dataset=rows[:8], callbacks=list(callbacks))

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from hf_sched.finetune.checkpoints.selection import last_complete
+from hf_sched.integrations.trackers import send_alert
 
 # A gradient scaler (fp16) finds its scale by skipping steps, and halves it each time. It starts at 2^16, so after 20
 # skipped steps in a row it is 1/16, and gradients that are still infinite are infinite without the scaler.
@@ -93,6 +94,8 @@ class DivergenceStop(TrainerCallback):
 
     def _stop(self, step: int, reason: str) -> None:
         self.step, self.reason = step, reason
+        if self.trainer.is_world_process_zero():  # here, since a tracker closes at the end of the training
+            send_alert(self.trainer.args, "training diverged", self.message())
 
     def message(self) -> str:
         """Return what happened, the last good checkpoint, and what to try."""

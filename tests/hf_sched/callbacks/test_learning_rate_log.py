@@ -65,9 +65,32 @@ def test_each_kind_of_groups_has_an_entry_with_the_used_rate(
     assert used.shape == (STEPS, 2)  # by default with and without weight decay
     assert (used[1:, 0] != used[1:, 1]).all() == (len(names) == 2)
     keys = {key for row in trainer.state.log_history for key in row if key.startswith("learning_rate/")}
-    assert keys == {f"learning_rate/{name}" for name in names}
+    assert keys == {f"learning_rate/{planned}{name}" for planned in ("", "planned_") for name in names}
     for name, rates in zip(names, used.T, strict=False):
         assert logged(trainer, f"learning_rate/{name}") == dict(enumerate(rates, 1))
+        assert logged(trainer, f"learning_rate/planned_{name}") == dict(enumerate(rates, 1))
+
+
+def test_planned_rate_differs_where_another_component_sets_the_rate(model_path, tmp_path, monkeypatch):
+    class HalveOnce(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+            if state.global_step == 4:
+                for group in optimizer.param_groups:
+                    group["lr"] /= 2
+
+    monkeypatch.setenv("HF_SCHED_GUARD", "off")
+    trainer, _ = train(model_path, tmp_path, callbacks=[HalveOnce()])
+    planned, actual = (logged(trainer, f"learning_rate/{name}") for name in ("planned_group_0", "group_0"))
+    assert planned == dict(enumerate(CURVE, 1))
+    assert actual == {**planned, 5: planned[5] / 2}
+
+
+def test_log_counts_down_the_steps_of_each_phase(model_path, tmp_path):
+    phases = {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": {"phases": "hold 4 | decay"}}
+    trainer, _ = train(model_path, tmp_path, **phases)
+    assert logged(trainer, "phase_steps_left/warmup") == {1: 2, 2: 1, 3: 0}
+    assert logged(trainer, "phase_steps_left/hold") == {4: 3, 5: 2, 6: 1, 7: 0}
+    assert logged(trainer, "phase_steps_left/decay") == {8: 4, 9: 3, 10: 2, 11: 1, 12: 0}
 
 
 def test_trackers_get_the_rates_with_the_loss_of_the_same_step(model_path, tmp_path, monkeypatch):
