@@ -49,7 +49,7 @@ def test_sign_is_reported_once(model_path, tmp_path, warned, reward, length, mes
 @pytest.mark.parametrize(("bad_steps", "reported"), [(0, []), (4, []), (30, ["step 27:"])])
 def test_only_a_lasting_sign_is_reported(warned, bad_steps, reported):
     records = [{"loss": 0.1, "reward": 0.4, "frac_reward_zero_std": float(20 < n <= 20 + bad_steps)} for n in range(60)]
-    args = SimpleNamespace(num_generations=4, temperature=1.0)
+    args = SimpleNamespace(num_generations=4, temperature=1.0, report_to=[])
     diagnostics = GRPODiagnostics()
     for step in range(1, len(records) + 1):
         state = SimpleNamespace(is_world_process_zero=True, log_history=records[:step], global_step=step)
