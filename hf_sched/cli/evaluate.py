@@ -16,7 +16,7 @@ from hf_sched.schedules.validation import ArgumentError
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for each field of `EvaluationArguments`."""
-    numbers: dict[str, Any] = {"int": int, "int | None": int, "float": float}
+    numbers: dict[str, Any] = {"int": int, "int | None": int, "float": float, "float | None": float}
     for field in reversed(fields(EvaluationArguments)):
         command = click.option(
             flag_of(field.name),
@@ -33,7 +33,8 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command("evaluate", short_help="Measure models on held-out problems.")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @_options
-@click.option("--instruction", help="Text below each question. By default the one of GSM8K, as in the recipes.")
+@click.option("--instruction", help="Text below each question. By default GSM8K's if the answers look like GSM8K's.")
+@click.option("--system-prompt", help="System message of every problem that does not begin with its own.")
 @click.option("--dtype", default="auto", show_default=True, help="To load the models in.")
 @click.option("--device", help="cpu, cuda or cuda:1. By default a GPU if there is one.")
 @click.option("--revision", help="Branch, tag or commit of models on the hub.")
@@ -42,6 +43,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 def evaluate_models(
     models: tuple[str, ...],
     instruction: str | None,
+    system_prompt: str | None,
     dtype: str,
     device: str | None,
     revision: str | None,
@@ -61,7 +63,6 @@ def evaluate_models(
     """
     if int(os.environ.get("RANK", 0)) > 0:
         return  # under `accelerate launch`, one process evaluates
-    from hf_sched.finetune.data.load import FINAL_ANSWER
     from hf_sched.finetune.evaluation.evaluate import evaluate
     from hf_sched.finetune.evaluation.generation import Loading
     from hf_sched.finetune.evaluation.metrics import describe
@@ -70,9 +71,8 @@ def evaluate_models(
     quiet_progress_bars()
     device = device or Loading().device
     loading = Loading(dtype, device, revision, trust_remote_code)
-    given = FINAL_ANSWER if instruction is None else instruction
     try:
-        results = evaluate(models, EvaluationArguments(**options), output, given, loading)
+        results = evaluate(models, EvaluationArguments(**options), output, instruction, loading, system_prompt)
     except ArgumentError as error:
         if error.name in options:
             error.name = flag_of(error.name)

@@ -5,13 +5,11 @@ accelerate launch -m hf_sched.finetune.dpo --config my.yaml
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from trl import DPOConfig, DPOTrainer
 
-from hf_sched.finetune.data.load import PREFERENCES, to_preference
 from hf_sched.finetune.dry_run import show_pair
 from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
 
@@ -22,10 +20,6 @@ class DPO(Recipe):
     kind = "dpo"
     config_class = DPOConfig
     trainer_class = DPOTrainer
-    convert = staticmethod(to_preference)
-
-    def row_forms(self, run: Run) -> Sequence[Sequence[str]]:
-        return PREFERENCES
 
     def preview(self, trainer: Any, run: Run) -> None:
         show_pair(trainer, in_full=run.pipeline.dry_run)

@@ -26,16 +26,18 @@ logger = logging.getLogger(__name__)
 SAMPLES = 64  # checked for a trained stop token
 
 
-def show_plan(trainer: Any, kind: str, *, in_full: bool) -> None:
-    """Show the plan of the run that a trainer is about to start, as a table or in one line."""
+def show_plan(trainer: Any, kind: str, data: str, *, in_full: bool) -> None:
+    """Show the plan of the run that a trainer is about to start, as a table or in one line, and `data`, what it uses."""
     planned = _plan_of(trainer, kind)
     if in_full:
         print_plan(planned, _console())
+        _console().print(Text(f"data: {data}"))
         return
     epochs = "" if planned.epochs is None else f" ({planned.epochs:.3g} epochs)"
     batch = f"{planned.effective_batch} {'completions' if planned.grpo else 'samples'}"
     schedule = f"{planned.schedule or planned.schedule_name}, peak {planned.peak_lr:.4g}"
     logger.info(f"{planned.num_training_steps} optimizer steps{epochs} of {batch}; learning rate: {schedule}")
+    logger.info("data: %s", data)
 
 
 def _plan_of(trainer: Any, kind: str) -> Plan:
@@ -63,6 +65,13 @@ def show_sample(trainer: Any, *, in_full: bool) -> None:
             parts.append((f"«{text}»", "green") if is_trained else (text, "dim"))
         console.print(Text.assemble(*parts))
     trained = [[label for label in labels if label != -100] for _, labels in samples]
+    if in_full:
+        total = sum(len(tokens) for tokens, _ in samples)
+        share = sum(len(tokens) for tokens in trained) / total
+        console.print(
+            f"trained on {share:.0%} of the tokens of the first {len(samples)} samples; `completion_only_loss: true` "
+            "trains on the last turn only, `assistant_only_loss: true` on all turns of the assistant"
+        )
     if untrained := sum(not tokens for tokens in trained):
         logger.warning(f"{untrained} of the first {len(samples)} samples have no trained text")
     configured = trainer.model.generation_config.eos_token_id

@@ -5,14 +5,13 @@ accelerate launch -m hf_sched.finetune.grpo --config my.yaml
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
 
 from hf_sched.finetune.arguments import RewardArguments
-from hf_sched.finetune.data.load import PROBLEMS, columns_of, to_problem
+from hf_sched.finetune.data.load import columns_of
 from hf_sched.finetune.dry_run import show_probe
 from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
 from hf_sched.finetune.rewards import check_reward_columns, load_rewards
@@ -25,10 +24,6 @@ class GRPO(Recipe):
     config_class = GRPOConfig
     trainer_class = GRPOTrainer
     extra_arguments = (RewardArguments,)
-    convert = staticmethod(to_problem)
-
-    def row_forms(self, run: Run) -> Sequence[Sequence[str]]:
-        return PROBLEMS
 
     def check(self, run: Run) -> None:
         rewards, run.training.reward_weights = load_rewards(run.rewards.reward_funcs, run.training.reward_weights)

@@ -12,7 +12,6 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,7 +29,9 @@ from hf_sched.finetune.checkpoints.finished import RunFinished, StopIfFinished
 from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume
 from hf_sched.finetune.checkpoints.sharding import check_sharding
 from hf_sched.finetune.config import given_arguments, parse
-from hf_sched.finetune.data.load import ColumnArguments, load_rows, names_of_columns
+from hf_sched.finetune.data.conversion import TARGETS, Target
+from hf_sched.finetune.data.load import ColumnArguments, load_rows
+from hf_sched.finetune.data.tokens import check_kept_rows, check_tokens
 from hf_sched.finetune.dry_run import show_plan
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation.before_after import check_evaluation, evaluate_before_and_after
@@ -60,6 +61,8 @@ class Run:
     checkpoint: str | None = None
     train_rows: Any = None
     eval_rows: Any = None
+    data: str = ""
+    """What the run uses of the data, in words."""
     trainer_arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments of this recipe's trainer in addition to those of every trainer."""
 
@@ -71,12 +74,10 @@ class Recipe:
     config_class: ClassVar[type]
     trainer_class: ClassVar[Callable[..., Any]]
     extra_arguments: ClassVar[tuple[type, ...]] = ()
-    convert: ClassVar[Callable[..., dict[str, Any]]]
-    """Converts a row of `question` and `answer`."""
 
-    def row_forms(self, run: Run) -> Sequence[Sequence[str]]:
-        """Return the sets of columns of which the data must have one."""
-        raise NotImplementedError
+    def target(self, run: Run) -> Target:
+        """Return the row forms that the trainer takes."""
+        return TARGETS[self.kind]
 
     def check(self, run: Run) -> None:
         """Check this recipe's own arguments, before the data is loaded."""
@@ -97,11 +98,13 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
     try:
         run = prepare(recipe, sys.argv[1:] if args is None else args)
     except ValueError as error:
-        print(f"{recipe.kind}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    trainer = make_trainer(recipe, run)
+        return _reject(recipe, error)
+    try:
+        trainer = make_trainer(recipe, run)
+    except ArgumentError as error:
+        return _reject(recipe, error)
     if trainer.is_world_process_zero():
-        show_plan(trainer, recipe.kind, in_full=run.pipeline.dry_run)
+        show_plan(trainer, recipe.kind, run.data, in_full=run.pipeline.dry_run)
         recipe.preview(trainer, run)
     if run.pipeline.dry_run:
         return 0
@@ -112,6 +115,11 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
     if status == 0:
         evaluate_before_and_after(run.evaluation, run.columns, run.training, run.model)
     return status
+
+
+def _reject(recipe: Recipe, error: ValueError) -> int:
+    print(f"{recipe.kind}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
 
 
 def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
@@ -126,18 +134,21 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     run.checkpoint = checkpoint_to_resume(run.training, run.pipeline)
     check_sharding(run.training, run.checkpoint)
     recipe.check(run)
-    run.train_rows, run.eval_rows = load_rows(
+    run.train_rows, run.eval_rows, run.columns.instruction, run.data = load_rows(
         run.script,
         run.mixture,
-        partial(recipe.convert, instruction=run.columns.instruction),
+        recipe.target(run),
+        run.columns,
         evaluating=run.training.eval_strategy != "no",
-        columns=names_of_columns(run.columns.columns, "columns"),
-        forms=recipe.row_forms(run),
         max_steps=run.training.max_steps,
+        is_last_turn_only=bool(getattr(run.training, "completion_only_loss", False)),
     )
     recipe.check_rows(run)
+    if run.evaluation.evaluate_on == run.script.dataset_name and run.evaluation.evaluate_test_split_size is None:
+        run.evaluation.evaluate_test_split_size = run.mixture.test_split_size
     check_evaluation(run.evaluation, run.columns)
     check_model(run.model)
+    check_tokens(recipe.kind, run.training, run.model, run.train_rows)
     check_memory(recipe.kind, run.training, run.model, run.train_rows, in_full=run.pipeline.dry_run)
     return run
 
@@ -150,7 +161,11 @@ def argument_types(recipe: Recipe) -> tuple[type, ...]:
 
 
 def make_trainer(recipe: Recipe, run: Run) -> Any:
-    """Make the trainer, which loads the model: from TRL's ModelConfig, then `model_init_kwargs`, which win."""
+    """Make the trainer, which loads the model: from TRL's ModelConfig, then `model_init_kwargs`, which win.
+
+    Raises:
+        ArgumentError: `max_length` leaves no rows.
+    """
     run.training.model_init_kwargs = {
         "revision": run.model.model_revision,
         "trust_remote_code": run.training.trust_remote_code,
@@ -158,7 +173,7 @@ def make_trainer(recipe: Recipe, run: Run) -> Any:
         "dtype": run.model.dtype,
         **(run.training.model_init_kwargs or {}),
     }
-    return recipe.trainer_class(
+    trainer = recipe.trainer_class(
         model=run.model.model_name_or_path,
         args=run.training,
         train_dataset=run.train_rows,
@@ -167,6 +182,8 @@ def make_trainer(recipe: Recipe, run: Run) -> Any:
         quantization_config=get_quantization_config(run.model),
         **run.trainer_arguments,
     )
+    check_kept_rows(trainer, len(run.train_rows) if hasattr(run.train_rows, "__len__") else None)
+    return trainer
 
 
 def train_and_save(

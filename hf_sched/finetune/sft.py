@@ -5,15 +5,17 @@ accelerate launch -m hf_sched.finetune.sft --config my.yaml
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
-from hf_sched.finetune.data.load import DEMONSTRATIONS, to_demonstration
+from hf_sched.finetune.data.conversion import SFT_ROWS, Target
+from hf_sched.finetune.data.load import columns_of
 from hf_sched.finetune.dry_run import show_sample
 from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
+from hf_sched.schedules.validation import ArgumentError
 
 
 class SFT(Recipe):
@@ -22,10 +24,16 @@ class SFT(Recipe):
     kind = "sft"
     config_class = SFTConfig
     trainer_class = SFTTrainer
-    convert = staticmethod(to_demonstration)
 
-    def row_forms(self, run: Run) -> Sequence[Sequence[str]]:
-        return ((run.training.dataset_text_field,), *DEMONSTRATIONS)
+    def target(self, run: Run) -> Target:
+        field = run.training.dataset_text_field
+        return SFT_ROWS if field == "text" else replace(SFT_ROWS, forms=((field,), *SFT_ROWS.forms))
+
+    def check_rows(self, run: Run) -> None:
+        # TRL would train on all tokens.
+        if run.training.completion_only_loss and not {"prompt", "input_ids"} & {*columns_of(run.train_rows)}:
+            rule = "needs rows with a completion: `prompt` and `completion`, `question` and `answer`, or `messages`"
+            raise ArgumentError("completion_only_loss", rule=rule)
 
     def preview(self, trainer: Any, run: Run) -> None:
         show_sample(trainer, in_full=run.pipeline.dry_run)

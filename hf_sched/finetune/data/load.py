@@ -60,8 +60,8 @@ class LoadedRows(NamedTuple):
 
     train: Dataset
     evaluation: Dataset | None
-    instruction: str
-    """The instruction below each question, "" for none."""
+    instruction: str | None
+    """The instruction below each question; None if there is none and none was given, so that an evaluation decides."""
     description: str
     """What the run uses of the data, in words."""
 
@@ -150,13 +150,13 @@ def load_rows(
     given = {"target": target, "is_last_turn_only": is_last_turn_only, "test_size": mixture.test_split_size}
     name = script_args.dataset_train_split
     train, conversion, text = checked_split(script_args, splits, name, "dataset_train_split", arguments, **given)
-    test = None
+    given_instruction, test = arguments.instruction, None
     if evaluating:
         # The questions of both must read alike.
         arguments = replace(arguments, instruction=conversion.instruction)
         name = script_args.dataset_test_split
         test, _, _ = checked_split(script_args, splits, name, "dataset_test_split", arguments, **given)
-    return LoadedRows(train, test, conversion.instruction, text)
+    return LoadedRows(train, test, conversion.instruction or given_instruction, text)
 
 
 def checked_split(
@@ -198,14 +198,16 @@ def checked_split(
         hint = "give a folder with train and test files, hold out rows with `test_split_size: 0.1`, or write "
         hint = f"{hint}`eval_strategy: 'no'`" if Path(script_args.dataset_name or "").is_file() else ""
         raise ArgumentError(argument, f"one of {', '.join(splits)}", name, hint)
-    names = arguments.columns if isinstance(arguments.columns, dict) else {}
+    names = dict(arguments.columns) if isinstance(arguments.columns, dict) else {}
     rows = _rename(splits[loaded], names)
     source = f"{script_args.dataset_name or 'the data'} ({loaded})"
-    if not columns_of(rows):
+    if not columns_of(rows) or (isinstance(rows, Dataset) and not len(rows)):
         raise ArgumentError("dataset_name", rule=f"has no rows: {source}")
     form = _form(rows, target, names)
-    if form is None:
-        rows = _rename(rows, {ours: known for ours, known in KNOWN_COLUMNS.items() if _is_used(ours, known, rows)})
+    if form is None or not {"prompt", "question"} & {*form} and "chosen" in form:
+        there = columns_of(rows)
+        known = {ours: theirs for ours, theirs in KNOWN_COLUMNS.items() if theirs in there and ours not in there}
+        rows, names = _rename(rows, known), names | known
         form = _form(rows, target, names)
     found = columns_of(rows)
     if form is None:
@@ -227,7 +229,10 @@ def checked_split(
         used.append("answer")  # of a `prompt`: may hold anything, but numbers become text
     others = [column for column in found if column not in used]
     unused = [column for column in others if not (target.takes_other_columns or column in FOR_THE_TEMPLATE)]
-    description = f"{source}: {', '.join(f'`{column}`' for column in used)}"
+    shown = (f"`{column}`" + (f" (`{names[column]}`)" if column in names else "") for column in used)
+    description = f"{source}: {', '.join(shown)}"
+    if target.takes_other_columns and others:
+        description += f"; for the rewards: {', '.join(f'`{column}`' for column in others)}"
     if unused:
         description += f"; not used: {', '.join(f'`{column}`' for column in unused)}"
     if "question" in form and conversion.instruction == FINAL_ANSWER and arguments.instruction is None:
@@ -319,11 +324,6 @@ def _form(rows: Dataset, target: Target, names: Mapping[str, str]) -> tuple[str,
     """Return the form of the rows; the one with most of the columns that the user names goes first."""
     forms = sorted(target.forms, key=lambda form: -len({*form} & {*names}))
     return next((form for form in forms if set(form) <= set(columns_of(rows))), None)
-
-
-def _is_used(ours: str, known: str, rows: Dataset) -> bool:
-    found = columns_of(rows)
-    return known in found and ours not in found
 
 
 def _conversion(

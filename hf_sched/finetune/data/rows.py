@@ -50,7 +50,7 @@ def unreadable_file(file: str, argument: str, error: Exception) -> ArgumentError
         except json.JSONDecodeError as cause:
             return ArgumentError(argument, rule=f"{rule}, column {cause.colno}: {cause.msg}")
     reason = str(error.__cause__ or error).strip()
-    return ArgumentError(argument, rule=f"cannot be read: {file}: {reason}" if reason else f"has no rows: {file}")
+    return ArgumentError(argument, rule=f"cannot be read, or has no rows: {file}{': ' if reason else ''}{reason}")
 
 
 def json_lines(file: str) -> Iterator[tuple[int, str]]:
@@ -78,7 +78,8 @@ def _fault(column: str, value: Any) -> str | None:
     if isinstance(value, str) and column != "messages":
         return None if value.strip() or column in OPTIONAL else "is empty"
     if column in ANSWERS and isinstance(value, Number):
-        return None
+        is_exact = not isinstance(value, float) or abs(value) < 2**53
+        return None if is_exact else f"must be text, in quotes, because the number is too long to be exact, {received}"
     if column not in CHATS:
         return f"must be text, {received}"
     if not isinstance(value, list):

@@ -18,8 +18,10 @@ ROWS = 200  # of the data, which are tokenized
 UNKNOWN = 0.01  # share of unknown tokens that is worth a warning
 
 
-def check_tokens(training_args: Any, model_args: Any, rows: Any) -> None:
+def check_tokens(kind: str, training_args: Any, model_args: Any, rows: Any) -> None:
     """Check that the tokenizer suits the data: chat template, unknown tokens, and prompts that fill `max_length`.
+
+    `kind` is `sft`, `grpo` or `dpo`.
 
     Raises:
         ArgumentError: Chats without a chat template, a loss on assistant turns that the template does not mark, or
@@ -39,7 +41,8 @@ def check_tokens(training_args: Any, model_args: Any, rows: Any) -> None:
             raise ArgumentError("model_name_or_path", rule="has no chat template, and the data are chats", hint=hint)
         if getattr(training_args, "assistant_only_loss", False) and not template:
             _check_assistant_mask(processor)
-    _warn_of_unknown_tokens(tokenizer, first)
+    names = ("prompt", "answer") if kind == "grpo" else first[0]
+    _warn_of_unknown_tokens(tokenizer, [[row.get(name) for name in names] for row in first])
     is_cut = getattr(training_args, "truncation_mode", "") == "keep_start" and not getattr(training_args, "packing", False)
     most = getattr(training_args, "max_length", None)
     if is_cut and most and len(first) < ROWS and not template and all("prompt" in row for row in first):
@@ -83,7 +86,7 @@ def _check_assistant_mask(processor: Any) -> None:
         raise ArgumentError("assistant_only_loss", rule=rule, hint=hint) from None
 
 
-def _warn_of_unknown_tokens(tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+def _warn_of_unknown_tokens(tokenizer: Any, rows: Sequence[Sequence[Any]]) -> None:
     if tokenizer.unk_token_id is None:
         return
     texts = [text for row in rows for text in _texts(row)]
@@ -97,9 +100,9 @@ def _warn_of_unknown_tokens(tokenizer: Any, rows: Sequence[Mapping[str, Any]]) -
         )
 
 
-def _texts(row: Mapping[str, Any]) -> list[str]:
+def _texts(row: Sequence[Any]) -> list[str]:
     texts = []
-    for value in row.values():
+    for value in row:
         parts = value if isinstance(value, list) else [value]
         texts += [part.get("content") if isinstance(part, Mapping) else part for part in parts]
     return [text for text in texts if isinstance(text, str)]

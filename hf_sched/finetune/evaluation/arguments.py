@@ -18,6 +18,10 @@ class EvaluationArguments:
     )
     evaluate_config: str | None = field(default=None, metadata={"help": "Configuration of a hub dataset: main."})
     evaluate_split: str = field(default="test", metadata={"help": "Split with the problems."})
+    evaluate_test_split_size: float | None = field(
+        default=None,
+        metadata={"help": "Hold out this share of the split `train` as `evaluate_split`. In a recipe, as its data."},
+    )
     evaluate_columns: dict[str, str] | str | None = field(
         default=None, metadata={"help": "Column names: {question: problem, answer: label}. In a recipe, as `columns`."}
     )

@@ -37,7 +37,7 @@ def check_evaluation(arguments: EvaluationArguments, columns: ColumnArguments) -
     """Check before training the data and the metric that the evaluation after training uses."""
     if arguments.evaluate_on is None:
         return
-    problems = load_problems(_with_columns(arguments, columns), columns.instruction)
+    problems = load_problems(_with_columns(arguments, columns), columns.instruction, columns.system_prompt)
     load_metric(arguments.evaluate_metric, problems)
 
 
@@ -65,6 +65,7 @@ def command_for(
     given = {flag_of(name): value for name, value in asdict(_with_columns(arguments, columns)).items()}
     given |= {
         "--instruction": columns.instruction,
+        "--system-prompt": columns.system_prompt,
         "--dtype": half or str(model_args.dtype or "auto"),
         "--device": "cpu" if training_args.use_cpu or not torch.cuda.is_available() else "cuda",
         "--revision": model_args.model_revision,

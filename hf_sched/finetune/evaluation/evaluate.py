@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from trl import DatasetMixtureConfig, ScriptArguments
 
 from hf_sched._run_files import write_text
-from hf_sched.finetune.data.load import FINAL_ANSWER, PROBLEMS, checked_split, load_splits, names_of_columns, to_problem
+from hf_sched.finetune.data.conversion import GRPO_ROWS
+from hf_sched.finetune.data.load import ColumnArguments, checked_split, load_splits, names_of_columns
 from hf_sched.finetune.evaluation.arguments import EvaluationArguments
 from hf_sched.finetune.evaluation.generation import Generator, Loading
 from hf_sched.finetune.evaluation.generation_cache import GenerationCache
@@ -26,15 +26,22 @@ from hf_sched.finetune.rewards import Reward, check_reward_columns, load_rewards
 from hf_sched.schedules.validation import ArgumentError
 
 
-def load_problems(arguments: EvaluationArguments, instruction: str = FINAL_ANSWER) -> list[Problem]:
-    """Load the held-out problems; an `ArgumentError` says why there are none, or which row is unusable."""
-    name, split = arguments.evaluate_on, arguments.evaluate_split
-    source = ScriptArguments(dataset_name=name, dataset_config=arguments.evaluate_config, dataset_train_split=split)
+def load_problems(
+    arguments: EvaluationArguments, instruction: str | None = None, system_prompt: str | None = None
+) -> list[Problem]:
+    """Load the held-out problems; an `ArgumentError` says why there are none, or which row is unusable.
+
+    The instruction and the system prompt are those of `ColumnArguments`.
+    """
+    name, split, size = arguments.evaluate_on, arguments.evaluate_split, arguments.evaluate_test_split_size
+    source = ScriptArguments(dataset_name=name, dataset_config=arguments.evaluate_config, dataset_test_split=split)
+    if size is None:
+        source.dataset_train_split = split
     columns = names_of_columns(arguments.evaluate_columns, "evaluate_columns")
-    convert = partial(to_problem, instruction=instruction)
+    read = ColumnArguments(columns, instruction, system_prompt)
     splits = load_splits(source, DatasetMixtureConfig(), argument="evaluate_on")
     try:
-        rows = checked_split(source, splits, split, "evaluate_split", convert, columns=columns, forms=PROBLEMS)
+        rows, _, _ = checked_split(source, splits, split, "evaluate_split", read, target=GRPO_ROWS, test_size=size)
     except ArgumentError as error:
         error.name = "evaluate_columns" if error.name == "columns" else error.name
         raise
@@ -53,7 +60,12 @@ def load_metric(named: Any, problems: Sequence[Problem]) -> Reward:
 
 
 def evaluate(
-    models: Sequence[str], arguments: EvaluationArguments, output: Path, instruction: str, loading: Loading
+    models: Sequence[str],
+    arguments: EvaluationArguments,
+    output: Path,
+    instruction: str | None,
+    loading: Loading,
+    system_prompt: str | None = None,
 ) -> dict[str, Result]:
     """Evaluate models (folders, also of LoRA adapters, or hub names) on the same problems; see `hf-sched evaluate`.
 
@@ -63,7 +75,7 @@ def evaluate(
     Raises:
         ValueError: An argument is wrong, or a model cannot be loaded.
     """
-    problems = load_problems(arguments, instruction)
+    problems = load_problems(arguments, instruction, system_prompt)
     metric = load_metric(arguments.evaluate_metric, problems)
     given = {name.removeprefix("evaluate_"): value for name, value in asdict(arguments).items()}
     cache = GenerationCache(output.with_suffix(".cache.jsonl"))
@@ -79,7 +91,7 @@ def evaluate(
             decoding = {**greedy, "do_sample": True, **chosen}
             completions = generator.complete(prompts, decoding, cache, samples)
             result["sampled"] = score_sampled(completions, problems, metric, sorted({1, samples}))
-        result["settings"] = {**given, "instruction": instruction, **generator.settings}
+        result["settings"] = {**given, "instruction": instruction, "system_prompt": system_prompt, **generator.settings}
         if results:
             previous = list(results)[-1]
             result["compared"] = compare(results[previous], result, previous)

@@ -18,12 +18,13 @@ import trl
 
 import hf_sched  # noqa: F401  (registers the schedules)
 from hf_sched.finetune.config import parse
-from hf_sched.finetune.data.load import DEMONSTRATIONS, PREFERENCES, PROBLEMS, load_rows
+from hf_sched.finetune.data.conversion import TARGETS
+from hf_sched.finetune.data.load import ColumnArguments, load_rows
 
 _TYPES = {
-    "sft": (trl.SFTConfig, trl.SFTTrainer, DEMONSTRATIONS),
-    "dpo": (trl.DPOConfig, trl.DPOTrainer, PREFERENCES),
-    "grpo": (trl.GRPOConfig, trl.GRPOTrainer, PROBLEMS),
+    "sft": (trl.SFTConfig, trl.SFTTrainer),
+    "dpo": (trl.DPOConfig, trl.DPOTrainer),
+    "grpo": (trl.GRPOConfig, trl.GRPOTrainer),
 }
 
 
@@ -45,10 +46,11 @@ class Reward:
 def observe(path: Path) -> dict[str, Any]:
     """The counts of a configuration's trainer, and the logs and checkpoints of its training."""
     kind = path.stem.removeprefix("train_").split("_")[0]
-    arguments, trainer_class, forms = _TYPES[kind]
+    arguments, trainer_class = _TYPES[kind]
     classes = (trl.ScriptArguments, arguments, trl.ModelConfig, trl.DatasetMixtureConfig)
     script, args, model, mixture = parse(*classes, args=["--config", str(path)])
-    train, test = load_rows(script, mixture, None, evaluating=args.eval_strategy != "no", forms=forms)
+    evaluating = args.eval_strategy != "no"
+    train, test, _, _ = load_rows(script, mixture, TARGETS[kind], ColumnArguments(), evaluating=evaluating)
     reward = Reward()
     rewards = {"reward_funcs": [reward]} if kind == "grpo" else {}
     data = {"train_dataset": train, "eval_dataset": test}

@@ -11,22 +11,28 @@ import pandas as pd
 import pytest
 from trl import DatasetMixtureConfig, ScriptArguments
 
-from hf_sched.finetune.data import to_demonstration, to_preference, to_problem
-from hf_sched.finetune.data.load import DEMONSTRATIONS, PREFERENCES, PROBLEMS, ColumnArguments, columns_of, load_rows
+from hf_sched.finetune.data.conversion import TARGETS
+from hf_sched.finetune.data.load import ColumnArguments, LoadedRows, columns_of, data_faults, load_rows
 from hf_sched.schedules.validation import ArgumentError
 
-FORMS = {"sft": DEMONSTRATIONS, "grpo": PROBLEMS, "dpo": PREFERENCES}
-CONVERT = {"sft": to_demonstration, "grpo": to_problem, "dpo": to_preference}
 OWN = [{"id": number, "problem": f"What is {number} + 1?", "label": number + 1} for number in range(4)]
 COLUMNS = {"question": "problem", "answer": "label"}
 GOOD = {"question": "How many?", "answer": "72"}
-CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
 
 
-def load(path: Path | str, kind: str = "sft", *, streaming: bool = False, **given: Any) -> Any:
+def load_all(
+    path: Path | str, kind: str = "sft", *, streaming: bool = False, test_split_size: float | None = None, **given: Any
+) -> LoadedRows:
     requested = ScriptArguments(dataset_name=str(path), dataset_streaming=streaming)
-    given = {"evaluating": False, "forms": FORMS[kind], **given}
-    return load_rows(requested, DatasetMixtureConfig(), CONVERT[kind], **given)[0]
+    mixture = DatasetMixtureConfig(test_split_size=test_split_size)
+    names = ("columns", "instruction", "system_prompt")
+    arguments = ColumnArguments(**{name: given.pop(name) for name in names if name in given})
+    return load_rows(requested, mixture, TARGETS[kind], arguments, **{"evaluating": False, **given})
+
+
+def load(path: Path | str, kind: str = "sft", **given: Any) -> Any:
+    return load_all(path, kind, **given).train
 
 
 def write(path: Path, rows: list[Any]) -> Path:
@@ -40,24 +46,13 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def test_rows_are_converted_for_each_trainer():
-    row = {"question": "How many?", "answer": "2 * 36 = <<2*36=72>>72\n#### 72"}
-    demonstration, problem = to_demonstration(row), to_problem(row)
-    assert demonstration["completion"] == [{"role": "assistant", "content": "2 * 36 = 72\n#### 72"}]
-    assert problem == {"prompt": demonstration["prompt"], "answer": "72"}
-    assert "How many?" in problem["prompt"][0]["content"]
-    chat = [{"role": "assistant", "content": "#### 1"}]
-    pair = to_preference({"question": "How many?", "chosen": "#### 72", "rejected": chat})
-    assert pair == {"prompt": problem["prompt"], "chosen": [{**chat[0], "content": "#### 72"}], "rejected": chat}
-
-
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
 @pytest.mark.parametrize("streaming", [False, True])
 def test_columns_are_mapped_in_every_format(tmp_path, suffix, streaming):
     path = write(tmp_path / f"own{suffix}", OWN)
-    for kind, answer in (("sft", "completion"), ("grpo", "answer")):
+    for kind, answer, others in (("sft", "completion", []), ("grpo", "answer", ["id"])):
         rows = load(path, kind, columns=COLUMNS, streaming=streaming, max_steps=5)
-        assert sorted(columns_of(rows)) == sorted(["prompt", answer])
+        assert sorted(columns_of(rows)) == sorted(["prompt", answer, *others])
         third = list(rows)[2]
         assert third["prompt"][0]["content"].startswith("What is 2 + 1?")
         assert third[answer] == ("3" if kind == "grpo" else [{"role": "assistant", "content": "3"}])
