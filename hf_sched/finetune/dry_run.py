@@ -27,7 +27,7 @@ SAMPLES = 64  # checked for a trained stop token
 
 
 def show_plan(trainer: Any, kind: str, data: str, *, in_full: bool) -> None:
-    """Show the plan of the run that a trainer is about to start, as a table or in one line, and `data`, what it uses."""
+    """Show the plan of the run that a trainer is about to start, as a table or in one line, and the data it uses."""
     planned = _plan_of(trainer, kind)
     if in_full:
         print_plan(planned, _console())

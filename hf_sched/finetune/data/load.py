@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 import warnings
@@ -16,13 +17,21 @@ import yaml
 from datasets import Dataset, Features, IterableDataset, Value, load_dataset, load_dataset_builder
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 
-from hf_sched.finetune.data.conversion import FINAL_ANSWER, GIVEN, TARGETS, Conversion, Target, looks_like_gsm8k
+from hf_sched.finetune.data.conversion import (
+    FINAL_ANSWER,
+    GIVEN,
+    TARGETS,
+    Conversion,
+    Target,
+    as_text,
+    looks_like_gsm8k,
+)
 from hf_sched.finetune.data.rows import OPTIONAL, check_row, check_rows, json_rows, unreadable_file
 from hf_sched.schedules.validation import ArgumentError, Number
 
 LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 SPLIT_SEED = 0  # of `test_split_size`: fixed, so that runs with other seeds and evaluations hold out the same rows
-ROWS = 1000  # whose answers are looked at
+ROWS = 100  # whose answers are looked at
 # Columns of ShareGPT and Alpaca, by the recipe's names; used if the recipe's own are missing.
 KNOWN_COLUMNS = {"messages": "conversations", "question": "instruction", "answer": "output"}
 # Names in use for questions and answers, to suggest `columns`.
@@ -104,7 +113,8 @@ def load_splits(
         files = data_files(script_args)
         options = _csv_options([file for part in files.values() for file in part], argument)
         if loader:
-            splits = load_dataset(loader, data_files=files, streaming=streaming, **options)
+            paths = {split: [glob.escape(file) for file in part] for split, part in files.items()}
+            splits = load_dataset(loader, data_files=paths, streaming=streaming, **options)
         else:
             splits = load_dataset(name, name=script_args.dataset_config, streaming=streaming, **options)
     except ArgumentError:
@@ -204,7 +214,7 @@ def checked_split(
     if not columns_of(rows) or (isinstance(rows, Dataset) and not len(rows)):
         raise ArgumentError("dataset_name", rule=f"has no rows: {source}")
     form = _form(rows, target, names)
-    if form is None or not {"prompt", "question"} & {*form} and "chosen" in form:
+    if form is None or (not {"prompt", "question"} & {*form} and "chosen" in form):
         there = columns_of(rows)
         known = {ours: theirs for ours, theirs in KNOWN_COLUMNS.items() if theirs in there and ours not in there}
         rows, names = _rename(rows, known), names | known
@@ -218,13 +228,13 @@ def checked_split(
     used = [*form, *(column for column in OPTIONAL if column in found and is_chat)]
     files = data_files(script_args) if Path(script_args.dataset_name or "").exists() else {}
     place: dict[str, Any] = {"columns": used, "source": source, "files": files.get(loaded, ())}
+    conversion = _conversion(rows, target, form, arguments, is_last_turn_only=is_last_turn_only)
     if isinstance(rows, IterableDataset):
         rows = rows.map(check_row, with_indices=True, fn_kwargs=place)
     else:
         check_rows(rows, **place)
     if test_size is not None:
         rows = _part(rows, form[0], test_size, is_test=is_test)
-    conversion = _conversion(rows, target, form, arguments, is_last_turn_only=is_last_turn_only)
     if target.takes_other_columns and "answer" in found and "answer" not in used:
         used.append("answer")  # of a `prompt`: may hold anything, but numbers become text
     others = [column for column in found if column not in used]
@@ -252,8 +262,9 @@ def data_faults(kind: str, given: Mapping[str, Any]) -> list[ArgumentError]:
     columns = {key: given[key] for key in ("columns", "instruction", "system_prompt") if key in given}
     evaluating = str(given.get("eval_strategy", "no")) not in ("no", "False")
     try:
-        size = given.get("test_split_size")
-        mixture = DatasetMixtureConfig(test_split_size=None if size is None else float(size))
+        if (size := given.get("test_split_size")) is not None:
+            size = Number(0, above_low=True)("test_split_size", size)
+        mixture = DatasetMixtureConfig(test_split_size=size)
         script = ScriptArguments(dataset_name=name, **splits)
         load_rows(script, mixture, TARGETS[kind], ColumnArguments(**columns), evaluating=evaluating)
     except ArgumentError as error:
@@ -276,22 +287,31 @@ def _csv_options(files: Sequence[str], argument: str) -> dict[str, Any]:
             header = pd.read_csv(files[0], nrows=1, index_col=False).columns
         except pd.errors.ParserWarning:
             rule = f"has more cells in its rows than column names: {files[0]}"
-            raise ArgumentError(argument, rule=rule, hint='put text with commas between double quotes: "a, b"') from None
+            raise ArgumentError(
+                argument, rule=rule, hint='put text with commas between double quotes: "a, b"'
+            ) from None
     features = Features({column: Value("string") for column in header})
     return {"features": features, "keep_default_na": False, "na_values": [""]}
 
 
 def _with_text_as_written(rows: Dataset, files: Sequence[str]) -> Dataset:
-    """Read JSON files again where `datasets` took text for dates."""
-    types = json.dumps(rows.features.to_dict()) if rows.features else ""
-    as_text = re.sub(r'"timestamp\[[^"]*\]"', '"string"', types)
-    if as_text == types or not all(file.endswith((".jsonl", ".json")) for file in files):
+    """Read JSON files again where `datasets` took text for dates, or for JSON because a column has several types."""
+    types = json.dumps(rows.features.to_dict()) if rows.features else "unknown"
+    is_json = bool(files) and all(file.endswith((".jsonl", ".json")) for file in files)
+    if not is_json or not re.search(r'unknown|"timestamp|"Json"', types):
         return rows
-    features = Features.from_dict(json.loads(as_text))
     if isinstance(rows, IterableDataset):
-        return IterableDataset.from_generator(json_rows, features=features, gen_kwargs={"files": list(files)})
-    read = list(json_rows(files))
-    return Dataset.from_dict({name: [row.get(name) for row in read] for name in features}, features=features)
+        given = {"files": list(files), "names": tuple(columns_of(rows))}
+        return IterableDataset.from_generator(json_rows, gen_kwargs=given)
+    features = Features.from_dict(json.loads(re.sub(r'"timestamp\[[^"]*\]"', '"string"', types)))
+    read = list(json_rows(files, tuple(features)))
+    columns = {name: [row[name] for row in read] for name in features}
+    for name, values in columns.items():
+        is_text = any(isinstance(value, str) for value in values)
+        if is_text and not any(isinstance(value, (list, dict)) for value in values):
+            columns[name] = [None if value is None else as_text(value) for value in values]
+            features[name] = Value("string")
+    return Dataset.from_dict(columns, features=features)
 
 
 def _check_test_size(script_args: ScriptArguments, splits: Mapping[str, Dataset], test_size: float) -> None:
@@ -347,7 +367,9 @@ def _converted(rows: Dataset, conversion: Conversion, used: Sequence[str], unuse
     """Convert the rows unless they are already what the conversion makes of them."""
     first = {name: value for name, value in next(iter(rows)).items() if name in used}
     types = rows.features or {}
-    is_text_or_chat = all(isinstance(value, list) or types.get(name) == Value("string") for name, value in first.items())
+    is_text_or_chat = all(
+        isinstance(value, list) or types.get(name) == Value("string") for name, value in first.items()
+    )
     if is_text_or_chat and conversion(first) == first and not conversion.system_prompt:
         return rows.remove_columns(list(unused))
     given = {name: GIVEN + name for name in used}

@@ -59,16 +59,14 @@ def json_lines(file: str) -> Iterator[tuple[int, str]]:
         yield from ((line, text) for line, text in enumerate(lines, 1) if text.strip())
 
 
-def json_rows(files: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of JSON files: one object per line, or one list of objects."""
+def json_rows(files: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the columns `names` of the rows of JSON files: one object per line, or one list of objects."""
     for file in files:
         with open(file, encoding="utf-8-sig") as text:
             is_list = text.read(1) == "["
             text.seek(0)
-            if is_list:
-                yield from json.load(text)
-        if not is_list:
-            yield from (json.loads(text) for _, text in json_lines(file))
+            rows = json.load(text) if is_list else (json.loads(line) for line in text if line.strip())
+            yield from ({name: row.get(name) for name in names} for row in rows)
 
 
 def _fault(column: str, value: Any) -> str | None:

@@ -41,9 +41,13 @@ def check_tokens(kind: str, training_args: Any, model_args: Any, rows: Any) -> N
             raise ArgumentError("model_name_or_path", rule="has no chat template, and the data are chats", hint=hint)
         if getattr(training_args, "assistant_only_loss", False) and not template:
             _check_assistant_mask(processor)
+    elif getattr(training_args, "assistant_only_loss", False) and "input_ids" not in first[0]:
+        raise ArgumentError("assistant_only_loss", rule="needs chats, and the data are text")
     names = ("prompt", "answer") if kind == "grpo" else first[0]
     _warn_of_unknown_tokens(tokenizer, [[row.get(name) for name in names] for row in first])
-    is_cut = getattr(training_args, "truncation_mode", "") == "keep_start" and not getattr(training_args, "packing", False)
+    is_cut = getattr(training_args, "truncation_mode", "") == "keep_start" and not getattr(
+        training_args, "packing", False
+    )
     most = getattr(training_args, "max_length", None)
     if is_cut and most and len(first) < ROWS and not template and all("prompt" in row for row in first):
         shortest = min(_prompt_length(processor, row["prompt"]) for row in first)
@@ -59,7 +63,12 @@ def check_kept_rows(trainer: Any, total: int | None) -> None:
     """
     args = trainer.args
     most = getattr(args, "max_length", None)
-    if total is None or most is None or getattr(args, "packing", False) or not hasattr(trainer.train_dataset, "__len__"):
+    if (
+        total is None
+        or most is None
+        or getattr(args, "packing", False)
+        or not hasattr(trainer.train_dataset, "__len__")
+    ):
         return
     dropped = total - len(trainer.train_dataset)
     if dropped and dropped == total:
@@ -94,8 +103,8 @@ def _warn_of_unknown_tokens(tokenizer: Any, rows: Sequence[Sequence[Any]]) -> No
     unknown = tokens.count(tokenizer.unk_token_id)
     if unknown > UNKNOWN * len(tokens):
         logger.warning(
-            "the tokenizer does not know %.0f%% of the tokens of the first %d rows (%s): the model can neither read nor "
-            "write this text. Check the data, `instruction` and `system_prompt`, or use another model",
+            "%.0f%% of the tokens of the first %d rows are unknown to the tokenizer (%s): the model can neither read "
+            "nor write this text. Check the data, `instruction` and `system_prompt`, or use another model",
             *(100 * unknown / len(tokens), len(rows), tokenizer.unk_token),
         )
 

@@ -3,47 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 import datasets
-import pandas as pd
 import pytest
 from trl import DatasetMixtureConfig, ScriptArguments
+from trl.scripts.utils import DatasetConfig
 
 from hf_sched.finetune.data.conversion import TARGETS
-from hf_sched.finetune.data.load import ColumnArguments, LoadedRows, columns_of, data_faults, load_rows
+from hf_sched.finetune.data.load import ColumnArguments, columns_of, data_faults, load_rows
+from hf_sched.finetune.evaluation import EvaluationArguments
+from hf_sched.finetune.evaluation.evaluate import load_problems
 from hf_sched.schedules.validation import ArgumentError
+from tests.helpers.rows import load, load_all, write
 
 OWN = [{"id": number, "problem": f"What is {number} + 1?", "label": number + 1} for number in range(4)]
 COLUMNS = {"question": "problem", "answer": "label"}
 GOOD = {"question": "How many?", "answer": "72"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
-
-
-def load_all(
-    path: Path | str, kind: str = "sft", *, streaming: bool = False, test_split_size: float | None = None, **given: Any
-) -> LoadedRows:
-    requested = ScriptArguments(dataset_name=str(path), dataset_streaming=streaming)
-    mixture = DatasetMixtureConfig(test_split_size=test_split_size)
-    names = ("columns", "instruction", "system_prompt")
-    arguments = ColumnArguments(**{name: given.pop(name) for name in names if name in given})
-    return load_rows(requested, mixture, TARGETS[kind], arguments, **{"evaluating": False, **given})
-
-
-def load(path: Path | str, kind: str = "sft", **given: Any) -> Any:
-    return load_all(path, kind, **given).train
-
-
-def write(path: Path, rows: list[Any]) -> Path:
-    if path.suffix == ".csv":
-        pd.DataFrame(rows).to_csv(path, index=False)
-    elif path.suffix == ".parquet":
-        pd.DataFrame(rows).to_parquet(path)
-    else:
-        lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
-        path.write_text("".join(f"{line}\n" for line in lines) if path.suffix == ".jsonl" else json.dumps(rows))
-    return path
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
@@ -116,7 +92,7 @@ def test_streamed_rows_are_checked_as_they_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (None, r"has the columns id, problem, label, but the recipe takes .*; write `columns: {question: \.\.\., ans"),
+        (None, r"has the columns id, problem, label, but .*; write `columns: {question: problem, answer: label}`$"),
         ({"answer": "lable"}, r"`columns` has answer: lable, but the data have the columns id, problem, label$"),
         ({"label": "answer"}, r"`columns` has .*; write it the other way round, answer: label$"),
     ],
@@ -145,6 +121,139 @@ def test_wrong_data_arguments_are_named(tmp_path):
     write(folder / "train.jsonl", [GOOD])
     with pytest.raises(ArgumentError, match="`dataset_test_split` must be one of train, received 'test'"):
         load(folder, evaluating=True)
+
+
+def test_csv_cells_are_text_as_written(tmp_path):
+    answers = ["007", "0123", "NA", "None", "null", "1.50"]
+    text = "\ufeffquestion,answer\r\n" + "\r\n".join(f"How?,{answer}" for answer in answers)
+    (folder := tmp_path / "folder").mkdir()
+    for place, streaming in ((tmp_path / "own.csv", False), (folder / "train.csv", False), (tmp_path / "b.csv", True)):
+        place.write_text(text, encoding="utf-8", newline="")
+        name = folder if place.parent == folder else place
+        rows = load(name, "grpo", streaming=streaming, max_steps=5)
+        assert [row["answer"] for row in rows] == answers
+
+
+def test_csv_rows_with_unquoted_commas_are_not_shifted(tmp_path):
+    (tmp_path / "all.csv").write_text("question,answer\nThree, or four?,7\nYes, or no?,8\n")
+    with pytest.raises(ArgumentError, match=r"has more cells in its rows than column names: .*all\.csv; put text with"):
+        load(tmp_path / "all.csv")
+    (tmp_path / "one.csv").write_text("question,answer\nHow many?,7\nYes, or no?,8\n")
+    with pytest.raises(ArgumentError, match=r"cannot be read, or has no rows: .*Expected 2 fields in line 3, saw 3"):
+        load(tmp_path / "one.csv")
+
+
+@pytest.mark.skipif(datasets.__version__ < "5", reason="datasets 4 rejects such files itself")
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_answers_of_mixed_json_types_are_text(tmp_path, suffix):
+    given, expected = [12, "x", 1.5, 2.0, True, "007"], ["12", "x", "1.5", "2", "true", "007"]
+    asked = [{"question": "How many?", "answer": answer} for answer in given]
+    prompted = [{"prompt": "How many?", "answer": answer} for answer in given]
+    completed = [{"prompt": "How many?", "completion": answer} for answer in given]
+    for rows, kind, column in (
+        (asked, "grpo", "answer"),
+        (prompted, "grpo", "answer"),
+        (completed, "sft", "completion"),
+    ):
+        path = write(tmp_path / f"{kind}{'question' in rows[0]}{suffix}", rows)
+        assert [row[column] for row in load(path, kind)] == expected
+        assert [row[column] for row in load(path, kind, streaming=True, max_steps=3)] == expected
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_numbers_as_answers_are_text(tmp_path, suffix):
+    for answers, expected in (([12, 7], ["12", "7"]), ([12, 1.5], ["12", "1.5"]), ([1.0, 2.0], ["1", "2"])):
+        path = write(tmp_path / f"{expected[1]}{suffix}", [{"question": "?", "answer": answer} for answer in answers])
+        assert [row["answer"] for row in load(path, "grpo")] == expected
+
+
+def test_number_that_is_too_long_is_rejected(tmp_path):
+    path = write(tmp_path / "own.jsonl", ['{"question": "10**22 + 1?", "answer": 10000000000000000000001}'])
+    with pytest.raises(ArgumentError, match=r"`answer` must be text, in quotes, because .* line 1\)"):
+        load(path)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_dates_in_json_stay_text(tmp_path, suffix, streaming):
+    chat = [{"role": "user", "content": "2024-01-05"}, {"role": "assistant", "content": "2024-01-06 10:00:00"}]
+    path = write(tmp_path / f"chat{suffix}", [{"messages": chat}])
+    assert list(load(path, streaming=streaming, max_steps=1)) == [{"messages": chat}]
+    path = write(tmp_path / f"day{suffix}", [{"question": "Which day?", "answer": "2024-01-05"}])
+    assert next(iter(load(path, "grpo", streaming=streaming, max_steps=1)))["answer"] == "2024-01-05"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "b.csv", "b.json"])
+def test_files_without_rows_are_rejected(tmp_path, name):
+    (tmp_path / name).write_text({"b.csv": "question,answer\n", "b.json": "[]"}.get(name, ""))
+    with pytest.raises(ArgumentError, match=f"`dataset_name` cannot be read, or has no rows: .*{name}"):
+        load(tmp_path / name)
+
+
+def test_file_of_a_folder_is_named_with_its_line(tmp_path):
+    write(tmp_path / "train.jsonl", ["\ufeff" + json.dumps(GOOD), {"question": "Why?", "answer": ""}])
+    with pytest.raises(ArgumentError, match=r"`answer` is empty \(.*train\.jsonl, line 2\)"):
+        load(tmp_path)
+
+
+def test_one_file_is_split_without_common_questions(tmp_path):
+    rows = [{"question": f"What is {number % 70}?", "answer": str(number % 70)} for number in range(100)]
+    path = write(tmp_path / "own.jsonl", rows)
+    first, again = (load_all(path, "grpo", evaluating=True, test_split_size=size) for size in (0.2, 20))
+    assert [first.train[:], first.evaluation[:]] == [again.train[:], again.evaluation[:]]
+    asked = [{row["answer"] for row in part} for part in (first.train, first.evaluation)]
+    assert len(first.evaluation) == 20 and not asked[0] & asked[1] and len(asked[0] | asked[1]) == 70
+    held_out = load_problems(EvaluationArguments(str(path), evaluate_test_split_size=0.2))
+    assert held_out == list(first.evaluation)
+    assert load(path, "grpo", test_split_size=0.2)[:] == first.train[:]
+
+
+def test_mixture_is_split_with_a_seed(tmp_path):
+    path = write(tmp_path / "own.jsonl", [{"text": str(number)} for number in range(40)])
+    mixture = DatasetMixtureConfig([DatasetConfig("json", data_files=str(path))], test_split_size=0.25)
+    given = {"target": TARGETS["sft"], "arguments": ColumnArguments(), "evaluating": True}
+    runs = [load_rows(ScriptArguments(), mixture, **given) for _ in range(2)]
+    assert runs[0].evaluation[:] == runs[1].evaluation[:] and len(runs[0].evaluation) == 10
+    assert not {*runs[0].train["text"]} & {*runs[0].evaluation["text"]}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"test_split_size": 1.5},
+            "`test_split_size` must be a share between 0 and 1 or a number of rows, received 1.5",
+        ),
+        ({"test_split_size": -0.1}, "`test_split_size` must be a number above 0, 1 at most, received -0.1"),
+        ({"test_split_size": 40}, "`test_split_size` leaves no rows: .* received 40"),
+        ({"test_split_size": 0.5, "streaming": True, "max_steps": 3}, "is not possible with `dataset_streaming`"),
+    ],
+)
+def test_wrong_test_split_size_is_rejected(tmp_path, given, message):
+    with pytest.raises(ArgumentError, match=message):
+        load(write(tmp_path / "own.jsonl", [GOOD] * 4), **given)
+
+
+def test_test_split_of_the_data_is_not_replaced(tmp_path):
+    for name in ("train", "test"):
+        write(tmp_path / f"{name}.jsonl", [GOOD] * 4)
+    with pytest.raises(ArgumentError, match="`test_split_size` would replace the split 'test' of the data; omit it"):
+        load(tmp_path, test_split_size=0.5)
+
+
+def test_data_faults_name_files_columns_and_rows(tmp_path):
+    path = str(write(tmp_path / "own.jsonl", OWN))
+    for given, message in (
+        ({"dataset_name": "nothing.jsonl"}, "there is no such file"),
+        ({"dataset_name": path}, "must map your columns"),
+        ({"dataset_name": path, "columns": ["question"]}, "must be a mapping"),
+        ({"dataset_name": path, "columns": COLUMNS, "eval_strategy": "steps"}, "`dataset_test_split` must be"),
+        ({"dataset_name": path, "columns": COLUMNS, "test_split_size": "half"}, "`test_split_size` must be"),
+    ):
+        (fault,) = data_faults("sft", given)
+        assert message in str(fault)
+    assert data_faults("sft", {"dataset_name": path, "columns": COLUMNS}) == []
+    assert data_faults("sft", {"dataset_name": "openai/gsm8k"}) == data_faults("grpo", {}) == []
 
 
 def test_recipe_trains_on_a_streamed_csv_file_with_other_columns(run_recipe, tmp_path):

@@ -115,7 +115,7 @@ def test_finished_generations_are_reused(run: Finished, task: Path, tmp_path: Pa
 
 def test_problems_with_own_columns_and_instruction(tmp_path):
     file = tmp_path / "held out.csv"
-    file.write_text('problem,solution\n"Wie viele Äpfel, ""rote""?",3\nUnd Birnen?,4\n', encoding="utf-8")
+    file.write_text('problem,solution\n"Wie viele Äpfel, ""rote""?",#### 3\nUnd Birnen?,#### 4\n', encoding="utf-8")
     given = EvaluationArguments(str(file), evaluate_columns={"question": "problem", "answer": "solution"})
     bare = load_problems(dataclasses.replace(given, evaluate_max_problems=1), instruction="")
     assert bare == [{"prompt": [{"role": "user", "content": 'Wie viele Äpfel, "rote"?'}], "answer": "3"}]
