@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import yaml
 from datasets import Dataset, Features, IterableDataset, Value, load_dataset, load_dataset_builder
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
