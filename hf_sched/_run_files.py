@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,13 +43,28 @@ def training_continues(path: Path) -> Iterator[None]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file so that a reader, or a crash in between, finds either the old or the new content."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a part of it, on a full disk
+        raise
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write a JSON object; see `write_text`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Raise a ValueError that names a file of a run if its content is damaged or not what it should be."""
+    try:
+        yield
+    except (json.JSONDecodeError, UnicodeDecodeError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged: {str(error).partition(chr(10))[0]}") from None
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is damaged or of another program: {error!r}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -57,23 +73,30 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: The file is damaged or does not hold a JSON object.
     """
-    try:
+    with explain_damage(path):
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} must hold a JSON object, received a {type(value).__name__}")
     return value
 
 
+def read_trainer_state(path: Path) -> dict[str, Any]:
+    """Read a `trainer_state.json`; a ValueError says that it is damaged."""
+    state = read_json(path)
+    types = {"global_step": int, "max_steps": int, "log_history": list}
+    if not all(isinstance(state.get(name), cls) for name, cls in types.items()):
+        raise ValueError(f"{path} is damaged: it has no {', '.join(types)}")
+    return state
+
+
 def read_learning_rates(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a `learning_rates.jsonl`. A last line that a killed process left incomplete is skipped."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             continue
-        if isinstance(row, dict) and ("step" in row or "session" in row):
+        if isinstance(row, dict) and ("step" in row or isinstance(row.get("session"), dict)):
             rows.append(row)
     return rows

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched._run_files import COOLDOWN_DONE, LEARNING_RATES, read_json
+from hf_sched._run_files import COOLDOWN_DONE, LEARNING_RATES, explain_damage, read_trainer_state
 from hf_sched.audit.planned import Array, Plan, Steps, planned_rates
 from hf_sched.audit.safe_pickle import Inert, read_pickle
 from hf_sched.plan.training_config import TrainingConfig
@@ -77,13 +77,15 @@ class Record:
 def read_run(folder: Path, config: Path | None = None) -> Record:
     """Read the `output_dir` of a Trainer, or one of its checkpoints; see `audit`."""
     log = folder / LEARNING_RATES
-    sessions, rows = _read_log(log) if log.is_file() else ([], {})
-    if rows:
-        return _from_log(sessions, rows, config)
+    with explain_damage(log):
+        sessions, rows = _read_log(log) if log.is_file() else ([], {})
+        if rows:
+            return _from_log(sessions, rows, config)
     paths = [path for path in (*folder.glob(f"checkpoint-*/{_STATE}"), folder / _STATE) if path.is_file()]
     # A process that was killed while it wrote the state leaves an empty file.
-    if states := {path.parent: read_json(path) for path in paths if path.stat().st_size}:
-        return _from_states(states, folder, config)
+    if states := {path.parent: read_trainer_state(path) for path in paths if path.stat().st_size}:
+        with explain_damage(folder):
+            return _from_states(states, folder, config)
     raise ValueError(
         f"{str(folder)!r} is not a run: it has no {_STATE}, no checkpoint-*/{_STATE} and no {LEARNING_RATES} with a "
         "step; give the `output_dir` of a Trainer"

@@ -5,9 +5,10 @@ A folder from an untrusted source can be audited this way, and so can a run of a
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
+
+from hf_sched._run_files import explain_damage
 
 
 class Inert:
@@ -28,9 +29,7 @@ def read_pickle(path: Path) -> Any:
     import torch
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-    try:
+    with explain_damage(path):
         names = get_unsafe_globals_in_checkpoint(path)
         with safe_globals([(str if name == "builtins.str" else type(name, (Inert,), {}), name) for name in names]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, ValueError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a file that torch.save wrote: {error}") from None

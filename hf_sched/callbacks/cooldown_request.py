@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_sched._run_files import COOLDOWN_REQUEST, COOLDOWN_STATUS, read_json, write_json
+import psutil  # type: ignore[import-untyped]
+
+from hf_sched._run_files import COOLDOWN_REQUEST, COOLDOWN_STATUS, explain_damage, read_json, write_json
 from hf_sched.scheduler.anneal import cooldown_phase
 from hf_sched.scheduler.group_schedule import Cooldown, GroupSchedule
 from hf_sched.schedules.schedule import Schedule
@@ -84,7 +85,11 @@ def send_request(folder: Path, request: Request) -> dict[str, Any]:
             f"no run reads requests in {str(folder)!r}: it has no {COOLDOWN_STATUS}, which the recipes and any Trainer "
             "with `callbacks=[hf_sched.LiveControl()]` write. Give the `output_dir` of a running training"
         )
-    status = read_json(folder / COOLDOWN_STATUS)
+    with explain_damage(folder / COOLDOWN_STATUS):
+        return _send(folder, request, read_json(folder / COOLDOWN_STATUS))
+
+
+def _send(folder: Path, request: Request, status: Mapping[str, Any]) -> dict[str, Any]:
     end, every = status["end"], status["every"]
     if status["ended"] or not _is_alive(status):
         raise ValueError(
@@ -110,8 +115,5 @@ def send_request(folder: Path, request: Request) -> dict[str, Any]:
 def _is_alive(status: Mapping[str, Any]) -> bool:
     """Whether the process exists; a process on another host counts as alive."""
     if status["host"] == socket.gethostname():
-        try:
-            os.kill(status["process"], 0)
-        except OSError as error:
-            return isinstance(error, PermissionError)  # it belongs to another user
+        return bool(psutil.pid_exists(status["process"]))
     return True

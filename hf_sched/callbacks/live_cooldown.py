@@ -82,14 +82,14 @@ class LiveControl(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Stop accepting requests; a request to an interrupted run waits for its resume."""
         if state.is_world_process_zero:
-            if state.global_step >= state.max_steps and Path(args.output_dir, COOLDOWN_REQUEST).exists():
+            if state.global_step >= state.max_steps and os.path.exists(Path(args.output_dir, COOLDOWN_REQUEST)):
                 _reject(Path(args.output_dir), state.global_step, "the run had ended")
             self._write_status(args, state, schedule_of(lr_scheduler), ended=True)
 
     def _read_request(self, args: Any, state: Any, scheduler: ScheduleLR | None) -> GroupSchedule | None:
         """The learning rates after a request; None if there is no request or it is not possible."""
         folder, step = Path(args.output_dir), state.global_step
-        if not (folder / COOLDOWN_REQUEST).exists():
+        if not os.path.exists(folder / COOLDOWN_REQUEST):  # Path.exists raises an error if the folder cannot be read
             return None
         try:
             request = Request.parse(read_json(folder / COOLDOWN_REQUEST))
@@ -150,6 +150,7 @@ def _reject(folder: Path, step: int, reason: str) -> None:
     with training_continues(file):
         request = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
         write_json(folder / COOLDOWN_REJECTED, {"request": request, "step": step, "why": reason})
+    with training_continues(file):
         file.unlink()
 
 

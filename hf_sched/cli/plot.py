@@ -42,7 +42,8 @@ def plot(schedules: Sequence[str], steps: int | None, warmup: str, lr: float | N
         from hf_sched.plots.terminal import draw
 
         out = console()
-        out.print(draw(curves, width=min(out.width, 100), height=18))
+        has_colors = out.color_system is not None and not out.no_color
+        out.print(draw(curves, width=min(out.width, 100), height=18, lettered=not has_colors))
         return
     try:
         from hf_sched.plots.figures import save_schedules

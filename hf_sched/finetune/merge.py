@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -37,7 +38,10 @@ def check_adapter(folder: Path) -> None:
     file = folder / "adapter_model.safetensors"
     if not (folder / "adapter_config.json").is_file() or not file.is_file():
         raise ArgumentError("adapter", f"a folder with adapter_config.json and {file.name}", str(folder))
-    tensors = load_file(file)
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise ArgumentError("adapter", rule=f"is damaged: {error}", received=str(file)) from None
     if empty := [name for name, tensor in tensors.items() if tensor.numel() == 0]:
         raise ArgumentError(
             "adapter",

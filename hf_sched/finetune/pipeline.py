@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from transformers.utils import cached_file
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 import hf_sched
+from hf_sched._run_files import training_continues
 from hf_sched.finetune.arguments import PipelineArguments, RewardArguments
 from hf_sched.finetune.callbacks.divergence import DivergenceStop
 from hf_sched.finetune.callbacks.grpo_diagnostics import GRPODiagnostics
@@ -38,11 +40,16 @@ from hf_sched.finetune.evaluation.before_after import check_evaluation, evaluate
 from hf_sched.finetune.evaluation.generation_cache import adapter_base
 from hf_sched.finetune.launch import check_launch, quiet_progress_bars
 from hf_sched.finetune.memory.before_loading import check_memory
+from hf_sched.finetune.model_card import complete_model_cards
 from hf_sched.finetune.provenance import write_provenance
 from hf_sched.finetune.trackers import default_trackers, name_of_run
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
+
+# By default DDP looks for unused parameters in each step, and warns that there are none. Only these parts of a model
+# may be unused: experts, and encoders of images and audio.
+_MAY_BE_UNUSED = re.compile(r"expert|vision|visual|image|audio")
 
 
 @dataclass
@@ -108,7 +115,7 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
         recipe.preview(trainer, run)
     if run.pipeline.dry_run:
         return 0
-    status = train_and_save(trainer, run.checkpoint, run.given, run.script.dataset_name)
+    status = train_and_save(trainer, run.checkpoint, run.given, run.script.dataset_name, run.model.model_name_or_path)
     del trainer
     if run.training.world_size > 1:
         gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
@@ -173,6 +180,10 @@ def make_trainer(recipe: Recipe, run: Run) -> Any:
         "dtype": run.model.dtype,
         **(run.training.model_init_kwargs or {}),
     }
+    config = cached_file(run.model.model_name_or_path, "config.json", revision=run.model.model_revision)
+    if run.training.ddp_find_unused_parameters is None:
+        may_be_unused = _MAY_BE_UNUSED.search(Path(str(config)).read_text(encoding="utf-8"))
+        run.training.ddp_find_unused_parameters = None if may_be_unused else False
     trainer = recipe.trainer_class(
         model=run.model.model_name_or_path,
         args=run.training,
@@ -191,11 +202,12 @@ def train_and_save(
     checkpoint: str | None = None,
     given: Mapping[str, Any] | None = None,
     dataset_name: str | None = None,
+    base_model: str | None = None,
 ) -> int:
     """Train under all callbacks of the recipes, save the model, and push it if `push_to_hub` is set.
 
-    `checkpoint` is the one to resume from, `given` the arguments as they were written, and `dataset_name` a name for
-    the model card.
+    `checkpoint` is the one to resume from, and `given` the arguments as they were written. A TRL trainer with a
+    `base_model` writes a model card.
 
     Returns:
         int: The exit status: 1 if the run diverged, 143 if SIGTERM stopped it; neither saves a model. Otherwise 0.
@@ -207,6 +219,8 @@ def train_and_save(
         trainer.add_callback(callback)
     write_provenance(trainer, checkpoint, given or {})
     trainer.args.run_name = trainer.args.run_name or name_of_run(trainer.args)
+    if base_model:
+        complete_model_cards(trainer, base_model)
     result, status = None, 0
     with explain_lost_process(trainer):
         try:
@@ -230,10 +244,13 @@ def train_and_save(
         # The first process to exit ends the others, which may still be writing their part of the checkpoint.
         trainer.accelerator.wait_for_everyone()
     else:
-        if result is not None:
-            trainer.log_metrics("train", result.metrics)
-            trainer.save_metrics("train", result.metrics)
         trainer.save_model()
+        if base_model:
+            trainer.create_model_card(model_name=Path(trainer.args.output_dir).name)
+        if result is not None:
+            with training_continues(Path(trainer.args.output_dir, "train_results.json")):
+                trainer.log_metrics("train", result.metrics)
+                trainer.save_metrics("train", result.metrics)
         if trainer.args.push_to_hub:
             trainer.push_to_hub(dataset_name=dataset_name)
     trainer.accelerator.end_training()  # `trainer.end()` exists from transformers 5.18 on and does the same

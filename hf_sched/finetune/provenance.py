@@ -21,15 +21,40 @@ from typing import Any
 import torch
 
 import hf_sched
-from hf_sched._run_files import RUN, write_text
+from hf_sched._run_files import RUN, read_json, read_trainer_state, training_continues, write_text
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "deepspeed", "vllm")
 HIDDEN = "(hidden)"
+_SHORTEST = 8  # a variable such as HF_TOKEN=1 is not a secret, and its value is everywhere
 
-_SECRET_NAME = r"(?i:token|[\w-]*((hub|hf|auth|access|api|bearer)[_-]?token|api[_-]?key|secret|password|credential)s?)"
-_SECRET_FLAG = re.compile(rf"(?<=\0)(--?{_SECRET_NAME}[=\0])(?!-)[^\0]*")  # in words that are joined by \0
-# Tokens of the hub, GitHub and OpenAI, and what precedes the @ in a URL.
-_SECRET_FORMS = re.compile(r"\b(hf|gh[opsu]|github_pat|sk)[_-]\w[\w-]{15,}|(?<=://)[^/@\s\0]+(?=@)")
+_SECRET_NAME = (
+    r"(?i:token|[\w-]*((hub|hf|auth|access|api|bearer|session)[_-]?token|(api|access|secret|private)[_-]?key|secret"
+    r"|password|credential)s?)"
+)
+# In words that are joined by \0: the value of a flag, of a variable, and of a key in JSON.
+_SECRET_VALUES = (
+    re.compile(rf"((?<=\0)--?{_SECRET_NAME}[=\0])(?!-)[^\0]*"),
+    re.compile(rf"((?<![\w-]){_SECRET_NAME}=)[^\0\s]+"),
+    re.compile(rf"""(["']{_SECRET_NAME}["']\s*:\s*["'])[^"'\0]+"""),
+)
+# Each service has its own alphabet and length. Names such as hf_sched_sweep or sk-learn-forest do not have them.
+_TOKENS = (
+    r"(hf|api_org)_[A-Za-z0-9]{30,}",  # Hugging Face
+    r"hf_(oauth|jwt)_+[\w.-]{20,}",
+    r"gh[oprsu]_[A-Za-z0-9]{36,}",  # GitHub
+    r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{20,}",
+    r"glpat-[\w-]{20,}",  # GitLab
+    r"sk-[a-z]+-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{40,}",  # OpenAI and others
+    r"sk-([a-z0-9]+-){0,3}[A-Za-z0-9]{20,}",
+    r"wandb_v\d_\w{40,}",  # Weights & Biases, since 2026
+    r"(AKIA|ASIA)[A-Z0-9]{16}",  # Amazon
+    r"AIza[\w-]{35}",  # Google
+    r"eyJ[\w-]{10,}\.eyJ[\w-]{10,}(\.[\w-]*)?",  # JSON web token
+)
+_TOKEN = re.compile(rf"(?<![A-Za-z0-9])({'|'.join(_TOKENS)})(?![A-Za-z0-9])|(?<=://)[^/@\s\0]+(?=@)")
+# Older keys of Weights & Biases look like commits, which are kept where they are named so or part of a path.
+_COMMIT_NAME = r"(?i:[\w-]*(revision|commit|sha))"
+_HEX_KEY = re.compile(rf"""({_COMMIT_NAME}["']?[=:\0\s]\s*["']?)?(?<![\w@/])[0-9a-f]{{40}}(?!\w)""")
 
 
 def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, Any]) -> None:
@@ -39,7 +64,7 @@ def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, A
     path = Path(trainer.args.output_dir) / RUN
     sessions, step = [], 0
     if checkpoint:
-        step = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        step = read_trainer_state(Path(checkpoint) / "trainer_state.json")["global_step"]
         # Sessions that started after this checkpoint are no longer part of the run.
         sessions = [session for session in read_provenance(path) if session["step"] < step]
     accelerator = trainer.accelerator
@@ -60,14 +85,15 @@ def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, A
         "versions": {"hf_sched": hf_sched.__version__, **{one.name: one.version for one in installed}},
         "git": git_commit(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps({"sessions": [*sessions, entry]}, indent=2, default=str) + "\n")
+    with training_continues(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({"sessions": [*sessions, entry]}, indent=2, default=str) + "\n")
 
 
 def read_provenance(path: Path) -> list[dict[str, Any]]:
     """Return the entries of a `run.json`; an empty list if it is missing or another program's file."""
     try:
-        sessions = json.loads(path.read_text(encoding="utf-8"))["sessions"]
+        sessions = read_json(path)["sessions"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [session for session in sessions if isinstance(session, dict) and isinstance(session.get("step"), int)]
@@ -92,17 +118,21 @@ def hide(value: Any, name: str = "") -> Any:
         return {key: hide(item, str(key)) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [hide(item) for item in value]
-    return _hide_in_text(value) if isinstance(value, str) else value
+    if not isinstance(value, str) or re.fullmatch(_COMMIT_NAME, name):
+        return value
+    return _hide_in_text(value)
 
 
 def hide_in_command(words: Sequence[str]) -> str:
     """Return a command without secrets, whether written `--hub_token VALUE` or `--hub_token=VALUE`."""
-    hidden = _hide_in_text(_SECRET_FLAG.sub(rf"\1{HIDDEN}", "\0".join(words)))
-    return shlex.join(hidden.split("\0"))
+    return shlex.join(_hide_in_text("\0".join(words)).split("\0"))
 
 
 def _hide_in_text(text: str) -> str:
-    for name in ("HF_TOKEN", "WANDB_API_KEY"):
-        if value := os.environ.get(name):
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST and re.fullmatch(_SECRET_NAME, name):
             text = text.replace(value, HIDDEN)
-    return _SECRET_FORMS.sub(HIDDEN, text)
+    for pattern in _SECRET_VALUES:
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    text = _TOKEN.sub(HIDDEN, text)
+    return _HEX_KEY.sub(lambda found: found[0] if found[1] else HIDDEN, text)

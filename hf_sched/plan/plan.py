@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_sched._run_files import read_trainer_state
 from hf_sched.plan.dataset_size import DatasetSize, find_dataset_size
 from hf_sched.plan.grpo_batches import Generations
 from hf_sched.plan.processes import LAUNCH_KEYS, WorldSize, find_world_size
@@ -161,8 +161,7 @@ def _with_cooldown(config: TrainingConfig) -> tuple[TrainingConfig, int, list[st
     given = {name: kwargs.get(name) for name in ("floor_ratio", "min_lr")}
     given |= {name: config.given.get(f"anneal_{name}") for name in ("duration", "shape")}
     cooldown = anneal_from(checkpoint, **{name: value for name, value in given.items() if value is not None})
-    state = (Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8")
-    trained = int(json.loads(state)["global_step"])
+    trained = read_trainer_state(Path(checkpoint) / "trainer_state.json")["global_step"]
     note = f"The run continues from {checkpoint} after {trained} steps, with the schedule and length of the cooldown."
     return dataclasses.replace(config, given={**config.given, **cooldown}), trained, [note]
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # Distinguishable with color blindness (Okabe and Ito 2008).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LINE_STYLES = ("-", "--", ":", "-.")  # for more curves than colors
 PHASE_COLORS = {"warmup": "#E69F00", "hold": "#999999", "decay": "#56B4E9", "restart": "#009E73"}
 
 
@@ -41,7 +42,8 @@ def new_figure(panels: int, size: tuple[float, float] | None = None) -> tuple[An
 def draw_curves(ax: Axes, curves: Mapping[str, npt.ArrayLike]) -> None:
     """Draw labeled learning rates of shape (num_training_steps,) over the optimizer steps from 0."""
     for number, (label, curve) in enumerate(curves.items()):
-        ax.plot(curve, label=label, color=COLORS[number % len(COLORS)], linewidth=1.8)
+        style = LINE_STYLES[number // len(COLORS) % len(LINE_STYLES)]
+        ax.plot(curve, label=label, color=COLORS[number % len(COLORS)], linestyle=style, linewidth=1.8)
     _finish_learning_rate(ax)
 
 

@@ -6,13 +6,13 @@ cooldown (Hu et al. 2024, arXiv 2404.06395; Hägele et al. 2024, arXiv 2405.1839
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from hf_sched._run_files import read_trainer_state
 from hf_sched.scheduler.resume import Saved
 from hf_sched.schedules.shapes import DECAY_SHAPES, Shape, ShapeReader
 from hf_sched.schedules.validation import ArgumentError, Duration, DurationReader, Epochs, round_half_up
@@ -48,16 +48,14 @@ def anneal_from(
         >>> args = SFTConfig(**{**arguments, **cooldown, "output_dir": "runs/at-600"})
         >>> SFTTrainer(model, args, ...).train(resume_from_checkpoint=args.resume_from_checkpoint)
     """
-    import torch  # slow to import, as the next one
-    from transformers import TrainingArguments
+    from transformers import TrainingArguments  # slow to import
 
     folder = Path(checkpoint)
     missing = [name for name in ("trainer_state.json", "scheduler.pt") if not os.path.isfile(folder / name)]
     if missing:
         raise ArgumentError("checkpoint", f"a checkpoint folder with {' and '.join(missing)}", str(checkpoint))
-    saved = Saved.read(torch.load(folder / "scheduler.pt", map_location="cpu", weights_only=True))
-    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-    step = int(state["global_step"])
+    saved, state = Saved.load(folder), read_trainer_state(folder / "trainer_state.json")
+    step = state["global_step"]
     level = saved.rates[0] / saved.peaks[0]
     if not _is_constant(saved, state, step):
         rates = ", ".join(f"{rate:g}" for rate in saved.rates)

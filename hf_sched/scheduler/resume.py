@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, TypeAlias
 
+from hf_sched._run_files import explain_damage
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, OneOf, as_steps
 
@@ -35,6 +37,15 @@ class Saved:
     peaks: tuple[float, ...]
     group_schedule: GroupSchedule | None
     """None if the scheduler does not save its curve, as transformers' own schedulers."""
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> Saved:
+        """Read the `scheduler.pt` of a checkpoint; a ValueError says that it is damaged."""
+        import torch
+
+        path = checkpoint / "scheduler.pt"
+        with explain_damage(path):
+            return cls.read(torch.load(path, map_location="cpu", weights_only=True))
 
     @classmethod
     def read(cls, state: Mapping[str, Any]) -> Saved:

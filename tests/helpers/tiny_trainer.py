@@ -32,9 +32,9 @@ class ModelTrainer(Trainer):
                 callback.after_backward(self.state, model)
         return loss
 
-    def run(self, checkpoint: str | None = None) -> int:
-        """Train and save; return the exit status."""
-        return train_and_save(self, checkpoint)
+    def run(self, checkpoint: str | None = None, **given: Any) -> int:
+        """Train and save; return the exit status. Keywords are those of `train_and_save`."""
+        return train_and_save(self, checkpoint, **given)
 
 
 def steps_of(folder: Path) -> list[int]:

@@ -49,12 +49,12 @@ class DivergenceStop(TrainerCallback):
         """Check the gradients; drop them if they are not finite."""
         norm, self._norm = self._norm, None
         self._scale = _scale(optimizer)
-        if self._scale is not None:
+        if self._may_skip_steps():
             return
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = (p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None)
         # A finite norm is proof; one that is not may only have overflowed, and a DTensor's may cover only this shard.
         is_proof = norm is not None and not hasattr(norm, "to_local") and math.isfinite(float(norm))
-        if on_any_process(not (is_proof or _all_finite(gradients)), args.device):
+        if on_any_process(args.device, not (is_proof or _all_finite(gradients)))[0]:
             optimizer.zero_grad()
             self._stop(state.global_step + 1, "the gradients were not finite")
 
@@ -76,17 +76,27 @@ class DivergenceStop(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop the run if needed; check the weights before they are saved or evaluated."""
-        if self.reason is None and on_any_process(self._skips >= SKIPS_IN_A_ROW, args.device):
-            self._stop(state.global_step, f"{self._skips} optimizer steps in a row had infinite gradients")
-        self._check_weights(args, state, control, used=state.global_step >= state.max_steps)
+        self._check(args, state, control, is_last=state.global_step >= state.max_steps, counts=self._may_skip_steps())
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._check_weights(args, state, control, used=False)  # some runs save here
+        self._check(args, state, control)  # some runs save here
 
-    def _check_weights(self, args: Any, state: Any, control: Any, *, used: bool) -> None:
-        if self.reason is None and (used or control.should_save or control.should_evaluate):
-            trained = [getattr(p, "ds_tensor", p) for p in self.trainer.model.parameters() if p.requires_grad]
-            if on_any_process(not _all_finite(trained), args.device):
+    def _may_skip_steps(self) -> bool:
+        """Whether a gradient scaler or DeepSpeed handles gradients that are not finite, on all processes alike."""
+        return self._scale is not None or getattr(self.trainer, "deepspeed", None) is not None
+
+    def _check(self, args: Any, state: Any, control: Any, *, is_last: bool = False, counts: bool = False) -> None:
+        """Check the weights before they are used, and the skipped steps if they count, in one collective operation."""
+        is_used = is_last or control.should_save or control.should_evaluate
+        if self.reason is None and (is_used or counts):
+            weights = self.trainer.model.parameters() if is_used else ()
+            trained = [getattr(p, "ds_tensor", p) for p in weights if p.requires_grad]
+            has_skipped, is_spoiled = on_any_process(
+                args.device, self._skips >= SKIPS_IN_A_ROW, not _all_finite(trained)
+            )
+            if has_skipped:
+                self._stop(state.global_step, f"{self._skips} optimizer steps in a row had infinite gradients")
+            elif is_spoiled:
                 self._stop(state.global_step, "the weights were not finite")
         if self.reason is not None:
             control.should_training_stop = True
@@ -117,13 +127,13 @@ class DivergenceStop(TrainerCallback):
         )
 
 
-def on_any_process(flag: bool, device: torch.device) -> bool:
-    """Return whether the flag is set on any process; all of them must call this together."""
+def on_any_process(device: torch.device, *flags: bool) -> list[bool]:
+    """Return whether each flag is set on any process; all of them must call this together."""
     if not (dist.is_available() and dist.is_initialized()):
-        return flag
-    flags = torch.tensor(float(flag), device=device)
-    dist.all_reduce(flags, dist.ReduceOp.MAX)
-    return bool(flags.item())
+        return [*flags]
+    of_any = torch.tensor(flags, dtype=torch.float32, device=device)
+    dist.all_reduce(of_any, dist.ReduceOp.MAX)
+    return [flag > 0 for flag in of_any.tolist()]
 
 
 def _scale(optimizer: Any) -> float | None:

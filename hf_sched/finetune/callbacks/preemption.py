@@ -36,7 +36,7 @@ class CheckpointOnSigterm(TrainerCallback):
             self._previous = signal.signal(signal.SIGTERM, self._handle)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._enabled and state.global_step < state.max_steps and on_any_process(self._received, args.device):
+        if self._enabled and state.global_step < state.max_steps and on_any_process(args.device, self._received)[0]:
             self.stopped = control.should_save = control.should_training_stop = True
             control.should_evaluate = False  # there may not be enough time
 

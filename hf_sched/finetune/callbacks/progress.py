@@ -6,6 +6,7 @@ import io
 import logging
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -47,7 +48,7 @@ class Progress(ProgressCallback):
             self._write_line(state)
         if evaluated := [key for key in logs if key.startswith("eval_") and not key.endswith(_SPEED)]:
             figures = ", ".join(f"{key} {logs[key]:.4g}" for key in evaluated)
-            tqdm.write(f"evaluation at step {state.global_step}: {figures}", file=sys.stderr)
+            _write(f"evaluation at step {state.global_step}: {figures}")
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if sys.stderr.isatty():
@@ -61,7 +62,7 @@ class Progress(ProgressCallback):
     def _write_line(self, state: Any) -> None:
         if not self._is_terminal and state.global_step > self._written_step:
             self._written_step, self._written_at = state.global_step, time.monotonic()
-            print(self.training_bar, file=sys.stderr, flush=True)
+            _write(str(self.training_bar))
 
 
 def show_progress(trainer: Any) -> None:
@@ -76,4 +77,9 @@ class StandardErrorHandler(logging.Handler):
     """Writes log records to standard error, above a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(f"{record.levelname}: {record.getMessage()}", file=sys.stderr)
+        _write(f"{record.levelname}: {record.getMessage()}")
+
+
+def _write(line: str) -> None:
+    with suppress(OSError):  # standard error may go to a file on a full disk
+        tqdm.write(line, file=sys.stderr)

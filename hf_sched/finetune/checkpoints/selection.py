@@ -13,8 +13,9 @@ import torch.distributed as dist
 from transformers import SchedulerType
 
 import hf_sched
-from hf_sched._run_files import read_json
+from hf_sched._run_files import read_trainer_state
 from hf_sched.finetune.arguments import PipelineArguments
+from hf_sched.scheduler.resume import Saved
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
     The Trainer writes its state last, but another process may still be writing its random number states.
     """
     try:
-        read_json(checkpoint / "trainer_state.json")
+        read_trainer_state(checkpoint / "trainer_state.json")
     except (OSError, ValueError):
         return "trainer_state.json"
     if not any(any(checkpoint.glob(form)) for form in _WEIGHTS):
@@ -50,8 +51,16 @@ def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
     states = sorted(checkpoint.glob("rng_state*.pth"))
     if len(states) < processes:
         return "rng_state.pth" if processes == 1 else f"rng_state_{len(states)}.pth"
-    # torch writes zip files, whose directory comes last.
-    return next((path.name for path in (checkpoint / "scheduler.pt", *states) if not zipfile.is_zipfile(path)), None)
+    return next((path.name for path in (checkpoint / "scheduler.pt", *states) if not _is_whole(path)), None)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file that torch saved, a zip archive with checksums, is there and undamaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def last_complete(output_dir: str | Path, up_to: float = inf) -> str | None:
@@ -98,6 +107,9 @@ def _requested(training_args: Any) -> str | None:
     if wanted not in (True, "true", "True", "auto"):
         if not Path(wanted).is_dir():
             raise ArgumentError("resume_from_checkpoint", "true, auto or a checkpoint's folder", wanted)
+        read_trainer_state(Path(wanted) / "trainer_state.json")
+        if Path(wanted, "scheduler.pt").is_file():
+            Saved.load(Path(wanted))
         return str(wanted)
     last = last_complete(training_args.output_dir)
     if last is None and wanted != "auto":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched._run_files import LEARNING_RATES, RUN, read_json
+from hf_sched._run_files import LEARNING_RATES, RUN, read_json, read_trainer_state
 from hf_sched.audit import AuditReport, audit
 from hf_sched.finetune.provenance import read_provenance
 from hf_sched.schedules.validation import ArgumentError
@@ -124,5 +124,5 @@ def _load(folder: Path, name: str) -> RunFolder:
         raise ArgumentError(str(folder), rule=rule, hint="give the `output_dir` of a Trainer")
     # The latest state has the longest history; a process that was killed while it wrote one leaves it empty.
     latest = max(paths, key=lambda path: path.stat().st_size, default=None)
-    state = read_json(latest) if latest and latest.stat().st_size else {}
+    state = read_trainer_state(latest) if latest and latest.stat().st_size else {}
     return RunFolder(folder, name, state, read_provenance(folder / RUN))

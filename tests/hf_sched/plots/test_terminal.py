@@ -60,3 +60,24 @@ def test_each_curve_has_a_color_and_a_label() -> None:
     assert shown[0].all()  # the longer one continues to the end
     half = shown[HEIGHT * 2 - 2 : HEIGHT * 2 + 2].any(axis=0)
     assert half[: shown.shape[1] // 2].all() and not half[shown.shape[1] // 2 + 1 :].any()
+
+
+def test_piped_curves_are_told_apart_by_letters_of_the_legend() -> None:
+    curves = {"up": np.linspace(0, 1, 40), "down": np.linspace(1, 0, 40), "flat": np.full(40, 0.25)}
+    lines = draw(curves, width=60, height=HEIGHT, lettered=True).splitlines()
+    plain = [Text.from_markup(line).plain for line in lines]
+    assert [line.split() for line in plain[-3:]] == [["a", "up"], ["b", "down"], ["c", "flat"]]
+    frame = [line.ljust(60)[line.index("┤") + 1 :] for line in plain[:HEIGHT]]
+    # A letter is on its own curve, and each curve has several.
+    for letter, curve in zip("abc", curves.values(), strict=True):
+        cells = [(row, column) for row, line in enumerate(frame) for column, one in enumerate(line) if one == letter]
+        assert len(cells) >= 4
+        for row, column in cells:
+            value = np.interp(column, [0, max(map(len, frame)) - 1], [curve[0], curve[-1]])
+            assert abs(row - (1 - value) * (HEIGHT - 1)) <= 1
+
+
+def test_more_curves_than_colors_have_letters() -> None:
+    curves = {f"curve {number}": np.full(9, float(number)) for number in range(1, 8)}
+    assert "━━" not in draw(curves, height=HEIGHT)
+    assert "━━" in draw(dict(list(curves.items())[:6]), height=HEIGHT)
