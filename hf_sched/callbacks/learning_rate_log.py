@@ -40,7 +40,7 @@ class LearningRateLog(TrainerCallback):
     def __init__(self) -> None:
         self._kinds: dict[str, list[int]] = {}
         self._rates: list[float] = []
-        self._step = 0
+        self._seen_step = 0
         """The optimizer step, from 0, that used the rates."""
         self._scheduler: Any = None
         self._hook: Any = None
@@ -69,7 +69,7 @@ class LearningRateLog(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         """Read the rates here for steps that call no hook: skipped ones, and those of DeepSpeed within `backward`."""
-        self._step = state.global_step
+        self._seen_step = state.global_step
         self._read(optimizer.param_groups)
 
     def on_optimizer_step(
@@ -104,7 +104,7 @@ class LearningRateLog(TrainerCallback):
         """Add the rates of the last step to a log record of the Trainer; hf_sched calls this before it is logged."""
         if "learning_rate" not in logs or not self._rates:
             return
-        planned = planned_rates(self._scheduler, self._step)
+        planned = planned_rates(self._scheduler, self._seen_step)
         for name, (low, high) in self._spans().items():
             logs[f"learning_rate/{name}"] = high
             if low != high:
@@ -112,7 +112,7 @@ class LearningRateLog(TrainerCallback):
             if planned is not None:
                 logs[f"learning_rate/planned_{name}"] = planned[self._kinds[name][0]]
         if scheduler := schedule_of(self._scheduler):
-            phase, left = scheduler.group_schedule.phase_at(self._step)
+            phase, left = scheduler.group_schedule.phase_at(self._seen_step)
             logs[f"phase_steps_left/{phase}"] = left
 
     def _read(self, groups: Sequence[Mapping[str, Any]]) -> None:

@@ -11,10 +11,13 @@ from hf_sched.finetune.evaluation import EvaluationArguments
 
 @dataclass
 class PipelineArguments:
-    """A dry run, and a cooldown that starts from a checkpoint of a run at a constant rate (`wsd` or a constant one)."""
+    """A dry run, a folder that is used again, and a cooldown from a checkpoint at a constant rate (`wsd`, `phases`)."""
 
     dry_run: bool = field(
         default=False, metadata={"help": "Show the plan, a training sample and the rewards' probe; do not train."}
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Delete the checkpoints of a previous run in `output_dir` and start anew."}
     )
     anneal_from: str | None = field(
         default=None, metadata={"help": "Checkpoint of another run to cool down from; needs its own `output_dir`."}

@@ -17,6 +17,8 @@ import hf_sched
 from hf_sched.plan.training_config import read_arguments
 from hf_sched.schedules.validation import ArgumentError, suggest
 
+KWARGS = "lr_scheduler_kwargs"
+
 
 def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
     """Parse `--config FILE.yaml` and the flags after it, which override the file, into an instance of each dataclass.
@@ -42,7 +44,10 @@ def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
         name = next((word for word in unknown if word.startswith("--")), unknown[0]).lstrip("-")
         hint = suggest(name.replace("-", "_"), known) or "correct it or leave it out"
         raise ArgumentError(name, rule="is not an argument of the recipe", hint=hint)
+    merged = given_arguments(args).get(KWARGS)
     for part in parsed:
+        if isinstance(merged, dict) and hasattr(part, KWARGS):
+            part.lr_scheduler_kwargs = {**merged, **part.lr_scheduler_kwargs}
         _check_whole_numbers(part)
         _check_paths(part)
         _check_schedule(part)
@@ -50,7 +55,10 @@ def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
 
 
 def given_arguments(words: Sequence[str]) -> dict[str, Any]:
-    """Return the arguments as they were written: the keys of the YAML file, overridden by the flags."""
+    """Return the arguments as they were written: the keys of the YAML file, overridden by the flags.
+
+    `lr_scheduler_kwargs` of both are merged, unless the flags choose another schedule.
+    """
     flags: dict[str, list[str]] = {}
     name = None
     for word in words:
@@ -61,7 +69,13 @@ def given_arguments(words: Sequence[str]) -> dict[str, Any]:
         elif name is not None:
             flags[name].append(word)
     file = read_arguments(" ".join(flags["config"])) if "config" in flags else {}
-    return {**file, **{key: _flag_value(values) for key, values in flags.items()}}
+    given = {**file, **{key: _flag_value(values) for key, values in flags.items()}}
+    is_same_schedule = given.get("lr_scheduler_type") == file.get("lr_scheduler_type")
+    of_file, of_flags = file.get(KWARGS), given.get(KWARGS)
+    of_file = _flag_value([of_file]) if isinstance(of_file, str) else of_file  # JSON
+    if isinstance(of_file, dict) and isinstance(of_flags, dict) and is_same_schedule:
+        given[KWARGS] = {**of_file, **of_flags}
+    return given
 
 
 def _flag_value(words: Sequence[str]) -> Any:

@@ -26,9 +26,8 @@ logger = logging.getLogger(__name__)
 SAMPLES = 64  # checked for a trained stop token
 
 
-def show_plan(trainer: Any, kind: str, data: str, *, in_full: bool) -> None:
-    """Show the plan of the run that a trainer is about to start, as a table or in one line, and the data it uses."""
-    planned = _plan_of(trainer, kind)
+def show_plan(planned: Plan, data: str, *, in_full: bool) -> None:
+    """Show the plan of the run that is about to start, as a table or in one line, and the data it uses."""
     if in_full:
         print_plan(planned, _console())
         _console().print(Text(f"data: {data}"))
@@ -40,12 +39,12 @@ def show_plan(trainer: Any, kind: str, data: str, *, in_full: bool) -> None:
     logger.info("data: %s", data)
 
 
-def _plan_of(trainer: Any, kind: str) -> Plan:
-    args = trainer.args
+def plan_of(args: Any, rows: Any, kind: str) -> Plan:
+    """Return the plan of a run with these arguments of the Trainer and these training rows."""
     defaults = {field.name: field.default for field in dataclasses.fields(args)}
     given = {name: value for name, value in args.to_dict().items() if value != defaults.get(name, dataclasses.MISSING)}
     given.pop("generation_batch_size", None)  # computed from other arguments, beside which it must not be given
-    size = len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None
+    size = len(rows) if hasattr(rows, "__len__") else None
     return plan(TrainingConfig(kind, given, "This run"), dataset_size=size, num_processes=args.world_size)
 
 

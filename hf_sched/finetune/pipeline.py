@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import re
 import sys
 import warnings
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from datasets import IterableDataset
 from transformers.utils import cached_file
 from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
@@ -23,18 +25,20 @@ import hf_sched
 from hf_sched._run_files import training_continues
 from hf_sched.finetune.arguments import PipelineArguments, RewardArguments
 from hf_sched.finetune.callbacks.divergence import DivergenceStop
+from hf_sched.finetune.callbacks.exact_resume import ExactResume
 from hf_sched.finetune.callbacks.grpo_diagnostics import GRPODiagnostics
 from hf_sched.finetune.callbacks.peer_failure import bound_waiting, explain_lost_process
 from hf_sched.finetune.callbacks.preemption import EXIT_STATUS, CheckpointOnSigterm
 from hf_sched.finetune.callbacks.progress import StandardErrorHandler, show_progress
-from hf_sched.finetune.checkpoints.finished import RunFinished, StopIfFinished
-from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume
+from hf_sched.finetune.checkpoints.continuation import Resume, ResumeRejected
+from hf_sched.finetune.checkpoints.finished import RunFinished, StopIfFinished, restore_callbacks
+from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume, clear_previous_run, is_in
 from hf_sched.finetune.checkpoints.sharding import check_sharding
 from hf_sched.finetune.config import given_arguments, parse
 from hf_sched.finetune.data.conversion import TARGETS, Target
 from hf_sched.finetune.data.load import ColumnArguments, load_rows
 from hf_sched.finetune.data.tokens import check_kept_rows, check_tokens
-from hf_sched.finetune.dry_run import show_plan
+from hf_sched.finetune.dry_run import plan_of, show_plan
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation.before_after import check_evaluation, evaluate_before_and_after
 from hf_sched.finetune.evaluation.generation_cache import adapter_base
@@ -43,6 +47,7 @@ from hf_sched.finetune.memory.before_loading import check_memory
 from hf_sched.finetune.model_card import complete_model_cards
 from hf_sched.finetune.provenance import write_provenance
 from hf_sched.finetune.trackers import default_trackers, name_of_run
+from hf_sched.plan import Plan
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -66,6 +71,8 @@ class Run:
     evaluation: EvaluationArguments
     rewards: RewardArguments = field(default_factory=RewardArguments)
     checkpoint: str | None = None
+    resume: Resume | None = None
+    """What the checkpoint contains; None for a start."""
     train_rows: Any = None
     eval_rows: Any = None
     data: str = ""
@@ -105,16 +112,24 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
     try:
         run = prepare(recipe, sys.argv[1:] if args is None else args)
     except ValueError as error:
-        return _reject(recipe, error)
+        return reject(recipe, error)
     try:
         trainer = make_trainer(recipe, run)
     except ArgumentError as error:
-        return _reject(recipe, error)
+        return reject(recipe, error)
+    try:
+        planned = plan_run(recipe, run, trainer.train_dataset)
+    except ValueError as error:
+        return reject(recipe, error)
     if trainer.is_world_process_zero():
-        show_plan(trainer, recipe.kind, run.data, in_full=run.pipeline.dry_run)
+        show_plan(planned, run.data, in_full=run.pipeline.dry_run)
         recipe.preview(trainer, run)
     if run.pipeline.dry_run:
         return 0
+    if run.pipeline.overwrite and not is_in(run.training.output_dir, run.checkpoint):
+        if run.training.should_save:
+            clear_previous_run(run.training.output_dir)
+        trainer.accelerator.wait_for_everyone()
     status = train_and_save(trainer, run.checkpoint, run.given, run.script.dataset_name, run.model.model_name_or_path)
     del trainer
     if run.training.world_size > 1:
@@ -124,8 +139,13 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
     return status
 
 
-def _reject(recipe: Recipe, error: ValueError) -> int:
-    print(f"{recipe.kind}: error: {' '.join(str(error).split())}", file=sys.stderr)
+def reject(recipe: Recipe, error: ValueError) -> int:
+    """Print the error, in one line unless it is the table of a resume; return the exit status."""
+    if isinstance(error, ResumeRejected):
+        if os.environ.get("RANK", "0") == "0":  # all processes compare the same checkpoint
+            print(f"{recipe.kind}: error: {error}", file=sys.stderr)
+    else:
+        print(f"{recipe.kind}: error: {' '.join(str(error).split())}", file=sys.stderr)
     return 2
 
 
@@ -138,8 +158,10 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     check_launch(run.training)
     bound_waiting(run.training)
     quiet_progress_bars()
-    run.checkpoint = checkpoint_to_resume(run.training, run.pipeline)
+    run.checkpoint = checkpoint_to_resume(run.training, run.pipeline, run.given)
     check_sharding(run.training, run.checkpoint)
+    if run.checkpoint is not None:
+        run.resume = Resume.read(run.checkpoint, run.given, run.training.world_size)
     recipe.check(run)
     run.train_rows, run.eval_rows, run.columns.instruction, run.data = load_rows(
         run.script,
@@ -150,14 +172,27 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
         max_steps=run.training.max_steps,
         is_last_turn_only=bool(getattr(run.training, "completion_only_loss", False)),
     )
+    if isinstance(run.train_rows, IterableDataset):
+        # One endless pass: the Trainer skips the rows of a pass that it has not counted, so a resume would begin anew.
+        run.train_rows = run.train_rows.repeat(None)
     recipe.check_rows(run)
     if run.evaluation.evaluate_on == run.script.dataset_name and run.evaluation.evaluate_test_split_size is None:
         run.evaluation.evaluate_test_split_size = run.mixture.test_split_size
     check_evaluation(run.evaluation, run.columns)
     check_model(run.model)
+    if run.resume is not None:
+        if run.resume.knows_length(run.training):
+            plan_run(recipe, run, run.train_rows)
+        run.resume.log(run.training.output_dir, is_branch=run.checkpoint == run.pipeline.anneal_from)
     check_tokens(recipe.kind, run.training, run.model, run.train_rows)
     check_memory(recipe.kind, run.training, run.model, run.train_rows, in_full=run.pipeline.dry_run)
     return run
+
+
+def plan_run(recipe: Recipe, run: Run, rows: Any) -> Plan:
+    """Return the plan of the run, after a resume if there is one; raise a ValueError if it cannot be resumed."""
+    planned = plan_of(run.training, rows, recipe.kind)
+    return planned if run.resume is None else run.resume.apply(run.training, planned)
 
 
 def argument_types(recipe: Recipe) -> tuple[type, ...]:
@@ -215,12 +250,15 @@ def train_and_save(
     divergence, preemption = DivergenceStop(trainer), CheckpointOnSigterm(trainer)
     show_progress(trainer)
     logs = (hf_sched.LearningRateLog(), hf_sched.LiveControl())
-    for callback in (StopIfFinished(), *logs, preemption, divergence, GRPODiagnostics()):
+    identity = write_provenance(trainer, checkpoint, given or {})
+    exactness = ExactResume(trainer, checkpoint)
+    for callback in (StopIfFinished(trainer), identity, *logs, preemption, divergence, GRPODiagnostics(), exactness):
         trainer.add_callback(callback)
-    write_provenance(trainer, checkpoint, given or {})
     trainer.args.run_name = trainer.args.run_name or name_of_run(trainer.args)
     if base_model:
         complete_model_cards(trainer, base_model)
+    if checkpoint is not None:
+        restore_callbacks(trainer, checkpoint)
     result, status = None, 0
     with explain_lost_process(trainer):
         try:
@@ -228,6 +266,8 @@ def train_and_save(
             trainer.save_state()
         except RunFinished as finished:
             logger.info("%s", finished)
+            if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+                trainer._load_best_model()
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
             # The state written at the end of a run has records that no checkpoint has.
             if not (Path(trainer.args.output_dir) / "trainer_state.json").is_file():

@@ -1,6 +1,7 @@
 """Records where a run comes from in `run.json`: arguments, command, versions, git commit and devices.
 
-The file holds one entry per start or resume. Secrets are hidden, by the names of arguments and by their form.
+The file holds the run's id and one entry per start or resume. Secrets are hidden, by the names of arguments and by
+their form.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from datetime import datetime, timezone
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
+from accelerate.utils import broadcast_object_list
 
 import hf_sched
 from hf_sched._run_files import RUN, read_json, read_trainer_state, training_continues, write_text
+from hf_sched.finetune.checkpoints.identity import RunIdentity, is_own
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "deepspeed", "vllm")
 HIDDEN = "(hidden)"
@@ -57,21 +61,31 @@ _COMMIT_NAME = r"(?i:[\w-]*(revision|commit|sha))"
 _HEX_KEY = re.compile(rf"""({_COMMIT_NAME}["']?[=:\0\s]\s*["']?)?(?<![\w@/])[0-9a-f]{{40}}(?!\w)""")
 
 
-def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, Any]) -> None:
-    """Write the entry of a training that is about to start, on the main process only."""
-    if not trainer.is_world_process_zero():
-        return
+def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, Any]) -> RunIdentity:
+    """Write the entry of a training that is about to start; return the identity for its checkpoints."""
     path = Path(trainer.args.output_dir) / RUN
     sessions, step = [], 0
     if checkpoint:
         step = read_trainer_state(Path(checkpoint) / "trainer_state.json")["global_step"]
-        # Sessions that started after this checkpoint are no longer part of the run.
-        sessions = [session for session in read_provenance(path) if session["step"] < step]
+        if is_own(Path(checkpoint), before := read_provenance(path)):
+            # Sessions that started after this checkpoint are no longer part of the run.
+            sessions = [session for session in before if session["step"] < step]
+    [session_id] = broadcast_object_list([uuid4().hex])
+    [run_id] = broadcast_object_list([sessions[0].get("id", session_id) if sessions else session_id])
+    if trainer.is_world_process_zero():
+        _write(path, run_id, [*sessions, _entry(trainer, session_id, step, checkpoint, given)])
+    return RunIdentity(run_id, session_id, trainer.args.world_size)
+
+
+def _entry(
+    trainer: Any, session_id: str, step: int, checkpoint: str | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
     accelerator = trainer.accelerator
     installed = [one for one in distributions() if one.name in PACKAGES]
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     devices = devices or [f"{accelerator.device.type} ({platform.machine()}, {os.cpu_count()} cores)"]
-    entry = {
+    return {
+        "id": session_id,
         "step": step,
         "checkpoint": checkpoint,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -85,9 +99,12 @@ def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, A
         "versions": {"hf_sched": hf_sched.__version__, **{one.name: one.version for one in installed}},
         "git": git_commit(),
     }
+
+
+def _write(path: Path, run_id: str, sessions: Sequence[Mapping[str, Any]]) -> None:
     with training_continues(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"sessions": [*sessions, entry]}, indent=2, default=str) + "\n")
+        write_text(path, json.dumps({"run_id": run_id, "sessions": sessions}, indent=2, default=str) + "\n")
 
 
 def read_provenance(path: Path) -> list[dict[str, Any]]:

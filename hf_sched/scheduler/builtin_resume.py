@@ -11,7 +11,7 @@ from typing import Any
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hf_sched.scheduler.param_groups import set_rate
-from hf_sched.scheduler.resume import OnResume, Saved, is_own_state, numbers_text
+from hf_sched.scheduler.resume import CHOICES, OnResume, Saved, ScheduleChanged, is_own_state, numbers_text
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 
 
@@ -43,7 +43,7 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None) -> No
             self.last_epoch = saved.step
             restore_rates(self, on_resume)
         else:
-            raise ValueError(_report(saved, self, name))
+            raise _changed(saved, self, name)
 
     # A subclass of the same name, because an attribute of the scheduler itself would be saved with its state.
     scheduler.__class__ = type(cls.__name__, (cls,), {"load_state_dict": load_state_dict})
@@ -65,11 +65,14 @@ def _rates_at(scheduler: LambdaLR, step: int) -> list[float]:
     return [float(peak) * factor(step) for peak, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
 
 
-def _report(saved: Saved, scheduler: LRScheduler, name: str) -> str:
+def _changed(saved: Saved, scheduler: LRScheduler, name: str) -> ScheduleChanged:
     new = numbers_text(_rates_at(scheduler, saved.step)) if isinstance(scheduler, LambdaLR) else "unknown"
-    return (
+    message = (
         f"the checkpoint, at step {saved.step}, was trained under another schedule: {saved.name} of hf_sched, not "
         f"{name} of transformers. `on_resume` in `lr_scheduler_kwargs` must be `keep` (next learning rate "
         f"{numbers_text(saved.rates)}) or `replace` (next learning rate {new}); or start a new run from the "
         "checkpoint's weights, without `resume_from_checkpoint`"
     )
+    changes = [("", "checkpoint", "this run"), ("schedule", saved.name, name)]
+    rates = {"keep": numbers_text(saved.rates), "replace": new}
+    return ScheduleChanged(message, changes, [(choice, rate, CHOICES[choice]) for choice, rate in rates.items()])

@@ -25,6 +25,20 @@ CHOICES = {
 }
 
 
+class ScheduleChanged(ValueError):
+    """The checkpoint was trained under another schedule, and no possible `on_resume` is given.
+
+    Args:
+        message: The whole report.
+        changes: What differs, as rows of name, checkpoint, this run; the first row is the header.
+        choices: The choices of `on_resume`, as rows of name, next learning rate ("-" if impossible), meaning.
+    """
+
+    def __init__(self, message: str, changes: Sequence[Row], choices: Sequence[Row]) -> None:
+        super().__init__(message)
+        self.changes, self.choices = changes, choices
+
+
 @dataclass(frozen=True)
 class Saved:
     """What a checkpoint records about the learning rate."""
@@ -97,18 +111,22 @@ def resumed(saved: Saved, requested: GroupSchedule, name: str, on_resume: OnResu
     """The learning rates to continue with.
 
     Raises:
-        ValueError: The schedule has changed, and `on_resume` is not given or not possible.
+        ScheduleChanged: The schedule has changed, and `on_resume` is not given.
+        ArgumentError: `on_resume` is not possible.
     """
     before = saved.group_schedule
     if before is not None and (before.requested, before.peaks) == (requested.schedule, requested.peaks):
         return before  # including its transition or cooldown
     if on_resume is None:
         choices = [_row_of(choice, saved, requested) for choice in CHOICES]
-        raise ValueError(
+        changes = _changes(saved, requested, name)
+        raise ScheduleChanged(
             f"the checkpoint, at step {saved.step}, was trained under another schedule.\n"
-            f"{_table(_changes(saved, requested, name))}\n"
+            f"{_table(changes)}\n"
             f"The learning rate of the next step for each `on_resume` in `lr_scheduler_kwargs`:\n{_table(choices)}\n"
-            "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`."
+            "Or start a new run from the checkpoint's weights, without `resume_from_checkpoint`.",
+            changes,
+            choices,
         )
     chosen = _choose(saved, requested, on_resume)
     if isinstance(chosen, str):

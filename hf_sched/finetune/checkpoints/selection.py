@@ -1,10 +1,15 @@
-"""Selects the checkpoint that a run resumes from: the last complete one, or one that a cooldown branches off."""
+"""Selects the checkpoint that a run resumes from: its own last complete one, or one that a cooldown branches off.
+
+`true` and `auto` never take the checkpoint of another run, and no run starts in a folder with checkpoints.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
+import shutil
 import zipfile
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -13,8 +18,11 @@ import torch.distributed as dist
 from transformers import SchedulerType
 
 import hf_sched
-from hf_sched._run_files import read_trainer_state
+from hf_sched._run_files import RUN, read_trainer_state
 from hf_sched.finetune.arguments import PipelineArguments
+from hf_sched.finetune.checkpoints.differences import differences, recorded_session
+from hf_sched.finetune.checkpoints.identity import RunIdentity, is_own
+from hf_sched.finetune.provenance import read_provenance
 from hf_sched.scheduler.resume import Saved
 from hf_sched.schedules.validation import ArgumentError
 
@@ -22,33 +30,41 @@ logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"checkpoint-\d+$")
 _WEIGHTS = ("*model*.safetensors", "*model*.bin", "pytorch_model_fsdp*", "global_step*")  # the last two when sharded
+_MAKES_ANOTHER_RUN = ("model_name_or_path", "dataset_name", "dataset_config", "seed", "data_seed")
+_RESULTS = (RUN, "trainer_state.json", "train_results.json", "all_results.json")
 
 
-def checkpoint_to_resume(training_args: Any, arguments: PipelineArguments) -> str | None:
+def checkpoint_to_resume(
+    training_args: Any, arguments: PipelineArguments, given: Mapping[str, Any] | None = None
+) -> str | None:
     """Return the checkpoint to resume from, or None to start.
 
-    `resume_from_checkpoint` is a path, `true` (the last complete checkpoint) or `auto` (the same, if there is one).
-    With `anneal_from` it is that checkpoint unless the cooldown has its own, and `training_args` get its schedule.
-    A checkpoint that is missing, or not the same one on all nodes, raises a ValueError.
+    `resume_from_checkpoint` is a path, `true` (the run's last complete checkpoint) or `auto` (the same, if there is
+    one). With `anneal_from` it is that checkpoint unless the cooldown has its own, and `training_args` get its
+    schedule. `given` are the arguments as they were written.
+
+    Raises:
+        ValueError: The checkpoint is missing, belongs to another run, or is not the same one on all nodes; or the run
+            would start in a folder with checkpoints, and `overwrite` is not set.
     """
-    own = _same_on_all_processes(training_args)
     if arguments.anneal_from:
         _apply_cooldown(training_args, arguments, arguments.anneal_from)
-    return own or arguments.anneal_from
+    return _same_on_all_processes(training_args, arguments, given or {}) or arguments.anneal_from
 
 
 def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
-    """Return the file that is missing or cut off in a checkpoint that `processes` wrote; None if it is complete.
+    """Return the file that is missing or cut off in a checkpoint; None if it is complete.
 
-    The Trainer writes its state last, but another process may still be writing its random number states.
+    The Trainer writes its state last, but another process may still be writing its random number states. `processes`
+    is the number that wrote the checkpoint, unless it records another.
     """
     try:
-        read_trainer_state(checkpoint / "trainer_state.json")
+        processes = RunIdentity.of(checkpoint).processes or processes
     except (OSError, ValueError):
         return "trainer_state.json"
     if not any(any(checkpoint.glob(form)) for form in _WEIGHTS):
         return "model.safetensors"
-    states = sorted(checkpoint.glob("rng_state*.pth"))
+    states = _random_states(checkpoint)
     if len(states) < processes:
         return "rng_state.pth" if processes == 1 else f"rng_state_{len(states)}.pth"
     return next((path.name for path in (checkpoint / "scheduler.pt", *states) if not _is_whole(path)), None)
@@ -64,24 +80,54 @@ def _is_whole(path: Path) -> bool:
 
 
 def last_complete(output_dir: str | Path, up_to: float = inf) -> str | None:
-    """Return the last complete checkpoint of a run up to a step; None if no checkpoint is complete."""
-    found = (path for path in Path(output_dir).glob("checkpoint-*") if _NAME.match(path.name))
-    numbered = {step: path for path in found if (step := int(path.name.split("-")[1])) <= up_to}
-    # The run may resume on another number of processes than wrote the checkpoints, so count the files.
-    processes = max([1, *(len(list(path.glob("rng_state*.pth"))) for path in numbered.values())])
-    for _, checkpoint in sorted(numbered.items(), reverse=True):
-        missing = missing_part(checkpoint, processes)
-        if missing is None:
+    """Return the run's own last complete checkpoint up to a step; None if it has none."""
+    found = [path for path in checkpoints_in(output_dir) if _number(path) <= up_to]
+    sessions = read_provenance(Path(output_dir) / RUN)
+    for checkpoint, earlier in zip(found, [*found[1:], None], strict=True):
+        # A checkpoint of another program does not record the number of processes. A single one writes `rng_state.pth`;
+        # several have not changed since the checkpoint before, as far as its files show.
+        is_single = earlier is None or (checkpoint / "rng_state.pth").is_file()
+        missing = missing_part(checkpoint, 1 if is_single else max(1, len(_random_states(earlier))))
+        if missing is not None:
+            logger.warning(f"{checkpoint} is incomplete ({missing} is missing or cut off); using the one before")
+        elif not is_own(checkpoint, sessions):
+            logger.warning(f"{checkpoint} is not part of the run that {output_dir}/{RUN} describes; it is skipped")
+        else:
             return str(checkpoint)
-        logger.warning(f"{checkpoint} is incomplete ({missing} is missing or cut off); using the one before")
     return None
 
 
-def _same_on_all_processes(training_args: Any) -> str | None:
+def checkpoints_in(output_dir: str | Path) -> list[Path]:
+    """Return the checkpoint folders of any run, the last first."""
+    return sorted((path for path in Path(output_dir).glob("checkpoint-*") if _NAME.match(path.name)), key=_number)[::-1]
+
+
+def is_in(output_dir: str | Path, checkpoint: str | None) -> bool:
+    """Return whether a checkpoint is one of those in `output_dir`."""
+    return checkpoint is not None and Path(checkpoint).resolve().parent == Path(output_dir).resolve()
+
+
+def clear_previous_run(output_dir: str | Path) -> None:
+    """Delete the checkpoints and results of a previous run, for `overwrite`."""
+    for checkpoint in checkpoints_in(output_dir):
+        shutil.rmtree(checkpoint)
+    for name in _RESULTS:
+        (Path(output_dir) / name).unlink(missing_ok=True)
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def _random_states(checkpoint: Path) -> list[Path]:
+    return sorted(checkpoint.glob("rng_state*.pth"))
+
+
+def _same_on_all_processes(training_args: Any, arguments: PipelineArguments, given: Mapping[str, Any]) -> str | None:
     """Return the requested checkpoint if every process finds the same: nodes without a shared disk may differ."""
     found, error = None, None
     try:
-        found = _requested(training_args)
+        found = _requested(training_args, arguments, given)
     except ValueError as raised:  # before it is raised, all processes must compare
         error = raised
     names = [Path(found).name if found else "none"] * training_args.world_size
@@ -100,24 +146,68 @@ def _same_on_all_processes(training_args: Any) -> str | None:
     return found
 
 
-def _requested(training_args: Any) -> str | None:
-    wanted = training_args.resume_from_checkpoint
-    if wanted in (None, False, "", "false", "False"):
-        return None
-    if wanted not in (True, "true", "True", "auto"):
+def _requested(training_args: Any, arguments: PipelineArguments, given: Mapping[str, Any]) -> str | None:
+    wanted, folder = training_args.resume_from_checkpoint, training_args.output_dir
+    found = None
+    if wanted in (True, "true", "True", "auto"):
+        found = last_complete(folder)
+        if found is not None and (changed := _of_another_run(found, given)):
+            if not arguments.overwrite:
+                raise _another_run(wanted, found, changed)
+            found = None
+        if found is None and wanted != "auto":
+            raise ValueError(
+                f"`resume_from_checkpoint` is {wanted!r}, but there is no complete checkpoint of this run in "
+                f"{folder!r}: omit it to start, or use `auto` to resume only if there is one"
+            )
+    elif wanted not in (None, False, "", "false", "False"):
         if not Path(wanted).is_dir():
             raise ArgumentError("resume_from_checkpoint", "true, auto or a checkpoint's folder", wanted)
         read_trainer_state(Path(wanted) / "trainer_state.json")
         if Path(wanted, "scheduler.pt").is_file():
             Saved.load(Path(wanted))
-        return str(wanted)
-    last = last_complete(training_args.output_dir)
-    if last is None and wanted != "auto":
-        raise ValueError(
-            f"`resume_from_checkpoint` is {wanted!r}, but there is no complete checkpoint in "
-            f"{training_args.output_dir!r}: omit it to start, or use `auto` to resume only if there is one"
+        found = str(wanted)
+    if not is_in(folder, found):
+        _check_start(folder, arguments, given, is_auto=wanted == "auto")
+    return found
+
+
+def _check_start(folder: str, arguments: PipelineArguments, given: Mapping[str, Any], *, is_auto: bool) -> None:
+    """Raise an ArgumentError if a run would start in a folder with checkpoints, and may not delete them."""
+    present = checkpoints_in(folder)
+    if is_auto:  # a run that was killed while it wrote its first checkpoint starts again
+        present = [path for path in present if missing_part(path) is None]
+    if arguments.overwrite:
+        model = Path(str(given.get("model_name_or_path"))).resolve()
+        if model in (path.resolve() for path in present):
+            rule, hint = "would delete the model of `model_name_or_path`", "give another `output_dir`"
+            raise ArgumentError("overwrite", rule=rule, hint=hint)
+        return
+    if present:
+        names = ", ".join(path.name for path in present[:3]) + (", ..." if len(present) > 3 else "")
+        resume = "" if is_auto else "to continue that run, add `--resume_from_checkpoint auto`; "
+        raise ArgumentError(
+            "output_dir",
+            rule=f"holds the checkpoints of {'another' if is_auto else 'a previous'} run ({names})",
+            received=folder,
+            hint=f"{resume}to delete them and start anew, `--overwrite true`; to keep them, `--output_dir NEW_FOLDER`",
         )
-    return last
+
+
+def _of_another_run(checkpoint: str, given: Mapping[str, Any]) -> str:
+    """Return how this run differs from a checkpoint's in what makes it another run; empty if it does not."""
+    session = recorded_session(Path(checkpoint))
+    return ", ".join(differences(session, given, only=_MAKES_ANOTHER_RUN)) if session else ""
+
+
+def _another_run(wanted: object, checkpoint: str, changed: str) -> ArgumentError:
+    return ArgumentError(
+        "resume_from_checkpoint",
+        rule=f"would continue another run: {checkpoint} differs from this one in {changed}",
+        received=wanted,
+        hint=f"to continue that run in spite of it, `--resume_from_checkpoint {checkpoint}`; to delete its checkpoints "
+        "and start anew, `--overwrite true --resume_from_checkpoint auto`; to keep them, `--output_dir NEW_FOLDER`",
+    )
 
 
 def _apply_cooldown(training_args: Any, arguments: PipelineArguments, checkpoint: str) -> None:

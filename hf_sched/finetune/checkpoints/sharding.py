@@ -38,13 +38,18 @@ def check_sharding(training_args: Any, checkpoint: str | None) -> None:
         return
     launch = f"accelerate_configs/{_LAUNCH[written.kind]}" if written.kind in _LAUNCH else "FILE"
     launch += f" --num_processes {written.parts}" if written.parts else ""
-    weights = f"`model_name_or_path: {checkpoint}`"
-    if (Path(checkpoint) / "adapter_config.json").is_file():
-        weights = f"first `hf-sched merge {checkpoint} --output FOLDER`, then that folder"
     raise ValueError(
         f"{checkpoint} was written under {written} and cannot be resumed under {wanted}: launch the run as before "
-        f"(`--config_file {launch}`), or start a new run with a new optimizer from its weights ({weights})"
+        f"(`--config_file {launch}`), or start a new run with a new optimizer from its weights "
+        f"(`{weights_of(checkpoint)}`)"
     )
+
+
+def weights_of(checkpoint: str) -> str:
+    """Return the flag that starts a new run from the weights of a checkpoint; an adapter has to be merged first."""
+    if (Path(checkpoint) / "adapter_config.json").is_file():
+        return f"--model_name_or_path FOLDER, after hf-sched merge {checkpoint} --output FOLDER"
+    return f"--model_name_or_path {checkpoint}"
 
 
 def sharding_of_checkpoint(checkpoint: Path) -> Sharding:

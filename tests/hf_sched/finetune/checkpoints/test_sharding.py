@@ -204,7 +204,7 @@ def test_sharding_is_recognized_by_file_names_and_only_equal_sharding_resumes(tm
 def test_message_names_the_launch_and_for_an_adapter_the_merge(tmp_path):
     folder = checkpoint(tmp_path, *zero(3, 2))
     launch = "`--config_file accelerate_configs/zero3.yaml --num_processes 2`"
-    with pytest.raises(ValueError, match=rf"{launch}.*`model_name_or_path: {folder}`"):
+    with pytest.raises(ValueError, match=rf"{launch}.*`--model_name_or_path {folder}`"):
         check_sharding(PLAIN, str(folder))
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match=rf"hf-sched merge {folder} --output FOLDER"):
