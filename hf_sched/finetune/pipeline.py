@@ -115,11 +115,8 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
         return reject(recipe, error)
     try:
         trainer = make_trainer(recipe, run)
-    except ArgumentError as error:
-        return reject(recipe, error)
-    try:
         planned = plan_run(recipe, run, trainer.train_dataset)
-    except ValueError as error:
+    except (ArgumentError, ResumeRejected) as error:
         return reject(recipe, error)
     if trainer.is_world_process_zero():
         show_plan(planned, run.data, in_full=run.pipeline.dry_run)
@@ -172,9 +169,6 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
         max_steps=run.training.max_steps,
         is_last_turn_only=bool(getattr(run.training, "completion_only_loss", False)),
     )
-    if isinstance(run.train_rows, IterableDataset):
-        # One endless pass: the Trainer skips the rows of a pass that it has not counted, so a resume would begin anew.
-        run.train_rows = run.train_rows.repeat(None)
     recipe.check_rows(run)
     if run.evaluation.evaluate_on == run.script.dataset_name and run.evaluation.evaluate_test_split_size is None:
         run.evaluation.evaluate_test_split_size = run.mixture.test_split_size
@@ -186,6 +180,9 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
         run.resume.log(run.training.output_dir, is_branch=run.checkpoint == run.pipeline.anneal_from)
     check_tokens(recipe.kind, run.training, run.model, run.train_rows)
     check_memory(recipe.kind, run.training, run.model, run.train_rows, in_full=run.pipeline.dry_run)
+    if isinstance(run.train_rows, IterableDataset):
+        # One endless pass, because the Trainer does not know in which pass a checkpoint was saved.
+        run.train_rows = run.train_rows.repeat(None)
     return run
 
 

@@ -56,9 +56,10 @@ class Resume:
         """Read a checkpoint, and compare its run's arguments with `given` on this number of processes."""
         state, session = read_trainer_state(Path(checkpoint) / "trainer_state.json"), recorded_session(Path(checkpoint))
         found = differences(session, given, processes) if session else []
-        path = Path(checkpoint) / "scheduler.pt"
-        with explain_damage(path):
-            scheduler = torch.load(path, map_location="cpu", weights_only=True)
+        path, scheduler = Path(checkpoint) / "scheduler.pt", {}
+        if path.is_file():  # `save_only_model` omits it
+            with explain_damage(path):
+                scheduler = torch.load(path, map_location="cpu", weights_only=True)
         return cls(checkpoint, state["global_step"], tuple(found), session is not None, state, scheduler)
 
     def log(self, output_dir: str, *, is_branch: bool) -> None:
@@ -96,7 +97,9 @@ class Resume:
             planned = replace(planned, num_training_steps=total)
         peaks = self.scheduler_state.get("base_lrs") or [0.0]
         is_ours = name in hf_sched.available()
-        if (not is_ours and saved is None) or len(set(peaks)) > 1:  # the optimizer is known only later
+        if (
+            not self.scheduler_state or (not is_ours and saved is None) or len(set(peaks)) > 1
+        ):  # the optimizer is known only later
             return self._remaining(planned, planned.curve)
         parameters = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in peaks]
         scheduler = hf_sched.get_scheduler(
