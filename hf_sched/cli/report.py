@@ -23,10 +23,11 @@ def report_runs(runs: tuple[Path, ...], **options: Any) -> None:
     hf-sched report runs/sft --html
     hf-sched report runs/sft runs/sft_lower_rate --output comparison.html
     """
+    from hf_sched.finetune.evaluation.metrics import headline
     from hf_sched.finetune.reports.report import report
 
     written, results = report(list(runs), **options)
     click.echo(f"The report is in {' and '.join(map(str, written))}.")
     for model, result in results.items():
-        low, high = result["interval"]
-        click.echo(f"  exact match of {model}: {result['exact_match']:.1%} ({low:.1%} to {high:.1%})")
+        label, figure = headline(result)
+        click.echo(f"  {label} of {model}: {figure}")

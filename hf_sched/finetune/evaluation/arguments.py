@@ -25,7 +25,13 @@ class EvaluationArguments:
     evaluate_columns: dict[str, str] | str | None = field(
         default=None, metadata={"help": "Column names: {question: problem, answer: label}. In a recipe, as `columns`."}
     )
-    evaluate_metric: str = field(default="exact_answer", metadata={"help": "The reward that checks an answer."})
+    evaluate_metric: str = field(
+        default="exact_answer",
+        metadata={
+            "help": "The reward that checks an answer: right if it gives 1 or more. If it gives other scores than 0 "
+            "and 1, their mean is reported."
+        },
+    )
     evaluate_max_problems: int | None = field(default=None, metadata={"help": "Use only the first problems."})
     evaluate_max_new_tokens: int = field(default=256, metadata={"help": "Longest answer, in tokens."})
     evaluate_samples: int = field(

@@ -8,6 +8,7 @@ generating anything twice.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +22,13 @@ from hf_sched.finetune.data.load import ColumnArguments, checked_split, load_spl
 from hf_sched.finetune.evaluation.arguments import EvaluationArguments
 from hf_sched.finetune.evaluation.generation import Generator, Loading
 from hf_sched.finetune.evaluation.generation_cache import GenerationCache
-from hf_sched.finetune.evaluation.metrics import Problem, Result, compare, score_greedy, score_sampled
+from hf_sched.finetune.evaluation.metrics import Problem, Result, compare_all, score_greedy, score_sampled
 from hf_sched.finetune.rewards import Reward, check_reward_columns, load_rewards
+from hf_sched.finetune.rewards.probe import probe
+from hf_sched.finetune.rewards.safe_reward import SafeReward
 from hf_sched.schedules.validation import ArgumentError
+
+logger = logging.getLogger(__name__)
 
 
 def load_problems(
@@ -51,11 +56,14 @@ def load_problems(
 
 
 def load_metric(named: Any, problems: Sequence[Problem]) -> Reward:
-    """Load the reward that decides whether an answer is right: one function, with the columns that it needs."""
+    """Load the reward that decides whether an answer is right; warn if it cannot tell the answers of the problems."""
     (metric, *others), _ = load_rewards(named, argument="evaluate_metric")
-    if others or isinstance(metric, str):
-        raise ArgumentError("evaluate_metric", "one reward that checks answers", named)
+    if others or not isinstance(metric, SafeReward):
+        raise ArgumentError("evaluate_metric", "one reward that checks answers, neither a model nor async", named)
     check_reward_columns([metric], list(problems[0]), argument="evaluate_metric")
+    for one in probe([metric], problems[0], others=problems[1:]):
+        if one.warning:
+            logger.warning("`evaluate_metric`: %s", one.warning)
     return metric
 
 
@@ -92,10 +100,8 @@ def evaluate(
             completions = generator.complete(prompts, decoding, cache, samples)
             result["sampled"] = score_sampled(completions, problems, metric, sorted({1, samples}))
         result["settings"] = {**given, "instruction": instruction, "system_prompt": system_prompt, **generator.settings}
-        if results:
-            previous = list(results)[-1]
-            result["compared"] = compare(results[previous], result, previous)
         results[model] = result
+    results = compare_all(results)
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, json.dumps(results, indent=1))
     return results

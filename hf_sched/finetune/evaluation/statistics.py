@@ -1,4 +1,4 @@
-"""Confidence intervals of a share and of a difference on the same problems, and an exact test."""
+"""Confidence intervals of a share, of a mean, and of a difference on the same problems."""
 
 from __future__ import annotations
 
@@ -20,24 +20,20 @@ def wilson(right: int, total: int) -> Interval:
     return float(found.low), float(found.high)
 
 
-def mcnemar(gained: int, lost: int) -> float:
-    """McNemar's exact two-sided p-value: the probability that chance splits the changed answers as unevenly."""
-    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-
-
 def pass_at_k(samples: int, right: int, k: int) -> float:
     """The unbiased probability that one of `k` samples is right, given `right` of `samples` (Chen et al. 2021)."""
     return 1 - comb(samples - right, k) / comb(samples, k)
 
 
 def bootstrap(values: Sequence[float]) -> Interval:
-    """Percentile bootstrap interval of the mean of values between 0 and 1, one value for each problem.
+    """Percentile bootstrap interval of the mean of one value for each problem.
 
-    Where all values are equal, resampling shows no variation; then it is Wilson's interval, which is conservative.
+    Where all values are equal, resampling shows no variation. For a value between 0 and 1 it is then Wilson's interval,
+    which is conservative.
     """
     # Drawing problems is the same as drawing how often each distinct value occurs, which needs few numbers.
     distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    if len(distinct) == 1:
+    if len(distinct) == 1 and 0 <= distinct[0] <= 1:
         right = float(np.sum(values))
         fewest, most = floor(right + 1e-9), ceil(right - 1e-9)
         return wilson(fewest, len(values))[0], wilson(most, len(values))[1]
@@ -65,4 +61,4 @@ def difference(before: Sequence[float], after: Sequence[float], of_before: Inter
 
     low = change - distance(other - of_after[0], of_before[1] - one)
     high = change + distance(of_after[1] - other, one - of_before[0])
-    return max(low, -1.0), min(high, 1.0)
+    return low, high

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hf_sched.audit import AuditReport
-from hf_sched.finetune.evaluation.metrics import describe, share
+from hf_sched.finetune.evaluation.metrics import describe, headline, share
 from hf_sched.finetune.reports.panels import CURVES, window
 from hf_sched.finetune.reports.rendering import block, code, table, text
 from hf_sched.finetune.reports.run_folder import RunFolder
@@ -83,19 +83,26 @@ def _commit_of(session: Mapping[str, Any]) -> str:
 def describe_evaluation(results: Mapping[str, Any], heading: str = "##") -> list[str]:
     """The figures of every model and the differences, how they were measured, and the first answers."""
     rows = []
+    label, _ = headline(next(iter(results.values())))
     for answers in list(zip(*(result["completions"] for result in results.values()), strict=False))[:5]:
         prompt = answers[0]["prompt"]
-        completions = [f"{text(row['completion']) or '(nothing)'} {'✓' if row['right'] else '✗'}" for row in answers]
+        completions = [f"{text(row['completion']) or '(nothing)'} {_mark(row, label)}" for row in answers]
         shown = text(prompt if isinstance(prompt, str) else prompt[-1]["content"])
         rows.append((shown, text(answers[0]["answer"]), *completions))
     return [
-        *(f"{heading} Exact match on held-out problems", ""),
+        *(f"{heading} {label.capitalize()} on held-out problems", ""),
         *block(line for model, result in results.items() for line in describe(model, result)),
-        f"Measured {_describe_measured(list(results.values())[-1])}. 95% intervals are in parentheses: Wilson score, a "
-        "bootstrap over problems for pass@k, and Newcombe's method 10 for differences.",
+        f"Measured {_describe_measured(list(results.values())[-1])}. 95% intervals are in parentheses: Wilson score "
+        "for shares, a bootstrap over problems for means and pass@k, and Newcombe's method 10 for differences.",
         "",
         *(f"The first {len(rows)} problems:", "", *table(("problem", "answer", *map(text, results)), rows)),
     ]
+
+
+def _mark(row: Mapping[str, Any], label: str) -> str:
+    if label == "mean score":
+        return f"({row['score']:.3g})"
+    return "✓" if row["right"] else "✗"
 
 
 def _describe_measured(result: Mapping[str, Any]) -> str:
@@ -131,7 +138,8 @@ def _outcome(run: RunFolder, result: Mapping[str, Any] | None) -> dict[str, str]
     if run.sessions:
         shown["git commit"] = _commit_of(run.sessions[-1])
     if result:
-        shown["exact match, greedy"] = share(result["exact_match"], result["interval"])
+        label, figure = headline(result)
+        shown[f"{label}, greedy"] = figure
         for k, one in result.get("sampled", {}).get("pass_at", {}).items():
             shown[f"pass@{k}"] = share(one["value"], one["interval"])
         shown["measured"] = _describe_measured(result)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from hf_sched.finetune.evaluation.before_after import check_evaluation
 from hf_sched.finetune.evaluation.evaluate import evaluate, load_metric, load_problems
 from hf_sched.finetune.evaluation.generation import Loading
 from hf_sched.finetune.evaluation.generation_cache import Completion
-from hf_sched.finetune.evaluation.metrics import compare, describe, score_greedy, score_sampled
+from hf_sched.finetune.evaluation.metrics import compare, compare_all, describe, score_greedy, score_sampled
 from tests.helpers.recipes import COMMON, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES, ZERO3, Finished, finish, run_main
 
 
@@ -150,7 +152,7 @@ def test_right_answers_are_counted():
     assert "2 of 4 right, 50.0% (15.0% to 85.0%); 1 of 4 cut off at max_new_tokens" in describe("m", result)[0]
 
     undecided = score_greedy(completions, problems, lambda completions, **_: [None, 0.5, 1.0, -1.0])
-    assert (undecided["right"], undecided["no_verdict"]) == (1, 1)
+    assert (undecided["right"], undecided["no_verdict"], undecided["mean"]) == (1, 1, 0.125)
     assert "no verdict on 1" in describe("m", undecided)[0]
 
     samples = [[Completion(text, True) for text in texts] for texts in (("0", "x"), ("1", "1"), ("x", "x"), ("3", "x"))]
@@ -173,6 +175,58 @@ def test_difference_is_reported_only_if_it_is_significant():
     assert (better["gained"], better["lost"], better["verdict"]) == (20, 0, "better")
     assert (worse["gained"], worse["lost"], worse["verdict"]) == (0, 20, "worse")
     assert better["difference"] == 0.5 and better["interval"][0] > 0.3
+
+
+def test_verdict_follows_from_the_interval_as_shown():
+    _, problems = problems_and(*["x"] * 40)
+
+    def score(verdicts: list[int]) -> dict:
+        return score_greedy([Completion("x", True)] * 40, problems, lambda **_: verdicts)
+
+    for lost, gained in itertools.product(range(0, 9, 2), range(16)):
+        before, after = [1] * lost + [0] * (40 - lost), [0] * (40 - gained) + [1] * gained
+        compared = compare(score(before), score(after), "m")
+        low, high = compared["interval"]
+        assert compared["verdict"] == ("better" if low > 0 else "worse" if high < 0 else "no difference shown")
+        assert low <= compared["difference"] <= high
+        shown = re.search(r"points \((\S+) to (\S+)\)", describe("m", {**score(after), "compared": compared})[1])
+        assert (float(shown[1]) > 0, float(shown[2]) < 0) == (low > 0, high < 0)
+
+
+def test_metric_other_than_0_and_1_is_reported_as_a_mean():
+    completions, problems = problems_and(*"01234567")
+    results = {
+        name: score_greedy(completions, problems, lambda value=value, **_: [value] * 8)
+        for name, value in {"base": 0.0, "trained": 0.99}.items()
+    }
+    assert results["base"]["exact_match"] == 0
+    base, trained = compare_all(results).values()
+    for result, mean in ((base, 0), (trained, 0.99)):
+        assert result["mean"] == pytest.approx(mean) and "exact_match" not in result
+        assert result["interval"][0] <= mean <= result["interval"][1]
+        assert describe("m", result)[0].startswith(f"m: mean score {mean:g} (")
+    assert trained["compared"]["difference"] == pytest.approx(0.99) and trained["compared"]["verdict"] == "better"
+    assert "right" not in describe("m", trained)[1]
+
+
+def test_metric_is_called_with_a_hundred_completions_at_most():
+    completions, problems = problems_and(*map(str, range(250)))
+    sizes: list[int] = []
+
+    def metric(completions: list[str], answer: list[str], **_: object) -> list[float]:
+        sizes.append(len(completions))
+        return [float(one == right) for one, right in zip(completions, answer, strict=True)]
+
+    assert score_greedy(completions, problems, metric)["right"] == 250
+    assert sizes == [100, 100, 50]
+
+
+def test_metric_that_cannot_tell_the_answers_is_warned_of(caplog: pytest.LogCaptureFixture):
+    problems = [{"prompt": "The capital of France?", "answer": "Paris"}, {"prompt": "Of Italy?", "answer": "Rome"}]
+    load_metric("accuracy", problems)
+    assert not caplog.records
+    load_metric("final_number", problems)
+    assert "`evaluate_metric`: the reward 'final_number' gives no reward to the right answer" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from scipy import stats
 from hf_sched.finetune.evaluation.statistics import (
     bootstrap,
     difference,
-    mcnemar,
     pass_at_k,
     wilson,
 )
@@ -27,11 +26,6 @@ def test_pass_at_k_is_the_share_of_draws_with_a_right_sample():
 
 def test_wilson_of_no_right_answer_reaches_above_zero():
     assert wilson(0, 60) == (0.0, pytest.approx(0.0602, abs=1e-4))
-
-
-def test_mcnemar_is_the_chance_of_as_uneven_a_split():
-    assert (mcnemar(0, 0), mcnemar(3, 3), mcnemar(0, 6)) == (1, 1, pytest.approx(2 / 64))
-    assert 0 < mcnemar(1000, 100) < 1e-150
 
 
 def test_correlated_answers_narrow_the_interval():
@@ -74,9 +68,10 @@ def test_bootstrap_equals_scipy():
     assert bootstrap(values) == bootstrap(list(values)[::-1]), "neither order nor chance decides it"
 
 
-def test_bootstrap_of_equal_values_is_wilson():
+def test_bootstrap_of_equal_shares_is_wilson():
     assert bootstrap([1.0] * 20) == wilson(20, 20)
     assert bootstrap([0.3] * 25) == (wilson(7, 25)[0], wilson(8, 25)[1])
+    assert bootstrap([-2.0] * 25) == (-2.0, -2.0)
     assert difference([1, 0] * 4, [1, 0] * 4, wilson(4, 8), wilson(4, 8))[0] < 0, "eight problems do not show equality"
     same = difference([0.0] * 20, [0.0] * 20, bootstrap([0.0] * 20), bootstrap([0.0] * 20))
     assert same == (-wilson(0, 20)[1], wilson(0, 20)[1])
