@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +23,7 @@ from hf_sched.finetune.rewards.answers import accuracy, final_number
 from hf_sched.finetune.rewards.formats import answer_format, tag_count
 from hf_sched.finetune.rewards.safe_reward import SafeReward
 from hf_sched.schedules.validation import ArgumentError
+from tests.helpers.recipes import COMMON, GRPO, ROOT, Finished
 
 
 def chat(text: str) -> list[dict[str, str]]:
@@ -311,6 +314,26 @@ def test_grpo_logs_each_reward_and_weighs_them(run_recipe, tmp_path: Path, monke
     np.testing.assert_allclose(run.logged("reward"), 2.0 * right + 0.5 * digits, rtol=1e-5, atol=1e-7)
     assert run.args.reward_weights == [2.0, 0.5, 0.0]
     assert "the reward 'moody' failed (ZeroDivisionError" in run.output
+
+
+def test_custom_reward_gets_the_columns_of_the_data_and_the_users_own_modules(task: Path, tmp_path: Path):
+    (tmp_path / "data.py").write_text("VOCAB = '0123456789'\n")
+    (tmp_path / "grpo.py").write_text("LARGEST = 3\n")  # also the name of the recipe's script
+    (tmp_path / "my_rewards.py").write_text(
+        "from data import VOCAB\nfrom grpo import LARGEST\n"
+        "def level(completions, difficulty, **kwargs):\n"
+        "    return [len(VOCAB) * number / LARGEST for number in difficulty]\n"
+    )
+    rows = [("1 plus 1", "#### 2", 3), ("2 plus 5", "#### 7", 1)]
+    lines = [json.dumps(dict(zip(("question", "answer", "difficulty"), row, strict=True))) for row in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    places = {"model_name_or_path": str(task / "model"), "dataset_name": "rows.jsonl", "output_dir": "run"}
+    given = {"max_steps": 1, "reward_funcs": ["my_rewards.level"]}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({**COMMON, **GRPO, **places, **given}))
+    command = [sys.executable, str(ROOT / "recipes/grpo.py"), "--config", "my.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert Finished(tmp_path / "run", 0, "").logged("rewards/level/mean") == pytest.approx([10 * (3 + 1) / 2 / 3])
 
 
 def test_recipe_rejects_a_missing_column_before_the_model_is_loaded(run_recipe, tmp_path: Path):
