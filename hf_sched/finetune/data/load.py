@@ -245,7 +245,9 @@ def checked_split(
         description += f"; for the rewards: {', '.join(f'`{column}`' for column in others)}"
     if unused:
         description += f"; not used: {', '.join(f'`{column}`' for column in unused)}"
-    if "question" in form and conversion.instruction == FINAL_ANSWER and arguments.instruction is None:
+    if arguments.instruction and "question" not in form:
+        description += "; `instruction` is not used, because the rows have no `question`"
+    elif conversion.instruction == FINAL_ANSWER and arguments.instruction is None:
         description += "; the answers look like GSM8K's, so its instruction follows each question (`instruction`)"
     return _converted(rows, conversion, used, unused), conversion, description
 
@@ -382,7 +384,9 @@ def _missing_columns(source: str, found: Sequence[str], forms: Sequence[Sequence
     usual = {name: next((word for word in USUAL_NAMES.get(name, (name,)) if word in found), "...") for name in form}
     example = ", ".join(f"{name}: {theirs}" for name, theirs in usual.items())
     rule = f"must map your columns: {source} has the columns {', '.join(found)}, but the recipe takes {takes}"
-    return ArgumentError("columns", rule=rule, hint=f"write `columns: {{{example}}}`")
+    is_one = len(found) == 1 and any(separator in found[0] for separator in ";\t|")
+    hint = "separate the columns with commas" if is_one else f"write `columns: {{{example}}}`"
+    return ArgumentError("columns", rule=rule, hint=hint)
 
 
 def _rename(rows: Dataset, columns: Mapping[str, str]) -> Dataset:

@@ -69,6 +69,11 @@ def test_answer_follows_the_mark_that_the_instruction_names(tmp_path):
     assert row == {"prompt": [user("Half?\nEnd with #### and the answer.")], "answer": "\\frac12"}
 
 
+def test_instruction_that_is_not_used_is_named(tmp_path):
+    path = write(tmp_path / "own.jsonl", [{"messages": [user("hi"), assistant("hello")]}])
+    assert "`instruction` is not used, because" in load_all(path, instruction="Be brief.").description
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize("columns", [None, {"messages": "conversations"}])
 def test_sharegpt_becomes_messages(tmp_path, columns, streaming):

@@ -102,6 +102,12 @@ def test_columns_that_do_not_fit_are_named(tmp_path, columns, message):
         load(write(tmp_path / "own.jsonl", OWN), columns=columns)
 
 
+def test_csv_with_another_separator_is_named(tmp_path):
+    (tmp_path / "own.csv").write_text("question;answer\nHow many?;7\n")
+    with pytest.raises(ArgumentError, match=r"has the columns question;answer, .*; separate the columns with commas$"):
+        load(tmp_path / "own.csv")
+
+
 def test_wrong_data_arguments_are_named(tmp_path):
     with pytest.raises(ArgumentError, match="`columns` must be a mapping from the recipe's column names to yours"):
         ColumnArguments(columns=["question"])  # type: ignore[arg-type]
@@ -143,7 +149,6 @@ def test_csv_rows_with_unquoted_commas_are_not_shifted(tmp_path):
         load(tmp_path / "one.csv")
 
 
-@pytest.mark.skipif(datasets.__version__ < "5", reason="datasets 4 rejects such files itself")
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
 def test_answers_of_mixed_json_types_are_text(tmp_path, suffix):
     given, expected = [12, "x", 1.5, 2.0, True, "007"], ["12", "x", "1.5", "2", "true", "007"]
@@ -167,6 +172,13 @@ def test_numbers_as_answers_are_text(tmp_path, suffix):
         assert [row["answer"] for row in load(path, "grpo")] == expected
 
 
+@pytest.mark.skipif(datasets.__version__ < "5", reason="datasets 4 rejects such files itself")
+def test_byte_order_mark_and_windows_line_ends_are_no_text(tmp_path):
+    (tmp_path / "own.jsonl").write_text("\ufeff" + "\r\n".join([json.dumps(GOOD)] * 2), encoding="utf-8", newline="")
+    assert [row["answer"] for row in load(tmp_path / "own.jsonl", "grpo")] == ["72", "72"]
+
+
+@pytest.mark.skipif(datasets.__version__ < "5", reason="datasets 4 rejects such files itself")
 def test_number_that_is_too_long_is_rejected(tmp_path):
     path = write(tmp_path / "own.jsonl", ['{"question": "10**22 + 1?", "answer": 10000000000000000000001}'])
     with pytest.raises(ArgumentError, match=r"`answer` must be text, in quotes, because .* line 1\)"):
@@ -191,7 +203,7 @@ def test_files_without_rows_are_rejected(tmp_path, name):
 
 
 def test_file_of_a_folder_is_named_with_its_line(tmp_path):
-    write(tmp_path / "train.jsonl", ["\ufeff" + json.dumps(GOOD), {"question": "Why?", "answer": ""}])
+    write(tmp_path / "train.jsonl", [GOOD, {"question": "Why?", "answer": ""}])
     with pytest.raises(ArgumentError, match=r"`answer` is empty \(.*train\.jsonl, line 2\)"):
         load(tmp_path)
 

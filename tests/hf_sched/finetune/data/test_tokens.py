@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
 import pytest
+import trl
 
 from tests.helpers.rows import write
 
 CHAT = [{"role": "user", "content": "sort 21"}, {"role": "assistant", "content": "12"}]
+drops_rows = pytest.mark.skipif(trl.__version__ < "1.16", reason="older TRL keeps rows without trained text")
 LONG = [*CHAT, {"role": "user", "content": "sort 7531"}, {"role": "assistant", "content": "1357"}]
 
 
@@ -50,12 +53,14 @@ def test_max_length_that_drops_all_rows_is_named_before_loading(run_recipe, no_w
     assert f"{message}, received 8; the shortest prompt has 10 tokens" in error
 
 
+@drops_rows
 @pytest.mark.parametrize("recipe", ["sft", "dpo"])
 def test_max_length_that_drops_all_of_many_rows_is_named(run_recipe, recipe):
     error = rejected(run_recipe(recipe, ok=False, max_length=8, max_steps=1))
     assert re.search(r"`max_length` is too small: the prompts of all (400|399) rows fill it", error)
 
 
+@drops_rows
 def test_rows_dropped_by_max_length_are_counted(run_recipe, tmp_path):
     long = [{"role": "user", "content": "sort 98765432101234567890"}]
     rows = [{"prompt": prompt, "completion": CHAT[1:]} for prompt in [CHAT[:1]] * 13 + [long] * 3]
@@ -125,5 +130,11 @@ def test_system_prompt_is_trained_with(run_recipe, tmp_path):
 def test_held_out_rows_of_one_file_are_evaluated_on(run_recipe, tmp_path):
     rows = [{"question": f"sort {number}", "answer": "".join(sorted(str(number)))} for number in range(100, 164)]
     path = str(write(tmp_path / "own.jsonl", rows))
-    run = run_recipe("sft", dataset_name=path, test_split_size=0.25, eval_strategy="steps", max_steps=1, eval_steps=1)
+    given = {"dataset_name": path, "test_split_size": 0.25, "eval_strategy": "steps", "max_steps": 1, "eval_steps": 1}
+    short = {"evaluate_on": path, "evaluate_max_problems": 2, "evaluate_max_new_tokens": 4, "system_prompt": "sort"}
+    run = run_recipe("sft", **given, **short)
     assert len(run.logged("eval_loss")) == 1
+    for result in json.loads((run.folder / "evaluation.json").read_text()).values():
+        settings = [result["settings"][key] for key in ("test_split_size", "system_prompt", "instruction")]
+        assert settings == [0.25, "sort", None]
+        assert [message["role"] for message in result["completions"][0]["prompt"]] == ["system", "user"]
