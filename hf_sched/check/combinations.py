@@ -59,6 +59,8 @@ def _check_metric(subject: Subject) -> Iterator[Finding]:
         users.append("lr_scheduler_type")
     if not users:
         return
+    if users == ["save_strategy"] and get("metric_for_best_model") is None:
+        yield subject.error("save_strategy", "is best, which requires metric_for_best_model (eval_loss)")
     metric, greater = str(get("metric_for_best_model") or "loss"), get("greater_is_better")
     if subject.config.kind in GENERATING and metric in ("loss", "eval_loss"):
         key = "metric_for_best_model" if get("metric_for_best_model") else users[0]

@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 
 from hf_sched.cli.output import columns, console, print_json
-from hf_sched.cli.training_file import read_training_file, run_options
+from hf_sched.cli.training_file import read_training_file, recipe_checks, run_options
 
 
 @click.command("check", short_help="Find every mistake in a configuration; audit a run.")
@@ -31,10 +31,11 @@ def check_paths(
     from hf_sched.audit import audit
     from hf_sched.check import check
 
+    options = {**about_the_run, "more": recipe_checks()}
     reports: dict[str, Any] = {}
     for path in paths:
         is_run = Path(path).is_dir()
-        reports[path] = audit(path, config) if is_run else check(read_training_file(path, kind), **about_the_run)
+        reports[path] = audit(path, config) if is_run else check(read_training_file(path, kind), **options)
     if json:
         print_json([{"path": path, **report.as_dict()} for path, report in reports.items()])
     else:

@@ -35,3 +35,12 @@ def recipe_arguments() -> tuple[type, ...]:
     from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
 
     return RECIPE_ARGUMENTS
+
+
+def recipe_checks() -> tuple[Any, ...]:
+    """The checks of our recipes' own arguments; empty without the `recipes` extra."""
+    if not recipe_arguments():
+        return ()
+    from hf_sched.finetune.check import check_data, check_recipe
+
+    return (check_recipe, check_data)

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from trl import TrlParser
 
-import hf_sched
-from hf_sched.plan.training_config import read_arguments
+from hf_sched.check import CheckReport, Finding, check
+from hf_sched.check.values import as_parsed
+from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
+from hf_sched.finetune.check import check_data, check_recipe
+from hf_sched.plan.training_config import TrainingConfig, read_arguments
 from hf_sched.schedules.validation import ArgumentError, suggest
 
 KWARGS = "lr_scheduler_kwargs"
 
 
+class _Parser(TrlParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)  # argparse would print the whole usage first
+
+
 def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
     """Parse `--config FILE.yaml` and the flags after it, which override the file, into an instance of each dataclass.
 
-    An argument that is unknown or wrong raises a ValueError. A value that argparse rejects ends the program with
-    status 2.
+    An argument that is unknown or wrong raises a ValueError.
     """
-    parser = TrlParser(dataclass_types)
+    parser = _Parser(dataclass_types)
     parser.register("type", Any, str)  # of `reward_funcs`: argparse cannot call `Any`
     parser.allow_abbrev = False  # `--learning_rat 1` is a typo, not a learning rate
     known = {field.name: field for cls in dataclass_types for field in dataclasses.fields(cls)}
@@ -48,10 +54,46 @@ def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
     for part in parsed:
         if isinstance(merged, dict) and hasattr(part, KWARGS):
             part.lr_scheduler_kwargs = {**merged, **part.lr_scheduler_kwargs}
-        _check_whole_numbers(part)
-        _check_paths(part)
-        _check_schedule(part)
     return tuple(parsed)
+
+
+def _needed(report: CheckReport) -> list[Finding]:
+    """The findings that stop a run: errors, and what a check, which may run elsewhere, only warns of."""
+    found = report.findings
+    return [one for one in found if one.severity == "error" or one.key in ("model_name_or_path", "report_to")]
+
+
+class WrongArguments(ValueError):
+    """All mistakes in the arguments of a recipe, one a line."""
+
+
+def check_arguments(kind: str, args: Sequence[str]) -> list[str]:
+    """Check the arguments of a recipe as `hf-sched check` does, before they are parsed; return the warnings.
+
+    Raises:
+        WrongArguments: There are errors, or the model or a package is not on this machine.
+    """
+    if {"-h", "--help"} & {*args}:
+        return []
+    flags = {word[2:].partition("=")[0].replace("-", "_") for word in args if word.startswith("--")}
+    written = given_arguments(args)
+    config = TrainingConfig(kind, written, str(written.pop("config", "")), extra=RECIPE_ARGUMENTS)
+    # The parser converts flags, and text in the file.
+    of_text = {key for key, value in written.items() if isinstance(value, str)} | flags
+    given = {key: as_parsed(config, key, value) if key in of_text else value for key, value in written.items()}
+    config = dataclasses.replace(config, given=given)
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    report = check(config, num_processes=processes, more=(check_recipe,))
+    if _needed(report):  # otherwise the recipe checks the data as it loads them
+        report = check(config, num_processes=processes, more=(check_recipe, check_data))
+    needed = _needed(report)
+    texts = []
+    for found in needed or report.findings:
+        place = f" ({config.source}, line {found.line})" if found.line and found.key.split(".")[0] not in flags else ""
+        texts.append(f"`{found.key}` {found.message}{place}" if found.key else found.message)
+    if needed:
+        raise WrongArguments("\n".join(texts))
+    return texts
 
 
 def given_arguments(words: Sequence[str]) -> dict[str, Any]:
@@ -86,32 +128,3 @@ def _flag_value(words: Sequence[str]) -> Any:
         return yaml.safe_load(words[0]) if words else True
     except yaml.YAMLError:
         return words[0]
-
-
-def _check_whole_numbers(part: Any) -> None:
-    # argparse converts only text, so `max_steps: 1.5` in YAML would reach the training loop.
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name, None)
-        is_number = field.type in (int, int | None) and value is not None
-        if is_number and (isinstance(value, bool) or not isinstance(value, int)):
-            raise ArgumentError(field.name, "a whole number", value)
-
-
-def _check_paths(part: Any) -> None:
-    for name in ("model_name_or_path", "dataset_name"):
-        value = getattr(part, name, None) or ""
-        # A hub name has at most one slash; a value with more, or one that starts like a path, is a path.
-        is_path = value.count("/") > 1 or value.startswith((".", "/", "~"))
-        if is_path and not Path(value).expanduser().exists():
-            raise ArgumentError(name, "a hub name or a path that exists", value)
-
-
-def _check_schedule(part: Any) -> None:
-    name = str(getattr(getattr(part, "lr_scheduler_type", None), "value", ""))
-    if name in hf_sched.available() and part.max_steps > 0:
-        kwargs = {key: value for key, value in (part.lr_scheduler_kwargs or {}).items() if key != "on_resume"}
-        warmup_steps = part.get_warmup_steps(part.max_steps)
-        # The number of steps in an epoch is known only once the data is loaded.
-        with suppress(hf_sched.EpochsUnknown):
-            schedule = hf_sched.build(name, num_training_steps=part.max_steps, num_warmup_steps=warmup_steps, **kwargs)
-            schedule.floor(part.learning_rate)

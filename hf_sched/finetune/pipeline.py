@@ -34,7 +34,7 @@ from hf_sched.finetune.checkpoints.continuation import Resume, ResumeRejected
 from hf_sched.finetune.checkpoints.finished import RunFinished, StopIfFinished, restore_callbacks
 from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume, clear_previous_run, is_in
 from hf_sched.finetune.checkpoints.sharding import check_sharding
-from hf_sched.finetune.config import given_arguments, parse
+from hf_sched.finetune.config import WrongArguments, check_arguments, given_arguments, parse
 from hf_sched.finetune.data.conversion import TARGETS, Target
 from hf_sched.finetune.data.load import ColumnArguments, load_rows
 from hf_sched.finetune.data.tokens import check_kept_rows, check_tokens
@@ -137,19 +137,23 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
 
 
 def reject(recipe: Recipe, error: ValueError) -> int:
-    """Print the error, in one line unless it is the table of a resume; return the exit status."""
+    """Print the error, in a line for each mistake, or the table of a resume; return the exit status."""
     if isinstance(error, ResumeRejected):
         if os.environ.get("RANK", "0") == "0":  # all processes compare the same checkpoint
             print(f"{recipe.kind}: error: {error}", file=sys.stderr)
     else:
-        print(f"{recipe.kind}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        for line in str(error).splitlines() if isinstance(error, WrongArguments) else [str(error)]:
+            print(f"{recipe.kind}: error: {' '.join(line.split())}", file=sys.stderr)
     return 2
 
 
 def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     """Parse the arguments, check them and load the data, but not the model; raise a ValueError for what is wrong."""
+    warnings_of_check = check_arguments(recipe.kind, args)
     run = Run(given_arguments(args), *parse(*argument_types(recipe), args=args))
     configure_logging(run.training.process_index)
+    for text in warnings_of_check:
+        logger.warning(text)
     if "report_to" not in run.given:
         run.training.report_to = default_trackers()
     check_launch(run.training)

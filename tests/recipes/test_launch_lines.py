@@ -22,7 +22,7 @@ from click.testing import CliRunner
 from trl.scripts.vllm_serve import make_parser
 
 from hf_sched.cli import app
-from hf_sched.finetune import config
+from hf_sched.finetune import check, config
 from hf_sched.finetune.dpo import DPO
 from hf_sched.finetune.grpo import GRPO
 from hf_sched.finetune.pipeline import argument_types
@@ -76,8 +76,8 @@ class Reader:
         self.folder, self.monkeypatch = folder, monkeypatch
         monkeypatch.chdir(ROOT)
         # Models and data that an earlier command writes do not exist.
-        check = config._check_paths
-        monkeypatch.setattr(config, "_check_paths", lambda part: None if "runs/" in str(vars(part)) else check(part))
+        is_missing = check.is_missing_path
+        monkeypatch.setattr(check, "is_missing_path", lambda name: "runs/" not in str(name) and is_missing(name))
         for command in app.commands.values():
             monkeypatch.setattr(command, "callback", lambda **given: None)
         # argparse accepts the beginning of a flag, so many a typo would pass.
@@ -106,6 +106,7 @@ class Reader:
 
     def recipe(self, kind: str, words: list[str]) -> None:
         recipe, args = RECIPES[kind](), [*words, "--use_cpu", "true"]
+        config.check_arguments(kind, args)
         config.parse(*argument_types(recipe), args=args)
 
     def python(self, words: list[str]) -> None:
