@@ -10,7 +10,7 @@ import logging
 import os
 import pickle
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError:
-        temporary.unlink(missing_ok=True)  # a part of it, on a full disk
+        with suppress(OSError):
+            temporary.unlink()  # a part of it, on a full disk
         raise
 
 
@@ -90,13 +91,15 @@ def read_trainer_state(path: Path) -> dict[str, Any]:
 
 
 def read_learning_rates(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a `learning_rates.jsonl`. A last line that a killed process left incomplete is skipped."""
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError):
-            continue
-        if isinstance(row, dict) and ("step" in row or isinstance(row.get("session"), dict)):
-            rows.append(row)
-    return rows
+    """Read the rows of a `learning_rates.jsonl`. Damaged lines are skipped."""
+    return [row for line in path.read_bytes().splitlines() if (row := read_learning_rates_row(line)) is not None]
+
+
+def read_learning_rates_row(line: bytes) -> dict[str, Any] | None:
+    """Read a line; None if it is damaged, as the last one that a killed process left incomplete."""
+    try:
+        row = json.loads(line)
+        is_row = type(row["session"]["step"] if "session" in row else row["step"]) is int
+        return row if is_row and ("session" in row or isinstance(row["rates"], list)) else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None

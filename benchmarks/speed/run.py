@@ -101,17 +101,18 @@ def measure_callbacks(quick: bool = False) -> Section:
 def _seconds_per_step(
     folder: Path, steps: int, make: Sequence[Callable[[], TrainerCallback]], scheduled: bool = True
 ) -> float:
-    """Run a loop that calls callbacks and scheduler as the Trainer does, without a model; no step logs or saves.
+    """Run a loop that calls callbacks and scheduler as the Trainer does; no step logs or saves.
 
     The time of the optimizer's step is included, because callbacks register hooks there.
     """
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=PEAK)
+    model = torch.nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=PEAK)
     given: dict[str, Any] = {"lr_scheduler_type": "cosine_floor", "learning_rate": PEAK, "logging_steps": 10 * steps}
     args = TrainingArguments(str(folder), max_steps=steps, use_cpu=True, report_to="none", **given)
     scheduler = hf_sched.get_scheduler("cosine_floor", optimizer, 0, steps, {})
     state, control = TrainerState(max_steps=steps, logging_steps=10 * steps), TrainerControl()
-    context: dict[str, Any] = dict.fromkeys(("model", "processing_class", "train_dataloader", "eval_dataloader"))
-    context |= {"optimizer": optimizer, "lr_scheduler": scheduler}
+    context: dict[str, Any] = dict.fromkeys(("processing_class", "train_dataloader", "eval_dataloader"))
+    context |= {"model": model, "optimizer": optimizer, "lr_scheduler": scheduler}
     callbacks = [one() for one in make]
 
     def call(*events: str) -> None:

@@ -6,7 +6,6 @@ cooldown. Without it, `trainer_state.json` and `training_args.bin` have group 0 
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from collections import defaultdict
@@ -19,7 +18,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched._run_files import COOLDOWN_DONE, LEARNING_RATES, explain_damage, read_trainer_state
+from hf_sched._run_files import (
+    COOLDOWN_DONE,
+    LEARNING_RATES,
+    explain_damage,
+    read_learning_rates_row,
+    read_trainer_state,
+)
 from hf_sched.audit.planned import Array, Plan, Steps, planned_rates
 from hf_sched.audit.safe_pickle import Inert, read_pickle
 from hf_sched.plan.training_config import TrainingConfig
@@ -104,10 +109,9 @@ def _read_log(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, array[floa
                     found[kind].frombytes(numbers[:, [0, column, column]].tobytes())
                 continue
             for line in block.splitlines():
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue  # the last line of a killed process
+                row = read_learning_rates_row(line)
+                if row is None:
+                    continue
                 if "session" in row:
                     sessions.append(row["session"])
                     kinds = list(row["session"]["kinds"])
@@ -143,7 +147,7 @@ def _from_log(sessions: list[dict[str, Any]], rows: Mapping[str, array[float]], 
         peaks.update(zip(session["kinds"], session["peaks"], strict=True))
     if first["step"]:
         # The groups have the checkpoint's peaks then; the requested ones are proportional to `learning_rate`.
-        scale = first["learning_rate"] / first["peaks"][0] or 1.0
+        scale = first["learning_rate"] / next(filter(None, first["peaks"]), 1.0) or 1.0
         peaks.update({kind: peak * scale for kind, peak in zip(first["kinds"], first["peaks"], strict=True)})
     compared = []
     for kind, numbers in rows.items():
@@ -151,9 +155,9 @@ def _from_log(sessions: list[dict[str, Any]], rows: Mapping[str, array[float]], 
         steps = steps.astype(np.int64) - 1
         planned = planned_rates(plans, steps, groups[kind], peaks[kind])
         actual = np.where(np.abs(least - planned) > np.abs(most - planned), least, most)  # the farther one
-        label = kind if len(first["kinds"]) > 1 else "learning_rate"
+        label = kind if len(groups) > 1 else "learning_rate"
         compared.append(Comparison(label, groups[kind], peaks[kind], steps, planned, actual))
-    resumes = sorted({session["step"] for session in sessions if session["step"] and not session.get("is_cooldown")})
+    resumes = sorted({session["step"] for session in sessions if session["step"] and not session.get("is_change")})
     return Record(plans, compared, LEARNING_RATES, max(int(one.steps[-1]) + 1 for one in compared), resumes)
 
 

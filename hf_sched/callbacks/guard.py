@@ -8,12 +8,14 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import TrainerCallback
 
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
 from hf_sched.integrations.trackers import send_alert
 from hf_sched.scheduler.builtin_resume import restore_rates
-from hf_sched.scheduler.resume import schedule_name, split_on_resume
+from hf_sched.scheduler.param_groups import is_deepspeed, unwrap
+from hf_sched.scheduler.resume import numbers_text, schedule_name, split_on_resume
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import EpochsUnknown, OneOf
@@ -27,12 +29,14 @@ GUARD = "HF_SCHED_GUARD"
 class LearningRateGuard(TrainerCallback):
     """Checks at every optimizer step that all learning rates are those of the schedule.
 
-    hf_sched adds it to every Trainer. It does nothing unless `lr_scheduler_type` is a name of hf_sched. The environment
-    variable `HF_SCHED_GUARD` selects what happens if a check fails: `error`, `warn` or `off`.
+    Before the first step it checks that the schedule reaches every trainable parameter, and during training that no
+    other optimizer updates one. hf_sched adds it to every Trainer. It does nothing unless `lr_scheduler_type` is a name
+    of hf_sched. The environment variable `HF_SCHED_GUARD` selects what happens if a check fails: `error`, `warn` or
+    `off`.
 
     Raises:
-        ValueError: Another component sets or changes the learning rate, the scheduler is stepped the wrong number of
-            times, or ranks disagree.
+        ValueError: Another component sets or changes the learning rate, an optimizer updates parameters but is not
+            scheduled, the scheduler is stepped the wrong number of times, or ranks disagree.
         ArgumentError: `HF_SCHED_GUARD` has another value.
     """
 
@@ -40,12 +44,26 @@ class LearningRateGuard(TrainerCallback):
         self.scheduler: ScheduleLR | None = None
         self._mode = "error"
         self._warned: set[str] = set()
-        self._stepped_by_deepspeed = False
+        self._stepped_by_deepspeed = self._checks_at_begin = False
         self._skipped = 0
         """Optimizer steps that a gradient scaler skipped, including those before a resume."""
+        self._hook: Any = None
+        self._known: set[Any] = set()
+        """Optimizers that are scheduled, or that train nothing of the model."""
+        self._parameters: set[int] = set()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
-        """Check that the scheduler is the requested one, on all processes."""
+    def on_train_begin(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        model: Any = None,
+        optimizer: Any = None,
+        lr_scheduler: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Check that the scheduler is the requested one, on all processes, and that it schedules every parameter."""
+        self.close()
         self.scheduler, self._warned = None, set()
         self._mode = OneOf(("error", "warn", "off"))(GUARD, os.environ.get(GUARD, "error"))
         scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
@@ -65,24 +83,91 @@ class LearningRateGuard(TrainerCallback):
             self._fail("scheduler", str(error))
             return
         self._stepped_by_deepspeed = type(lr_scheduler).__name__ == "DeepSpeedSchedulerWrapper"
+        self._checks_at_begin = self._stepped_by_deepspeed or bool(self.scheduler.optimizers.facades)
         self._skipped = max(state.global_step - self.scheduler.last_epoch, 0)
+        if model is not None and not is_deepspeed(optimizer, args):
+            self._check_parameters(self.scheduler, model)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
-        # DeepSpeed steps optimizer and scheduler in `backward`.
-        if self._stepped_by_deepspeed:
-            self._check(args, state, optimizer)
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # DeepSpeed steps optimizer and scheduler in `backward`, and hooks step layer-wise optimizers there.
+        if self._checks_at_begin:
+            self._check(args, state)
 
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not self._stepped_by_deepspeed:
-            self._check(args, state, optimizer)
+            self._check(args, state)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         if getattr(optimizer, "step_was_skipped", False):
             self._skipped += 1
 
-    def _check(self, args: Any, state: Any, optimizer: Any) -> None:
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Warn if skipped steps kept the schedule from reaching its end."""
+        self.close()
+        scheduler, self.scheduler = self.scheduler, None
+        if scheduler is None or state.global_step < state.max_steps or not state.is_world_process_zero:
+            return
+        made = scheduler.last_epoch
+        missed = min(state.global_step - made, self._skipped)
+        # Steps that were skipped before a live cooldown do not shorten it.
+        if missed > 0 and made < scheduler.schedule.num_training_steps:
+            ended, planned = (scheduler.group_schedule.at(step - 1)[0] for step in (made, state.max_steps))
+            logger.warning(
+                "a gradient scaler skipped %d of %d optimizer steps, so the schedule %r did not reach its end: the "
+                "last learning rate was %.6g, not %.6g",
+                *(missed, state.max_steps, scheduler.name, ended, planned),
+            )
+
+    def close(self) -> None:
+        """Stop looking at the steps of all optimizers; hf_sched calls this when training ends or fails."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook, self._known, self._parameters = None, set(), set()
+
+    def _check_parameters(self, scheduler: ScheduleLR, model: Any) -> None:
+        """Check that the schedule reaches every trainable parameter, and look out for other optimizers."""
+        scheduler.find_groups()
+        of_model = {id(parameter): parameter for parameter in model.parameters()}
+        held = {id(p): p for group in scheduler.groups for p in group["params"]}
+        missing = {n: p for n, p in model.named_parameters() if p.requires_grad and id(p) not in held}
+        # Some optimizers hold copies of the parameters, such as those that keep them in main memory or in float32.
+        copies = sum(p.numel() for number, p in held.items() if number not in of_model)
+        if sum(p.numel() for p in missing.values()) > copies:
+            names = ", ".join([*missing][:3]) + ", ..." * (len(missing) > 3)
+            where = f"{len(missing)} trainable parameters ({names}) are in no parameter group of the optimizer"
+            updaters = [type(one) for one in scheduler.optimizers.every if not _updates_only_its_groups(one)]
+            if updaters or not held.keys() & of_model.keys():
+                name = (updaters or [type(unwrap(scheduler.optimizer))])[0].__name__
+                self._fail(
+                    "parameters",
+                    f"{where}, so the schedule {scheduler.name!r} does not reach them, but {name} may update them. "
+                    "Add them to a group, keep the optimizer that updates them in an attribute, list or dict of the "
+                    "Trainer's optimizer, or freeze them with `requires_grad_(False)`",
+                )
+            else:
+                logger.warning("%s: they are not trained unless a group is added for them", where)
+        self._known, self._parameters = set(scheduler.optimizers.every), set(of_model)
+        self._hook = register_optimizer_step_pre_hook(self._before_any_step)
+
+    def _before_any_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        """Called before each step of every torch optimizer of the process."""
+        if optimizer in self._known or self.scheduler is None:
+            return
+        rates = [float(g["lr"]) for g in optimizer.param_groups if self._parameters & set(map(id, g["params"]))]
+        if not rates:
+            self._known.add(optimizer)
+            return
+        self._fail(
+            "optimizer",
+            f"{type(optimizer).__name__} is about to update parameters of the model at a learning rate of "
+            f"{numbers_text(rates)}, which the schedule {self.scheduler.name!r} does not set, because the Trainer's "
+            "optimizer does not hold it. Keep it in an attribute, list or dict of the Trainer's optimizer "
+            "(`optimizers=`): then it follows the schedule from its own peak",
+        )
+
+    def _check(self, args: Any, state: Any) -> None:
         scheduler = self.scheduler
-        if scheduler is None or optimizer is None:
+        if scheduler is None:
             return
         step, made = state.global_step, scheduler.last_epoch
         if not step - self._skipped <= made <= step:
@@ -95,7 +180,7 @@ class LearningRateGuard(TrainerCallback):
                 f"{scheduler.name!r} has made {made}: another component {cause} (`accelerator.prepare(scheduler)`, a "
                 "callback, a subclass with its own `training_step` or training loop)",
             )
-        changed = scheduler.find_changed_group(optimizer.param_groups)
+        changed = scheduler.find_changed_group()
         if changed is not None:
             number, rate = changed
             self._alert_and_fail(
@@ -103,7 +188,7 @@ class LearningRateGuard(TrainerCallback):
                 state,
                 "learning rate",
                 f"optimizer step {step}: parameter group {number} is about to train at a learning rate of "
-                f"{float(optimizer.param_groups[number]['lr'])!r}, but the schedule {scheduler.name!r} has {rate!r} "
+                f"{float(scheduler.groups[number]['lr'])!r}, but the schedule {scheduler.name!r} has {rate!r} "
                 "there: another component sets it (another scheduler, a callback, the optimizer itself)",
             )
 
@@ -119,6 +204,12 @@ class LearningRateGuard(TrainerCallback):
         if kind not in self._warned:
             self._warned.add(kind)
             logger.warning("%s", message)
+
+
+def _updates_only_its_groups(optimizer: Any) -> bool:
+    """Whether the class's `step` is one of a library whose optimizers update the parameters in their groups alone."""
+    step = getattr(type(optimizer), "step", None)
+    return getattr(step, "__module__", "").partition(".")[0] in ("torch", "accelerate", "transformers")
 
 
 def _require_requested_scheduler(scheduler: Any, name: str, planned_steps: int, args: Any, state: Any) -> ScheduleLR:

@@ -82,22 +82,24 @@ class LiveControl(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Stop accepting requests; a request to an interrupted run waits for its resume."""
         if state.is_world_process_zero:
-            if state.global_step >= state.max_steps and os.path.exists(Path(args.output_dir, COOLDOWN_REQUEST)):
-                _reject(Path(args.output_dir), state.global_step, "the run had ended")
+            request = Path(args.output_dir, COOLDOWN_REQUEST)
+            with training_continues(request):
+                if state.global_step >= state.max_steps and request.exists():
+                    _reject(Path(args.output_dir), state.global_step, "the run had ended")
             self._write_status(args, state, schedule_of(lr_scheduler), ended=True)
 
     def _read_request(self, args: Any, state: Any, scheduler: ScheduleLR | None) -> GroupSchedule | None:
         """The learning rates after a request; None if there is no request or it is not possible."""
         folder, step = Path(args.output_dir), state.global_step
-        if not os.path.exists(folder / COOLDOWN_REQUEST):  # Path.exists raises an error if the folder cannot be read
-            return None
         try:
+            if not (folder / COOLDOWN_REQUEST).exists():
+                return None
             request = Request.parse(read_json(folder / COOLDOWN_REQUEST))
             current = scheduler.group_schedule if scheduler else None
             cooled = apply_request(current, request, **_position(args, state, scheduler))
             write_json(folder / COOLDOWN_DONE, {**vars(request), "step": step, "group_schedule": cooled.state()})
-        except (ValueError, OSError) as error:  # the file may be damaged, or belong to another user
-            _reject(folder, step, str(error))
+        except Exception as error:  # whatever the file holds: the other ranks wait for this one
+            _reject(folder, step, str(error) or type(error).__name__)
             return None
         with training_continues(folder / COOLDOWN_REQUEST):
             (folder / COOLDOWN_REQUEST).unlink()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, Optional, Union
 
 from hf_sched.integrations.attach import around, hook, wrap
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
-from hf_sched.scheduler.resume import schedule_name, split_on_resume
+from hf_sched.scheduler.resume import read_scheduler_state, schedule_name, split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
 
 ARGUMENTS, TRAINER = "transformers.training_args", "transformers.trainer"
 EPOCHS = "durations in epochs (`1ep`)"
+LAYER_WISE = "layer-wise optimizers (GaLore, APOLLO) under the schedules of hf_sched"
 BUILTIN_RESUME = "`on_resume` with transformers' own schedules"
 
 steps_per_epoch: ContextVar[float | None] = ContextVar("steps_per_epoch", default=None)
@@ -97,10 +99,47 @@ def _provide_steps_per_epoch(create_scheduler: Any, self: Any, *args: Any, **kwa
         steps_per_epoch.reset(token)
 
 
+@around(LAYER_WISE, TRAINER, "get_scheduler")
+def _make_one_scheduler(
+    get_scheduler: Any,
+    name: Any,
+    optimizer: Any,
+    num_warmup_steps: int | None = None,
+    num_training_steps: int | None = None,
+    scheduler_specific_kwargs: dict[str, Any] | None = None,
+) -> Any:
+    """Make one scheduler for all inner optimizers, where transformers 4 makes one for each and hides them."""
+    run = (optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)
+    if str(getattr(name, "value", name)) not in registry.available():
+        return get_scheduler(name, *run)
+    from hf_sched.scheduler import schedule_lr  # imports torch
+
+    return schedule_lr.get_scheduler(name, *run, steps_per_epoch=steps_per_epoch.get())
+
+
 @around(BUILTIN_RESUME, TRAINER, "Trainer.train")
 def _keep_resume(train: Any, self: Any, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
     self._hf_sched_resumes = bool(resume_from_checkpoint)
+    if resume_from_checkpoint:
+        from transformers.trainer_utils import get_last_checkpoint
+
+        is_path = not isinstance(resume_from_checkpoint, bool)
+        checkpoint = resume_from_checkpoint if is_path else get_last_checkpoint(self.args.output_dir)
+        if checkpoint:
+            read_scheduler_state(Path(checkpoint))  # one line if it is damaged, before anything is loaded
     return train(self, resume_from_checkpoint, *args, **kwargs)
+
+
+@around("the learning-rate guard", TRAINER, "Trainer.train")
+def _close_guard(train: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    from hf_sched.callbacks.guard import LearningRateGuard
+
+    try:
+        return train(self, *args, **kwargs)
+    finally:  # an error ends the training without an event
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, LearningRateGuard):
+                callback.close()
 
 
 @around(BUILTIN_RESUME, TRAINER, "Trainer.create_scheduler")

@@ -56,7 +56,7 @@ def anneal_from(
         raise ArgumentError("checkpoint", f"a checkpoint folder with {' and '.join(missing)}", str(checkpoint))
     saved, state = Saved.load(folder), read_trainer_state(folder / "trainer_state.json")
     step = state["global_step"]
-    level = saved.rates[0] / saved.peaks[0]
+    level = next((rate / peak for rate, peak in zip(saved.rates, saved.peaks, strict=True) if peak), 1.0)
     if not _is_constant(saved, state, step):
         rates = ", ".join(f"{rate:g}" for rate in saved.rates)
         hint = f"its learning rate, {rates}, is rising or falling, so take one between the warmup and the decay"
@@ -81,7 +81,7 @@ def anneal_from(
 
 def _is_constant(saved: Saved, state: Mapping[str, Any], step: int) -> bool:
     """Whether all groups are at the same fraction of their peaks, which the next step does not change."""
-    levels = {rate / peak for rate, peak in zip(saved.rates, saved.peaks, strict=True)}
+    levels = {rate / peak for rate, peak in zip(saved.rates, saved.peaks, strict=True) if peak}
     if saved.group_schedule is None:  # no curve is recorded: a constant one is at its peak, and was when it last logged
         logged = [row["learning_rate"] for row in state.get("log_history", []) if "learning_rate" in row]
         return levels == {1.0} and set(logged[-2:]) <= {saved.rates[0]}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,8 +22,9 @@ class ResumeTransition:
     how: Literal["continue", "rewarm"]
     step: int
     """The first optimizer step after the resume."""
-    rates: tuple[float, ...]
-    """Each group's learning rate at that step under the schedule of the checkpoint."""
+    rates: tuple[float | None, ...]
+    """Each group's learning rate at that step under the schedule of the checkpoint; None for a group that was added
+    later, which is on the new schedule."""
     steps: int
     """Optimizer steps until the run is on the new schedule; with `continue`, to the end of the run."""
 
@@ -64,7 +65,7 @@ class GroupSchedule:
     def __post_init__(self) -> None:
         for number, peak in enumerate(self.peaks):
             try:
-                self.schedule.floor(peak)
+                self._floor(peak)
             except ValueError as error:
                 raise ValueError(f"parameter group {number}: {error}") from None
 
@@ -78,18 +79,28 @@ class GroupSchedule:
         """Whether all groups have the same learning rate at every step."""
         return len(set(self.peaks)) == 1 and (self.transition is None or len(set(self.transition.rates)) == 1)
 
+    def regrouped(self, numbers: Sequence[int | None], peaks: Sequence[float]) -> GroupSchedule:
+        """The same for other groups: each has had a number before, or None, which puts it on the schedule."""
+        old, transition = self.peaks, self.transition
+        if transition is not None:
+            rates = tuple(None if number is None else transition.rates[number] for number in numbers)
+            transition = replace(transition, rates=rates)
+        kept = tuple(p if number is None else old[number] for number, p in zip(numbers, peaks, strict=True))
+        return replace(self, peaks=kept, transition=transition)
+
     def rates(self, first: int, stop: int, groups: slice = slice(None)) -> Array:
         """The learning rates of steps `first` to `stop - 1`, float64 of shape (groups, stop - first)."""
         peaks, floors, transition = self._peaks[groups], self._floors[groups], self.transition
         planned = self.schedule.rates(first, stop, peaks, floors)
         if transition is None or stop <= transition.step:
             return planned
-        steps, before = np.arange(first, stop, dtype=np.float64), np.array(transition.rates)[groups, None]
+        steps, before = np.arange(first, stop, dtype=np.float64), np.array(transition.rates, float)[groups, None]
+        is_planned = (steps < transition.step) | np.isnan(before)
         if transition.how == "rewarm":
             # A linear blend that reaches the schedule with its last step.
             share = np.clip((steps - transition.step + 1) / transition.steps, 0.0, 1.0)
             blend = before + (planned - before) * share
-            return np.where((steps < transition.step) | (share == 1.0), planned, blend)
+            return np.where(is_planned | (share == 1.0), planned, blend)
         # The rest of the curve, scaled so that it starts at the previous rate and ends where the curve ends.
         fixed = (transition.step, self.schedule.num_training_steps - 1)
         here, end = (self.schedule.rates(step, step + 1, peaks, floors) for step in fixed)
@@ -98,7 +109,7 @@ class GroupSchedule:
             # A constant curve cannot be scaled: decay linearly instead.
             share = np.clip(np.where(here > end, (planned - end) / (here - end), left), 0.0, 1.0)
         # A weighted sum, because `end + (before - end) * share` loses digits if one rate is tiny.
-        return np.where(steps < transition.step, planned, before * share + end * (1.0 - share))
+        return np.where(is_planned, planned, before * share + end * (1.0 - share))
 
     def at(self, step: int) -> tuple[float, ...]:
         """The learning rate of each group at a step."""
@@ -117,7 +128,11 @@ class GroupSchedule:
 
     @cached_property
     def _floors(self) -> Array:
-        return np.array([self.schedule.floor(peak) for peak in self.peaks])
+        return np.array([self._floor(peak) for peak in self.peaks])
+
+    def _floor(self, peak: float) -> float:
+        """The floor of a group; one with the peak 0 does not train, so `min_lr` does not apply to it."""
+        return self.schedule.floor(peak) if peak else 0.0
 
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint; `from_state` reads them."""

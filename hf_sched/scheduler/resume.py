@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hf_sched._run_files import explain_damage
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, OneOf, as_steps
 
@@ -55,22 +54,49 @@ class Saved:
     @classmethod
     def load(cls, checkpoint: Path) -> Saved:
         """Read the `scheduler.pt` of a checkpoint; a ValueError says that it is damaged."""
-        import torch
-
-        path = checkpoint / "scheduler.pt"
-        with explain_damage(path):
-            return cls.read(torch.load(path, map_location="cpu", weights_only=True))
+        return cls.read(read_scheduler_state(checkpoint) or {})
 
     @classmethod
     def read(cls, state: Mapping[str, Any]) -> Saved:
-        """Read the state of our scheduler and, as far as possible, of any other (the content of `scheduler.pt`)."""
-        step = int(state["last_epoch"])
-        if is_own_state(state):
-            group_schedule = GroupSchedule.from_state(state)
-            return cls(state["name"], step, group_schedule.at(step), group_schedule.peaks, group_schedule)
-        rates = tuple(map(float, state["_last_lr"]))
-        peaks = tuple(map(float, state.get("base_lrs", rates)))
-        return cls("a schedule outside hf_sched", step, rates, peaks, None)
+        """Read the state of our scheduler and, as far as possible, of any other (the content of `scheduler.pt`).
+
+        Raises:
+            ValueError: The state is damaged.
+        """
+        try:
+            step = int(state["last_epoch"])
+            if is_own_state(state):
+                group_schedule = GroupSchedule.from_state(state)
+                return cls(str(state["name"]), step, group_schedule.at(step), group_schedule.peaks, group_schedule)
+            rates = tuple(map(float, state["_last_lr"]))
+            peaks = tuple(map(float, state.get("base_lrs", rates)))
+            return cls("a schedule outside hf_sched", step, rates, peaks, None)
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise ValueError(
+                f"the scheduler's state in the checkpoint is damaged ({why}): resume from another checkpoint"
+            ) from None
+
+
+def read_scheduler_state(checkpoint: Path) -> dict[str, Any] | None:
+    """The content of `scheduler.pt` in a checkpoint folder; None if there is no such file.
+
+    Raises:
+        ValueError: The file is damaged or cannot be read.
+    """
+    path = checkpoint / "scheduler.pt"
+    if not path.is_file():
+        return None
+    import torch  # takes seconds
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+    except Exception as error:  # a damaged file may fail anywhere in the unpickler
+        why = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__  # the rest misleads
+        raise ValueError(f"{path} is damaged ({why}): resume from another checkpoint") from None
+    return state
 
 
 def is_own_state(state: Mapping[str, Any]) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -11,12 +14,14 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hf_sched.scheduler import lars
 from hf_sched.scheduler.group_schedule import GroupSchedule
-from hf_sched.scheduler.param_groups import set_rate
-from hf_sched.scheduler.resume import OnResume, Saved, resumed, split_on_resume
+from hf_sched.scheduler.param_groups import find_optimizers, peak_of, set_rate
+from hf_sched.scheduler.resume import OnResume, Saved, numbers_text, resumed, split_on_resume
 from hf_sched.schedules import registry
 from hf_sched.schedules.registry import BUILTIN_NAMES
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import Epochs, epochs_as_steps
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 16384
 """Learning rates computed at once: an array costs little more than one, and the pause is too short to notice."""
@@ -33,10 +38,12 @@ class ScheduleLR(LRScheduler):
     """Sets the learning rate of every parameter group to the schedule's, with the group's own peak and floor.
 
     Construct it before the first optimizer step and call `step()` after each. The peaks are the groups' learning rates
-    at construction (`initial_lr`). A learning rate that is a tensor is filled in place and stays the same tensor.
+    at construction (`initial_lr`). A group that is added later (`optimizer.add_param_group`) follows the schedule from
+    its own peak. A learning rate that is a tensor is filled in place and stays the same tensor.
 
     Args:
-        optimizer: The optimizer whose `param_groups` are set.
+        optimizer: The optimizer whose `param_groups` are set. The groups of optimizers that it holds in attributes,
+            lists or dicts are set as well, each from its own peak.
         schedule: The curve.
         name: The schedule's name in messages and checkpoints.
         on_resume: What to do if a checkpoint was trained under another schedule: `keep`, `replace`, `continue` or
@@ -44,8 +51,8 @@ class ScheduleLR(LRScheduler):
         last_epoch: The optimizer step before the first one, as in torch.
 
     Raises:
-        ValueError: The floor is above the peak of a parameter group (the message names the group), or the schedule
-            needs trust ratios (`lars`) that this optimizer cannot provide.
+        ValueError: The floor is above the peak of a parameter group (the message names the group), a group has no
+            learning rate, or the schedule needs trust ratios (`lars`) that this optimizer cannot provide.
 
     Examples:
         >>> scheduler = hf_sched.ScheduleLR(optimizer, hf_sched.build("wsd", num_training_steps=1000))
@@ -64,18 +71,26 @@ class ScheduleLR(LRScheduler):
         self.on_resume = OnResume.parse(on_resume) if isinstance(on_resume, str) else on_resume
         self.resumed = False
         """Whether the state of a checkpoint was loaded."""
-        trust_ratio_warmups = lars.prepare(optimizer, schedule)
-        peaks = tuple(float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups)
-        self.requested = GroupSchedule(schedule, peaks)
+        self.optimizers = find_optimizers(optimizer)
+        self._trust_ratio_warmups = lars.prepare(self.optimizers, schedule)
+        self.groups: list[dict[str, Any]] = []
+        """The parameter groups of all optimizers, numbered in the order in which they were found."""
+        self.trained: list[int] = []
+        """The numbers of those that train: not of a facade, whose parameters are trained by inner optimizers."""
+        self._places: list[tuple[int, int]] = []
+        self._lists: list[tuple[Any, list[dict[str, Any]], int]] = []
+        self._is_settled = self._has_tensors = self._warned = False
+        self.requested = GroupSchedule(schedule, ())
         """The requested learning rates; a resume may continue with others."""
-        self._size = len(peaks)
-        self._checked_groups: list[dict[str, Any]] | None = None
-        self._has_tensors = False
-        self._warned = False
         self.set_group_schedule(self.requested)
+        self.find_groups()
         super().__init__(optimizer, last_epoch)
-        self.base_lrs = [*peaks]  # plain numbers, where torch keeps tensors
-        lars.scale_by_trust_ratio(self, trust_ratio_warmups)
+        self.set_rates()
+        self.base_lrs = [*self.group_schedule.peaks]  # plain numbers, where torch keeps tensors
+        for one in self.optimizers.training:
+            if isinstance(one, Optimizer):
+                _notice_added_groups(self, one)
+        lars.scale_by_trust_ratio(self, self._trust_ratio_warmups)
 
     @property
     def schedule(self) -> Schedule:
@@ -86,16 +101,21 @@ class ScheduleLR(LRScheduler):
         """Use other learning rates from the next step on; `set_rates` applies them to the current one as well."""
         self.group_schedule = group_schedule
         self._equal_groups = group_schedule.has_equal_rates
+        self._size = len(group_schedule.peaks)
         # The rates of the steps from `_first` to `_stop - 1`, each one number if all groups are equal, else a list.
         self._rates: list[Any] = []
         self._first = self._stop = 0
 
     def step(self, epoch: int | None = None) -> None:
         """Set the learning rates of the next optimizer step. `epoch` is torch's deprecated way to jump to a step."""
-        groups = self.optimizer.param_groups
-        if groups is not self._checked_groups or len(groups) != self._size or epoch is not None:
+        if epoch is not None or not self._is_settled:
             self._step_with_checks(epoch)
             return
+        for optimizer, groups, size in self._lists:
+            if optimizer.param_groups is not groups or len(groups) != size:
+                self._step_with_checks(epoch)
+                return
+        groups = self.groups
         self._step_count += 1
         self.last_epoch = step = self.last_epoch + 1
         if not self._first <= step < self._stop:
@@ -112,14 +132,45 @@ class ScheduleLR(LRScheduler):
                 group["lr"] = rate
 
     def _step_with_checks(self, epoch: int | None) -> None:
-        """Step as torch does, which warns of a wrong order of calls; then look once at groups that are new."""
-        groups = self.optimizer.param_groups
-        if len(groups) != self._size:
-            made_for = f"had {self._size} when this scheduler was made: add groups before, or make a new scheduler"
-            raise ValueError(f"the optimizer now has {len(groups)} parameter groups, but {made_for}")
+        """Step as torch does, which warns of a wrong order of calls."""
+        self.find_groups()
         super().step(epoch)
+        for group, rate in zip(self.groups, self.rates(), strict=True):
+            set_rate(group, rate)
+        self._is_settled = self._step_count > 1  # torch checks the order at the second call
+
+    def find_groups(self) -> None:
+        """Look at the optimizers' groups again; groups that are new follow the schedule from their own peaks.
+
+        Raises:
+            ValueError: A group was removed, or the floor is above the peak of a new one.
+        """
+        if self._trust_ratio_warmups:
+            lars.split_groups(self.optimizers.training)
+        training, facades = self.optimizers.training, self.optimizers.facades
+        every = [*training, *facades]
+        here = {(which, place): g for which, one in enumerate(every) for place, g in enumerate(one.param_groups)}
+        before = {place: number for number, place in enumerate(self._places)}
+        if removed := before.keys() - here.keys():
+            rest = f"{len(removed)} of the optimizer's {len(before)} parameter groups were removed"
+            raise ValueError(f"{rest}, so the schedule {self.name!r} has none to set: make a new scheduler")
+        # Numbers in the log stay the same if a group is added to any optimizer.
+        places = sorted(here, key=lambda place: (place[0] >= len(training), before.get(place, len(before))))
+        groups = [here[place] for place in places]
+        new = [group for place, group in zip(places, groups, strict=True) if place not in before]
+        if new:
+            numbers, peaks = [before.get(place) for place in places], [*map(peak_of, groups)]
+            self.requested = self.requested.regrouped(numbers, peaks)
+            self.set_group_schedule(self.group_schedule.regrouped(numbers, peaks))
+        self._places, self.groups = places, groups
+        self.trained = [number for number, (which, _) in enumerate(places) if which < len(training)]
+        self._lists = [(one, one.param_groups, len(one.param_groups)) for one in every]
         self._has_tensors = any(isinstance(group["lr"], Tensor) for group in groups)
-        self._checked_groups = groups if self._step_count > 1 else None  # torch checks the order at the second call
+        if new and before:
+            self.base_lrs = [*self.group_schedule.peaks]
+            self.set_rates()
+            text = numbers_text([*map(peak_of, new)])
+            logger.info("new parameter groups follow the schedule %r from their peaks: %s", self.name, text)
 
     def _compute_rates(self, step: int) -> None:
         """Compute the rates of `step` and of many steps after it."""
@@ -136,25 +187,34 @@ class ScheduleLR(LRScheduler):
         self._rates = (rates[0] if self._equal_groups else rates.T).tolist()
         self._first, self._stop = step, stop
 
-    def find_changed_group(self, groups: list[dict[str, Any]]) -> tuple[int, float] | None:
+    def find_changed_group(self) -> tuple[int, float] | None:
         """The first group whose learning rate is not the schedule's at this step, and the schedule's rate there."""
+        for optimizer, groups, size in self._lists:
+            if optimizer.param_groups is not groups or len(groups) != size:
+                self.find_groups()
+                break
         step = self.last_epoch
         if not self._first <= step < self._stop:
             self._compute_rates(step)
         rates, equal = self._rates[step - self._first], self._equal_groups
-        for number, group in enumerate(groups[: self._size]):
+        for number, group in enumerate(self.groups):
             rate = rates if equal else rates[number]
             if group["lr"] != rate:  # a tensor is compared in its own precision
                 return number, rate
         return None
 
+    def rates(self) -> tuple[float, ...]:
+        """The learning rate of each of `groups` at optimizer step `last_epoch`."""
+        return self.group_schedule.at(max(self.last_epoch, 0))
+
     def get_lr(self) -> list[float | Tensor]:
-        """The learning rate of each parameter group at optimizer step `last_epoch`."""
-        return [*self.group_schedule.at(max(self.last_epoch, 0))]
+        """The learning rate of each of the optimizer's own `param_groups` at optimizer step `last_epoch`."""
+        of_group: dict[int, float | Tensor] = dict(zip(map(id, self.groups), self.rates(), strict=True))
+        return [of_group.get(id(group), group["lr"]) for group in self.optimizer.param_groups]
 
     def get_last_lr(self) -> list[float | Tensor]:
-        """The learning rates in the optimizer's groups; tensors are copied, because each step refills them."""
-        rates = (group["lr"] for group in self.optimizer.param_groups)
+        """The learning rates in `groups`; tensors are copied, because each step refills them."""
+        rates = (group["lr"] for group in self.groups)
         return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
 
     def state_dict(self) -> dict[str, Any]:
@@ -183,10 +243,27 @@ class ScheduleLR(LRScheduler):
 
     def set_rates(self) -> None:
         """Set the groups' learning rates and peaks again, where the optimizer may have loaded others."""
-        groups = self.optimizer.param_groups
-        for group, rate, peak in zip(groups, self.get_lr(), self.group_schedule.peaks, strict=True):
+        self.find_groups()
+        for group, rate, peak in zip(self.groups, self.rates(), self.group_schedule.peaks, strict=True):
             set_rate(group, rate)
             set_rate(group, peak, "initial_lr")
+
+
+def _notice_added_groups(scheduler: ScheduleLR, optimizer: Any) -> None:
+    """Give a group its scheduled rate when it is added, before the optimizer can use another one.
+
+    A hook before each step would notice it too, but costs time and breaks the graph of a compiled step.
+    """
+    # Without references to the objects themselves, which would keep the optimizer's state in memory for longer.
+    schedules, adds_to = weakref.ref(scheduler), weakref.ref(optimizer)
+    add: Callable[..., None] = type(optimizer).add_param_group
+
+    def add_param_group(param_group: dict[str, Any]) -> None:
+        add(adds_to(), param_group)
+        if (current := schedules()) is not None:
+            current.find_groups()
+
+    optimizer.add_param_group = add_param_group
 
 
 def get_scheduler(

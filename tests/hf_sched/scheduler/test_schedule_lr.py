@@ -194,14 +194,3 @@ def test_any_sequence_of_operations_equals_torchs_lambda_lr(peaks, operations, s
         np.testing.assert_allclose(our_scheduler.get_last_lr(), [float(group["lr"]) for group in ours.param_groups])
         if what in ("step", "step to"):
             np.testing.assert_allclose(our_scheduler.get_last_lr(), their_scheduler.get_last_lr(), rtol=1e-12)
-
-
-@pytest.mark.parametrize("steps", [0, 1, 5])
-def test_a_parameter_group_added_later_is_an_error(steps):
-    optimizer = make_optimizer(1.0)
-    scheduler = make(optimizer)
-    play(optimizer, scheduler, steps)
-    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], "lr": 0.5})
-    optimizer.step()
-    with pytest.raises(ValueError, match=r"now has 2 parameter groups, but had 1 .*: add groups before, or make a new"):
-        scheduler.step()
