@@ -152,6 +152,13 @@ def as_text(value: Any) -> str:
     return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else json.dumps(value, default=str)
 
 
+def role_of(turn: Mapping[str, Any]) -> Any:
+    """Return the role of a turn of a chat, by the name that chat templates know if there is one."""
+    name = turn.get("role") or turn.get("from")
+    known = name.lower() if isinstance(name, str) else name
+    return known if known in KNOWN_ROLES else ROLES.get(known, name)
+
+
 def to_messages(turns: Sequence[Mapping[str, Any]]) -> Messages:
     """Convert a chat in ShareGPT's form, `from` and `value` with roles such as human and gpt, to `role` and `content`.
 
@@ -160,10 +167,9 @@ def to_messages(turns: Sequence[Mapping[str, Any]]) -> Messages:
     """
     messages = []
     for turn in turns:
-        role, content = turn.get("role") or turn.get("from"), turn.get("content")
+        content = turn.get("value") if turn.get("content") is None else turn["content"]
         others = {key: value for key, value in turn.items() if key not in ("from", "value")}
-        content = turn.get("value") if content is None else content
-        messages.append({**others, "role": ROLES.get(str(role), role), "content": content})
+        messages.append({**others, "role": role_of(turn), "content": content})
     return messages
 
 

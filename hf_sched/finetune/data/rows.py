@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from hf_sched.finetune.data.conversion import KNOWN_ROLES, ROLES
+from hf_sched.finetune.data.conversion import KNOWN_ROLES, ROLES, role_of
 from hf_sched.schedules.validation import ArgumentError
 
 CHATS = ("messages", "prompt", "completion", "chosen", "rejected")  # chat messages or, except for the first, text
@@ -91,14 +91,13 @@ def _fault_of_chat(column: str, messages: Sequence[Any]) -> str | None:
         shown = f"but has the message {str(message)[:80]!r}"
         if not isinstance(message, Mapping):
             return f"must be chat messages with `role` and `content`, {shown}"
-        role, content = message.get("role") or message.get("from"), message.get("content")
+        role, content = role_of(message), message.get("content")
         content = message.get("value") if content is None else content
         is_content = isinstance(content, (str, list)) or (content is None and message.get("tool_calls"))
         if not is_content or not isinstance(role, str):
             return f"must be chat messages with `role` and `content`, {shown}"
-        if not message.get("role") and role not in ROLES and role not in KNOWN_ROLES:
+        if not message.get("role") and role not in KNOWN_ROLES:
             return f"must have the roles {', '.join((*KNOWN_ROLES, *ROLES))}, {shown}"
-        role = ROLES.get(role, role)
     if column != "prompt" and role != "assistant":
         return f"must end with a turn of the assistant, but ends with one of {role!r}"
     return None

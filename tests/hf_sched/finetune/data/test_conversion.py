@@ -87,6 +87,8 @@ def test_sharegpt_becomes_messages(tmp_path, columns, streaming):
 def test_role_names_of_other_tools_are_translated(tmp_path):
     chat = [{"role": "human", "content": "hi"}, {"role": "gpt", "content": "hello"}]
     assert load(write(tmp_path / "a.jsonl", [{"messages": chat}]))[0] == {"messages": [user("hi"), assistant("hello")]}
+    chat = [{"role": "Human", "content": "hi"}, {"role": "Assistant", "content": "hello"}]
+    assert load(write(tmp_path / "d.jsonl", [{"messages": chat}]))[0] == {"messages": [user("hi"), assistant("hello")]}
     turns = [("human", "Time?"), ("function_call", "clock()"), ("observation", "12:00"), ("gpt", "Noon.")]
     row = {"conversations": [{"from": role, "value": text} for role, text in turns], "system": "Use the clock."}
     (messages,) = load(write(tmp_path / "b.jsonl", [row]))["messages"]

@@ -37,6 +37,29 @@ def test_model_without_chat_template_is_rejected_before_loading(run_recipe, no_w
     assert ("or set `chat_template_path`" in error) == (recipe == "sft")
 
 
+def test_chat_that_the_template_rejects_or_shortens_is_named(run_recipe, task, no_weights, tmp_path):
+    template, model = no_weights / "chat_template.jinja", str(no_weights)
+    rejecting = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}"
+    shared = {"dataset_name": str(task / "grpo"), "system_prompt": "sort", "max_steps": 1}
+    template.write_text(rejecting + template.read_text())
+    error = rejected(run_recipe("grpo", ok=False, model_name_or_path=model, **shared))
+    assert "`model_name_or_path` has a chat template that rejects the chat" in error and "No system role" in error
+    whole = shutil.copytree(task / "model", tmp_path / "whole")
+    template = whole / "chat_template.jinja"
+    template.write_text(template.read_text().replace("in messages %}", "in messages if message['role'] != 'system' %}"))
+    output = run_recipe(
+        "grpo", model_name_or_path=str(whole), dry_run=True, **{**shared, "system_prompt": "trot"}
+    ).output
+    assert "WARNING: the model's chat template leaves out the system message 'trot'" in output
+
+
+def test_model_without_tokenizer_is_named(run_recipe, no_weights):
+    for file in no_weights.glob("tokenizer*"):
+        file.unlink()
+    error = rejected(run_recipe("sft", ok=False, model_name_or_path=str(no_weights), max_steps=1))
+    assert "`model_name_or_path` has no tokenizer that loads" in error
+
+
 def test_text_is_trained_on_without_a_chat_template(run_recipe, task, tmp_path):
     model = shutil.copytree(task / "model", tmp_path / "model")
     (model / "chat_template.jinja").unlink()
