@@ -35,6 +35,18 @@ def test_schedule_arguments_come_as_yaml_or_as_json_on_the_command_line(tmp_path
     assert args.lr_scheduler_kwargs == {"num_cycles": 2}
 
 
+def test_schedule_arguments_of_file_and_command_line_are_merged_for_the_same_schedule(tmp_path):
+    words = write_config(tmp_path, lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"floor_ratio": 0.2})
+    flags = ["--lr_scheduler_kwargs", '{"on_resume": "rewarm"}']
+    both = {"floor_ratio": 0.2, "on_resume": "rewarm"}
+    assert parse(*SFT_TYPES, args=[*words, *flags])[1].lr_scheduler_kwargs == both
+    assert given_arguments([*words, *flags])["lr_scheduler_kwargs"] == both
+    same = [*words, "--lr_scheduler_kwargs", '{"floor_ratio": 0.3}']
+    assert parse(*SFT_TYPES, args=same)[1].lr_scheduler_kwargs == {"floor_ratio": 0.3}
+    other = [*words, "--lr_scheduler_type", "cosine_restarts", "--lr_scheduler_kwargs", '{"num_cycles": 2}']
+    assert parse(*SFT_TYPES, args=other)[1].lr_scheduler_kwargs == {"num_cycles": 2}
+
+
 FLOOR = {"lr_scheduler_type": "cosine_floor", "max_steps": 10}
 
 
