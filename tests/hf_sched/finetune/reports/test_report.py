@@ -180,7 +180,7 @@ def test_departure_from_the_plan_is_marked(sft: Path, tmp_path: Path):
     report(tmp_path / "run")
     lines = (tmp_path / "run/report.md").read_text().splitlines()
     (wrong,) = (line for line in lines if line.startswith("    - "))
-    assert "off the plan from step 6 to 8" in wrong and "0.5 times the planned rates" in wrong
+    assert "off the plan from step 6 to 8" in wrong and "No known cause fits" in wrong
     for panel in panels_of_run(load_runs([tmp_path / "run"])[0]).values():
         assert drawn(panel, "off the plan from step 6") == [4.5, 4.5]
 
