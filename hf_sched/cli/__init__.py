@@ -17,6 +17,7 @@ from hf_sched.cli.cooldown import cooldown
 from hf_sched.cli.design import design
 from hf_sched.cli.evaluate import evaluate_models
 from hf_sched.cli.finetune import dpo, grpo, sft
+from hf_sched.cli.init import write_starter
 from hf_sched.cli.list import list_schedules
 from hf_sched.cli.memory import estimate_memory
 from hf_sched.cli.merge import merge_adapter
@@ -44,7 +45,7 @@ def app(modules: tuple[str, ...]) -> None:
 
 for command in (
     *(list_schedules, show, plot, design, plan_run, check_paths),
-    *(sft, grpo, dpo, estimate_memory, merge_adapter),
+    *(write_starter, sft, grpo, dpo, estimate_memory, merge_adapter),
     *(evaluate_models, report_runs, cooldown, run),
 ):
     app.add_command(command)
