@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_sched.plan.training_config import TrainingConfig
-from hf_sched.schedules.validation import OneOf, Whole
+from hf_sched.schedules.validation import Number, OneOf, Whole
 
 # File types, and the builders of `datasets` that read them.
 _BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -44,7 +45,12 @@ def find_dataset_size(config: TrainingConfig, given: int | None = None) -> Datas
     except Exception as error:  # incomplete caches and damaged files raise many types
         return DatasetSize(None, f"{name!r} cannot be read ({' '.join(str(error).split())[:200]})")
     split = OneOf(tuple(sizes))("dataset_train_split", split)
-    return DatasetSize(sizes[split], f"counted in split {split!r} of {name}")
+    samples, source = sizes[split], f"counted in split {split!r} of {name}"
+    if size := config.get("test_split_size"):
+        size = Number(0, above_low=True)("test_split_size", size)
+        held_out = math.ceil(samples * size) if size < 1 else int(size)  # as `train_test_split` counts
+        samples, source = samples - held_out, f"{source}, without {held_out} for `test_split_size`"
+    return DatasetSize(samples, source)
 
 
 def _count(datasets: Any, name: str, subset: str | None, split: str) -> dict[str, int]:

@@ -82,5 +82,15 @@ def test_unusable_requests_are_rejected_and_no_file_is_replaced(problems, tmp_pa
 def test_written_configuration_trains(problems, model_path, tmp_path):
     file = tmp_path / "my.yaml"
     run("init", "sft", "--model", model_path, "--data", problems, "--output", file)
-    words = ["-m", "hf_sched", "sft", "--config", str(file), "--output_dir", str(tmp_path / "run"), "--num_train_epochs", "1"]
+    words = [
+        "-m",
+        "hf_sched",
+        "sft",
+        "--config",
+        str(file),
+        "--output_dir",
+        str(tmp_path / "run"),
+        "--num_train_epochs",
+        "1",
+    ]
     assert finish(ONE_PROCESS, words, tmp_path / "run").args.num_train_epochs == 1
