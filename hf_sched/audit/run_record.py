@@ -191,7 +191,11 @@ def _from_states(states: dict[Path, dict[str, Any]], folder: Path, config: Path 
 
 def _plan_of_arguments(states: dict[Path, dict[str, Any]], last: dict[str, Any], folder: Path) -> Plan:
     """The plan in `training_args.bin`, if it was in force for the whole run."""
-    saved = {place: vars(read_pickle(path)) for place in states if (path := place / _ARGUMENTS).is_file()}
+    saved: dict[Path, dict[str, Any]] = {}
+    for place in states:
+        if (path := place / _ARGUMENTS).is_file():
+            with explain_damage(path):
+                saved[place] = vars(read_pickle(path))
     if not saved:
         raise ValueError(
             f"nothing in {str(folder)!r} says what was requested (no {_ARGUMENTS}, no {LEARNING_RATES}): give the YAML "

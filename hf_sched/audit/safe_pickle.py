@@ -5,6 +5,7 @@ A folder from an untrusted source can be audited this way, and so can a run of a
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def read_pickle(path: Path) -> Any:
     from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
     with explain_damage(path):
+        if not zipfile.is_zipfile(path):
+            raise EOFError("torch.save did not write it, or not all of it")
         names = get_unsafe_globals_in_checkpoint(path)
         with safe_globals([(str if name == "builtins.str" else type(name, (Inert,), {}), name) for name in names]):
             return torch.load(path, map_location="cpu", weights_only=True)

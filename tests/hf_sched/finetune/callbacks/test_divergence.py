@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from hf_sched.finetune.callbacks import divergence
 from hf_sched.finetune.callbacks.divergence import SKIPS_IN_A_ROW, _all_finite
+from hf_sched.finetune.demo.sorting_task import save_model
 from tests.helpers.recipes import FSDP2, TWO_PROCESSES, ZERO2, ZERO3, needs_compiler
 from tests.helpers.tiny_trainer import ModelTrainer, steps_of
 
@@ -22,6 +23,7 @@ BREAKS_AFTER_5 = {
     "lr_scheduler_kwargs": {"phases": "hold 4 at 1e-33 | hold at 1"},
     "learning_rate": 1e30,
 }
+TIMED = "tests/helpers/launchers/timed_divergence.py"
 SAVING = {"save_strategy": "steps", "save_steps": 2, "save_total_limit": 2}
 
 
@@ -139,3 +141,15 @@ def test_diverging_recipe_on_two_processes_exits_with_one_error(run_recipe, laun
         assert is_finite(load_file(weights))
     assert not (run.folder / "model.safetensors").exists()
     assert run.logged("learning_rate")[-1] == 1e30
+
+
+@pytest.mark.slow
+def test_check_makes_one_collective_operation_a_step_and_takes_less_than_a_hundredth_of_it(run_recipe, tmp_path):
+    """Of a step of the demo, on two processes; the wall time of a busy machine is mostly that of waiting."""
+    save_model(tmp_path / "model", layers=2, width=128, seed=0)
+    demo = {"per_device_train_batch_size": 32, "max_steps": 40, "model_name_or_path": str(tmp_path / "model")}
+    run = run_recipe("sft", [*TWO_PROCESSES, TIMED], **demo)
+    for rank in range(2):
+        seen = json.loads((run.folder / f"divergence_{rank}.json").read_text())
+        assert seen["collectives"] == [1] * 39 + [2]  # the last weights are checked before they are saved
+        assert seen["cpu_share"] <= 0.01
