@@ -132,7 +132,7 @@ def describe(name: str, result: Result) -> list[str]:
     return lines
 
 
-def headline(result: Result) -> tuple[str, str]:
+def headline(result: Mapping[str, Any]) -> tuple[str, str]:
     """The name and the value, with its interval, of the main figure of a model."""
     if "mean" in result:
         low, high = result["interval"]

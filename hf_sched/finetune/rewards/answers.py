@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from hf_sched.finetune.rewards.extraction import (
+    AND,
     LETTER,
     anchored,
     clean,
@@ -68,11 +69,13 @@ def accuracy(completion: str, answer: str) -> float | None:
         return None
     completion = without_reasoning(completion)
     marked = marked_answer(completion, is_numeric=any(character.isdigit() for character in right))
-    answers, text = ([marked], "") if marked is not None else (anchored(completion), completion)
+    answers, text = anchored(completion), completion
+    if marked is not None:
+        answers, text = [*anchored(marked), marked], ""
     if any(_is_same(said, right) for said in (*answers, text, *text.strip().splitlines()[-1:])):
         return 1.0
     if letter := LETTER.fullmatch(clean(right)):
-        return float(letter_in(answers, text) == letter[1])
+        return float(letter_in(answers, text) == (letter[1] or letter[2]))
     for words in ("yes|no", "true|false"):
         if re.fullmatch(words, clean(right), re.IGNORECASE):
             return float(word_in(words, answers, text) == clean(right).lower())
@@ -111,8 +114,14 @@ def _is_equal(answers: Sequence[str], text: str, right: str) -> bool:
     expected = list(_parsed(right, True))
     for phrase, is_answer in [*((answer, True) for answer in answers), (text, is_formula(text))]:
         if found := _parsed(phrase, is_answer):
-            return bool(verify(expected, list(found), timeout_seconds=None))
+            return verify(expected, list(found), timeout_seconds=None) and _is_close(expected[0], found[0])
     return False
+
+
+def _is_close(right: Any, said: Any) -> bool:
+    """Whether two numbers are relatively close; math-verify rounds to 6 decimals, and so finds 1e-7 equal to 2e-7."""
+    are_numbers = all(getattr(value, "is_number", False) for value in (right, said))
+    return not are_numbers or bool(abs(right - said) <= abs(right) / 10**5)
 
 
 @lru_cache(maxsize=4096)
@@ -123,7 +132,7 @@ def _parsed(text: str, is_answer: bool) -> tuple[Any, ...]:
     for name in ("math_verify.parser", "math_verify.grader"):
         # It warns in each call that it has no time limit; `SafeReward` has one.
         logging.getLogger(name).setLevel(logging.ERROR)
-    text = with_expanded_powers(text)
+    text = with_expanded_powers(AND.sub(",", text) if is_answer else text)
     # An answer alone may be bare LaTeX, which math-verify only recognizes between dollars.
     attempts = [f"${text.strip().rstrip('.')}$", text] if is_answer and "$" not in text else [text]
     return next((tuple(found) for attempt in attempts if (found := parse(attempt, parsing_timeout=None))), ())

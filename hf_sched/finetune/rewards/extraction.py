@@ -27,7 +27,8 @@ _TIMES_TEN = rf"(?:[eE]([-+]?\d{{1,3}})\b|\s*(?:\\times|\\cdot|[\u00d7·*x])\s*{
 _POWER = re.compile(rf"(?<![\w.^])(?:({_DIGITS}){_TIMES_TEN}|{_TEN})")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 
-LETTER = re.compile(r"\(?([A-J])\)?")
+AND = re.compile(r",?\s+(?:and|or)\b")  # between several answers
+LETTER = re.compile(r"\(?([A-J])\)?|\(?([A-J])\)\s.*")
 _LETTER_IN_ANSWER = r"\(([A-Ja-j])\)|(?<![\w'\u2019])([A-HJ]|I(?!\s+[a-z]))(?![\w'\u2019])|^([a-j])$"
 _LETTER_IN_TEXT = r"(?:\b(?:[Oo]ption|[Cc]hoice|[Cc]hoose|[Pp]ick)\s+(?:is\s+)?\W{0,3}|\()([A-J])\b"
 _NOT_WORDS = re.compile(r"\\[a-zA-Z]+|\b(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt|max|min|mod|gcd|pi|inf)\b")
@@ -113,7 +114,9 @@ def with_expanded_powers(text: str) -> str:
         mantissa = digits.replace(",", "") or "1"
         return f"{Decimal(mantissa + 'e' + ''.join(exponents)):f}"
 
-    text = text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+    text = text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").replace("π", "\\pi ")
+    text = re.sub(r"\\mathrm\s*\{([^{}]*)\}", r"\1", text)  # math-verify leaves its brace open
+    text = re.sub(r"√\s*(\w+)", r"\\sqrt{\1}", text)
     text = re.sub(r"[⁻⁰¹²³⁴-⁹]+", lambda found: "^" + found[0].translate(_SUPERSCRIPTS), text)
     return _POWER.sub(expand, text)
 
@@ -186,5 +189,5 @@ def is_formula(text: str) -> bool:
     text = clean(text)
     if re.fullmatch(r"\d+(?:[-/:.]\d+){2,}|\d{1,2}:\d{2}|[A-Za-z]+[A-Za-z0-9]+", text):
         return False  # as a formula, 2024-01-05 is 2018, and CO2 a product
-    has_words = re.search(r"[^\W\d_]{3}|(?<!\S)[^\W\d_]{2}(?!\S)", _NOT_WORDS.sub(" ", _TEXT_COMMAND.sub(r"\1", text)))
+    has_words = re.search(r"[^\W\d_]{3}|(?<!\S)[^\W\d_]{2}(?!\S)", _NOT_WORDS.sub(" ", AND.sub(",", text)))
     return not has_words and re.search(r"[\d\\=^+*/<>∞π√]|^[^\W\d_]$", text) is not None
