@@ -18,9 +18,10 @@ _FRACTION = re.compile(r"(?<!\d)\\[dt]?frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}")
 # of \sqrt{16}, but the 72 in 48 + 24 = 72. The quotient of two numbers is a number.
 _DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _NUMBER = re.compile(
-    rf"(?<![\w{{^])(?<!\d[.,])(?<![\d)][-+*/^:])(?<![\d)]\s[-+*/^])(?<![\d)]\s[-+*/^]\s)"
+    r"(?<![\w{^])(?<!\d[.,])(?<!\d:)(?<![\w)}][-+*/^])(?<![\d)}]\s[-+*/^])(?<![\d)}]\s[-+*/^]\s)"
+    r"(?<!\b[a-zA-Z]\s[-+*/^]\s)"
     rf"((?:(?<![\d)]\s)[-+])?(?:{_DIGITS}))(?:\s?/\s?({_DIGITS}))?"
-    r"(?!\d|[.,]\d|\s?[-+*/^:]\s?[\d(]|\s?\\[a-zA-Z]|[xyz]\b)"
+    r"(?!\d|[.,]\d|\s?[-+*/^:]\s?(?:[\d({\\]|[a-zA-Z]\b)|\s?\\[a-zA-Z]|[xyzi]\b|_)"
 )
 _TEN = r"10\s*(?:\^|\*\*)\s*\{?\s*([-+]?\d{1,3})\b\}?"
 _TIMES_TEN = rf"(?:[eE]([-+]?\d{{1,3}})\b|\s*(?:\\times|\\cdot|[\u00d7·*x])\s*{_TEN})"
@@ -128,13 +129,17 @@ def plain_number(text: str) -> Decimal | None:
 
 
 def number_in(answer: str) -> Decimal | None:
-    """Return the number of an answer: the first one, after the last equals sign; None if another one competes."""
+    r"""Return the number of an answer: the first one, after the last equals sign.
+
+    Returns None if another one competes, or if a formula precedes it, as in `x \geq 3`.
+    """
     text = _simplified(answer)
     last = re.split(r"=|≈|\\approx", text)[-1]
     found = [*_NUMBER.finditer(last)] or [*_NUMBER.finditer(text)]
+    if not found or re.search(r"\\[a-zA-Z]|[<>±≤≥]", found[0].string[: found[0].start()]):
+        return None
     between = found[0].string[found[0].end() : found[1].start()] if len(found) > 1 else ""
-    is_unique = found and not re.fullmatch(r"\W*(?:[,;&/]|or|and)\W*", between)
-    return _value(found[0]) if is_unique else None
+    return None if re.fullmatch(r"\W*(?:[,;&/]|or|and)\W*", between) else _value(found[0])
 
 
 def last_number(text: str) -> Decimal | None:

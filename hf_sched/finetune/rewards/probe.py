@@ -36,7 +36,7 @@ class Probe:
     def warning(self) -> str:
         """What is wrong with the reward; empty if nothing is."""
         if self.error:
-            return f"the reward {self.name!r} fails on answers to the first problem: {self.error}"
+            return f"on answers to the first problem, {self.error}"
         if (self.gold is None or self.gold <= 0) and "penalty" not in self.name:
             given = "no reward" if self.gold is None else f"{self.gold:g}"
             return f"the reward {self.name!r} gives {given} to the right answer, however it is written"

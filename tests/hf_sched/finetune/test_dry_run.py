@@ -9,6 +9,7 @@ import pytest
 
 from hf_sched.finetune.rewards import load_rewards
 from hf_sched.finetune.rewards.probe import probe
+from hf_sched.finetune.rewards.safe_reward import SafeReward
 
 WSD = {"max_steps": 7, "lr_scheduler_type": "wsd", "warmup_steps": 2}
 
@@ -40,13 +41,16 @@ def test_stop_token_is_found_before_white_space_and_missed_if_samples_are_cut_of
     assert "the stop token is trained in 64 of the first 64 samples" in run.output
 
 
-def test_dry_run_of_grpo_probes_the_rewards(run_recipe):
+def test_dry_run_of_grpo_probes_the_rewards(run_recipe, task):
     rewards = ["exact_answer", {"name": "answer_format", "format": "no such thing"}]
     dry = run_recipe("grpo", name="dry", max_steps=5, reward_funcs=rewards, dry_run=True)
     assert "grpo, 5 optimizer steps" in dry.output
     rows = [line.split() for line in dry.output.splitlines()]
     assert ["exact_answer", "1", "'...'", "0", "0"] in rows
     assert "WARNING: the reward 'answer_format' gives 0 to the right answer" in dry.output
+    first, *others = [json.loads(line)["answer"] for line in (task / "grpo/train.jsonl").read_text().splitlines()]
+    another = next(answer for answer in others if answer != first)
+    assert f"right answer {first!r}, wrong answer {another!r}" in dry.output
     assert not dry.folder.joinpath("trainer_state.json").exists()
 
 
@@ -69,6 +73,49 @@ def test_probe_grades_right_wrong_and_empty_answers(answer):
     assert (exact.gold, exact.rendering, exact.wrong, exact.empty) == (1, "...", 0, 0)
     assert (form.gold, form.rendering, form.wrong, form.empty) == (1, r"\boxed{...}", 1, 0)
     assert penalty.gold == 0
+
+
+def test_dry_run_warns_if_no_reward_tells_right_from_wrong(run_recipe):
+    dry = run_recipe("grpo", max_steps=5, reward_funcs=[{"name": "answer_format", "format": ".*"}], dry_run=True)
+    assert "WARNING: no reward tells the right answer to the first problem from a wrong one" in dry.output
+
+
+@pytest.mark.parametrize(
+    ("gold", "wrong"), [("72", "73"), ("#### 099", "#### 100"), ("(B)", "(C)"), ("Yes", "No"), ("blue", "eulb eulb")]
+)
+def test_wrong_answer_of_a_single_row_is_of_the_same_kind(gold, wrong):
+    rewards, _ = load_rewards(["exact_answer"])
+    (one,) = probe(rewards, {"prompt": "What is it?", "answer": gold})
+    assert (one.right_answer, one.wrong_answer, one.wrong, one.warning) == (gold, wrong, 0, "")
+
+
+def test_probe_warns_of_rewards_that_cannot_tell_the_answer_and_counts_for_nothing():
+    def generous(completions, answer, **kwargs):
+        return [1.0] * len(completions)
+
+    def stateful(completions, trainer_state, log_metric, **kwargs):
+        log_metric("step", trainer_state.global_step)
+        return [0.5] * len(completions)
+
+    def broken(completions, **kwargs):
+        return [1 / 0 for _ in completions]
+
+    rewards = [SafeReward(one.__name__, one, 5) for one in (generous, stateful, broken)]
+    others = [{"answer": "blue"}, {"answer": "red"}]
+    of_generous, of_stateful, of_broken = probe(rewards, {"prompt": "Which?", "answer": "blue"}, None, others)
+    assert of_generous.warning == (
+        "the reward 'generous' gives 1 to both the right answer 'blue' and the wrong answer 'red'"
+    )
+    assert (of_stateful.warning, of_stateful.gold) == ("", 0.5), "it does not check the answer"
+    assert of_broken.warning.startswith("on answers to the first problem, the reward 'broken' failed (Zero")
+    with pytest.raises(ValueError, match="on its first batch"):
+        rewards[-1](completions=["a"])
+
+
+def test_probe_without_a_verdict_says_so():
+    (one,) = probe(load_rewards(["final_number"])[0], {"prompt": "Which?", "answer": "blue"})
+    assert one.gold is None
+    assert one.warning == "the reward 'final_number' gives no reward to the right answer, however it is written"
 
 
 @pytest.mark.parametrize("given", [{"prompt": "Say something."}, {"prompt": "x", "answer": ""}])

@@ -206,6 +206,14 @@ def test_two_runs_side_by_side(sft: Path, tmp_path: Path):
     assert len(images) == 3 * 4  # learning rate, loss, entropy, gradient norm
 
 
+def test_graded_metric_is_reported_as_a_mean(sft: Path, tmp_path: Path):
+    (tmp_path / "e.json").write_text(json.dumps(evaluation({str(sft): [0.5, 0.99]})))
+    printed = report(sft, "--evaluation", tmp_path / "e.json", "--output", tmp_path / "report.md")
+    written = (tmp_path / "report.md").read_text()
+    assert f"mean score of {sft}: 0.745 (" in printed and "## Mean score on held-out problems" in written
+    assert "| 12 (0.5) |" in written and "xact match" not in printed + written
+
+
 def test_command_of_the_demo_and_wrong_arguments(sft: Path, run_recipe: Any, tmp_path: Path):
     rewards = ["exact_answer", {"name": "repetition_penalty", "max_penalty": -0.5}]
     grpo = run_recipe("grpo", name="grpo", max_steps=4, reward_funcs=rewards).folder
