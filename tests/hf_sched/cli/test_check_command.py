@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 import hf_sched
 from hf_sched.cli import app
 from hf_sched.cli.training_file import read_training_file
+from hf_sched.plan.training_config import arguments_of
 from tests.helpers import trainer as helpers
 
 BROKEN = "learning_rate: 1e-4\nlerning_rate: 2\nlr_scheduler_kwargs:\n  num_cycle: 1\nlr_scheduler_type: cosine\n"
@@ -76,6 +78,57 @@ def test_the_arguments_of_our_recipes_are_known(config):
     known = read_training_file(path).fields.keys()
     assert {"anneal_from", "columns", "dry_run", "evaluate_on", "reward_funcs"} <= known
     assert json.loads(run(path, "--json").stdout)[0]["findings"] == []
+
+
+def wrong(path: str, *words: str) -> list[tuple[str, str]]:
+    (report,) = json.loads(run(path, "--json", *words).stdout)
+    return [(finding["key"], finding["message"]) for finding in report["findings"] if finding["severity"] == "error"]
+
+
+def test_every_wrong_reward_is_named_with_its_parameters(config):
+    path = config("reward_funcs: [exact_anser, accuracy, {name: answer_format, fmt: x}, no_module.reward]\n")
+    found = wrong(path)
+    assert [key for key, _ in found] == ["reward_funcs"] * 3
+    for (_, message), part in zip(
+        found, ("'exact_answer'", "parameter `fmt`; it takes format", "no_module"), strict=True
+    ):
+        assert part in message
+    path = config("reward_funcs: [{name: accuracy, weight: 0.5}]\nreward_weights: [1.0]\n")
+    assert [key for key, _ in wrong(path)] == ["reward_weights"]
+    assert [key for key, _ in wrong(config("evaluate_samples: -1\nreward_funcs: [accuracy]\n"))] == ["evaluate_samples"]
+
+
+def test_missing_files_and_wrong_columns_and_rows_are_named(config):
+    sft = "max_length: 64\nper_device_train_batch_size: 1\ndataset_name: {}\n"
+    for missing in ("no_such.jsonl", "./no/such"):
+        ((key, message),) = wrong(config(sft.format(missing)))
+        assert key == "dataset_name" and missing in message
+    rows = config('{"problem": "1 + 1?", "label": "2"}\n', "rows.jsonl")
+    ((key, message),) = wrong(config(sft.format(rows)))
+    assert key == "columns" and "problem, label" in message
+    assert not wrong(config(sft.format(rows) + "columns: {question: problem, answer: label}\n"))
+    ((key, message),) = wrong(config(sft.format(rows) + "columns: {question: problm, answer: label}\n"))
+    assert key == "columns" and "problm" in message
+    empty = config('{"question": "1 + 1?", "answer": "2"}\n{"question": "2 + 2?", "answer": ""}\n', "empty.jsonl")
+    ((key, message),) = wrong(config(sft.format(empty)))
+    assert key == "dataset_name" and "line 2" in message
+    ((key, message),) = wrong(config(sft.format(rows) + "dataset_train_split: trian\neval_strategy: steps\n"))
+    assert key in ("columns", "dataset_train_split", "dataset_test_split")
+    # A model may be the result of an earlier run.
+    (report,) = json.loads(run(config("max_length: 8\nmodel_name_or_path: runs/of/sft\n"), "--json").stdout)
+    assert [(one["key"], one["severity"]) for one in report["findings"]] == [("model_name_or_path", "warning")]
+
+
+def test_without_trl_a_file_for_trl_ends_in_one_line(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trl", None)
+    arguments_of.cache_clear()
+    path = config("max_steps: 10\nnum_generations: 4\n")
+    for command in ("plan", "check"):
+        for words in ([path], [path, "--kind", "grpo"]):
+            result = CliRunner().invoke(app, [command, *words])
+            assert isinstance(result.exception, ValueError) and "pip install trl" in str(result.exception)
+        assert CliRunner().invoke(app, [command, path, "--kind", "trainer"]).exit_code == 0
+        assert CliRunner().invoke(app, [command, config("max_steps: 10\n", "plain.yaml")]).exit_code == 0
 
 
 def test_the_folder_of_a_run_is_audited(model_path, tmp_path):
