@@ -6,11 +6,14 @@ import re
 from collections.abc import Sequence
 from decimal import Decimal
 
-_REASONING = re.compile(r"[<\[](/?)(?:seed:)?(?:think|thinking|thoughts?|reasoning)[>\]]", re.IGNORECASE)
+_REASONING = re.compile(
+    r"[<\[◁](/)?(?:seed:)?(?:think|thinking|thoughts?|reasoning)[>\]▷]|<\|(?:begin|(end))_of_thought\|>", re.IGNORECASE
+)
 _EXPLICIT = re.compile(r"\\(?:boxed|fbox)\s*\{|<answer>")
 _HASHES = re.compile(r"(?<!#)#{4,}(?!#)")
 _LEAD_IN = re.compile(r"\b(?:answer|ans)\b[^\n.:=]{0,60}?(?:\bis\b|:|=)[\s:*]*", re.IGNORECASE)
 _HEADING_NUMBER = re.compile(r"\d+[.)]\s+[^\W\d]")
+_RIVAL = re.compile(r"\W*(?:[,;&/]|or|and)\W*")  # between an answer and another one
 _TEXT_COMMAND = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:bf|it|rm)|mbox)\s*\{([^{}]*)\}")
 _FRACTION = re.compile(r"(?<!\d)\\[dt]?frac\s*\{([^{}]+)\}\s*\{([^{}]+)\}")
 
@@ -44,7 +47,7 @@ def without_reasoning(text: str) -> str:
     kept: list[str] = []
     is_open, start = False, 0
     for tag in _REASONING.finditer(text):
-        if tag[1]:
+        if tag[1] or tag[2]:
             kept = kept if is_open else []
             is_open, start = False, tag.end()
         elif not is_open:
@@ -139,7 +142,7 @@ def number_in(answer: str) -> Decimal | None:
     if not found or re.search(r"\\[a-zA-Z]|[<>±≤≥]", found[0].string[: found[0].start()]):
         return None
     between = found[0].string[found[0].end() : found[1].start()] if len(found) > 1 else ""
-    return None if re.fullmatch(r"\W*(?:[,;&/]|or|and)\W*", between) else _value(found[0])
+    return None if _RIVAL.fullmatch(between) else _value(found[0])
 
 
 def last_number(text: str) -> Decimal | None:
@@ -166,10 +169,12 @@ def _simplified(text: str) -> str:
 
 
 def letter_in(answers: Sequence[str], text: str = "") -> str | None:
-    """Return the letter of a multiple choice in an answer; without any, the one that a text names."""
+    """Return the letter of a multiple choice in an answer, None if two compete; without any, the one in a text."""
     for answer in map(clean, answers):
-        if found := re.search(_LETTER_IN_ANSWER, answer):
-            return (found[1] or found[2] or found[3]).upper()
+        if options := [*re.finditer(_LETTER_IN_ANSWER, answer)]:
+            letters = [(one[1] or one[2] or one[3]).upper() for one in options]
+            has_rival = len(set(letters)) > 1 and _RIVAL.fullmatch(answer[options[0].end() : options[1].start()])
+            return None if has_rival else letters[0]
     for line in _last_and_first_line(text):
         if found := re.match(r"\(?([A-J])\)?(?:[.):,]|$)|([a-j])$", line):
             return (found[1] or found[2]).upper()
