@@ -19,7 +19,7 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None) -> No
     """Check the next state that a built-in scheduler loads; call this only if a checkpoint will be loaded.
 
     If the state is ours, `on_resume` is applied; loading raises a ValueError that shows the choices if it is not given
-    or not possible. Loading also restores the scheduler's class, so that it can be pickled.
+    or not possible. Loading also restores the scheduler's class; a pickle of it has that class in any case.
     """
     if isinstance(scheduler, ScheduleLR) or not isinstance(scheduler, LRScheduler):
         # Ours checks its states itself. DeepSpeed's wrapper holds a scheduler that has been here before.
@@ -45,8 +45,12 @@ def check_next_load(scheduler: Any, name: str, on_resume: OnResume | None) -> No
         else:
             raise _changed(saved, self, name)
 
+    def reduce(self: Any, protocol: int) -> tuple[Any, ...]:
+        return object.__new__, (cls,), self.__dict__
+
     # A subclass of the same name, because an attribute of the scheduler itself would be saved with its state.
-    scheduler.__class__ = type(cls.__name__, (cls,), {"load_state_dict": load_state_dict})
+    methods = {"load_state_dict": load_state_dict, "__reduce_ex__": reduce}
+    scheduler.__class__ = type(cls.__name__, (cls,), methods)
 
 
 def restore_rates(scheduler: Any, on_resume: OnResume | None) -> None:

@@ -322,5 +322,5 @@ def planned_rates(lr_scheduler: Any, step: int) -> tuple[float, ...] | None:
     if isinstance(found, ScheduleLR):
         return found.group_schedule.at(step)
     if isinstance(found, LambdaLR):  # transformers' own schedules
-        return tuple(peak * factor(step) for peak, factor in zip(found.base_lrs, found.lr_lambdas, strict=True))
+        return tuple(float(peak) * factor(step) for peak, factor in zip(found.base_lrs, found.lr_lambdas, strict=True))
     return None

@@ -138,7 +138,7 @@ def train_with_scaler(model_path, folder, resume=None, **given):
 
 
 @pytest.mark.filterwarnings("ignore:Detected call:UserWarning")
-def test_skipped_steps_are_no_false_alarm_even_from_before_a_resume(model_path, tmp_path):
+def test_skipped_steps_are_no_false_alarm_even_from_before_a_resume(model_path, tmp_path, warnings_logged):
     saving = {**OURS, "save_strategy": "steps", "save_steps": 5}
     used, skipped = train_with_scaler(model_path, tmp_path, **saving)
     steps = np.cumsum(~skipped) - ~skipped  # made before each step
@@ -146,6 +146,10 @@ def test_skipped_steps_are_no_false_alarm_even_from_before_a_resume(model_path, 
     np.testing.assert_array_equal(used, CURVE[steps])
     used_after, _ = train_with_scaler(model_path, tmp_path, resume=str(tmp_path / "checkpoint-5"), **saving)
     np.testing.assert_array_equal(used_after, used[5:])
+    text = f"a gradient scaler skipped {skipped.sum()} of {STEPS} optimizer steps, so the schedule 'cosine_floor' did "
+    made = STEPS - skipped.sum()
+    text += f"not reach its end: the last learning rate was {CURVE[made - 1]:.6g}, not {CURVE[-1]:.6g}"
+    assert warnings_logged() == [text] * 2
 
 
 # No false alarm.

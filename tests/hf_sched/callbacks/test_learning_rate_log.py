@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -11,6 +13,7 @@ from transformers import TrainerCallback
 
 import hf_sched
 from hf_sched._run_files import LEARNING_RATES, read_learning_rates
+from hf_sched.audit import audit
 from tests.helpers import trainer as helper
 from tests.helpers.trainer import OURS, PEAK, STEPS, WARMUP, make, two_groups
 
@@ -129,6 +132,51 @@ def test_resume_continues_the_file(model_path, tmp_path):
     rows = read_learning_rates(tmp_path / LEARNING_RATES)
     assert len(rows) == STEPS + 2
     assert [row["session"]["step"] for row in rows if "session" in row] == [0, 5]
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\xff\xfe\x00\n", b'{"step": "5", "rates": []}\n[1]\n{"session": null}\n7\n', b"[" * 10**5]
+)
+@pytest.mark.parametrize("at_the_start", [True, False])
+def test_resume_survives_a_damaged_file(model_path, tmp_path, damage, at_the_start):
+    saving = {"save_strategy": "steps", "save_steps": 5}
+    train(model_path, tmp_path, **saving)
+    file = tmp_path / LEARNING_RATES
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(damage if at_the_start else b"".join([*lines[:3], damage, b"\n", *lines[3:]]))
+    train(model_path, tmp_path, resume=str(tmp_path / "checkpoint-5"), **saving)
+    first = 6 if at_the_start else 1
+    assert in_file(tmp_path) == {step: [rate] for step, rate in enumerate(CURVE, 1) if step >= first}
+    assert audit(tmp_path).ok
+
+
+class Break(TrainerCallback):
+    """Makes the file unwritable after a step."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 4:
+            file = Path(args.output_dir, LEARNING_RATES)
+            file.unlink()
+            file.symlink_to("/dev/full")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has such a file")
+def test_training_continues_on_a_full_disk(model_path, tmp_path, warnings_logged):
+    trainer, used = train(model_path, tmp_path, callbacks=[Break()])
+    assert len(used) == trainer.state.global_step == STEPS
+    (message,) = warnings_logged()
+    assert message.startswith(f"{tmp_path / LEARNING_RATES} cannot be read or written: [Errno 28] No space left")
+    assert list(logged(trainer, "learning_rate/group_0").values()) == CURVE.tolist()
+
+
+def test_training_continues_without_a_folder(model_path, tmp_path, warnings_logged):
+    callbacks = [hf_sched.LearningRateLog(), hf_sched.LiveControl()]
+    trainer, recorder = make(model_path, tmp_path / "out", callbacks=callbacks, **OURS)
+    (tmp_path / "out").rmdir()
+    (tmp_path / "out").write_text("a file")
+    trainer.train()
+    assert len(recorder.used) == STEPS
+    assert all("cannot be read or written" in message for message in warnings_logged())
 
 
 def test_file_has_the_steps_before_an_error(model_path, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,7 +167,10 @@ def test_a_second_request_is_accepted_after_a_rejection_but_not_during_a_cooldow
     assert "at step 20 it is in a decay (steps 15 to 20" in during
 
 
-@pytest.mark.parametrize("content", ["{", '{"duration": 0}', '{"steps": 6}', None])
+REQUESTS = ["{", '{"duration": 0}', '{"steps": 6}', '{"duration": 1e400}', '{"shape": [1]}', "[" * 10**5, None]
+
+
+@pytest.mark.parametrize("content", REQUESTS)
 def test_training_continues_if_a_request_is_damaged_or_unreadable(model_path, tmp_path, warnings_logged, content):
     def write(folder, _):
         file = folder / COOLDOWN_REQUEST
@@ -194,6 +199,22 @@ def test_training_continues_if_no_file_can_be_written(model_path, tmp_path, warn
     assert len(used) == trainer.state.global_step == 40
     for name in (COOLDOWN_STATUS, COOLDOWN_REQUEST, LEARNING_RATES):  # a warning for each file, once
         assert sum(f"{name} cannot be read or written" in message for message in warnings_logged()) == 1
+
+
+def test_all_ranks_meet_after_a_failure_to_read_a_request(model_path, tmp_path, warnings_logged, monkeypatch):
+    met = []
+
+    def stale(path, exists=Path.exists):
+        if path.name == COOLDOWN_REQUEST:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", stale)
+    monkeypatch.setattr(live_cooldown, "_broadcast", lambda found, device: met.append(found))
+    _, used = train(model_path, tmp_path, max_steps=20)
+    assert len(used) == 20
+    assert met == [None] * 3  # at the log lines of steps 5, 10 and 15
+    assert any("Stale file handle" in message for message in warnings_logged())
 
 
 # Resumes.

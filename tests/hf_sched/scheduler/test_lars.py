@@ -46,7 +46,7 @@ def play(model: torch.nn.Module, optimizer: torch.optim.Optimizer, scheduler, st
         model(torch.randn(16, 4, generator=generator)).square().mean().backward()
         expected = [formula(group["params"][0], step) for group in optimizer.param_groups]
         optimizer.step()
-        used.append([group["lr"] for group in optimizer.param_groups])
+        used.append([float(group["lr"]) for group in optimizer.param_groups])
         assert scheduler.get_last_lr() == used[-1]
         np.testing.assert_allclose(used[-1], expected, rtol=1e-5)  # norms are taken in float32
         scheduler.step()
@@ -80,6 +80,34 @@ def test_a_layer_without_weights_or_gradient_is_on_the_curve():
     used = play(model, optimizer, scheduler, range(1))[0].tolist()
     assert [*used[:3], used[4]] == [curve()[0]] * 4
     assert used[3] < curve()[0]
+
+
+@pytest.mark.parametrize("clip", [False, True], ids=["scaled", "unscaled before"])
+def test_gradient_scaler_does_not_change_the_trust_ratios(clip):
+    used = []
+    for scaler in (torch.amp.GradScaler("cpu", 2.0**12), torch.amp.GradScaler("cpu", enabled=False)):
+        model = network()
+        # A fused optimizer unscales the gradients itself.
+        optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK, fused=True)
+        scheduler = hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS)
+        for step in range(3):
+            inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            scaler.scale(model(inputs).square().mean()).backward()
+            if clip:
+                scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+            used.append([group["lr"] for group in optimizer.param_groups])
+            scheduler.step()
+    np.testing.assert_allclose(used[:3], used[3:], rtol=1e-5)
+    assert len({rate for rates in used[:1] for rate in rates}) > 2  # layers do differ
+
+
+def test_learning_rates_that_are_tensors_differ_by_layer():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(PEAK, dtype=torch.float64), weight_decay=DECAY)
+    play(model, optimizer, hf_sched.get_scheduler("lars_warmup", optimizer, WARMUP, STEPS, KWARGS), range(STEPS))
 
 
 def test_split_groups_keep_options_and_peaks():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from transformers import TrainingArguments
 
+import hf_sched
+from hf_sched.scheduler.builtin_resume import check_next_load
 from tests.helpers.trainer import (
     BUILTIN,
     OURS,
@@ -128,6 +131,8 @@ def test_a_builtin_schedule_stays_transformers_own(model_path, checkpoint, tmp_p
     created, _ = make(model_path, tmp_path, **BUILTIN)
     created.create_optimizer_and_scheduler(STEPS)
     assert type(pickle.loads(pickle.dumps(created.lr_scheduler))) is torch.optim.lr_scheduler.LambdaLR
+    check_next_load(created.lr_scheduler, "cosine", None)  # a checkpoint of weights alone then loads no state
+    assert type(pickle.loads(pickle.dumps(created.lr_scheduler))) is torch.optim.lr_scheduler.LambdaLR
     saving = {"save_strategy": "steps", "save_steps": 2}
     for folder, start in ((None, 0), (checkpoint["builtin"], AT)):
         trainer, used = train(model_path, tmp_path, resume=folder, **BUILTIN, **saving)
@@ -140,6 +145,25 @@ def test_a_builtin_schedule_stays_transformers_own(model_path, checkpoint, tmp_p
 def test_a_checkpoint_without_scheduler_state_is_rejected(model_path, checkpoint, tmp_path):
     with pytest.raises(ValueError, match=rf"continues at step {AT}, but .* start again .*`save_only_model: true`"):
         resume(model_path, tmp_path, checkpoint["weights"], **OURS)
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04", "half", "list", "keys", "curve"])
+@pytest.mark.parametrize("name", [OURS, BUILTIN], ids=["ours", "builtin"])
+def test_damaged_scheduler_state_is_one_line(model_path, checkpoint, tmp_path, content, name):
+    folder = tmp_path / f"checkpoint-{AT}"
+    shutil.copytree(checkpoint["ours"], folder)
+    file = folder / "scheduler.pt"
+    state = torch.load(file, weights_only=True)
+    damaged = {"list": [1], "keys": {"schedule": "hold 12"}, "curve": {**state, "schedule": "hold 12 |"}}
+    if content in damaged:
+        torch.save(damaged[content], file)
+    else:
+        file.write_bytes(file.read_bytes()[:400] if content == "half" else content)
+    with pytest.raises(ValueError, match=r"damaged .*resume from another checkpoint$") as caught:
+        resume(model_path, tmp_path, True, **name)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"damaged .*resume from another checkpoint$"):
+        hf_sched.anneal_from(folder)
 
 
 @pytest.mark.parametrize("choice", ["replace", "continue", "rewarm 3", "keep"])
