@@ -134,9 +134,10 @@ def test_resume_continues_the_file(model_path, tmp_path):
     assert [row["session"]["step"] for row in rows if "session" in row] == [0, 5]
 
 
-@pytest.mark.parametrize(
-    "damage", [b"\xff\xfe\x00\n", b'{"step": "5", "rates": []}\n[1]\n{"session": null}\n7\n', b"[" * 10**5]
-)
+DAMAGE = [b"\xff\xfe\x00\n", b'{"step": "5", "rates": []}\n[1]\n{"session": null}\n7\n', b"[" * 10**5]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=["bytes", "other values", "nested"])
 @pytest.mark.parametrize("at_the_start", [True, False])
 def test_resume_survives_a_damaged_file(model_path, tmp_path, damage, at_the_start):
     saving = {"save_strategy": "steps", "save_steps": 5}
