@@ -155,7 +155,7 @@ def as_text(value: Any) -> str:
 def role_of(turn: Mapping[str, Any]) -> Any:
     """Return the role of a turn of a chat, by the name that chat templates know if there is one."""
     name = turn.get("role") or turn.get("from")
-    known = name.lower() if isinstance(name, str) else name
+    known = str(name).lower()
     return known if known in KNOWN_ROLES else ROLES.get(known, name)
 
 
