@@ -5,13 +5,12 @@ accelerate launch -m hf_sched.finetune.sft --config my.yaml
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
-from hf_sched.finetune.data.conversion import SFT_ROWS, Target
+from hf_sched.finetune.data.conversion import Target, sft_target
 from hf_sched.finetune.data.load import columns_of
 from hf_sched.finetune.dry_run import show_sample
 from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
@@ -26,8 +25,7 @@ class SFT(Recipe):
     trainer_class = SFTTrainer
 
     def target(self, run: Run) -> Target:
-        field = run.training.dataset_text_field
-        return SFT_ROWS if field == "text" else replace(SFT_ROWS, forms=((field,), *SFT_ROWS.forms))
+        return sft_target(run.training.dataset_text_field)
 
     def check_rows(self, run: Run) -> None:
         # TRL would train on all tokens.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Number
 from typing import Any
 
@@ -137,6 +137,12 @@ DPO_ROWS = Target(
     (("prompt", "chosen", "rejected"), ("question", "chosen", "rejected"), ("chosen", "rejected")), to_preference
 )
 TARGETS = {"sft": SFT_ROWS, "grpo": GRPO_ROWS, "dpo": DPO_ROWS}
+
+
+def sft_target(dataset_text_field: str) -> Target:
+    """Return what SFT takes, given the name of the column with plain text."""
+    is_default = dataset_text_field == "text"
+    return SFT_ROWS if is_default else replace(SFT_ROWS, forms=((dataset_text_field,), *SFT_ROWS.forms))
 
 
 def looks_like_gsm8k(answers: Sequence[Any]) -> bool:

@@ -25,9 +25,10 @@ from hf_sched.finetune.data.conversion import (
     Target,
     as_text,
     looks_like_gsm8k,
+    sft_target,
 )
 from hf_sched.finetune.data.rows import OPTIONAL, check_row, check_rows, json_rows, unreadable_file
-from hf_sched.schedules.validation import ArgumentError, Number
+from hf_sched.schedules.validation import TEXT, ArgumentError, Number
 
 LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 SPLIT_SEED = 0  # of `test_split_size`: fixed, so that runs with other seeds and evaluations hold out the same rows
@@ -62,6 +63,9 @@ class ColumnArguments:
 
     def __post_init__(self) -> None:
         self.columns = names_of_columns(self.columns, "columns")
+        for name in ("instruction", "system_prompt"):
+            if getattr(self, name) is not None:
+                TEXT(name, getattr(self, name))
 
 
 class LoadedRows(NamedTuple):
@@ -260,15 +264,16 @@ def data_faults(kind: str, given: Mapping[str, Any]) -> list[ArgumentError]:
     name = given.get("dataset_name")
     if not isinstance(name, str) or not (Path(name).exists() or Path(name).suffix in LOADERS):
         return []
-    splits = {key: given[key] for key in ("dataset_train_split", "dataset_test_split") if key in given}
+    splits = {key: str(given[key]) for key in ("dataset_train_split", "dataset_test_split") if key in given}
     columns = {key: given[key] for key in ("columns", "instruction", "system_prompt") if key in given}
     evaluating = str(given.get("eval_strategy", "no")) not in ("no", "False")
     try:
         if (size := given.get("test_split_size")) is not None:
             size = Number(0, above_low=True)("test_split_size", size)
         mixture = DatasetMixtureConfig(test_split_size=size)
-        script = ScriptArguments(dataset_name=name, **splits)
-        load_rows(script, mixture, TARGETS[kind], ColumnArguments(**columns), evaluating=evaluating)
+        target = sft_target(str(given.get("dataset_text_field", "text"))) if kind == "sft" else TARGETS[kind]
+        script = ScriptArguments(name, dataset_streaming=given.get("dataset_streaming") is True, **splits)
+        load_rows(script, mixture, target, ColumnArguments(**columns), evaluating=evaluating, max_steps=1)
     except ArgumentError as error:
         return [error]
     return []

@@ -261,10 +261,16 @@ def test_data_faults_name_files_columns_and_rows(tmp_path):
         ({"dataset_name": path, "columns": ["question"]}, "must be a mapping"),
         ({"dataset_name": path, "columns": COLUMNS, "eval_strategy": "steps"}, "`dataset_test_split` must be"),
         ({"dataset_name": path, "columns": COLUMNS, "test_split_size": "half"}, "`test_split_size` must be"),
+        ({"dataset_name": path, "columns": COLUMNS, "instruction": 3}, "`instruction` must be text, received 3"),
     ):
         (fault,) = data_faults("sft", given)
         assert message in str(fault)
-    assert data_faults("sft", {"dataset_name": path, "columns": COLUMNS}) == []
+    for given in (
+        {"columns": COLUMNS},
+        {"dataset_text_field": "problem"},
+        {"columns": COLUMNS, "dataset_streaming": True},
+    ):
+        assert data_faults("sft", {"dataset_name": path, **given}) == []
     assert data_faults("sft", {"dataset_name": "openai/gsm8k"}) == data_faults("grpo", {}) == []
 
 
