@@ -30,8 +30,9 @@ from hf_sched.finetune.callbacks.grpo_diagnostics import GRPODiagnostics
 from hf_sched.finetune.callbacks.peer_failure import bound_waiting, explain_lost_process
 from hf_sched.finetune.callbacks.preemption import EXIT_STATUS, CheckpointOnSigterm
 from hf_sched.finetune.callbacks.progress import StandardErrorHandler, show_progress
-from hf_sched.finetune.checkpoints.continuation import Resume, ResumeRejected
+from hf_sched.finetune.checkpoints.continuation import Resume, ResumeRejected, check_same_weights
 from hf_sched.finetune.checkpoints.finished import RunFinished, StopIfFinished, restore_callbacks
+from hf_sched.finetune.checkpoints.identity import RunIdentity
 from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume, clear_previous_run, is_in
 from hf_sched.finetune.checkpoints.sharding import check_sharding
 from hf_sched.finetune.config import WrongArguments, check_arguments, given_arguments, parse
@@ -162,6 +163,7 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     run.checkpoint = checkpoint_to_resume(run.training, run.pipeline, run.given)
     check_sharding(run.training, run.checkpoint)
     if run.checkpoint is not None:
+        check_same_weights(run.checkpoint, is_peft=run.model.use_peft)
         run.resume = Resume.read(run.checkpoint, run.given, run.training.world_size)
     recipe.check(run)
     run.train_rows, run.eval_rows, run.columns.instruction, run.data = load_rows(
@@ -253,7 +255,7 @@ def train_and_save(
     logs = (hf_sched.LearningRateLog(), hf_sched.LiveControl())
     identity = write_provenance(trainer, checkpoint, given or {})
     exactness = ExactResume(trainer, checkpoint)
-    for callback in (StopIfFinished(trainer), identity, *logs, preemption, divergence, GRPODiagnostics(), exactness):
+    for callback in (identity, StopIfFinished(trainer), *logs, preemption, divergence, GRPODiagnostics(), exactness):
         trainer.add_callback(callback)
     trainer.args.run_name = trainer.args.run_name or name_of_run(trainer.args)
     if base_model:
@@ -270,8 +272,9 @@ def train_and_save(
             if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
                 trainer._load_best_model()
             trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-            # The state written at the end of a run has records that no checkpoint has.
-            if not (Path(trainer.args.output_dir) / "trainer_state.json").is_file():
+            # The state written at the end of this run has records that no checkpoint has.
+            folder = Path(trainer.args.output_dir)
+            if not (folder / "trainer_state.json").is_file() or RunIdentity.of(folder).run_id != identity.run_id:
                 trainer.save_state()
     is_main = trainer.is_world_process_zero()
     if divergence.reason is not None:

@@ -26,6 +26,7 @@ from hf_sched.plan import Plan
 from hf_sched.scheduler.builtin_resume import check_next_load
 from hf_sched.scheduler.resume import Saved, ScheduleChanged, schedule_name, split_on_resume
 from hf_sched.scheduler.schedule_lr import schedule_of
+from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ class Resume:
         name, (on_resume, arguments) = schedule_name(args), split_on_resume(args.lr_scheduler_kwargs)
         saved = Saved.read(self.scheduler_state) if "schedule" in self.scheduler_state else None
         if args.max_steps <= 0 and self.keeps_length:
-            total = saved.group_schedule.requested.num_training_steps if saved else self.state["max_steps"]
+            before = saved.group_schedule if saved else None
+            total = before.requested.num_training_steps if before else self.state["max_steps"]
             planned = replace(planned, num_training_steps=total)
         peaks = self.scheduler_state.get("base_lrs") or [0.0]
         is_ours = name in hf_sched.available()
@@ -156,6 +158,15 @@ class Resume:
         lines += ["Or start a new run from its weights, with a new optimizer:"]
         lines += [f"  {weights_of(self.checkpoint)} --resume_from_checkpoint false --output_dir NEW_FOLDER"]
         return "\n".join(lines)
+
+
+def check_same_weights(checkpoint: str, *, is_peft: bool) -> None:
+    """Raise an ArgumentError if a checkpoint holds an adapter and the run trains the whole model, or the reverse."""
+    has_adapter = (Path(checkpoint) / "adapter_config.json").is_file()
+    if has_adapter != is_peft:
+        rule = f"does not fit {checkpoint}, which holds {'an adapter' if has_adapter else 'a whole model'}"
+        hint = f"add `--use_peft {str(has_adapter).lower()}`, or start a new run: {weights_of(checkpoint)}"
+        raise ArgumentError("use_peft", rule=rule, received=is_peft, hint=hint)
 
 
 def _flag(choice: str) -> str:

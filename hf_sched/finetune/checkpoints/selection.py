@@ -86,8 +86,8 @@ def last_complete(output_dir: str | Path, up_to: float = inf) -> str | None:
     for checkpoint, earlier in zip(found, [*found[1:], None], strict=True):
         # A checkpoint of another program does not record the number of processes. A single one writes `rng_state.pth`;
         # several have not changed since the checkpoint before, as far as its files show.
-        is_single = earlier is None or (checkpoint / "rng_state.pth").is_file()
-        missing = missing_part(checkpoint, 1 if is_single else max(1, len(_random_states(earlier))))
+        several = 1 if earlier is None else max(1, len(_random_states(earlier)))
+        missing = missing_part(checkpoint, 1 if (checkpoint / "rng_state.pth").is_file() else several)
         if missing is not None:
             logger.warning(f"{checkpoint} is incomplete ({missing} is missing or cut off); using the one before")
         elif not is_own(checkpoint, sessions):

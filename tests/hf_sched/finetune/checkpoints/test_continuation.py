@@ -104,6 +104,12 @@ def test_another_run_neither_starts_in_the_folder_nor_resumes_from_it(run_recipe
     assert "all 6 optimizer steps are done: nothing is left to train" in again.output
 
 
+def test_resume_with_other_weights_is_rejected_before_loading(run_recipe, finished):
+    given = {**RUN, "use_peft": True, "lora_target_modules": "all-linear", "resume_from_checkpoint": "auto"}
+    rejected = run_recipe("sft", ok=False, **given)
+    assert rejected.returncode == 2 and "checkpoint-6, which holds a whole model" in rejected.output
+
+
 def test_run_by_epochs_is_compared_by_the_length_of_the_checkpoint(run_recipe, task, tmp_path):
     rows = (task / "sft" / "train.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "few.jsonl").write_text("".join(rows[:40]))
