@@ -66,9 +66,9 @@ def evaluate_models(
     from hf_sched.finetune.evaluation.evaluate import evaluate
     from hf_sched.finetune.evaluation.generation import Loading
     from hf_sched.finetune.evaluation.metrics import describe
-    from hf_sched.finetune.launch import quiet_progress_bars
+    from hf_sched.finetune.terminal import quiet_libraries
 
-    quiet_progress_bars()
+    quiet_libraries()
     device = device or Loading().device
     loading = Loading(dtype, device, revision, trust_remote_code)
     try:

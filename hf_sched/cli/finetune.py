@@ -16,7 +16,7 @@ def launch_command(
     kind: str, flags: Sequence[str], num_processes: int | None, accelerate_config: str | None, *, has_gpu: bool
 ) -> list[str]:
     """Return the `accelerate launch` command of a recipe; without a GPU, it trains on CPU processes."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]  # no traceback of the launcher
+    launch = [sys.executable, "-m", "hf_sched.finetune.accelerate_launch", "--quiet"]
     if accelerate_config:
         launch += ["--config_file", accelerate_config]
     elif not has_gpu:
@@ -53,6 +53,8 @@ def _command(kind: str) -> click.Command:
         environment = {**os.environ, **({NUM_PROCESSES: str(requested)} if requested else {})}
         has_gpu, flags = torch.accelerator.is_available(), ("--config", config, *flags)
         words = launch_command(kind, flags, num_processes, accelerate_config, has_gpu=has_gpu)
+        started = "one process per GPU" if not requested else f"{requested} process{'es' if requested > 1 else ''}"
+        click.echo(f"hf-sched {kind}: starting {started}", err=True)
         sys.exit(subprocess.run(words, env=environment, check=False).returncode)
 
     return command

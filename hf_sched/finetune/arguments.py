@@ -11,7 +11,7 @@ from hf_sched.finetune.evaluation import EvaluationArguments
 
 @dataclass
 class PipelineArguments:
-    """A dry run, a folder that is used again, and a cooldown from a checkpoint at a constant rate (`wsd`, `phases`)."""
+    """A dry run, messages, a folder used again, a cooldown from a checkpoint at a constant rate (`wsd`, `phases`)."""
 
     dry_run: bool = field(
         default=False, metadata={"help": "Show the plan, a training sample and the rewards' probe; do not train."}
@@ -19,6 +19,7 @@ class PipelineArguments:
     overwrite: bool = field(
         default=False, metadata={"help": "Delete the checkpoints of a previous run in `output_dir` and start anew."}
     )
+    verbose: bool = field(default=False, metadata={"help": "Show the messages and progress bars of other libraries."})
     anneal_from: str | None = field(
         default=None, metadata={"help": "Checkpoint of another run to cool down from; needs its own `output_dir`."}
     )

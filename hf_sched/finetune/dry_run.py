@@ -1,6 +1,6 @@
 """What a run will do and learn from: its plan, a training sample or pair, and what the rewards give.
 
-`--dry_run` shows all of it and stops there. Every other run logs the plan in one line, and warnings.
+`--dry_run` shows all of it and stops there. Every other run shows only warnings of it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,10 @@ logger = logging.getLogger(__name__)
 SAMPLES = 64  # checked for a trained stop token
 
 
-def show_plan(planned: Plan, data: str, *, in_full: bool) -> None:
-    """Show the plan of the run that is about to start, as a table or in one line, and the data it uses."""
-    if in_full:
-        print_plan(planned, _console())
-        _console().print(Text(f"data: {data}"))
-        return
-    epochs = "" if planned.epochs is None else f" ({planned.epochs:.3g} epochs)"
-    batch = f"{planned.effective_batch} {'completions' if planned.grpo else 'samples'}"
-    schedule = f"{planned.schedule or planned.schedule_name}, peak {planned.peak_lr:.4g}"
-    logger.info(f"{planned.num_training_steps} optimizer steps{epochs} of {batch}; learning rate: {schedule}")
-    logger.info("data: %s", data)
+def show_plan(planned: Plan, data: str) -> None:
+    """Show the plan of the run that is about to start, and the data it uses."""
+    print_plan(planned, _console())
+    _console().print(Text(f"data: {data}"))
 
 
 def plan_of(args: Any, rows: Any, kind: str) -> Plan:

@@ -6,11 +6,8 @@ What was requested is read from the environment variables that launchers set for
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
-import datasets
-import transformers
 from accelerate.utils import DistributedType, parse_flag_from_env
 
 NUM_PROCESSES = "HF_SCHED_NUM_PROCESSES"
@@ -54,13 +51,6 @@ def check_launch(training_args: Any) -> None:
 def requests_fsdp(training_args: Any) -> bool:
     """Return whether the arguments or the launcher request FSDP."""
     return bool(training_args.fsdp) or parse_flag_from_env("ACCELERATE_USE_FSDP")
-
-
-def quiet_progress_bars() -> None:
-    """Disable the bars of other libraries on all but the main process, and in log files."""
-    if os.environ.get("RANK", "0") != "0" or not sys.stderr.isatty():
-        datasets.disable_progress_bars()
-        transformers.utils.logging.disable_progress_bar()  # that of huggingface_hub too
 
 
 def _remedy(training_args: Any, requested: int) -> str:

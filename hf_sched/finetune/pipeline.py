@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import sys
-import warnings
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +43,11 @@ from hf_sched.finetune.dry_run import plan_of, show_plan
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation.before_after import check_evaluation, evaluate_before_and_after
 from hf_sched.finetune.evaluation.generation_cache import adapter_base
-from hf_sched.finetune.launch import check_launch, quiet_progress_bars
+from hf_sched.finetune.launch import check_launch
 from hf_sched.finetune.memory.before_loading import check_memory
 from hf_sched.finetune.model_card import complete_model_cards
 from hf_sched.finetune.provenance import write_provenance
+from hf_sched.finetune.terminal import print_header, print_summary, quiet_libraries, quiet_training
 from hf_sched.finetune.trackers import default_trackers, name_of_run
 from hf_sched.plan import Plan
 from hf_sched.schedules.validation import ArgumentError
@@ -110,8 +111,10 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
     Returns:
         int: The exit status: 0, 1 (diverged), 2 (wrong arguments, named in one line) or 143 (stopped by SIGTERM).
     """
+    words = sys.argv[1:] if args is None else args
     try:
-        run = prepare(recipe, sys.argv[1:] if args is None else args)
+        quiet_libraries(verbose=given_arguments(words).get("verbose") is True)
+        run = prepare(recipe, words)
     except ValueError as error:
         return reject(recipe, error)
     try:
@@ -120,7 +123,10 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
     except (ArgumentError, ResumeRejected) as error:
         return reject(recipe, error)
     if trainer.is_world_process_zero():
-        show_plan(planned, run.data, in_full=run.pipeline.dry_run)
+        if run.pipeline.dry_run:
+            show_plan(planned, run.data)
+        else:
+            print_header(trainer, planned, run.data, run.checkpoint)
         recipe.preview(trainer, run)
     if run.pipeline.dry_run:
         return 0
@@ -128,12 +134,17 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
         if run.training.should_save:
             clear_previous_run(run.training.output_dir)
         trainer.accelerator.wait_for_everyone()
+    if not run.pipeline.verbose:
+        quiet_training(trainer)
     status = train_and_save(trainer, run.checkpoint, run.given, run.script.dataset_name, run.model.model_name_or_path)
+    history = trainer.state.log_history
     del trainer
     if run.training.world_size > 1:
         gc.collect()  # a DDP model that is still alive when Python exits can abort the process (torch 2.13, gloo)
     if status == 0:
         evaluate_before_and_after(run.evaluation, run.columns, run.training, run.model)
+        if run.training.process_index == 0:
+            print_summary(recipe.kind, run.training.output_dir, history, is_adapter=run.model.use_peft)
     return status
 
 
@@ -143,6 +154,8 @@ def reject(recipe: Recipe, error: ValueError) -> int:
         if os.environ.get("RANK", "0") == "0":  # all processes compare the same checkpoint
             print(f"{recipe.kind}: error: {error}", file=sys.stderr)
     else:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(2)  # most errors are the same on all processes, and the launcher stops the others meanwhile
         for line in str(error).splitlines() if isinstance(error, WrongArguments) else [str(error)]:
             print(f"{recipe.kind}: error: {' '.join(line.split())}", file=sys.stderr)
     return 2
@@ -157,9 +170,10 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
         logger.warning(text)
     if "report_to" not in run.given:
         run.training.report_to = default_trackers()
+    if "disable_tqdm" not in run.given:
+        run.training.disable_tqdm = False  # transformers disables it when only its errors are shown
     check_launch(run.training)
     bound_waiting(run.training)
-    quiet_progress_bars()
     run.checkpoint = checkpoint_to_resume(run.training, run.pipeline, run.given)
     check_sharding(run.training, run.checkpoint)
     if run.checkpoint is not None:
@@ -293,7 +307,6 @@ def train_and_save(
             trainer.create_model_card(model_name=Path(trainer.args.output_dir).name)
         if result is not None:
             with training_continues(Path(trainer.args.output_dir, "train_results.json")):
-                trainer.log_metrics("train", result.metrics)
                 trainer.save_metrics("train", result.metrics)
         if trainer.args.push_to_hub:
             trainer.push_to_hub(dataset_name=dataset_name)
@@ -322,7 +335,6 @@ def configure_logging(rank: int) -> None:
     """Show log messages of this package on standard error: all of the first rank, only errors of the others."""
     log = logging.getLogger("hf_sched")
     log.setLevel(logging.INFO if rank == 0 else logging.ERROR)
-    if not any(isinstance(handler, StandardErrorHandler) for handler in log.handlers):
-        log.addHandler(StandardErrorHandler())
-    # TRL still calls methods that transformers 5 has renamed; a user can do nothing about it.
-    warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is deprecated", FutureWarning)
+    for handler in [each for each in log.handlers if isinstance(each, StandardErrorHandler)]:
+        log.removeHandler(handler)  # of an earlier run in this process
+    log.addHandler(StandardErrorHandler())

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import logging
+import shutil
 import sys
+import textwrap
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -17,7 +20,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 SHARE, SECONDS = 0.1, 30.0
 
 _SHOWN = {"learning_rate": "lr", "loss": "loss", "reward": "reward"}
-_SPEED = ("runtime", "per_second", "num_tokens")
+_EVALUATED = ("loss", "mean_token_accuracy", "reward", "rewards/accuracies")
 
 
 class Progress(ProgressCallback):
@@ -30,7 +33,8 @@ class Progress(ProgressCallback):
         self._is_terminal = sys.stderr.isatty()
         if state.is_world_process_zero:
             file = sys.stderr if self._is_terminal else io.StringIO()
-            self.training_bar = tqdm(total=state.max_steps, initial=state.global_step, dynamic_ncols=True, file=file)
+            steps = {"total": state.max_steps, "initial": state.global_step, "unit": "step"}
+            self.training_bar = tqdm(**steps, dynamic_ncols=True, leave=True, file=file)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.training_bar is not None:
@@ -40,14 +44,14 @@ class Progress(ProgressCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if self.training_bar is None:
             return
-        self._figures |= {_SHOWN[key]: f"{logs[key]:.4g}" for key in _SHOWN if logs.get(key) is not None}
+        self._figures |= {_SHOWN[key]: f"{logs[key]:.3g}" for key in _SHOWN if logs.get(key) is not None}
         self.training_bar.set_postfix(self._figures, refresh=False)
         tenth = max(1, round(SHARE * state.max_steps))
         is_due = state.global_step // tenth > self._written_step // tenth
         if is_due or time.monotonic() - self._written_at >= SECONDS:
             self._write_line(state)
-        if evaluated := [key for key in logs if key.startswith("eval_") and not key.endswith(_SPEED)]:
-            figures = ", ".join(f"{key} {logs[key]:.4g}" for key in evaluated)
+        if evaluated := [key for key in _EVALUATED if f"eval_{key}" in logs]:
+            figures = ", ".join(f"{key} {logs[f'eval_{key}']:.4g}" for key in evaluated)
             _write(f"evaluation at step {state.global_step}: {figures}")
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -74,12 +78,24 @@ def show_progress(trainer: Any) -> None:
 
 
 class StandardErrorHandler(logging.Handler):
-    """Writes log records to standard error, above a progress bar."""
+    """Writes log records to standard error, above a progress bar: each warning once, wrapped on a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._warned: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        _write(f"{record.levelname}: {record.getMessage()}")
+        text = f"{record.levelname}: {record.getMessage()}"
+        if record.levelno == logging.WARNING and text in self._warned:
+            return
+        self._warned.add(text)
+        if sys.stderr.isatty():
+            wrap = partial(textwrap.wrap, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
+            width = shutil.get_terminal_size().columns
+            text = "\n".join(part for line in text.splitlines() for part in wrap(line, width))
+        _write(text)
 
 
-def _write(line: str) -> None:
+def _write(text: str) -> None:
     with suppress(OSError):  # standard error may go to a file on a full disk
-        tqdm.write(line, file=sys.stderr)
+        tqdm.write(text, file=sys.stderr)

@@ -108,9 +108,9 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/demo/task"))
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    from hf_sched.finetune.launch import quiet_progress_bars
+    from hf_sched.finetune.terminal import quiet_libraries
 
-    quiet_progress_bars()
+    quiet_libraries()
     save_model(args.output_dir / "model", layers=2, width=128, seed=args.seed)
     save_data(args.output_dir, train=6000, test=500, backwards_share=0.6, seed=args.seed)
     print(f"The sorting task is in {args.output_dir}: 6000 training prompts, 500 test prompts.")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -49,7 +48,7 @@ def evaluate_before_and_after(
         return
     clear_device_cache(garbage_collection=True)
     command = command_for(arguments, columns, training_args, model_args)
-    logger.info("evaluating before and after: %s", shlex.join(command))
+    logger.info("evaluating before and after the training on %s", arguments.evaluate_on)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OF_A_LAUNCHER)}
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:

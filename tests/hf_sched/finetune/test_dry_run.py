@@ -26,7 +26,9 @@ def test_dry_run_of_sft_shows_plan_and_sample(run_recipe):
     assert not (dry.folder / "trainer_state.json").exists() and "train_loss" not in dry.output
 
     run = run_recipe("sft", name="run", **WSD)
-    assert "7 optimizer steps (0.14 epochs) of 8 samples; learning rate: warmup 2 | hold 4 | decay 1" in run.output
+    header = [line.split(maxsplit=1) for line in run.output.splitlines()]
+    assert ["plan", "7 steps (0.14 epochs) of 8 samples, 1 process on cpu"] in header
+    assert ["learning", "rate  wsd, peak 0.002: warmup 2 | hold 4 | decay 1 1-sqrt"] in header
     assert len(run.logged("learning_rate")) == 7 and "The first sample" not in run.output
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_log_file_gets_a_line_for_each_tenth_of_the_run(model_path, tmp_path, ca
     lines = [line for line in written.splitlines() if "/20 [" in line]
     assert [int(re.search(r"(\d+)/20 \[", line)[1]) for line in lines] == list(range(2, 21, 2))
     assert re.search(r"50%\|.*\| 10/20 \[00:0\d<00:0\d, .*, lr=0\.00055, loss=\d\.\d+\]$", lines[4])
-    assert written.count("evaluation at step 10: eval_loss ") == 1
+    assert written.count("evaluation at step 10: loss ") == 1
     assert "per_second" not in written
     assert "'loss'" not in capsys.readouterr().out  # the Trainer's own line for each record
 
@@ -45,6 +46,19 @@ def test_terminal_gets_one_line_that_is_rewritten(model_path, tmp_path):
     written = train(model_path, tmp_path, file=Terminal(), eval_strategy="steps", eval_steps=10)
     assert re.search(r"\r100%\|.*\| 20/20 \[.*lr=.*, loss=\d", written)
     assert written.count("evaluation at step") == 2
+
+
+def test_warning_is_written_once_and_wrapped_at_words_on_a_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    handler = progress.StandardErrorHandler()
+    text = "in 100% of the groups all completions got the same reward"
+    with redirect_stderr(Terminal()) as written:
+        for _ in range(2):
+            handler.emit(logging.LogRecord("hf_sched", logging.WARNING, "", 0, text, None, None))
+    assert written.getvalue().splitlines() == [
+        "WARNING: in 100% of the groups all",
+        "  completions got the same reward",
+    ]
 
 
 def test_resumed_run_starts_at_its_step(model_path, tmp_path):
