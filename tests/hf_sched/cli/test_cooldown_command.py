@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+import hf_sched
 from hf_sched._run_files import COOLDOWN_REQUEST, COOLDOWN_STATUS
 from hf_sched.callbacks import live_cooldown
 from hf_sched.cli import app
@@ -84,11 +85,14 @@ def test_impossible_request_is_an_error_and_is_not_sent(
     assert not list(tmp_path.glob("cooldown*"))
 
 
-def test_a_run_that_has_ended_or_was_killed_gets_no_request(
-    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_signal_0_is_sent() -> None:
+    """On Windows it ends the process."""
+    package = Path(hf_sched.__file__).parent
+    assert [path for path in package.rglob("*.py") if re.search(r"os\.kill\([^)]*\b0\)", path.read_text())] == []
+
+
+def test_a_run_that_has_ended_or_was_killed_gets_no_request(model_path: Path, tmp_path: Path) -> None:
     train(model_path, tmp_path, **WSD)
-    monkeypatch.delattr(os, "kill")  # on Windows, signal 0 ends the process
     assert "has ended (last seen after step 40 of 40): resume it" in str(call(tmp_path).exception)
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
