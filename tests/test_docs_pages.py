@@ -68,3 +68,9 @@ def test_site_builds_without_warnings_and_lists_every_page(tmp_path):
     html = (tmp_path / "api" / "schedules" / "index.html").read_text(encoding="utf-8")
     assert 'id="hf_sched.build"' in html
     assert not re.search(r'(?:src|href)="https?://[^"]+\.(?:js|css|woff2?)', html)  # nothing is fetched
+
+
+def test_each_section_of_pitfalls_ends_with_its_tests():
+    for section in PAGES["pitfalls.md"].split("\n## ")[1:]:
+        named = re.findall(r"`(tests/[\w./]+)`", section.partition("\nTests:")[2])
+        assert named and all((ROOT / path).exists() for path in named), section

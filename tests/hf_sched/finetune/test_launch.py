@@ -10,8 +10,10 @@ import accelerate
 import pytest
 import yaml
 from packaging.version import Version
+from transformers import TrainingArguments
 
 from hf_sched.cli.finetune import launch_command
+from hf_sched.finetune.launch import check_launch
 from tests.helpers.recipes import ONE_PROCESS, ROOT, TWO_PROCESSES, finish
 
 COMMAND = ["-m", "hf_sched", "sft"]
@@ -84,3 +86,10 @@ def test_command_launches_the_installed_module():
     cpu = launch_command("sft", ["--config", "c"], 2, None, has_gpu=False)
     assert "--multi_gpu" in cpu and cpu[-2:] == ["--use_cpu", "true"]
     assert launch_command("sft", ["--use_cpu=false"], None, None, has_gpu=False)[-1] == "--use_cpu=false"
+
+
+def test_one_process_that_sees_several_gpus_is_rejected(tmp_path, monkeypatch):
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    with pytest.raises(ValueError, match=r"one process sees 2 GPUs and would use nn\.DataParallel"):
+        check_launch(args)
