@@ -10,6 +10,7 @@ import re
 import shutil
 import zipfile
 from collections.abc import Mapping
+from itertools import zip_longest
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def last_complete(output_dir: str | Path, up_to: float = inf) -> str | None:
     """Return the run's own last complete checkpoint up to a step; None if it has none."""
     found = [path for path in checkpoints_in(output_dir) if _number(path) <= up_to]
     sessions = read_provenance(Path(output_dir) / RUN)
-    for checkpoint, earlier in zip(found, [*found[1:], None], strict=True):
+    for checkpoint, earlier in zip_longest(found, found[1:]):
         # A checkpoint of another program does not record the number of processes. A single one writes `rng_state.pth`;
         # several have not changed since the checkpoint before, as far as its files show.
         several = 1 if earlier is None else max(1, len(_random_states(earlier)))

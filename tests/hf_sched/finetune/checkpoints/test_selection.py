@@ -72,6 +72,10 @@ def test_without_a_complete_checkpoint_only_auto_starts_anew(copy):
         resumed(copy)
 
 
+def test_auto_starts_in_a_new_folder(tmp_path):
+    assert resumed(tmp_path / "new", "auto") is None
+
+
 def test_branch_needs_its_own_output_dir(copy):
     args = SimpleNamespace(resume_from_checkpoint=None, output_dir=str(copy), world_size=1, lr_scheduler_kwargs=None)
     branch = PipelineArguments(anneal_from=str(copy / "checkpoint-4"))
