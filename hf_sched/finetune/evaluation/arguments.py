@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 
@@ -25,7 +26,7 @@ class EvaluationArguments:
     evaluate_columns: dict[str, str] | str | None = field(
         default=None, metadata={"help": "Column names: {question: problem, answer: label}. In a recipe, as `columns`."}
     )
-    evaluate_metric: str = field(
+    evaluate_metric: dict[str, Any] | str | None = field(
         default="exact_answer",
         metadata={
             "help": "The reward that checks an answer: right if it gives 1 or more. If it gives other scores than 0 "
