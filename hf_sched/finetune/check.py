@@ -32,9 +32,9 @@ def check_recipe(subject: Subject) -> Iterator[Finding]:
         yield from map(subject.rejected, _wrong_rewards(given["reward_funcs"], given.get("reward_weights")))
     for name in ("dataset_name", "model_name_or_path"):
         if is_missing_path(given.get(name)):
-            error = ArgumentError(name, "a hub name or a path that exists", given[name])
+            missing = ArgumentError(name, "a hub name or a path that exists", given[name])
             # A model may be the result of a run that comes first.
-            yield subject.rejected(error) if name == "dataset_name" else subject.warning(name, error.detail)
+            yield subject.rejected(missing) if name == "dataset_name" else subject.warning(name, missing.detail)
 
 
 def check_data(subject: Subject) -> Iterator[Finding]:
