@@ -105,12 +105,14 @@ def test_text_unknown_to_the_tokenizer_is_warned_of(run_recipe, tmp_path):
     assert "unknown to the tokenizer" not in output and "GSM8K" not in output
 
 
-def test_plan_line_names_columns_and_instruction(run_recipe, tmp_path):
+def test_header_of_a_run_names_columns_and_instruction(run_recipe, tmp_path):
     rows = [{"question": "sort 21", "answer": "#### 12", "source": "web"}] * 16
     path = write(tmp_path / "own.jsonl", rows)
     output = run_recipe("sft", dataset_name=str(path), max_steps=1, max_length=256).output
-    shown = f"data: {path} (train): `question`, `answer`; not used: `source`; the answers look like GSM8K's"
-    assert shown in output
+    shown = (
+        "(train): `question`, `answer`; not used: `source`; the answers look like GSM8K's, so its instruction follows"
+    )
+    assert shown in " ".join(output.split())
 
 
 def test_dry_run_shows_what_of_a_chat_is_trained_on(run_recipe, task, tmp_path):
