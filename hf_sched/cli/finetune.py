@@ -53,7 +53,7 @@ def _command(kind: str) -> click.Command:
         environment = {**os.environ, **({NUM_PROCESSES: str(requested)} if requested else {})}
         has_gpu, flags = torch.accelerator.is_available(), ("--config", config, *flags)
         words = launch_command(kind, flags, num_processes, accelerate_config, has_gpu=has_gpu)
-        started = "one process per GPU" if not requested else f"{requested} process{'es' if requested > 1 else ''}"
+        started = "one process per GPU" if has_gpu and not requested else f"{requested or 1} process(es)"
         click.echo(f"hf-sched {kind}: starting {started}", err=True)
         sys.exit(subprocess.run(words, env=environment, check=False).returncode)
 

@@ -155,7 +155,7 @@ def reject(recipe: Recipe, error: ValueError) -> int:
             print(f"{recipe.kind}: error: {error}", file=sys.stderr)
     else:
         if os.environ.get("RANK", "0") != "0":
-            time.sleep(2)  # most errors are the same on all processes, and the launcher stops the others meanwhile
+            time.sleep(10)  # most errors are the same on all processes, and the launcher stops the others meanwhile
         for line in str(error).splitlines() if isinstance(error, WrongArguments) else [str(error)]:
             print(f"{recipe.kind}: error: {' '.join(line.split())}", file=sys.stderr)
     return 2

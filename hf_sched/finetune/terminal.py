@@ -120,10 +120,10 @@ def print_summary(kind: str, folder: str, history: Sequence[Mapping[str, Any]], 
     out = _console(sys.stdout)
     last = {key: value for record in history for key, value in record.items()}
     took = f" after {timedelta(seconds=round(last['train_runtime']))}" if "train_runtime" in last else ""
-    out.print(f"\n[bold]The model is in {escape(folder)}[/]{took}")
+    out.print(f"\n[bold]The model is in {escape(folder)}[/]{took}", soft_wrap=True)
     _print_rows(out, _figures(kind, history, last, Path(folder)))
     following = f"merge {folder} --output {folder}_merged" if is_adapter else f"report {folder}"
-    out.print(f"next: hf-sched {following}", markup=False)
+    out.print(f"next: hf-sched {following}", markup=False, soft_wrap=True)
 
 
 def _figures(kind: str, history: Sequence[Mapping[str, Any]], last: Mapping[str, Any], folder: Path) -> dict[str, str]:
