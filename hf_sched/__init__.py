@@ -13,8 +13,9 @@ from hf_sched.integrations import transformers as _transformers_hook
 from hf_sched.schedules import catalog as _catalog  # noqa: F401  (registers the schedules)
 from hf_sched.schedules.phase_parser import GRAMMAR
 from hf_sched.schedules.phases import Phase, decay, hold, restart, warmup
-from hf_sched.schedules.registry import available, build, register
+from hf_sched.schedules.registry import available, register
 from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.schedule_text import build
 from hf_sched.schedules.validation import ArgumentError, Count, Duration, EpochsUnknown, Period, Positive, Rate, Ratio
 
 if TYPE_CHECKING:

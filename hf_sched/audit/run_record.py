@@ -30,6 +30,7 @@ from hf_sched.audit.safe_pickle import Inert, read_pickle
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.resume import split_on_resume
+from hf_sched.schedules import schedule_text
 
 _ARGUMENTS = "training_args.bin"
 _STATE = "trainer_state.json"
@@ -216,7 +217,7 @@ def _is_resumed(args: Mapping[str, Any], folder: Path) -> bool:
     """Whether a run continued a checkpoint of another one, or may have continued its own under another schedule."""
     checkpoint, here = args.get("resume_from_checkpoint"), folder.absolute()
     is_branch = isinstance(checkpoint, str) and Path(checkpoint).absolute().parent not in (here, here.parent)
-    return is_branch or "on_resume" in (args.get("lr_scheduler_kwargs") or {})
+    return is_branch or "on_resume" in _schedule_of(args)[1]
 
 
 def _plan_of_config(path: Path, total: int) -> Plan:
@@ -227,14 +228,19 @@ def _plan_of_config(path: Path, total: int) -> Plan:
 def _plan(args: Mapping[str, Any], total: int, source: str) -> Plan:
     """The plan of TrainingArguments, or of a configuration's keys."""
     warmup = float(args.get("warmup_steps") or args.get("warmup_ratio") or 0)
-    name = args.get("lr_scheduler_type") or "linear"
-    if isinstance(name, Inert):  # a member of transformers' enum
-        (name,) = name.__dict__["made_of"]
+    name, arguments = _schedule_of(args)
     return Plan(
-        str(name),
-        split_on_resume(args.get("lr_scheduler_kwargs"))[1],
+        name,
+        split_on_resume(arguments)[1],
         total,
         math.ceil(total * warmup) if warmup < 1 else int(warmup),
         float(args["learning_rate"]),
         source,
     )
+
+
+def _schedule_of(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    text = args.get("lr_scheduler_type") or "linear"
+    if isinstance(text, Inert):  # a member of transformers' enum
+        (text,) = text.__dict__["made_of"]
+    return schedule_text.read(str(text), args.get("lr_scheduler_kwargs"))

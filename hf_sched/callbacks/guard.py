@@ -15,7 +15,7 @@ from hf_sched.integrations.deepspeed import check_no_scheduler_block
 from hf_sched.integrations.trackers import send_alert
 from hf_sched.scheduler.builtin_resume import restore_rates
 from hf_sched.scheduler.param_groups import is_deepspeed, unwrap
-from hf_sched.scheduler.resume import numbers_text, schedule_name, split_on_resume
+from hf_sched.scheduler.resume import numbers_text, read_schedule, split_on_resume
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import EpochsUnknown, OneOf
@@ -67,10 +67,10 @@ class LearningRateGuard(TrainerCallback):
         self.scheduler, self._warned = None, set()
         self._mode = OneOf(("error", "warn", "off"))(GUARD, os.environ.get(GUARD, "error"))
         scheduler = getattr(lr_scheduler, "scheduler", lr_scheduler)  # Accelerate may have wrapped it
-        planned_steps, name = state.max_steps, schedule_name(args)
+        planned_steps, (name, arguments) = state.max_steps, read_schedule(args)
         # Two parts of a resume that no earlier event allows; they do not depend on the mode.
         if state.global_step:
-            restore_rates(scheduler, split_on_resume(args.lr_scheduler_kwargs)[0])
+            restore_rates(scheduler, split_on_resume(arguments)[0])
         if isinstance(scheduler, ScheduleLR) and scheduler.group_schedule.cooldown is not None:
             state.max_steps = min(planned_steps, scheduler.group_schedule.cooldown.end)
         if self._mode == "off" or name not in registry.available():
@@ -226,7 +226,7 @@ def _require_requested_scheduler(scheduler: Any, name: str, planned_steps: int, 
             "the checkpoint has no `scheduler.pt` or no `optimizer.pt` (`save_only_model: true`). Resume from a whole "
             "checkpoint, or start a new run from its weights, without `resume_from_checkpoint`"
         )
-    _, arguments = split_on_resume(args.lr_scheduler_kwargs)
+    _, arguments = split_on_resume(read_schedule(args)[1])
     with suppress(EpochsUnknown):
         requested = registry.entry(name).build(planned_steps, args.get_warmup_steps(planned_steps), arguments)
         if requested != scheduler.requested.schedule:

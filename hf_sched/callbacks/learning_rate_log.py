@@ -15,7 +15,7 @@ from hf_sched._run_files import LEARNING_RATES, read_learning_rates, training_co
 from hf_sched.integrations.deepspeed import scheduler_type
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import find_optimizers, is_deepspeed, peak_of, unwrap
-from hf_sched.scheduler.resume import schedule_name
+from hf_sched.scheduler.resume import read_schedule
 from hf_sched.scheduler.schedule_lr import ScheduleLR, planned_rates, schedule_of
 from hf_sched.schedules import registry
 
@@ -145,7 +145,7 @@ class LearningRateLog(TrainerCallback):
 
     def _write_session(self, args: Any, state: Any, **more: Any) -> None:
         """Write the plan from this step on, up to the next resume, live cooldown or new group."""
-        name, kwargs = schedule_name(args), args.lr_scheduler_kwargs or {}
+        name, kwargs = read_schedule(args)
         self._group_schedule = current = self._scheduler.group_schedule if self._scheduler else None
         planned_steps = current.requested.num_training_steps if current and current.cooldown else state.max_steps
         # Our schedule was requested by name, or kept on a resume; otherwise user code passed it in.

@@ -25,7 +25,7 @@ from hf_sched._run_files import (
 )
 from hf_sched.callbacks.cooldown_request import Request, apply_request
 from hf_sched.scheduler.group_schedule import GroupSchedule
-from hf_sched.scheduler.resume import schedule_name
+from hf_sched.scheduler.resume import read_schedule
 from hf_sched.scheduler.schedule_lr import ScheduleLR, schedule_of
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def _reject(folder: Path, step: int, reason: str) -> None:
 def _position(args: Any, state: Any, scheduler: ScheduleLR | None) -> dict[str, Any]:
     """Where the run is; arguments of `apply_request`."""
     skipped = state.global_step - scheduler.last_epoch if scheduler else 0
-    return {"name": schedule_name(args), "step": state.global_step, "skipped": skipped, "end": state.max_steps}
+    return {"name": read_schedule(args)[0], "step": state.global_step, "skipped": skipped, "end": state.max_steps}
 
 
 def _steps_between_logs(args: Any, state: Any, train_dataloader: Any) -> int | None:

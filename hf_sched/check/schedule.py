@@ -16,7 +16,7 @@ from hf_sched.plan.plan import find_length
 from hf_sched.plan.run_length import Batching
 from hf_sched.reference.named_schedule import NamedSchedule
 from hf_sched.scheduler.resume import OnResume
-from hf_sched.schedules import registry
+from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, unknown_argument
 
 
@@ -39,18 +39,23 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
     if subject.get("anneal_from"):
         subject.not_judged.append("the schedule: it is the cooldown of another run's checkpoint (`anneal_from`)")
         return
-    name, horizon = subject.get("lr_scheduler_type"), _find_horizon(subject)
+    written = subject.get(KWARGS)
+    try:
+        name, arguments = schedule_text.read(str(subject.get("lr_scheduler_type")), written)
+    except ArgumentError as error:
+        yield subject.error("lr_scheduler_type", str(error))
+        return
+    horizon = _find_horizon(subject, name)
     yield from _check_warmup(subject, horizon, name)
     builtin = [str(member.value) for member in SchedulerType if member.value not in registry.available()]
     if name not in (*registry.available(), *builtin):
-        yield subject.rejected(registry.unknown_schedule(subject.config.given.get("lr_scheduler_type"), builtin))
+        yield subject.rejected(registry.unknown_schedule(name, builtin))
         return
     if name in FOLLOWING_A_METRIC and subject.get("eval_strategy") == "no":
         rule = f"{name} depends on evaluations"
         yield subject.error("lr_scheduler_type", f"{rule}: write eval_strategy: steps or epoch")
     if KWARGS in subject.wrong:
         return
-    arguments = dict(subject.get(KWARGS) or {})
     try:
         if "on_resume" in arguments:
             OnResume.parse(arguments.pop("on_resume"))
@@ -124,7 +129,7 @@ def _rejected_arguments(entry: registry.Entry, arguments: Mapping[str, Any]) -> 
                 return
 
 
-def _find_horizon(subject: Subject) -> Horizon:
+def _find_horizon(subject: Subject, name: str) -> Horizon:
     """The length from `max_steps`, or as a plan counts it."""
     config, processes = subject.usable, subject.num_processes or 1
     max_steps, warmup = subject.get("max_steps") or 0, subject.get("warmup_steps") or 0
@@ -133,7 +138,7 @@ def _find_horizon(subject: Subject) -> Horizon:
         samples = find_dataset_size(config, subject.dataset_size)
         length = find_length(config, Batching.read(config, processes), samples)
     except ValueError as error:
-        if max_steps <= 0 and (warmup >= 1 or subject.get("lr_scheduler_type") in registry.available()):
+        if max_steps <= 0 and (warmup >= 1 or name in registry.available()):
             subject.not_judged.append(f"whether warmup and schedule fit the run: {error}")
     else:
         by_data = f"{samples.samples} samples on {processes} process{'' if processes == 1 else 'es'}"

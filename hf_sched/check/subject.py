@@ -77,7 +77,8 @@ class Subject:
         value: Any = self.config.given if key else None
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
-        lines = self.lines.get(key) or self.lines.get(key.partition(".")[0])
+        outer = key.partition(".")[0]
+        lines = self.lines.get(key) or self.lines.get("lr_scheduler_type" if outer == KWARGS else outer)
         return Finding(key, value, lines[-1] if lines else None, severity, message)
 
     def error(self, key: str, message: str) -> Finding:

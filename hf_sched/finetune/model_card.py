@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_sched._run_files import training_continues, write_text
-from hf_sched.scheduler.resume import schedule_name
+from hf_sched.scheduler.resume import read_schedule
 from hf_sched.scheduler.schedule_lr import schedule_of
 
 
@@ -30,12 +30,12 @@ def complete_model_cards(trainer: Any, base_model: str) -> None:
 
 def _describe_schedule(trainer: Any) -> str:
     args, scheduler = trainer.args, schedule_of(trainer.lr_scheduler)
-    name, steps = schedule_name(args), trainer.state.max_steps
+    (name, arguments), steps = read_schedule(args), trainer.state.max_steps
     curve = f"warmup over {args.get_warmup_steps(steps)} steps"
     if scheduler is not None:
         curve = f"`{scheduler.group_schedule.schedule}`"
-    elif args.lr_scheduler_kwargs:
-        curve += f", `{args.lr_scheduler_kwargs}`"
+    elif arguments:
+        curve += f", `{arguments}`"
     return (
         f"Learning rate: `{name}` with a peak of {args.learning_rate:g} over {steps} optimizer steps ({curve}), "
         "set by hf_sched."

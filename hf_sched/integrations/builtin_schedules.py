@@ -63,6 +63,19 @@ def has_warmup(name: str) -> bool:
     return "num_warmup_steps" in inspect.signature(scheduler_function(name)).parameters
 
 
+def read_arguments(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a schedule, numbers that YAML reads as text (`1e-7`) as numbers; transformers judges the rest.
+
+    Raises:
+        ArgumentError: An argument is unknown, or text is not allowed.
+    """
+    takes = readers(name)
+    for key, value in arguments.items():
+        if key not in takes:
+            raise unknown_argument(key, value, takes, name)
+    return {key: takes[key](key, value) if isinstance(value, str) else value for key, value in arguments.items()}
+
+
 def multiplier(
     name: str,
     arguments: Mapping[str, Any],
@@ -91,12 +104,7 @@ def multiplier(
 
     total, warmup = Whole(1)("num_training_steps", num_training_steps), Whole()("num_warmup_steps", num_warmup_steps)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=Number(0)("peak", peak))
-    takes = readers(name)
-    for key, value in arguments.items():
-        if key not in takes:
-            raise unknown_argument(key, value, takes, name)
-    # YAML reads `1e-7` as text. transformers judges everything else.
-    given = {key: takes[key](key, value) if isinstance(value, str) else value for key, value in arguments.items()}
+    given = read_arguments(name, arguments)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

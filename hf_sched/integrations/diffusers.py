@@ -11,7 +11,11 @@ from importlib import import_module
 from typing import Any
 
 from hf_sched.integrations.attach import after_import, around, attach
-from hf_sched.schedules import registry
+from hf_sched.schedules import registry, schedule_text
+from hf_sched.schedules.validation import ArgumentError, unknown_argument
+
+# diffusers' example scripts always pass these arguments, with their defaults.
+_DEFAULTS = {"step_rules": None, "num_cycles": 1, "power": 1.0}
 
 
 @cache  # hf_sched may be reloaded
@@ -22,13 +26,19 @@ def install() -> None:
 
 @around("hf_sched's schedules in diffusers (use `hf_sched.get_scheduler`)", "diffusers.optimization", "get_scheduler")
 def _get_scheduler(get_scheduler: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-    plain_name = str(getattr(name, "value", name))
+    text = str(getattr(name, "value", name))
+    plain_name, arguments = schedule_text.read(text)
     if plain_name in registry.available():
-        return _make_scheduler(plain_name, *args, **kwargs)
+        return _make_scheduler(text, *args, **kwargs)
     builtin = [member.value for member in import_module("diffusers.optimization").SchedulerType]
     if plain_name not in builtin:
         raise registry.unknown_schedule(plain_name, builtin, "diffusers")
-    return get_scheduler(name, *args, **kwargs)
+    for key, value in arguments.items():
+        if key not in _DEFAULTS:
+            raise unknown_argument(key, value, _DEFAULTS, plain_name)
+        if kwargs.get(key, _DEFAULTS[key]) != _DEFAULTS[key]:
+            raise ArgumentError(key, received=kwargs[key], rule=f"is given twice: {text!r} has {value!r} already")
+    return get_scheduler(plain_name, *args, **kwargs | arguments)
 
 
 def _make_scheduler(
@@ -44,7 +54,6 @@ def _make_scheduler(
     """Make a scheduler; the parameters are those of diffusers' `get_scheduler`."""
     from hf_sched.scheduler.schedule_lr import get_scheduler  # imports torch
 
-    # diffusers' example scripts always pass these, with their defaults.
-    given = {"step_rules": (step_rules, None), "num_cycles": (num_cycles, 1), "power": (power, 1.0)}
-    arguments = {key: value for key, (value, default) in given.items() if value != default}
+    given = {"step_rules": step_rules, "num_cycles": num_cycles, "power": power}
+    arguments = {key: value for key, value in given.items() if value != _DEFAULTS[key]}
     return get_scheduler(name, optimizer, num_warmup_steps, num_training_steps, arguments, last_epoch=last_epoch)

@@ -17,21 +17,23 @@ from typing import Any
 
 from hf_sched.integrations import transformers_trainer
 from hf_sched.integrations.attach import after_import, attach
-from hf_sched.schedules import registry
+from hf_sched.scheduler.resume import split_on_resume
+from hf_sched.schedules import registry, schedule_text
 
 SUPPORTED = "transformers 4.57 to 5.x"
 
 _enum: Any = None
 _table: dict[Any, Any] | None = None
+_texts: list[str] = []
+"""Names with arguments, and phases, that were used so far. They are members that no list of choices shows."""
 
 
 @cache  # hf_sched may be reloaded
 def install() -> None:
     """Extend transformers now, or when it is imported."""
-    after_import(
-        "transformers",
-        {"trainer_utils": _extend_enum, "optimization": _extend_table, "training_args": attach, "trainer": attach},
-    )
+    hooks = dict.fromkeys(("training_args", "trainer", "hf_argparser"), attach)
+    after_import("transformers", {"trainer_utils": _extend_enum, "optimization": _extend_table, **hooks})
+    after_import("trl", {transformers_trainer.TRL_PARSER: attach})
     registry.on_register(_add)
 
 
@@ -49,11 +51,21 @@ def _extend_enum(module: ModuleType) -> None:
         raise _unsupported("trainer_utils.SchedulerType")
     builtin = [member.value for member in _enum]
 
-    def _missing_(cls: Any, value: object) -> None:
-        raise registry.unknown_schedule(value, builtin)
+    def _missing_(cls: Any, value: object) -> Any:
+        if not isinstance(value, str):
+            raise registry.unknown_schedule(value, builtin)
+        name, arguments = schedule_text.read(value)
+        if name in registry.available():
+            registry.entry(name).check(split_on_resume(arguments)[1])
+        elif name not in builtin:
+            raise registry.unknown_schedule(name, builtin)
+        if value not in cls._value2member_map_:
+            _texts.append(value)
+            _add(value)
+        return cls._value2member_map_[value]
 
     _enum._missing_ = classmethod(_missing_)
-    _add(*registry.available())
+    _add(*registry.names())
 
 
 def _extend_table(module: ModuleType) -> None:
@@ -61,7 +73,7 @@ def _extend_table(module: ModuleType) -> None:
     _table = getattr(module, "TYPE_TO_SCHEDULER_FUNCTION", None)
     if _table is None:
         raise _unsupported("optimization.TYPE_TO_SCHEDULER_FUNCTION")
-    _add(*registry.available())
+    _add(*registry.names(), *_texts)
 
 
 def _unsupported(missing: str) -> ImportError:
@@ -74,16 +86,16 @@ def _unsupported(missing: str) -> ImportError:
 
 
 def _add(*names: str) -> None:
-    """Add registered names to the enum and their functions to the table, whichever of the two is imported."""
+    """Add names and texts to the enum and their functions to the table, whichever of the two is imported."""
     for name in names if _enum is not None else ():
         if name not in _enum._value2member_map_:
-            _add_member(_enum, name)
+            _add_member(_enum, name, is_listed=name not in _texts)
         if _table is not None:
             _table[_enum(name)] = partial(_make_scheduler, name)
 
 
 def _make_scheduler(
-    schedule_name: str,
+    text: str,
     optimizer: Any,
     num_warmup_steps: int | None = None,
     num_training_steps: int | None = None,
@@ -91,18 +103,26 @@ def _make_scheduler(
     **kwargs: Any,
 ) -> Any:
     """Make a scheduler; `transformers.get_scheduler` calls this like the functions of its own table."""
-    from hf_sched.scheduler.schedule_lr import get_scheduler  # imports torch
+    from transformers import get_scheduler
 
+    from hf_sched.integrations import builtin_schedules
+    from hf_sched.scheduler import schedule_lr  # imports torch
+
+    name, arguments = schedule_text.read(text, kwargs)
+    if name not in registry.available():
+        builtin = builtin_schedules.read_arguments(name, arguments)
+        return get_scheduler(name, optimizer, num_warmup_steps, num_training_steps, builtin)
     epoch = transformers_trainer.steps_per_epoch.get()
-    run = (num_warmup_steps, num_training_steps, kwargs)
-    return get_scheduler(schedule_name, optimizer, *run, steps_per_epoch=epoch, last_epoch=last_epoch)
+    run = (num_warmup_steps, num_training_steps, arguments)
+    return schedule_lr.get_scheduler(name, optimizer, *run, steps_per_epoch=epoch, last_epoch=last_epoch)
 
 
-def _add_member(enum: Any, value: str) -> None:
+def _add_member(enum: Any, value: str, is_listed: bool) -> None:
     """Do what the enum's metaclass does for a member in the class body (CPython 3.10 to 3.14)."""
     member = str.__new__(enum, value)
     # REDUCE_ON_PLATEAU is not named after its value: none of our names may replace such a member.
-    member._name_ = value.upper() if value.upper() not in enum._member_map_ else f"{value.upper()}_"
+    name = value.upper() if value.upper() not in enum._member_map_ else f"{value.upper()}_"
+    member._name_ = name if is_listed else value
     member._value_ = value
     member._sort_order_ = len(enum._member_names_)
     member.__objclass__ = enum
@@ -111,9 +131,10 @@ def _add_member(enum: Any, value: str) -> None:
     # Python 3.10 copies by pickling; a copy must stay the member. `copy` looks these methods up on the class.
     enum.__copy__ = lambda self: self
     enum.__deepcopy__ = lambda self, memo: self
-    type.__setattr__(enum, member._name_, member)
-    enum._member_names_.append(member._name_)
-    enum._member_map_[member._name_] = member
     enum._value2member_map_[value] = member
     if hasattr(enum, "_hashable_values_"):
         enum._hashable_values_.append(value)
+    if is_listed:
+        type.__setattr__(enum, member._name_, member)
+        enum._member_names_.append(member._name_)
+        enum._member_map_[member._name_] = member

@@ -9,13 +9,15 @@ from typing import Any, Optional, Union
 
 from hf_sched.integrations.attach import around, hook, wrap
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
-from hf_sched.scheduler.resume import read_scheduler_state, schedule_name, split_on_resume
-from hf_sched.schedules import registry
+from hf_sched.scheduler.resume import read_schedule, read_scheduler_state, split_on_resume
+from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
 
 ARGUMENTS, TRAINER = "transformers.training_args", "transformers.trainer"
 EPOCHS = "durations in epochs (`1ep`)"
 LAYER_WISE = "layer-wise optimizers (GaLore, APOLLO) under the schedules of hf_sched"
+TRL_PARSER = "scripts._hf_argparser"  # in the package trl
+COMMAND_LINES = "schedules with arguments on command lines"
 BUILTIN_RESUME = "`on_resume` with transformers' own schedules"
 
 steps_per_epoch: ContextVar[float | None] = ContextVar("steps_per_epoch", default=None)
@@ -25,13 +27,22 @@ steps_per_epoch: ContextVar[float | None] = ContextVar("steps_per_epoch", defaul
 @around("the check of schedule arguments in TrainingArguments", ARGUMENTS, "TrainingArguments.__post_init__")
 def _check_schedule(post_init: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     """Reject wrong schedule arguments before a model is loaded, as far as they can be judged without the data."""
+    text = self.lr_scheduler_type
+    name, written = schedule_text.read(str(getattr(text, "value", text)))
+    self.lr_scheduler_type = name  # transformers' checks know the names only
     post_init(self, *args, **kwargs)
-    name, given = schedule_name(self), self.lr_scheduler_kwargs or {}
-    _, arguments = split_on_resume(given if isinstance(given, dict) else {})
-    if name not in registry.available():
-        return
+    if written:
+        self.lr_scheduler_type = type(self.lr_scheduler_type)(text)
+    given = self.lr_scheduler_kwargs or {}
     if not isinstance(given, dict):
         raise ArgumentError("lr_scheduler_kwargs", "a mapping, or one in JSON", given)
+    _, arguments = split_on_resume(read_schedule(self)[1])
+    if name not in registry.available():
+        if written:  # otherwise transformers judges them
+            from hf_sched.integrations import builtin_schedules  # imports torch
+
+            builtin_schedules.read_arguments(name, arguments)
+        return
     import json  # adds a tenth to the time of `import hf_sched`
 
     if given:  # phases made in Python become text, since the Trainer saves and logs its arguments as JSON
@@ -48,6 +59,26 @@ def _check_schedule(post_init: Any, self: Any, *args: Any, **kwargs: Any) -> Non
             entry.build(self.max_steps, self.get_warmup_steps(self.max_steps), arguments)
 
 
+@around(COMMAND_LINES, "transformers.hf_argparser", "HfArgumentParser.__init__")
+@around(COMMAND_LINES, f"trl.{TRL_PARSER}", "HfArgumentParser.__init__")
+def _accept_arguments(init: Any, self: Any, *args: Any, **kwargs: Any) -> None:
+    """Let `SchedulerType` judge what argparse's `choices` would reject."""
+    from transformers.trainer_utils import SchedulerType
+
+    init(self, *args, **kwargs)
+    names = [member.value for member in SchedulerType]
+    for action in self._actions:
+        if action.choices == names:
+            action.choices = _Choices(action.choices)
+
+
+class _Choices(list[str]):
+    """Lists the names in a help text, and accepts everything."""
+
+    def __contains__(self, value: object) -> bool:
+        return True
+
+
 @hook("restoring `lr_scheduler_type` from `training_args.bin`", ARGUMENTS)
 def _restore_enum_member(module: Any) -> None:
     cls, enum = module.TrainingArguments, module.SchedulerType
@@ -55,7 +86,7 @@ def _restore_enum_member(module: Any) -> None:
 
     def set_state(self: Any, state: dict[str, Any]) -> None:
         previous(self, state)
-        if getattr(self, "lr_scheduler_type", None) in registry.available():
+        with suppress(AttributeError, ValueError):  # a schedule of the user may be unknown here
             self.lr_scheduler_type = enum(self.lr_scheduler_type)
 
     cls.__setstate__ = set_state
@@ -110,7 +141,7 @@ def _make_one_scheduler(
 ) -> Any:
     """Make one scheduler for all inner optimizers, where transformers 4 makes one for each and hides them."""
     run = (optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)
-    if str(getattr(name, "value", name)) not in registry.available():
+    if schedule_text.read(str(getattr(name, "value", name)))[0] not in registry.available():
         return get_scheduler(name, *run)
     from hf_sched.scheduler import schedule_lr  # imports torch
 
@@ -145,15 +176,17 @@ def _close_guard(train: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
 @around(BUILTIN_RESUME, TRAINER, "Trainer.create_scheduler")
 def _check_builtin_resume(create_scheduler: Any, self: Any, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
     """Check what a built-in scheduler loads on a resume; without a resume it is left as transformers made it."""
-    name, given = schedule_name(self.args), self.args.lr_scheduler_kwargs
+    name, arguments = read_schedule(self.args)
     if name in registry.available():
         return create_scheduler(self, num_training_steps, *args, **kwargs)
-    on_resume, others = split_on_resume(given)
+    on_resume, others = split_on_resume(arguments)
+    given = self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs
     try:
-        self.args.lr_scheduler_kwargs = others  # transformers' functions have no argument `on_resume`
+        # transformers' functions have no argument `on_resume`.
+        self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs = name, others
         scheduler = create_scheduler(self, num_training_steps, *args, **kwargs)
     finally:
-        self.args.lr_scheduler_kwargs = given
+        self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs = given
     if scheduler is not None and getattr(self, "_hf_sched_resumes", False):
         from hf_sched.scheduler.builtin_resume import check_next_load
 

@@ -22,7 +22,7 @@ from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.plan.training_config import GENERATING, TrainingConfig
 from hf_sched.reference.named_schedule import NamedSchedule
 from hf_sched.scheduler.resume import split_on_resume
-from hf_sched.schedules import registry
+from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import TEXT, ArgumentError, EpochsUnknown, Number, Whole, suggest
 
@@ -157,7 +157,7 @@ def _with_cooldown(config: TrainingConfig) -> tuple[TrainingConfig, int, list[st
         return config, 0, []
     from hf_sched.scheduler.anneal import anneal_from
 
-    kwargs = config.mapping("lr_scheduler_kwargs")
+    _, kwargs = _schedule_of(config)
     given = {name: kwargs.get(name) for name in ("floor_ratio", "min_lr")}
     given |= {name: config.given.get(f"anneal_{name}") for name in ("duration", "shape")}
     cooldown = anneal_from(checkpoint, **{name: value for name, value in given.items() if value is not None})
@@ -194,10 +194,11 @@ def find_length(config: TrainingConfig, batching: Batching, samples: DatasetSize
 
 def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
     value = config.value("lr_scheduler_type")
-    name = str(getattr(value, "value", value))
+    text = str(getattr(value, "value", value))
+    name, arguments = schedule_text.read(text, config.mapping("lr_scheduler_kwargs"))
     if name not in (*registry.available(), *registry.BUILTIN_NAMES):
         raise registry.unknown_schedule(name)
-    return name, split_on_resume(config.mapping("lr_scheduler_kwargs"))[1]
+    return name, split_on_resume(arguments)[1]
 
 
 def _warmup_steps(config: TrainingConfig, num_training_steps: int) -> int:

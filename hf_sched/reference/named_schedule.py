@@ -1,10 +1,4 @@
-"""Schedules as command lines write them: a name with arguments, or phases as text.
-
-cosine_floor
-cosine_restarts:num_cycles=3,floor_ratio=0.1
-cosine_with_min_lr:{"min_lr": 1e-6}
-"warmup 5% | hold | decay 20% 1-sqrt"
-"""
+"""Schedules by name, ours or transformers' own, and their curves."""
 
 from __future__ import annotations
 
@@ -17,10 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched.integrations import builtin_schedules
-from hf_sched.schedules import registry
-from hf_sched.schedules.phases import KINDS
+from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError
 
 # Arguments that are learning rates, not fractions of the peak.
 _ABSOLUTE = re.compile(r"\b(min_lr|lr_end|max_lr)\b")
@@ -46,18 +38,15 @@ class NamedSchedule:
 
     @classmethod
     def read(cls, text: str) -> NamedSchedule:
-        """Read `NAME`, `NAME:ARGUMENT=VALUE,...`, `NAME:{JSON or YAML}` or text in the phase language.
+        """Read a text as `hf_sched.schedules.schedule_text` does.
 
         Raises:
             ArgumentError: The name is unknown, or the arguments do not parse.
         """
-        words = text.split()
-        if "|" in text or (words and words[0] in KINDS):
-            return cls("phases", {"phases": text}, text)
-        name, colon, arguments = text.strip().partition(":")
+        name, arguments = schedule_text.read(text)
         if name not in registry.BUILTIN_NAMES and name not in registry.available():
             raise registry.unknown_schedule(name)
-        return cls(name, _arguments(arguments) if colon else {}, text.strip())
+        return cls(name, arguments, text.strip())
 
     @property
     def has_own_warmup(self) -> bool:
@@ -86,17 +75,3 @@ class NamedSchedule:
         steps = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps}
         curve = builtin_schedules.curve(self.name, self.arguments, **steps, peak=peak)
         return None if curve is None else LabeledCurve(label, curve, None)
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    import yaml
-
-    pairs = text if text.lstrip().startswith("{") else "{" + re.sub(r"(^|,)\s*(\w+)\s*=", r"\1 \2: ", text) + "}"
-    try:
-        arguments = yaml.safe_load(pairs)
-    except yaml.YAMLError:
-        arguments = None
-    if not isinstance(arguments, dict) or any(value is None for value in arguments.values()):
-        allowed = "a name with arguments (wsd:decay=20%,floor_ratio=0.1) or with a mapping in JSON"
-        raise ArgumentError("schedule", allowed, text, "the part after the colon does not parse")
-    return arguments

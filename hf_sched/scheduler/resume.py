@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
+from hf_sched.schedules import schedule_text
 from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, OneOf, as_steps
 
 Row: TypeAlias = tuple[str, str, str]
@@ -121,9 +122,10 @@ class OnResume:
         return cls(OneOf(tuple(CHOICES))("on_resume", value))
 
 
-def schedule_name(args: Any) -> str:
-    """`lr_scheduler_type` of `TrainingArguments`, an enum member or text, as text."""
-    return str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+def read_schedule(args: Any) -> tuple[str, dict[str, Any]]:
+    """The name of the schedule that `TrainingArguments` request, and its arguments with `on_resume`."""
+    text = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    return schedule_text.read(str(text), args.lr_scheduler_kwargs)
 
 
 def split_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, dict[str, Any]]:

@@ -16,7 +16,7 @@ from hf_sched.scheduler import lars
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import find_optimizers, peak_of, set_rate
 from hf_sched.scheduler.resume import OnResume, Saved, numbers_text, resumed, split_on_resume
-from hf_sched.schedules import registry
+from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.registry import BUILTIN_NAMES
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import Epochs, epochs_as_steps
@@ -279,7 +279,8 @@ def get_scheduler(
     """Like `transformers.get_scheduler`, for the names of hf_sched as well.
 
     Args:
-        name: One of `available()`, or of transformers' names.
+        name: One of `available()` or of transformers' names, also with arguments (`"wsd:decay=30%"`), or phases as
+            text.
         optimizer: The optimizer; the learning rates of its groups are their peaks.
         num_warmup_steps: Optimizer steps of warmup; None means 0.
         num_training_steps: Optimizer steps of the run.
@@ -293,9 +294,10 @@ def get_scheduler(
     Examples:
         >>> scheduler = hf_sched.get_scheduler("wsd", optimizer, 50, 1000, {"decay": "20%"})
     """
-    name = getattr(name, "value", name)
+    text = getattr(name, "value", name)
+    name, arguments = schedule_text.read(text, scheduler_specific_kwargs)
     if name in registry.available():
-        on_resume, arguments = split_on_resume(scheduler_specific_kwargs)
+        on_resume, arguments = split_on_resume(arguments)
         schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, arguments, steps_per_epoch)
         if on_resume and isinstance(on_resume.duration, Epochs):
             on_resume = OnResume(on_resume.choice, epochs_as_steps("on_resume", on_resume.duration, steps_per_epoch))
@@ -304,7 +306,7 @@ def get_scheduler(
         raise registry.unknown_schedule(name)
     import transformers
 
-    return transformers.get_scheduler(name, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)  # type: ignore[no-any-return]
+    return transformers.get_scheduler(text, optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)  # type: ignore[no-any-return]
 
 
 def schedule_of(lr_scheduler: Any) -> ScheduleLR | None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any
 
-from hf_sched.schedules import phases, registry
+from hf_sched.schedules import phases, registry, schedule_text
 from hf_sched.schedules import restart_cycles as cycles
 from hf_sched.schedules.phase_parser import PhasesReader
 from hf_sched.schedules.phases import PEAK, Level, Phase, ScheduleSpec
@@ -506,6 +506,8 @@ def _following(
             rule = f"is given twice: `after_kwargs` has `{key}` {after_kwargs[key]!r}"
             raise ArgumentError(key, received=value, hint="give one of them", rule=rule)
     arguments = {**after_kwargs, **floor}
+    if name is not None:
+        name, arguments = schedule_text.read(name, arguments)
     if name is None:
         if arguments:
             raise ArgumentError("after", f"the name of the schedule that takes {arguments}", None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_sched.schedules import phases
 from hf_sched.schedules.phases import PEAK, Phase, ScheduleSpec
@@ -23,6 +26,9 @@ from hf_sched.schedules.validation import (
     unknown_argument,
 )
 
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
 BuildPhases = Callable[..., Iterable[Phase] | ScheduleSpec]
 F = TypeVar("F", bound=BuildPhases)
 
@@ -35,6 +41,8 @@ BUILTIN_NAMES = (
 
 # Arguments that `build` passes to a function that has them. They are not part of `lr_scheduler_kwargs`.
 OF_THE_RUN = ("num_training_steps", "num_warmup_steps", "steps_per_epoch")
+# The group of the entry points by which a package publishes schedules.
+ENTRY_POINTS = "hf_sched.schedules"
 FLOORS = {"floor_ratio": Number(0, 1, unit="a share of the peak"), "min_lr": Number(0, unit="a learning rate")}
 
 
@@ -74,9 +82,7 @@ class Entry:
         Raises:
             ArgumentError: An argument is unknown, missing or wrong, or both floors are given.
         """
-        for name, value in arguments.items():
-            if name not in self.arguments:
-                raise unknown_argument(name, value, self.arguments, self.name)
+        self._check_names(arguments)
         given = {name: value for name, value in arguments.items() if value is not None}
         phases.check_one_floor(given.get("floor_ratio"), given.get("min_lr"))
         for name, parameter in self.parameters.items():
@@ -85,6 +91,12 @@ class Entry:
             if name not in given and parameter.default is not None:
                 given[name] = parameter.default
         return {name: self.reader(name)(name, value) for name, value in given.items()}
+
+    def check(self, arguments: dict[str, Any]) -> None:
+        """Raise an `ArgumentError` if an argument is unknown or wrong. Required ones may be missing."""
+        self._check_names(arguments)
+        for name, value in arguments.items():
+            self.reader(name)(name, value)
 
     def build(
         self,
@@ -166,6 +178,11 @@ class Entry:
         warmup = phases.warmup(warmup_steps, to=(first.start if first else None) or PEAK)
         return replace(spec, phases=(warmup, *spec.phases))
 
+    def _check_names(self, arguments: dict[str, Any]) -> None:
+        for name, value in arguments.items():
+            if name not in self.arguments:
+                raise unknown_argument(name, value, self.arguments, self.name)
+
     @cached_property
     def _hints(self) -> dict[str, Any]:
         try:
@@ -210,24 +227,86 @@ def register(name: str, *, floor_ratio: float | None = 0.0) -> Callable[[F], F]:
         if name in BUILTIN_NAMES or (taken and _place(taken.build_phases) != _place(function)):
             owner = "another function" if taken else "transformers"
             raise ArgumentError("name", received=name, hint="choose another one", rule=f"is taken by {owner}")
-        _entries[name] = Entry(name, function, floor_ratio)
-        for listener in _listeners:
-            listener(name)
+        _add(Entry(name, function, floor_ratio))
         return function
 
     return decorate
 
 
+def _add(entry: Entry) -> None:
+    _entries[entry.name] = entry
+    for listener in _listeners:
+        listener(entry.name)
+
+
 def available() -> list[str]:
-    """The names of all schedules of hf_sched and of all registered ones, in alphabetical order."""
+    """The names of all schedules: those of hf_sched, registered ones, and those that installed packages publish."""
+    _load_published()
     return sorted(_entries)
+
+
+def names() -> list[str]:
+    """Like `available`, but imports no package, so that a name may turn out to be unusable."""
+    return sorted({*_entries, *_published()} - {*BUILTIN_NAMES})
 
 
 def entry(name: str) -> Entry:
     """The schedule that is registered under a name; an unknown one is an `ArgumentError` that lists all."""
-    if not isinstance(name, str) or name not in _entries:
+    if name not in available():
         raise unknown_schedule(name)
     return _entries[name]
+
+
+def load(path: str) -> None:
+    """Register a function under its path (`my_schedules.trapezoid`), also from a file in the working directory.
+
+    Raises:
+        ArgumentError: There is no such module or function.
+    """
+    if path in _entries:
+        return
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    module, _, attribute = path.rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+        _add(Entry(path, function, _floor_of(function)))
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        allowed = "the name of a schedule or the path of a function (my_schedules.trapezoid)"
+        raise ArgumentError("lr_scheduler_type", allowed, path, str(error)) from None
+
+
+def _floor_of(function: Any) -> float | None:
+    """The default floor of a loaded function, which may be registered under another name already."""
+    if not callable(function):
+        raise TypeError(f"{function!r} is not a function that returns phases")
+    return next((entry.floor_ratio for entry in _entries.values() if entry.build_phases is function), 0.0)
+
+
+@cache
+def _published() -> dict[str, EntryPoint]:
+    """The entry points of installed packages by name. `_load_published` empties it."""
+    files = (file for folder in sys.path for file in Path(folder).glob("*-info/entry_points.txt"))
+    if not any(ENTRY_POINTS in file.read_text(encoding="utf-8") for file in files):
+        return {}
+    from importlib.metadata import entry_points  # takes a tenth of the time of `hf-sched list`
+
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _load_published() -> None:
+    while _published():
+        name, point = _published().popitem()
+        try:
+            function = point.load()
+            register(name, floor_ratio=_floor_of(function))(function)
+        except Exception as error:  # of any kind, from another package
+            import logging  # adds a tenth to the time of `import hf_sched`
+
+            package = point.dist.name if point.dist else "a package"
+            logging.getLogger(__name__).warning(
+                "hf_sched: the schedule %r of %s (%s) cannot be used: %s", name, package, point.value, error
+            )
 
 
 def unknown_schedule(
@@ -237,7 +316,8 @@ def unknown_schedule(
     theirs = [other for other in builtin if other not in _entries]
     known = f"hf_sched has {', '.join(available())}; {library} has {', '.join(theirs)}"
     hint = suggest(name, [*_entries, *theirs], known)
-    return ArgumentError("lr_scheduler_type", "the name of a schedule", name, hint)
+    own = "name your own function by its path, my_schedules.trapezoid"
+    return ArgumentError("lr_scheduler_type", "the name of a schedule", name, f"{hint}; {own}")
 
 
 def on_register(listener: Callable[[str], None]) -> None:
@@ -245,35 +325,6 @@ def on_register(listener: Callable[[str], None]) -> None:
     for name in _entries:
         listener(name)
     _listeners.append(listener)
-
-
-def build(
-    name: str,
-    *,
-    num_training_steps: int,
-    num_warmup_steps: int = 0,
-    steps_per_epoch: float | None = None,
-    **kwargs: Any,
-) -> Schedule:
-    """Build the schedule with the given name for a run.
-
-    Args:
-        name: One of `available()`.
-        num_training_steps: Optimizer steps of the run, 1 or more.
-        num_warmup_steps: Optimizer steps of warmup, a Trainer's `warmup_steps`.
-        steps_per_epoch: Optimizer steps of an epoch, if an argument is in epochs (`"1ep"`).
-        **kwargs: The schedule's own arguments, and `floor_ratio` (a fraction of the peak) or `min_lr` (a learning
-            rate).
-
-    Raises:
-        ArgumentError: An argument is unknown, missing or wrong, or the phases do not fit into the run.
-
-    Examples:
-        >>> schedule = hf_sched.build("cosine_floor", num_training_steps=1000, num_warmup_steps=50, floor_ratio=0.1)
-        >>> schedule.lr(999, peak=1e-3)
-        0.0001
-    """
-    return entry(name).build(num_training_steps, num_warmup_steps, kwargs, steps_per_epoch)
 
 
 def _place(function: BuildPhases) -> tuple[str, str]:

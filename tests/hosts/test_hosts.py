@@ -202,6 +202,11 @@ def test_loop_with_get_scheduler_of_diffusers(tmp_path, tmp_path_factory):
 
     assert json.loads(train("cosine_floor")) == curve()
     assert json.loads(train("cosine_restarts", num_cycles=2)) == curve("cosine_restarts", num_cycles=2)
+    assert json.loads(train("cosine_restarts:num_cycles=2")) == curve("cosine_restarts", num_cycles=2)
+    assert json.loads(train("cosine_with_restarts:num_cycles=2")) == json.loads(
+        train("cosine_with_restarts", num_cycles=2)
+    )
+    assert "`num_cycles` is given twice" in train("cosine_with_restarts:num_cycles=2", num_cycles=3, ok=False)
     assert len(json.loads(train("cosine"))) == STEPS
     assert "`num_cycles` is not an argument of cosine_floor" in train("cosine_floor", num_cycles=2, ok=False)
     assert "did you mean 'cosine_floor'?" in train("cosin_floor", ok=False)

@@ -24,7 +24,7 @@ from hf_sched.finetune.checkpoints.sharding import weights_of
 from hf_sched.finetune.provenance import read_provenance
 from hf_sched.plan import Plan
 from hf_sched.scheduler.builtin_resume import check_next_load
-from hf_sched.scheduler.resume import Saved, ScheduleChanged, schedule_name, split_on_resume
+from hf_sched.scheduler.resume import Saved, ScheduleChanged, read_schedule, split_on_resume
 from hf_sched.scheduler.schedule_lr import schedule_of
 from hf_sched.schedules.validation import ArgumentError
 
@@ -91,7 +91,8 @@ class Resume:
         Raises:
             ResumeRejected: The schedule has changed, and `on_resume` is not given.
         """
-        name, (on_resume, arguments) = schedule_name(args), split_on_resume(args.lr_scheduler_kwargs)
+        name, given = read_schedule(args)
+        on_resume, arguments = split_on_resume(given)
         saved = Saved.read(self.scheduler_state) if "schedule" in self.scheduler_state else None
         if args.max_steps <= 0 and self.keeps_length:
             before = saved.group_schedule if saved else None
@@ -109,7 +110,7 @@ class Resume:
             torch.optim.SGD(parameters, lr=args.learning_rate),
             args.get_warmup_steps(planned.num_training_steps),
             planned.num_training_steps,
-            args.lr_scheduler_kwargs if is_ours else arguments,
+            given if is_ours else arguments,
             steps_per_epoch=planned.steps_per_epoch,
         )
         check_next_load(scheduler, name, on_resume)

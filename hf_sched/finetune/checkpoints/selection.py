@@ -24,7 +24,7 @@ from hf_sched.finetune.arguments import PipelineArguments
 from hf_sched.finetune.checkpoints.differences import differences, recorded_session
 from hf_sched.finetune.checkpoints.identity import RunIdentity, is_own
 from hf_sched.finetune.provenance import read_provenance
-from hf_sched.scheduler.resume import Saved
+from hf_sched.scheduler.resume import Saved, read_schedule
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ def _apply_cooldown(training_args: Any, arguments: PipelineArguments, checkpoint
     if Path(training_args.output_dir).resolve() in Path(checkpoint).resolve().parents:
         allowed = f"another folder than that of `anneal_from` ({checkpoint!r})"
         raise ArgumentError("output_dir", allowed, training_args.output_dir, "the original run stays unchanged")
-    kwargs = dict(training_args.lr_scheduler_kwargs or {})
+    _, kwargs = read_schedule(training_args)
     floors = {name: kwargs[name] for name in ("floor_ratio", "min_lr") if kwargs.get(name) is not None}
     cooldown = hf_sched.anneal_from(checkpoint, arguments.anneal_duration, arguments.anneal_shape, **floors)
     del cooldown["resume_from_checkpoint"]

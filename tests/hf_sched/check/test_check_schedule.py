@@ -45,6 +45,25 @@ def test_arguments_that_our_schedules_reject_are_errors(name, kwargs, key, part)
     assert_error(found, f"{KWARGS}.{key}", part)
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "part"),
+    [
+        ("wsd:dekay=30%", f"{KWARGS}.dekay", "did you mean 'decay'"),
+        ("wds:decay=30%", "lr_scheduler_type", "did you mean 'wsd'"),
+        ("warmup 5% | hodl", f"{KWARGS}.phases", "did you mean 'hold'"),
+        ("wsd:decay=200", f"{KWARGS}.decay", "but the run has 100"),
+        ("cosine_with_min_lr:min_lr=1e-3", f"{KWARGS}.min_lr", "at most the `learning_rate` 0.0001"),
+        ("wsd:decay=3,decay=4", "lr_scheduler_type", "`decay` is given twice"),
+        ("no_module.trapezoid", "lr_scheduler_type", "No module named 'no_module'"),
+    ],
+)
+def test_one_text_is_checked_like_a_name_with_arguments(text, key, part):
+    (found,) = scheduled(text).findings
+    assert_error(found, key, part)
+    assert not scheduled("wsd:decay=30%,on_resume=keep").findings
+    assert_error(scheduled("wsd:decay=30%", decay=3).findings[0], "lr_scheduler_type", "`decay` is given twice")
+
+
 def test_an_unknown_length_limits_the_check():
     found = find(lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"min_lr": 1e-3}, learning_rate=1e-4)
     assert_error(found, f"{KWARGS}.min_lr", "at most the `learning_rate` 0.0001")

@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 import hf_sched
+from hf_sched.integrations import builtin_schedules
 from tests.helpers.fresh_python import FreshPython
 
 NAMES = set(hf_sched.available())
@@ -92,6 +93,58 @@ print("all")
     assert with_trainer(code) == "all"
 
 
+@pytest.mark.parametrize(
+    ("text", "curve"),
+    [
+        ("wsd:decay=30%,floor_ratio=0.1", "warmup 10 | hold 60 | decay 30 1-sqrt; floor 0.1"),
+        ("warmup 5% | hold | decay 20% 1-sqrt", "warmup 5 | hold 75 | decay 20 1-sqrt"),
+        ("cosine_with_min_lr:min_lr=1e-1", None),
+    ],
+)
+def test_one_text_with_arguments_is_accepted_wherever_a_name_is(with_trainer, tmp_path, text, curve):
+    (tmp_path / "config.yaml").write_text(json.dumps({"lr_scheduler_type": text, "use_cpu": True, "bf16": False}))
+    warmup = 0 if "|" in text else 10
+    code = f"""
+import copy, dataclasses, json, pickle
+import hf_sched
+import torch
+from transformers import HfArgumentParser, SchedulerType, TrainingArguments, get_scheduler
+from trl import SFTConfig, TrlParser
+text = {text!r}
+member = SchedulerType(text)
+assert member is SchedulerType(text) and member.value == text == json.loads(json.dumps(member))
+assert text in str(member) and text in repr(member)
+assert member not in list(SchedulerType)  # which are the choices of a parser
+assert pickle.loads(pickle.dumps(member)) == text
+flags = ["--output_dir", "x", "--use_cpu", "true", "--bf16", "false", "--lr_scheduler_type", text]
+made = [SFTConfig("x", lr_scheduler_type=text, use_cpu=True, bf16=False)]
+made += [copy.deepcopy(made[0]), dataclasses.replace(made[0], learning_rate=1.0), pickle.loads(pickle.dumps(made[0]))]
+made += [TrainingArguments("x", use_cpu=True).set_lr_scheduler(text)]
+made += [parser(SFTConfig).parse_args_into_dataclasses(flags)[0] for parser in (HfArgumentParser, TrlParser)]
+made += TrlParser(SFTConfig).parse_args_and_config(["--config", {str(tmp_path / "config.yaml")!r}])
+for args in made:
+    assert args.lr_scheduler_type is member and not args.lr_scheduler_kwargs, args
+    assert args.to_dict()["lr_scheduler_type"] == text == json.loads(args.to_json_string())["lr_scheduler_type"]
+    assert text in str(args)
+rates = []
+for get in (get_scheduler, hf_sched.get_scheduler):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = get(text, optimizer, num_warmup_steps={warmup}, num_training_steps=100)
+    rates.append([])
+    for _ in range(100):
+        rates[-1] += [group["lr"] for group in optimizer.param_groups]
+        optimizer.step(), scheduler.step()
+assert rates[0] == rates[1]
+print(json.dumps(rates[0]))
+"""
+    used = json.loads(with_trainer(code))
+    if curve:
+        assert used == hf_sched.Schedule.parse(curve).curve(peak=1.0).tolist()
+    else:
+        run = {"num_training_steps": 100, "num_warmup_steps": warmup}
+        assert used == builtin_schedules.curve("cosine_with_min_lr", {"min_lr": 0.1}, **run).tolist()
+
+
 def test_fractional_warmup_steps_are_accepted_in_every_version(with_trainer):
     # transformers 4 accepts whole `warmup_steps` only, and calls a fraction `warmup_ratio`.
     code = """
@@ -110,14 +163,15 @@ def test_fractional_warmup_steps_are_accepted_in_every_version(with_trainer):
     assert with_trainer(code) == "rejected"
 
 
-def test_saved_arguments_load_with_and_without_hf_sched(with_trainer, tmp_path):
+@pytest.mark.parametrize("text", ["cosine_floor", "wsd:decay=30%", "hold | decay 20%", "inverse_sqrt:timescale=100"])
+def test_saved_arguments_load_with_and_without_hf_sched(with_trainer, tmp_path, text):
     file = str(tmp_path / "training_args.bin")
-    make = 'TrainingArguments("x", lr_scheduler_type="cosine_floor", learning_rate=3e-4, use_cpu=True)'
+    make = f'TrainingArguments("x", lr_scheduler_type={text!r}, learning_rate=3e-4, use_cpu=True)'
     with_trainer(f"import hf_sched, torch\nfrom transformers import TrainingArguments\ntorch.save({make}, {file!r})")
     load = f"""
 import torch
 args = torch.load({file!r}, weights_only=False)
-print(type(args.lr_scheduler_type).__name__, args.lr_scheduler_type == "cosine_floor", args.learning_rate)
+print(type(args.lr_scheduler_type).__name__, args.lr_scheduler_type == {text!r}, args.learning_rate)
 """
     assert with_trainer("import sys\nsys.modules['hf_sched'] = None" + load) == "str True 0.0003"
     assert with_trainer("import hf_sched" + load) == "SchedulerType True 0.0003"
@@ -139,6 +193,11 @@ def test_previous_setstate_of_training_arguments_still_runs(with_trainer):
     ("given", "words"),
     [
         ({"lr_scheduler_type": "cosin_floor"}, ["did you mean 'cosine_floor'?", "linear", *NAMES]),
+        ({"lr_scheduler_type": "wsd:dekay=30%"}, ["`dekay`", "did you mean 'decay'?"]),
+        ({"lr_scheduler_type": "inverse_sqrt:timscale=9"}, ["`timscale`", "did you mean 'timescale'?"]),
+        ({"lr_scheduler_type": "reduce_lr_on_plateau:factor=0.5"}, ["requires an eval strategy"]),
+        ({"lr_scheduler_type": "wsd:decay=3", "lr_scheduler_kwargs": {"decay": 3}}, ["`decay` is given twice"]),
+        ({"lr_scheduler_type": "cosine:num_cycles=2", "lr_scheduler_kwargs": {"num_cycles": 1}}, ["is given twice"]),
         ({"lr_scheduler_kwargs": {"flor_ratio": 1}}, ["`flor_ratio`", "did you mean 'floor_ratio'?"]),
         ({"lr_scheduler_kwargs": "floor_ratio=0.1"}, ["`lr_scheduler_kwargs` must be a mapping, or one in JSON"]),
         ({"warmup_steps": 10}, ["`num_warmup_steps` must be less than `num_training_steps` (10)"]),

@@ -12,6 +12,7 @@ import yaml
 from torch.optim.lr_scheduler import LambdaLR
 
 import hf_sched
+from hf_sched.audit import audit
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 from hf_sched.schedules import registry
 from hf_sched.schedules.validation import EpochsUnknown
@@ -125,7 +126,23 @@ def test_durations_in_epochs_in_trls_trainer(model_path, tmp_path):
     np.testing.assert_array_equal(np.array(recorder.used)[:, 0], curve)
 
 
-@pytest.mark.parametrize("name", ["cosine_floor", "cosine_restarts", "phases", "cosine"])
+def test_one_text_is_trained_recorded_and_audited(model_path, tmp_path):
+    given = {"lr_scheduler_type": "wsd:decay=50%,floor_ratio=0.1", "callbacks": [hf_sched.LearningRateLog()]}
+    trainer, used = train(model_path, tmp_path, **given)
+    schedule = hf_sched.Schedule.parse("warmup 3 | hold 3 | decay 6 1-sqrt; floor 0.1")
+    np.testing.assert_array_equal(used[:, 0], schedule.curve(peak=PEAK))
+    session = json.loads((tmp_path / "learning_rates.jsonl").read_text().splitlines()[0])["session"]
+    recorded = session["lr_scheduler_type"], session["lr_scheduler_kwargs"]
+    assert recorded == ("wsd", {"decay": "50%", "floor_ratio": 0.1})
+    assert audit(tmp_path).ok
+    # Without the log, the saved arguments say what was requested.
+    (tmp_path / "learning_rates.jsonl").unlink()
+    trainer.save_model()
+    trainer.save_state()
+    assert audit(tmp_path).ok
+
+
+@pytest.mark.parametrize("name", ["cosine_floor", "cosine_restarts", "phases", "cosine", "wsd:decay=50%"])
 def test_resumed_run_equals_uninterrupted_run(model_path, tmp_path, name):
     given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": SCHEDULES.get(name)}
     given |= {"save_strategy": "steps", "save_steps": 5}
@@ -135,5 +152,5 @@ def test_resumed_run_equals_uninterrupted_run(model_path, tmp_path, name):
     np.testing.assert_array_equal(used_after, used[5:])
     assert logged(resumed, "loss") == logged(whole, "loss")
     assert logged(resumed, "learning_rate") == logged(whole, "learning_rate")
-    kind = ScheduleLR if name in SCHEDULES else LambdaLR
+    kind = LambdaLR if name == "cosine" else ScheduleLR
     assert type(whole.lr_scheduler) is type(resumed.lr_scheduler) is kind

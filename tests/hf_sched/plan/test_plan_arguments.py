@@ -233,3 +233,12 @@ def test_a_cooldown_from_a_checkpoint_is_planned(model_path, tmp_path):
     assert planned.curve[5] == planned.peak_lr == trainer.args.learning_rate
     assert planned.last_lr == planned.peak_lr / 2
     assert any(checkpoint in note for note in planned.notes)
+    assert plan(sft(**cooldown, lr_scheduler_type="wsd:floor_ratio=0.5")).last_lr == planned.last_lr
+
+
+@pytest.mark.parametrize("text", ["wsd:decay=30%,floor_ratio=0.1,on_resume=keep", "hold 70% | decay 1-sqrt; floor 0.1"])
+def test_one_text_is_planned_like_a_name_with_arguments(text):
+    planned = plan(sft(lr_scheduler_type=text, max_steps=100))
+    assert str(planned.schedule) == "hold 70 | decay 30 1-sqrt; floor 0.1"
+    with pytest.raises(hf_sched.ArgumentError, match="is given twice"):
+        plan(sft(lr_scheduler_type=text, lr_scheduler_kwargs={"decay": "20%", "phases": "hold"}, max_steps=100))

@@ -2,39 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 import hf_sched
-from hf_sched import ArgumentError
 from hf_sched.integrations import builtin_schedules as builtin
 from hf_sched.reference.named_schedule import NamedSchedule
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "arguments"),
-    [
-        ("wsd", "wsd", {}),
-        ("cosine_floor:floor_ratio=0.2", "cosine_floor", {"floor_ratio": 0.2}),
-        ("wsd:decay=30%,decay_shape=linear", "wsd", {"decay": "30%", "decay_shape": "linear"}),
-        ("multistep:milestones=[30, 60],gamma=0.5", "multistep", {"milestones": [30, 60], "gamma": 0.5}),
-        ('wsd:{"decay": 100, "floor_ratio": 0.1}', "wsd", {"decay": 100, "floor_ratio": 0.1}),
-        ("cosine_with_min_lr:min_lr=1e-6", "cosine_with_min_lr", {"min_lr": "1e-6"}),
-        ("warmup 5% | hold", "phases", {"phases": "warmup 5% | hold"}),
-        ("hold", "phases", {"phases": "hold"}),
-    ],
-)
-def test_names_arguments_and_phases(text: str, name: str, arguments: dict[str, Any]) -> None:
-    requested = NamedSchedule.read(text)
-    assert (requested.name, requested.arguments, requested.label) == (name, arguments, text)
-
-
-@pytest.mark.parametrize("text", ["wsd:decay", "wsd:{decay", "wsd:[1]"])
-def test_arguments_that_do_not_parse_are_an_error(text: str) -> None:
-    with pytest.raises(ArgumentError, match=r"must be a name with arguments .* received"):
-        NamedSchedule.read(text)
 
 
 def test_curves_are_those_of_the_schedules() -> None:

@@ -127,6 +127,11 @@ def test_from_ours_to_a_builtin_schedule_with_on_resume(model_path, checkpoint, 
     np.testing.assert_allclose(used, [curve(k) for k in range(AT, STEPS)], rtol=1e-12)
 
 
+def test_from_ours_to_a_builtin_schedule_with_on_resume_in_its_text(model_path, checkpoint, tmp_path):
+    used = resume(model_path, tmp_path, checkpoint["ours"], lr_scheduler_type="cosine:num_cycles=0.5,on_resume=replace")
+    np.testing.assert_allclose(used, [builtin_cosine(k) for k in range(AT, STEPS)], rtol=1e-12)
+
+
 def test_a_builtin_schedule_stays_transformers_own(model_path, checkpoint, tmp_path):
     created, _ = make(model_path, tmp_path, **BUILTIN)
     created.create_optimizer_and_scheduler(STEPS)
@@ -187,5 +192,9 @@ def test_keep_in_a_longer_run_warns_once_that_the_curve_has_ended(model_path, ch
 
 @pytest.mark.parametrize("name", ["cosine_floor", "cosine"])
 def test_an_invalid_on_resume_is_rejected_with_the_arguments(tmp_path, name):
-    with pytest.raises(ValueError, match="`on_resume` must be"):
-        TrainingArguments(str(tmp_path), lr_scheduler_type=name, lr_scheduler_kwargs={"on_resume": "rewam"})
+    for given in (
+        {"lr_scheduler_type": name, "lr_scheduler_kwargs": {"on_resume": "rewam"}},
+        {"lr_scheduler_type": f"{name}:on_resume=rewam"},
+    ):
+        with pytest.raises(ValueError, match="`on_resume` must be"):
+            TrainingArguments(str(tmp_path), **given)

@@ -1,0 +1,103 @@
+"""A schedule in one text, which is accepted wherever a name is.
+
+cosine_floor
+wsd:decay=30%,floor_ratio=0.1
+cosine_with_min_lr:{"min_lr": 1e-6}
+warmup 5% | hold | decay 20% 1-sqrt
+my_schedules.trapezoid
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hf_sched.schedules import registry
+from hf_sched.schedules.phases import KINDS
+from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.validation import ArgumentError
+
+
+def read(text: str, arguments: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    """Split a text into the name of a schedule and its arguments.
+
+    Args:
+        text: `NAME`, `NAME:ARGUMENT=VALUE,...`, `NAME:{JSON or YAML}`, or phases. A dotted name is the path of a
+            function, which is loaded.
+        arguments: Further arguments, such as `lr_scheduler_kwargs`.
+
+    Returns:
+        The name, which may be unknown, and all arguments.
+
+    Raises:
+        ArgumentError: The text does not parse, an argument is given twice, or the function cannot be loaded.
+    """
+    if "|" in text or re.split(r"[\s;]", text.strip())[0] in KINDS:
+        name, written = "phases", {"phases": text}
+    else:
+        name, colon, pairs = text.strip().partition(":")
+        written = _read_arguments(pairs) if colon else {}
+    if "." in name and all(part.isidentifier() for part in name.split(".")):
+        registry.load(name)
+    given = dict(arguments or {})
+    for key, value in written.items():
+        if given.get(key) is not None:
+            raise ArgumentError(
+                key, received=given[key], rule=f"is given twice: {text!r} has `{key}` {value!r} already"
+            )
+    return name, given | written
+
+
+def _read_arguments(text: str) -> dict[str, Any]:
+    import yaml
+
+    pairs = text if text.lstrip().startswith("{") else "{" + re.sub(r"(^|[,{])\s*(\w+)\s*=", r"\1 \2: ", text) + "}"
+    try:
+        node, arguments = yaml.compose(pairs, Loader=yaml.SafeLoader), yaml.safe_load(pairs)
+    except yaml.YAMLError:
+        node = arguments = None
+    if not isinstance(node, yaml.MappingNode) or any(value is None for value in arguments.values()):
+        allowed = "a name with arguments (wsd:decay=20%,floor_ratio=0.1) or with a mapping in JSON"
+        raise ArgumentError("schedule", allowed, text, "the part after the colon does not parse")
+    if len(arguments) < len(keys := [key.value for key, _ in node.value]):
+        raise ArgumentError(max(keys, key=keys.count), rule=f"is given twice in {text!r}")
+    return {key: _as_number(value) for key, value in arguments.items()}
+
+
+def _as_number(value: Any) -> Any:
+    """A number that YAML reads as text, such as `1e-6`, as a number."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def build(
+    name: str,
+    *,
+    num_training_steps: int,
+    num_warmup_steps: int = 0,
+    steps_per_epoch: float | None = None,
+    **kwargs: Any,
+) -> Schedule:
+    """Build the schedule with the given name for a run.
+
+    Args:
+        name: One of `available()`, also with arguments (`"wsd:decay=30%"`), or phases as text.
+        num_training_steps: Optimizer steps of the run, 1 or more.
+        num_warmup_steps: Optimizer steps of warmup, a Trainer's `warmup_steps`.
+        steps_per_epoch: Optimizer steps of an epoch, if an argument is in epochs (`"1ep"`).
+        **kwargs: The schedule's own arguments, and `floor_ratio` (a fraction of the peak) or `min_lr` (a learning
+            rate).
+
+    Raises:
+        ArgumentError: An argument is unknown, missing or wrong, or the phases do not fit into the run.
+
+    Examples:
+        >>> schedule = hf_sched.build("cosine_floor", num_training_steps=1000, num_warmup_steps=50, floor_ratio=0.1)
+        >>> schedule.lr(999, peak=1e-3)
+        0.0001
+    """
+    name, arguments = read(name, kwargs)
+    return registry.entry(name).build(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
