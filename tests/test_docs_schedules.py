@@ -98,9 +98,15 @@ def yaml_blocks() -> list[str]:
 
 
 @pytest.mark.parametrize("block", yaml_blocks())
-def test_a_yaml_example_trains(block, tmp_path):
+def test_a_yaml_example_trains(block, tmp_path, monkeypatch):
     from transformers import TrainingArguments
 
+    monkeypatch.chdir(tmp_path)
+    Path("my_schedules.py").write_text(
+        "import hf_sched\n\n\ndef trapezoid(*, cooldown: hf_sched.Duration = '20%'):\n"
+        "    return [hf_sched.hold(), hf_sched.decay(cooldown)]\n",
+        encoding="utf-8",
+    )
     args = TrainingArguments(
         str(tmp_path), use_cpu=True, report_to=[], max_steps=examples.STEPS, **yaml.safe_load(block)
     )

@@ -43,7 +43,7 @@ class NamedSchedule:
         Raises:
             ArgumentError: The name is unknown, or the arguments do not parse.
         """
-        name, arguments = schedule_text.read(text)
+        name, arguments = schedule_text.read(text, argument="schedule")
         if name not in registry.BUILTIN_NAMES and name not in registry.available():
             raise registry.unknown_schedule(name)
         return cls(name, arguments, text.strip())

@@ -55,11 +55,13 @@ class Saved:
     @classmethod
     def load(cls, checkpoint: Path) -> Saved:
         """Read the `scheduler.pt` of a checkpoint; a ValueError says that it is damaged."""
-        return cls.read(read_scheduler_state(checkpoint) or {})
+        return cls.read(read_scheduler_state(checkpoint) or {}, str(checkpoint / "scheduler.pt"))
 
     @classmethod
-    def read(cls, state: Mapping[str, Any]) -> Saved:
+    def read(cls, state: Mapping[str, Any], source: str = "the scheduler's state in the checkpoint") -> Saved:
         """Read the state of our scheduler and, as far as possible, of any other (the content of `scheduler.pt`).
+
+        `source` names it in the error.
 
         Raises:
             ValueError: The state is damaged.
@@ -74,9 +76,7 @@ class Saved:
             return cls("a schedule outside hf_sched", step, rates, peaks, None)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             why = f"{type(error).__name__}: {error}"
-            raise ValueError(
-                f"the scheduler's state in the checkpoint is damaged ({why}): resume from another checkpoint"
-            ) from None
+            raise ValueError(f"{source} is damaged ({why}): resume from another checkpoint") from None
 
 
 def read_scheduler_state(checkpoint: Path) -> dict[str, Any] | None:

@@ -505,9 +505,9 @@ def _following(
         if after_kwargs.get(key) is not None:
             rule = f"is given twice: `after_kwargs` has `{key}` {after_kwargs[key]!r}"
             raise ArgumentError(key, received=value, hint="give one of them", rule=rule)
-    arguments = {**after_kwargs, **floor}
-    if name is not None:
-        name, arguments = schedule_text.read(name, arguments)
+    text, arguments = name, {**after_kwargs, **floor}
+    if text is not None:
+        name, arguments = schedule_text.read(text, arguments, argument="after")
     if name is None:
         if arguments:
             raise ArgumentError("after", f"the name of the schedule that takes {arguments}", None)
@@ -515,7 +515,7 @@ def _following(
     known = [other for other in registry.available() if other not in ("gradual_warmup", "lars_warmup")]
     if name not in known:
         hint = suggest(name, known, f"there are {', '.join(known)}")
-        raise ArgumentError("after", "a schedule of hf_sched without a special warmup", name, hint)
+        raise ArgumentError("after", "a schedule of hf_sched without a special warmup", text, hint)
     try:
         spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
     except ArgumentError as error:

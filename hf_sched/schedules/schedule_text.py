@@ -19,13 +19,16 @@ from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import ArgumentError
 
 
-def read(text: str, arguments: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+def read(
+    text: str, arguments: Mapping[str, Any] | None = None, *, argument: str = "lr_scheduler_type"
+) -> tuple[str, dict[str, Any]]:
     """Split a text into the name of a schedule and its arguments.
 
     Args:
         text: `NAME`, `NAME:ARGUMENT=VALUE,...`, `NAME:{JSON or YAML}`, or phases. A dotted name is the path of a
             function, which is loaded.
         arguments: Further arguments, such as `lr_scheduler_kwargs`.
+        argument: The user's name for `text`.
 
     Returns:
         The name, which may be unknown, and all arguments.
@@ -37,7 +40,7 @@ def read(text: str, arguments: Mapping[str, Any] | None = None) -> tuple[str, di
         name, written = "phases", {"phases": text}
     else:
         name, colon, pairs = text.strip().partition(":")
-        written = _read_arguments(pairs) if colon else {}
+        written = _read_arguments(pairs, text, argument) if colon else {}
     if "." in name and all(part.isidentifier() for part in name.split(".")):
         registry.load(name)
     given = dict(arguments or {})
@@ -49,17 +52,18 @@ def read(text: str, arguments: Mapping[str, Any] | None = None) -> tuple[str, di
     return name, given | written
 
 
-def _read_arguments(text: str) -> dict[str, Any]:
+def _read_arguments(pairs: str, text: str, argument: str) -> dict[str, Any]:
     import yaml
 
-    pairs = text if text.lstrip().startswith("{") else "{" + re.sub(r"(^|[,{])\s*(\w+)\s*=", r"\1 \2: ", text) + "}"
+    if not pairs.lstrip().startswith("{"):
+        pairs = "{" + re.sub(r"(^|[,{])\s*(\w+)\s*=", r"\1 \2: ", pairs) + "}"
     try:
         node, arguments = yaml.compose(pairs, Loader=yaml.SafeLoader), yaml.safe_load(pairs)
     except yaml.YAMLError:
         node = arguments = None
     if not isinstance(node, yaml.MappingNode) or any(value is None for value in arguments.values()):
         allowed = "a name with arguments (wsd:decay=20%,floor_ratio=0.1) or with a mapping in JSON"
-        raise ArgumentError("schedule", allowed, text, "the part after the colon does not parse")
+        raise ArgumentError(argument, allowed, text, "the part after the colon does not parse")
     if len(arguments) < len(keys := [key.value for key, _ in node.value]):
         raise ArgumentError(max(keys, key=keys.count), rule=f"is given twice in {text!r}")
     return {key: _as_number(value) for key, value in arguments.items()}
@@ -99,5 +103,5 @@ def build(
         >>> schedule.lr(999, peak=1e-3)
         0.0001
     """
-    name, arguments = read(name, kwargs)
+    name, arguments = read(name, kwargs, argument="name")
     return registry.entry(name).build(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)

@@ -69,7 +69,10 @@ def calls_of(model_path: Path, folder: Path, steps: int, **given: Any) -> Counte
 
 
 @pytest.mark.parametrize(
-    ("logging", "live", "most"), [("no", [], 34), ("steps", [hf_sched.LiveControl], 46)], ids=["log", "live cooldown"]
+    ("logging", "live", "most"),
+    # A log line has the planned rates and the phase.
+    [("no", [], 34), ("steps", [hf_sched.LiveControl], 57)],
+    ids=["log", "live cooldown"],
 )
 def test_guard_and_log_call_few_functions_per_step(model_path, tmp_path, monkeypatch, logging, live, most):
     # The status file is written by the clock, so more often on a busy machine.

@@ -44,7 +44,7 @@ def read(config: dict, dataset_size: int = 1000, **more: object):
 
 def builtin(name: str, steps: int, warmup: int, peak: float, **arguments: object) -> list[float]:
     run = {"num_training_steps": steps, "num_warmup_steps": warmup, "peak": peak}
-    return builtin_schedules.curve(name, **run, **arguments).tolist()
+    return builtin_schedules.curve(name, arguments, **run).tolist()
 
 
 def test_llama_factory_warmup_ratio_is_a_share_of_the_run():

@@ -41,7 +41,11 @@ def test_arguments_that_do_not_parse_are_an_error(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "kwargs", "message"),
     [
-        ("wsd:decay=30%,floor_ratio=0.1,decay=20%", {}, "`decay` is given twice in 'decay=30%,floor_ratio=0.1,decay"),
+        (
+            "wsd:decay=30%,floor_ratio=0.1,decay=20%",
+            {},
+            "`decay` is given twice in 'wsd:decay=30%,floor_ratio=0.1,decay",
+        ),
         ("wsd:decay=30%", {"decay": 20}, "`decay` is given twice: 'wsd:decay=30%' has `decay` '30%' already, received"),
         ("wsd:decay=30%", {"decay": "30%"}, "`decay` is given twice"),
         ("decay cosine", {"phases": "hold"}, "`phases` is given twice"),
