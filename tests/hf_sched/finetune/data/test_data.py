@@ -6,6 +6,7 @@ import json
 
 import datasets
 import pytest
+from packaging.version import Version
 from trl import DatasetMixtureConfig, ScriptArguments
 from trl.scripts.utils import DatasetConfig
 
@@ -55,7 +56,9 @@ def test_complete_rows_are_not_converted(tmp_path):
         pytest.param(
             [GOOD, "", {"question": "Why?"}],
             r"^`answer` is missing \(.*own\.jsonl, line 3\); correct or remove the row$",
-            marks=pytest.mark.skipif(datasets.__version__ < "5", reason="datasets 4 rejects such files itself"),
+            marks=pytest.mark.skipif(
+                Version(datasets.__version__) < Version("5"), reason="datasets 4 rejects such files itself"
+            ),
         ),
         ([GOOD, {"question": None, "answer": "7"}], r"`question` is missing \(.*own\.jsonl, line 2\)"),
         ([GOOD, {"question": "  ", "answer": "7"}], r"`question` is empty \(.*own\.jsonl, line 2\)"),
@@ -172,13 +175,13 @@ def test_numbers_as_answers_are_text(tmp_path, suffix):
         assert [row["answer"] for row in load(path, "grpo")] == expected
 
 
-@pytest.mark.skipif(datasets.__version__ < "5", reason="datasets 4 rejects such files itself")
+@pytest.mark.skipif(Version(datasets.__version__) < Version("5"), reason="datasets 4 rejects such files itself")
 def test_byte_order_mark_and_windows_line_ends_are_no_text(tmp_path):
     (tmp_path / "own.jsonl").write_text("\ufeff" + "\r\n".join([json.dumps(GOOD)] * 2), encoding="utf-8", newline="")
     assert [row["answer"] for row in load(tmp_path / "own.jsonl", "grpo")] == ["72", "72"]
 
 
-@pytest.mark.skipif(datasets.__version__ < "5", reason="datasets 4 rejects such files itself")
+@pytest.mark.skipif(Version(datasets.__version__) < Version("5"), reason="datasets 4 rejects such files itself")
 def test_number_that_is_too_long_is_rejected(tmp_path):
     path = write(tmp_path / "own.jsonl", ['{"question": "10**22 + 1?", "answer": 10000000000000000000001}'])
     with pytest.raises(ArgumentError, match=r"`answer` must be text, in quotes, because .* line 1\)"):

@@ -8,11 +8,14 @@ import shutil
 
 import pytest
 import trl
+from packaging.version import Version
 
 from tests.helpers.rows import write
 
 CHAT = [{"role": "user", "content": "sort 21"}, {"role": "assistant", "content": "12"}]
-drops_rows = pytest.mark.skipif(trl.__version__ < "1.16", reason="older TRL keeps rows without trained text")
+drops_rows = pytest.mark.skipif(
+    Version(trl.__version__) < Version("1.16"), reason="older TRL keeps rows without trained text"
+)
 LONG = [*CHAT, {"role": "user", "content": "sort 7531"}, {"role": "assistant", "content": "1357"}]
 
 
