@@ -77,7 +77,7 @@ def check_deepspeed(subject: Subject) -> Iterator[Finding]:
 
 
 def _read(subject: Subject, found: Any, key: str, place: str) -> Mapping[str, Any] | Finding | None:
-    """Read a mapping, a mapping in JSON, or the name of a file; None if there is none."""
+    """Read a mapping, a mapping in JSON, or the name of a file; None if it is not given."""
     if isinstance(found, str) and found and not found.lstrip().startswith("{"):
         place, path = found, find_file(found, subject.config.source)
         if path is None:

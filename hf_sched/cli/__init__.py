@@ -1,6 +1,6 @@
 """The command `hf-sched`: see a schedule, plan a run, check a configuration, and use our names in any program.
 
-Each command is a file of its own here and imports what it needs when it is called: `hf-sched list` must not wait for
+Each command has its own file here and imports what it needs when it is called: `hf-sched list` must not wait for
 torch. Click, not typer, reads the command line, since typer takes 0.1 s to import.
 """
 

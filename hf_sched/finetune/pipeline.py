@@ -54,8 +54,8 @@ from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
 
-# By default DDP looks for unused parameters in each step, and warns that there are none. Only these parts of a model
-# may be unused: experts, and encoders of images and audio.
+# By default DDP looks for unused parameters in each step, and warns if all are used. Only these parts of a model may be
+# unused: experts, and encoders of images and audio.
 _MAY_BE_UNUSED = re.compile(r"expert|vision|visual|image|audio")
 
 

@@ -52,7 +52,7 @@ def split_groups(optimizers: Iterable[Any]) -> None:
 
 
 def _copied(group: dict[str, Any]) -> dict[str, Any]:
-    """A group whose learning rate, if it is a tensor, is one of its own."""
+    """A group with its own copy of the learning rate, if that is a tensor."""
     rates = {name: group[name].clone() for name in ("lr", "initial_lr") if isinstance(group.get(name), Tensor)}
     return {**group, **rates}
 

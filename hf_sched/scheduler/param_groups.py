@@ -38,7 +38,7 @@ def unwrap(optimizer: Any) -> Any:
 
 
 def is_deepspeed(optimizer: Any, args: Any) -> bool:
-    """Whether DeepSpeed steps the optimizer, on parameters of its own."""
+    """Whether DeepSpeed steps the optimizer, on its own copies of the parameters."""
     return type(optimizer).__name__.startswith("DeepSpeed") or bool(getattr(args, "deepspeed", None))
 
 
@@ -47,7 +47,7 @@ class Optimizers(NamedTuple):
 
     every: list[Any]
     training: list[Any]
-    """Those with groups of their own. Accelerate's wrapper has none: its groups are those of the optimizer inside."""
+    """Those that have groups. Accelerate's wrapper has none: its groups are those of the optimizer inside."""
     facades: list[Any]
     """Those whose parameters are trained by optimizers that they hold, such as transformers' layer-wise dummy."""
 

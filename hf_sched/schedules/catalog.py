@@ -150,7 +150,7 @@ def cosine_cyclic(
     From torch: CosineAnnealingLR(T_max=100) -> {half_period: 100}
     """
     half = as_steps(half_period, num_training_steps)
-    first = half + (not num_warmup_steps)  # without a warmup the crest is a step of its own
+    first = half + (not num_warmup_steps)  # without a warmup the crest is a separate step
     steps = num_training_steps - num_warmup_steps
     if half < 1 or first > steps:
         allowed = f"1 step or more and at most the {steps} steps after the warmup"

@@ -70,7 +70,7 @@ class Resume:
             return
         checkpoint = Path(self.checkpoint)
         if not is_in(output_dir, self.checkpoint) or not is_own(checkpoint, read_provenance(checkpoint.parent / RUN)):
-            logger.warning(f"{checkpoint} belongs to another run, which {output_dir} continues as a run of its own")
+            logger.warning(f"{checkpoint} belongs to another run, which {output_dir} continues as a new run")
         if self.differences:
             changed = ", ".join(self.differences)
             logger.warning(f"{checkpoint} was trained with other arguments; the run is no longer the same: {changed}")

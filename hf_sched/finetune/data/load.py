@@ -74,7 +74,7 @@ class LoadedRows(NamedTuple):
     train: Dataset
     evaluation: Dataset | None
     instruction: str | None
-    """The instruction below each question; None if there is none and none was given, so that an evaluation decides."""
+    """The instruction below each question; None lets an evaluation decide."""
     description: str
     """What the run uses of the data, in words."""
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 def load_problems(
     arguments: EvaluationArguments, instruction: str | None = None, system_prompt: str | None = None
 ) -> list[Problem]:
-    """Load the held-out problems; an `ArgumentError` says why there are none, or which row is unusable.
+    """Load the held-out problems; an `ArgumentError` says why they are missing, or which row is unusable.
 
     The instruction and the system prompt are those of `ColumnArguments`.
     """

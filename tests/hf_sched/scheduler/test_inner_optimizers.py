@@ -24,7 +24,7 @@ def parameters(count: int = 1) -> list[torch.nn.Parameter]:
 
 
 class Holder(Optimizer):
-    """Holds optimizers in an attribute, whatever its form, and has a group of its own for their parameters."""
+    """Holds optimizers in an attribute, whatever its form, and has one more group for their parameters."""
 
     def __init__(self, held, inner):
         super().__init__([p for one in inner for group in one.param_groups for p in group["params"]], {"lr": 0.5})
@@ -36,7 +36,7 @@ class Holder(Optimizer):
 
 
 class Delegate(Optimizer):
-    """Has no groups of its own, and does not call torch's constructor."""
+    """Has no groups, and does not call torch's constructor."""
 
     def __init__(self, inner):
         self.base_optimizer, self.defaults, self.state = inner, inner.defaults, inner.state
