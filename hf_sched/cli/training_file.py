@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hf_sched.plan.training_config import KINDS, TrainingConfig, read_arguments
+if TYPE_CHECKING:
+    from hf_sched.plan.training_config import TrainingConfig
 
 
 def run_options(command: Any) -> Any:
@@ -16,7 +17,7 @@ def run_options(command: Any) -> Any:
         click.option("--dataset-size", type=int, metavar="N", help="Training samples, if they cannot be counted."),
         click.option("--accelerate-config", metavar="FILE", help="The file for `accelerate launch --config_file`."),
         click.option("--num-processes", type=int, metavar="N", help="Processes; by default those of FILE, or 1."),
-        click.option("--kind", type=click.Choice(KINDS), help="The trainer; by default the one with most of the keys."),
+        click.option("--kind", metavar="KIND", help="sft, grpo, dpo, trainer, ...; by default the best fit."),
     ):
         command = option(command)
     return command
@@ -24,6 +25,9 @@ def run_options(command: Any) -> Any:
 
 def read_training_file(path: str, kind: str | None = None) -> TrainingConfig:
     """Read a file of training arguments, including our recipes' own if the `recipes` extra is installed."""
+    # Slow to import, and other commands do not need it.
+    from hf_sched.plan.training_config import TrainingConfig, read_arguments
+
     read_arguments(path)  # unsuitable files are rejected before torch is imported
     return TrainingConfig.read(path, kind, recipe_arguments())
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from hf_sched.schedules.validation import ArgumentError, Number, Whole
 
 
@@ -43,6 +41,8 @@ class EvaluationArguments:
     evaluate_batch_size: int = field(default=100, metadata={"help": "Prompts in one batch."})
 
     def __post_init__(self) -> None:
+        import yaml  # slow to import: `hf-sched --help` reads this file
+
         for name, low in (("max_problems", 1), ("max_new_tokens", 1), ("samples", 0), ("batch_size", 1)):
             if (value := getattr(self, f"evaluate_{name}")) is not None:
                 Whole(low)(f"evaluate_{name}", value)
