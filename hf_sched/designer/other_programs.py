@@ -24,7 +24,7 @@ _NAMES_OF_AXOLOTL = {
     "num_epochs": "num_train_epochs",
     "lr_scheduler": "lr_scheduler_type",
 }
-# Keys and values of axolotl that select one of its own schedules, which neither transformers nor hf_sched has.
+# Keys and values that select a schedule which only axolotl has.
 _OWN_SCHEDULES = ("one_cycle", "rex", "log_sweep")
 _OWN_KEYS = ("lr_quadratic_warmup", "cosine_constant_lr_ratio")
 
