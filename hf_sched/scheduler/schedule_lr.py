@@ -322,7 +322,10 @@ def planned_rates(lr_scheduler: Any, step: int) -> tuple[float, ...] | None:
     """
     found = getattr(lr_scheduler, "scheduler", lr_scheduler)
     if isinstance(found, ScheduleLR):
-        return found.group_schedule.at(step)
+        if not found._first <= step < found._stop:
+            return found.group_schedule.at(step)
+        rates = found._rates[step - found._first]  # computed ahead for `step`
+        return (rates,) * len(found.groups) if found._equal_groups else tuple(rates)
     if isinstance(found, LambdaLR):  # transformers' own schedules
         return tuple(float(peak) * factor(step) for peak, factor in zip(found.base_lrs, found.lr_lambdas, strict=True))
     return None

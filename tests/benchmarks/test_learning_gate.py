@@ -71,7 +71,7 @@ def calls_of(model_path: Path, folder: Path, steps: int, **given: Any) -> Counte
 @pytest.mark.parametrize(
     ("logging", "live", "most"),
     # A log line has the planned rates and the phase.
-    [("no", [], 34), ("steps", [hf_sched.LiveControl], 57)],
+    [("no", [], 34), ("steps", [hf_sched.LiveControl], 46)],
     ids=["log", "live cooldown"],
 )
 def test_guard_and_log_call_few_functions_per_step(model_path, tmp_path, monkeypatch, logging, live, most):
