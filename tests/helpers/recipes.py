@@ -122,7 +122,8 @@ def finish(launcher: list[str], command: list[str], folder: Path, *, ok: bool = 
         # Its own port, so that other runs on this machine do not interfere (DeepSpeed names its shared memory after the
         # port, so 0 for any free one does not work).
         launcher = [*launch, launcher[0], "--main_process_port", str(free_port()), *launcher[1:]]
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    # The scripts of tests/helpers/launchers import from `tests`, which is not installed.
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         [*launcher, *command], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
