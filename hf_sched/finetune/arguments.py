@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_sched.finetune.data.load import ColumnArguments
+from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.evaluation import EvaluationArguments
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from hf_sched.check import Finding
 from hf_sched.check.subject import Subject
 from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
-from hf_sched.finetune.data.load import data_faults
+from hf_sched.finetune.data.load import data_fault
 from hf_sched.finetune.rewards import load_rewards
 from hf_sched.schedules.validation import ArgumentError
 
@@ -41,7 +41,7 @@ def check_data(subject: Subject) -> Iterator[Finding]:
     """Find data of a recipe that cannot be read, lack columns, or have a row that is unusable."""
     if subject.config.kind not in KINDS or "dataset_name" in subject.wrong:
         return
-    for error in data_faults(subject.config.kind, subject.usable.given):
+    if error := data_fault(subject.config.kind, subject.usable.given):
         is_argument = error.name in subject.config.fields
         yield subject.rejected(error) if is_argument else subject.error("dataset_name", f"has rows whose {error}")
 

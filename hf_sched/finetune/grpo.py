@@ -11,7 +11,7 @@ from typing import Any
 from trl import GRPOConfig, GRPOTrainer
 
 from hf_sched.finetune.arguments import RewardArguments
-from hf_sched.finetune.data.load import columns_of
+from hf_sched.finetune.data.files import columns_of
 from hf_sched.finetune.dry_run import show_probe
 from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
 from hf_sched.finetune.rewards import check_reward_columns, load_rewards

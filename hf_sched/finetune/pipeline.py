@@ -36,8 +36,9 @@ from hf_sched.finetune.checkpoints.identity import RunIdentity
 from hf_sched.finetune.checkpoints.selection import checkpoint_to_resume, clear_previous_run, is_in
 from hf_sched.finetune.checkpoints.sharding import check_sharding
 from hf_sched.finetune.config import WrongArguments, check_arguments, given_arguments, parse
+from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.data.conversion import TARGETS, Target
-from hf_sched.finetune.data.load import ColumnArguments, load_rows
+from hf_sched.finetune.data.load import load_rows
 from hf_sched.finetune.data.tokens import check_kept_rows, check_tokens
 from hf_sched.finetune.dry_run import plan_of, show_plan
 from hf_sched.finetune.evaluation import EvaluationArguments
@@ -180,14 +181,12 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
         check_same_weights(run.checkpoint, is_peft=run.model.use_peft)
         run.resume = Resume.read(run.checkpoint, run.given, run.training.world_size)
     recipe.check(run)
+    if run.script.dataset_streaming and run.training.max_steps <= 0:
+        rule = "needs `max_steps`, because the number of rows is not known in advance"
+        raise ArgumentError("dataset_streaming", rule=rule)
+    evaluating = run.training.eval_strategy != "no"
     run.train_rows, run.eval_rows, run.columns.instruction, run.data = load_rows(
-        run.script,
-        run.mixture,
-        recipe.target(run),
-        run.columns,
-        evaluating=run.training.eval_strategy != "no",
-        max_steps=run.training.max_steps,
-        is_last_turn_only=bool(getattr(run.training, "completion_only_loss", False)),
+        run.script, run.mixture, recipe.target(run), run.columns, evaluating=evaluating
     )
     recipe.check_rows(run)
     if run.evaluation.evaluate_on == run.script.dataset_name and run.evaluation.evaluate_test_split_size is None:

@@ -11,7 +11,7 @@ from typing import Any
 from trl import SFTConfig, SFTTrainer
 
 from hf_sched.finetune.data.conversion import Target, sft_target
-from hf_sched.finetune.data.load import columns_of
+from hf_sched.finetune.data.files import columns_of
 from hf_sched.finetune.dry_run import show_sample
 from hf_sched.finetune.pipeline import Recipe, Run, run_recipe
 from hf_sched.schedules.validation import ArgumentError
@@ -25,7 +25,7 @@ class SFT(Recipe):
     trainer_class = SFTTrainer
 
     def target(self, run: Run) -> Target:
-        return sft_target(run.training.dataset_text_field)
+        return sft_target(run.training.dataset_text_field, is_last_turn_only=bool(run.training.completion_only_loss))
 
     def check_rows(self, run: Run) -> None:
         # TRL would train on all tokens.

@@ -12,7 +12,9 @@ import yaml
 from datasets import disable_progress_bars
 from trl import DatasetMixtureConfig, ScriptArguments
 
-from hf_sched.finetune.data.load import USUAL_NAMES, columns_of, data_faults, load_splits
+from hf_sched.finetune.data.columns import USUAL_NAMES
+from hf_sched.finetune.data.files import columns_of, load_splits
+from hf_sched.finetune.data.load import data_fault
 from hf_sched.finetune.memory.before_loading import CLOSE
 from hf_sched.finetune.memory.estimate import estimate
 from hf_sched.finetune.memory.run_settings import read_run
@@ -67,12 +69,12 @@ class Data:
         splits = load_splits(ScriptArguments(dataset_name=name), DatasetMixtureConfig(), "--data")
         train = splits.get("train", next(iter(splits.values())))
         columns: dict[str, str] = {}
-        if faults := data_faults(kind, {"dataset_name": name}):
+        if fault := data_fault(kind, {"dataset_name": name}):
             found = columns_of(train)
             theirs = {one: next((word for word in words if word in found), one) for one, words in USUAL_NAMES.items()}
             columns = {one: word for one, word in theirs.items() if one != word}
-            if not columns or data_faults(kind, {"dataset_name": name, "columns": columns}):
-                raise faults[0]
+            if not columns or data_fault(kind, {"dataset_name": name, "columns": columns}):
+                raise fault
         return cls(name, columns, len(train), "test" in splits)
 
 

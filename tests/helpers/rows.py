@@ -9,19 +9,25 @@ from typing import Any
 import pandas as pd
 from trl import DatasetMixtureConfig, ScriptArguments
 
-from hf_sched.finetune.data.conversion import TARGETS
-from hf_sched.finetune.data.load import ColumnArguments, LoadedRows, load_rows
+from hf_sched.finetune.data.columns import ColumnArguments
+from hf_sched.finetune.data.conversion import TARGETS, Target
+from hf_sched.finetune.data.load import LoadedRows, load_rows
 
 
 def load_all(
-    path: Path | str, kind: str = "sft", *, streaming: bool = False, test_split_size: float | None = None, **given: Any
+    path: Path | str,
+    kind: str = "sft",
+    *,
+    target: Target | None = None,
+    streaming: bool = False,
+    test_split_size: float | None = None,
+    evaluating: bool = False,
+    **columns: Any,
 ) -> LoadedRows:
-    """Load the rows of a file or folder with these arguments of `ColumnArguments` and `load_rows`."""
+    """Load the rows of a file or folder as a recipe of this kind does; `columns` are those of `ColumnArguments`."""
     requested = ScriptArguments(dataset_name=str(path), dataset_streaming=streaming)
     mixture = DatasetMixtureConfig(test_split_size=test_split_size)
-    names = ("columns", "instruction", "system_prompt")
-    arguments = ColumnArguments(**{name: given.pop(name) for name in names if name in given})
-    return load_rows(requested, mixture, TARGETS[kind], arguments, **{"evaluating": False, **given})
+    return load_rows(requested, mixture, target or TARGETS[kind], ColumnArguments(**columns), evaluating=evaluating)
 
 
 def load(path: Path | str, kind: str = "sft", **given: Any) -> Any:

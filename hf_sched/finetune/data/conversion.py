@@ -44,11 +44,13 @@ class Target:
         forms: The row forms, by their columns; the first form whose columns are all there is used.
         convert: Converts a row with a `question`; see `to_problem` for its arguments.
         takes_other_columns: Whether the other columns are of use: rewards receive them.
+        is_last_turn_only: Whether only the last turn of `messages` is trained on.
     """
 
     forms: tuple[tuple[str, ...], ...]
     convert: Callable[..., Row]
     takes_other_columns: bool = False
+    is_last_turn_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,6 @@ class Conversion:
     instruction: str
     is_gsm8k: bool
     system_prompt: str | None = None
-    is_last_turn_only: bool = False
 
     def __call__(self, row: Row) -> Row:
         """Return the columns that the row's form becomes."""
@@ -75,7 +76,7 @@ class Conversion:
         if system:
             for name in ("prompt",) if "prompt" in made else [*made]:
                 made[name] = _with_system(made[name], system)
-        if self.is_last_turn_only and "messages" in made:
+        if self.target.is_last_turn_only and "messages" in made:
             *prompt, answer = made["messages"]
             made = {"prompt": prompt, "completion": [answer]}
         return made
@@ -139,10 +140,10 @@ DPO_ROWS = Target(
 TARGETS = {"sft": SFT_ROWS, "grpo": GRPO_ROWS, "dpo": DPO_ROWS}
 
 
-def sft_target(dataset_text_field: str) -> Target:
+def sft_target(dataset_text_field: str = "text", *, is_last_turn_only: bool = False) -> Target:
     """Return what SFT takes, given the name of the column with plain text."""
-    is_default = dataset_text_field == "text"
-    return SFT_ROWS if is_default else replace(SFT_ROWS, forms=((dataset_text_field,), *SFT_ROWS.forms))
+    own = () if dataset_text_field == "text" else ((dataset_text_field,),)
+    return replace(SFT_ROWS, forms=(*own, *SFT_ROWS.forms), is_last_turn_only=is_last_turn_only)
 
 
 def looks_like_gsm8k(answers: Sequence[Any]) -> bool:

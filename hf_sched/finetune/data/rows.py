@@ -2,71 +2,61 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Number
 from typing import Any
 
 from datasets import Dataset
 
 from hf_sched.finetune.data.conversion import KNOWN_ROLES, ROLES, role_of
+from hf_sched.finetune.data.files import place_of_row
 from hf_sched.schedules.validation import ArgumentError
 
 CHATS = ("messages", "prompt", "completion", "chosen", "rejected")  # chat messages or, except for the first, text
 ANSWERS = ("answer", "completion", "chosen", "rejected")  # numbers become text
 OPTIONAL = ("input", "system")
+SHOWN = 3  # wrong rows that are named
 
 
 def check_rows(rows: Dataset, columns: Sequence[str], source: str, files: Sequence[str]) -> None:
     """Check `columns` of every row of `source`, which was read from `files` if they are known.
 
     Raises:
-        ArgumentError: The first unusable row, by file and line.
+        ArgumentError: Rows are unusable: how many, and the first three by file and line.
     """
     batches = rows.select_columns(list(columns)).iter(1000)  # several times faster than row by row
     values = (row for batch in batches for row in zip(*(batch[column] for column in columns), strict=True))
+    wrong, first = 0, []
     for number, row in enumerate(values):
-        check_row(dict(zip(columns, row, strict=True)), number, columns, source, files)
+        if fault := _first_fault(dict(zip(columns, row, strict=True)), columns):
+            wrong += 1
+            first += [(*fault, number)] if wrong <= SHOWN else []
+    if first:
+        raise _unusable(wrong, first, source, files)
 
 
 def check_row(
     row: dict[str, Any], number: int, columns: Sequence[str], source: str, files: Sequence[str]
 ) -> dict[str, Any]:
-    """Check one row, numbered from 0, as `check_rows` does, and return it."""
-    for column in columns:
-        if fault := _fault(column, row.get(column)):
-            rule = f"{fault} ({_place(number, source, files)})"
-            raise ArgumentError(column, rule=rule, hint="correct or remove the row")
+    """Check one streamed row, numbered from 0, and return it."""
+    if fault := _first_fault(row, columns):
+        raise _unusable(1, [(*fault, number)], source, files)
     return row
 
 
-def unreadable_file(file: str, argument: str, error: Exception) -> ArgumentError:
-    """Return the error for a file that `datasets` cannot read, with the line if it is a JSONL file."""
-    for line, text in json_lines(file) if file.endswith(".jsonl") else ():
-        rule = f"must hold one JSON object per line: {file}, line {line}"
-        try:
-            if not isinstance(json.loads(text), dict):
-                return ArgumentError(argument, rule=rule, received=text.strip()[:80])
-        except json.JSONDecodeError as cause:
-            return ArgumentError(argument, rule=f"{rule}, column {cause.colno}: {cause.msg}")
-    reason = str(error.__cause__ or error).strip()
-    return ArgumentError(argument, rule=f"cannot be read, or has no rows: {file}{': ' if reason else ''}{reason}")
+def _unusable(wrong: int, first: Sequence[tuple[str, str, int]], source: str, files: Sequence[str]) -> ArgumentError:
+    """Return the error for a number of rows, of which the first have these columns, faults and numbers."""
+    (column, rule), *others = [
+        (column, f"{fault} ({place_of_row(number, source, files)})") for column, fault, number in first
+    ]
+    if others:
+        rule += f"; {wrong} rows are wrong, the next: {', '.join(f'`{name}` {fault}' for name, fault in others)}"
+    return ArgumentError(column, rule=rule, hint=f"correct or remove the row{'s' if others else ''}")
 
 
-def json_lines(file: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file that are not blank, with their numbers from 1."""
-    with open(file, encoding="utf-8-sig") as lines:
-        yield from ((line, text) for line, text in enumerate(lines, 1) if text.strip())
-
-
-def json_rows(files: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the columns `names` of the rows of JSON files: one object per line, or one list of objects."""
-    for file in files:
-        with open(file, encoding="utf-8-sig") as text:
-            is_list = text.read(1) == "["
-            text.seek(0)
-            rows = json.load(text) if is_list else (json.loads(line) for line in text if line.strip())
-            yield from ({name: row.get(name) for name in names} for row in rows)
+def _first_fault(row: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, str] | None:
+    faults = ((column, _fault(column, row.get(column))) for column in columns)
+    return next(((column, fault) for column, fault in faults if fault), None)
 
 
 def _fault(column: str, value: Any) -> str | None:
@@ -101,12 +91,3 @@ def _fault_of_chat(column: str, messages: Sequence[Any]) -> str | None:
     if column != "prompt" and role != "assistant":
         return f"must end with a turn of the assistant, but ends with one of {role!r}"
     return None
-
-
-def _place(number: int, source: str, files: Sequence[str]) -> str:
-    for file in files if all(file.endswith(".jsonl") for file in files) else ():
-        for line, _ in json_lines(file):
-            if number == 0:
-                return f"{file}, line {line}"
-            number -= 1
-    return f"{source}, row {number + 1}"

@@ -21,13 +21,13 @@ UNKNOWN = 0.01  # share of unknown tokens that is worth a warning
 
 
 def check_tokens(kind: str, training_args: Any, model_args: Any, rows: Any) -> None:
-    """Check that the tokenizer suits the data: chat template, unknown tokens, and prompts that fill `max_length`.
+    """Check that the tokenizer suits the data: chat template and unknown tokens.
 
     `kind` is `sft`, `grpo` or `dpo`.
 
     Raises:
         ArgumentError: There is no tokenizer; chats have no chat template, or one that rejects them or does not mark the
-            turns that `assistant_only_loss` trains on; or `max_length` leaves nothing of any row.
+            turns that `assistant_only_loss` trains on.
     """
     first = list(islice(iter(rows), ROWS))
     processor = _load_processor(training_args, model_args)
@@ -44,9 +44,6 @@ def check_tokens(kind: str, training_args: Any, model_args: Any, rows: Any) -> N
             _check_assistant_mask(processor)
     columns = ("prompt", "answer") if kind == "grpo" else first[0]
     _warn_of_unknown_tokens(processor, [[row.get(column) for column in columns] for row in first])
-    is_all = len(first) < ROWS and all("prompt" in row for row in first)
-    if is_all and has_own_template and getattr(training_args, "completion_only_loss", True) is not False:
-        _check_max_length(processor, training_args, [row["prompt"] for row in first])
 
 
 def check_kept_rows(trainer: Any, total: int | None) -> None:
@@ -56,22 +53,17 @@ def check_kept_rows(trainer: Any, total: int | None) -> None:
         ArgumentError: None is left.
     """
     most, rows = getattr(trainer.args, "max_length", None), trainer.train_dataset
-    if total is None or most is None or getattr(trainer.args, "packing", False) or not hasattr(rows, "__len__"):
+    if total is None or most is None or getattr(trainer.args, "packing", False):
         return
     dropped = total - len(rows)
     if dropped == total:
-        raise no_rows_left(most, total)
+        rule = f"is too small: the prompts of all {total} rows fill it, and nothing is left to train on"
+        raise ArgumentError("max_length", rule=rule, received=most, hint="increase it")
     if dropped > 0:
         logger.warning(
             "max_length %d drops %d of %d rows: their prompts alone fill it, and nothing is left to train on",
             *(most, dropped, total),
         )
-
-
-def no_rows_left(max_length: int, total: int, hint: str = "") -> ArgumentError:
-    """Return the error for a `max_length` that leaves nothing to train on."""
-    rule = f"is too small: the prompts of all {total} rows fill it, and nothing is left to train on"
-    return ArgumentError("max_length", rule=rule, received=max_length, hint=hint or "increase it")
 
 
 def _load_processor(training_args: Any, model_args: Any) -> Any:
@@ -128,27 +120,9 @@ def _warn_of_unknown_tokens(processor: Any, rows: Sequence[Sequence[Any]]) -> No
         )
 
 
-def _check_max_length(processor: Any, training_args: Any, prompts: Sequence[Any]) -> None:
-    most = getattr(training_args, "max_length", None)
-    is_cut = getattr(training_args, "truncation_mode", "") == "keep_start" and not getattr(
-        training_args, "packing", False
-    )
-    if most is not None and is_cut:
-        shortest = min(_prompt_length(processor, prompt) for prompt in prompts)
-        if shortest >= most:
-            raise no_rows_left(most, len(prompts), hint=f"the shortest prompt has {shortest} tokens")
-
-
 def _texts(row: Sequence[Any]) -> list[str]:
     texts = []
     for value in row:
         parts = value if isinstance(value, list) else [value]
         texts += [part.get("content") if isinstance(part, Mapping) else part for part in parts]
     return [text for text in texts if isinstance(text, str)]
-
-
-def _prompt_length(processor: Any, prompt: Any) -> int:
-    if isinstance(prompt, str):
-        return len(processor(text=prompt)["input_ids"])
-    text = processor.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    return len(getattr(processor, "tokenizer", processor)(text, add_special_tokens=False)["input_ids"])

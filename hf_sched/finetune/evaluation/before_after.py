@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from accelerate.utils.memory import clear_device_cache
 
-from hf_sched.finetune.data.load import ColumnArguments
+from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.evaluation.arguments import EvaluationArguments, flag_of
 from hf_sched.finetune.evaluation.evaluate import load_metric, load_problems
 

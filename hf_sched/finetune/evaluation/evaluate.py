@@ -17,8 +17,10 @@ from typing import Any
 from trl import DatasetMixtureConfig, ScriptArguments
 
 from hf_sched._run_files import write_text
+from hf_sched.finetune.data.columns import ColumnArguments, names_of_columns
 from hf_sched.finetune.data.conversion import GRPO_ROWS
-from hf_sched.finetune.data.load import ColumnArguments, checked_split, load_splits, names_of_columns
+from hf_sched.finetune.data.files import load_splits
+from hf_sched.finetune.data.load import checked_split
 from hf_sched.finetune.evaluation.arguments import EvaluationArguments
 from hf_sched.finetune.evaluation.generation import Generator, Loading
 from hf_sched.finetune.evaluation.generation_cache import GenerationCache

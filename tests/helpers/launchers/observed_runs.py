@@ -18,8 +18,9 @@ import trl
 
 import hf_sched  # noqa: F401  (registers the schedules)
 from hf_sched.finetune.config import parse
+from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.data.conversion import TARGETS
-from hf_sched.finetune.data.load import ColumnArguments, load_rows
+from hf_sched.finetune.data.load import load_rows
 
 _TYPES = {
     "sft": (trl.SFTConfig, trl.SFTTrainer),

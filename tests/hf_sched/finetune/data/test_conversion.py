@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_sched.finetune.data import to_demonstration, to_preference, to_problem
-from hf_sched.finetune.data.conversion import FINAL_ANSWER
+from hf_sched.finetune.data.conversion import FINAL_ANSWER, sft_target
 from hf_sched.schedules.validation import ArgumentError
 from tests.helpers.rows import load, load_all, write
 
@@ -81,7 +81,7 @@ def test_sharegpt_becomes_messages(tmp_path, columns, streaming):
     rows = [{"id": "a", "conversations": [{"from": role, "value": text} for role, text in turns]}] * 3
     path = write(tmp_path / "own.jsonl", rows)
     chat = [{"role": "system", "content": "Be brief."}, user("1 + 1?"), assistant("2"), user("2 + 2?"), assistant("4")]
-    assert list(load(path, columns=columns, streaming=streaming, max_steps=1)) == [{"messages": chat}] * 3
+    assert list(load(path, columns=columns, streaming=streaming)) == [{"messages": chat}] * 3
 
 
 def test_role_names_of_other_tools_are_translated(tmp_path):
@@ -173,7 +173,7 @@ def test_system_prompt_begins_every_chat_without_its_own(tmp_path):
 
 def test_last_turn_of_messages_becomes_the_completion(tmp_path):
     chat = [user("hi"), assistant("hello"), user("bye"), assistant("ciao")]
-    row = load(write(tmp_path / "own.jsonl", [{"messages": chat}]), is_last_turn_only=True)[0]
+    row = load(write(tmp_path / "own.jsonl", [{"messages": chat}]), target=sft_target(is_last_turn_only=True))[0]
     assert row == {"prompt": chat[:3], "completion": chat[3:]}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import datasets
 import pytest
@@ -10,8 +11,10 @@ from packaging.version import Version
 from trl import DatasetMixtureConfig, ScriptArguments
 from trl.scripts.utils import DatasetConfig
 
+from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.data.conversion import TARGETS
-from hf_sched.finetune.data.load import ColumnArguments, columns_of, data_faults, load_rows
+from hf_sched.finetune.data.files import columns_of
+from hf_sched.finetune.data.load import data_fault, load_rows
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation.evaluate import load_problems
 from hf_sched.schedules.validation import ArgumentError
@@ -21,6 +24,8 @@ OWN = [{"id": number, "problem": f"What is {number} + 1?", "label": number + 1} 
 COLUMNS = {"question": "problem", "answer": "label"}
 GOOD = {"question": "How many?", "answer": "72"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}
+# Some files can be read by datasets 5 only.
+needs_datasets_5 = pytest.mark.skipif(Version(datasets.__version__) < Version("5"), reason="datasets 4 rejects them")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
@@ -28,7 +33,7 @@ CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "c
 def test_columns_are_mapped_in_every_format(tmp_path, suffix, streaming):
     path = write(tmp_path / f"own{suffix}", OWN)
     for kind, answer, others in (("sft", "completion", []), ("grpo", "answer", ["id"])):
-        rows = load(path, kind, columns=COLUMNS, streaming=streaming, max_steps=5)
+        rows = load(path, kind, columns=COLUMNS, streaming=streaming)
         assert sorted(columns_of(rows)) == sorted(["prompt", answer, *others])
         third = list(rows)[2]
         assert third["prompt"][0]["content"].startswith("What is 2 + 1?")
@@ -44,8 +49,8 @@ def test_columns_are_renamed_over_others_or_swapped(tmp_path):
 
 
 def test_complete_rows_are_not_converted(tmp_path):
-    chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
-    assert load(write(tmp_path / "a.jsonl", [{"talk": chat}]), columns={"messages": "talk"})[0] == {"messages": chat}
+    chat = CHAT["messages"]
+    assert load(write(tmp_path / "a.jsonl", [{"talk": chat}]), columns={"messages": "talk"})[0] == CHAT
     for row in ({"prompt": "p", "chosen": "c", "rejected": "r"}, {"chosen": chat, "rejected": chat}):
         assert load(write(tmp_path / f"{len(row)}.jsonl", [row]), "dpo")[0] == row
 
@@ -56,9 +61,7 @@ def test_complete_rows_are_not_converted(tmp_path):
         pytest.param(
             [GOOD, "", {"question": "Why?"}],
             r"^`answer` is missing \(.*own\.jsonl, line 3\); correct or remove the row$",
-            marks=pytest.mark.skipif(
-                Version(datasets.__version__) < Version("5"), reason="datasets 4 rejects such files itself"
-            ),
+            marks=needs_datasets_5,
         ),
         ([GOOD, {"question": None, "answer": "7"}], r"`question` is missing \(.*own\.jsonl, line 2\)"),
         ([GOOD, {"question": "  ", "answer": "7"}], r"`question` is empty \(.*own\.jsonl, line 2\)"),
@@ -74,6 +77,20 @@ def test_bad_line_is_named(tmp_path, rows, message):
         load(write(tmp_path / "own.jsonl", rows))
 
 
+def test_number_of_bad_rows_and_the_first_three_are_named(tmp_path):
+    bad = {"question": "Why?", "answer": ""}
+    rows = [GOOD, bad, {"question": " ", "answer": "1"}, GOOD, bad, GOOD, bad]
+    path = write(tmp_path / "own.jsonl", rows)
+    first = f"`answer` is empty ({path}, line 2); "
+    next_ones = f"4 rows are wrong, the next: `question` is empty ({path}, line 3), `answer` is empty ({path}, line 5)"
+    with pytest.raises(ArgumentError, match=re.escape(f"{first}{next_ones}; correct or remove the rows")):
+        load(path)
+    with pytest.raises(
+        ArgumentError, match=r"line 2\); 2 rows are wrong, the next: `question` is .* line 3\); correct"
+    ):
+        load(write(tmp_path / "two.jsonl", rows[:4]))
+
+
 def test_bad_row_is_named_in_other_formats(tmp_path):
     (tmp_path / "own.csv").write_text('question,answer\n"How\nmany?",3\n\nWhy?,\n')
     with pytest.raises(ArgumentError, match=r"`answer` is missing \(.*own\.csv \(train\), row 2\)"):
@@ -84,9 +101,7 @@ def test_bad_row_is_named_in_other_formats(tmp_path):
 
 def test_streamed_rows_are_checked_as_they_are_read(tmp_path):
     path = write(tmp_path / "own.jsonl", [GOOD, GOOD, {"question": "Why?", "answer": ""}])
-    with pytest.raises(ArgumentError, match="`dataset_streaming` needs `max_steps`"):
-        load(path, streaming=True)
-    rows = iter(load(path, streaming=True, max_steps=3))
+    rows = iter(load(path, streaming=True))
     next(rows), next(rows)
     with pytest.raises(ArgumentError, match=r"`answer` is empty \(.*own\.jsonl, line 3\)"):
         next(rows)
@@ -139,13 +154,15 @@ def test_csv_cells_are_text_as_written(tmp_path):
     for place, streaming in ((tmp_path / "own.csv", False), (folder / "train.csv", False), (tmp_path / "b.csv", True)):
         place.write_text(text, encoding="utf-8", newline="")
         name = folder if place.parent == folder else place
-        rows = load(name, "grpo", streaming=streaming, max_steps=5)
+        rows = load(name, "grpo", streaming=streaming)
         assert [row["answer"] for row in rows] == answers
 
 
 def test_csv_rows_with_unquoted_commas_are_not_shifted(tmp_path):
     (tmp_path / "all.csv").write_text("question,answer\nThree, or four?,7\nYes, or no?,8\n")
-    with pytest.raises(ArgumentError, match=r"has more cells in its rows than column names: .*all\.csv; put text with"):
+    with pytest.raises(
+        ArgumentError, match=r"all\.csv: there are more cells in a row than column names; put text with"
+    ):
         load(tmp_path / "all.csv")
     (tmp_path / "one.csv").write_text("question,answer\nHow many?,7\nYes, or no?,8\n")
     with pytest.raises(ArgumentError, match=r"cannot be read, or has no rows: .*Expected 2 fields in line 3, saw 3"):
@@ -165,7 +182,7 @@ def test_answers_of_mixed_json_types_are_text(tmp_path, suffix):
     ):
         path = write(tmp_path / f"{kind}{'question' in rows[0]}{suffix}", rows)
         assert [row[column] for row in load(path, kind)] == expected
-        assert [row[column] for row in load(path, kind, streaming=True, max_steps=3)] == expected
+        assert [row[column] for row in load(path, kind, streaming=True)] == expected
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
@@ -175,13 +192,13 @@ def test_numbers_as_answers_are_text(tmp_path, suffix):
         assert [row["answer"] for row in load(path, "grpo")] == expected
 
 
-@pytest.mark.skipif(Version(datasets.__version__) < Version("5"), reason="datasets 4 rejects such files itself")
+@needs_datasets_5
 def test_byte_order_mark_and_windows_line_ends_are_no_text(tmp_path):
     (tmp_path / "own.jsonl").write_text("\ufeff" + "\r\n".join([json.dumps(GOOD)] * 2), encoding="utf-8", newline="")
     assert [row["answer"] for row in load(tmp_path / "own.jsonl", "grpo")] == ["72", "72"]
 
 
-@pytest.mark.skipif(Version(datasets.__version__) < Version("5"), reason="datasets 4 rejects such files itself")
+@needs_datasets_5
 def test_number_that_is_too_long_is_rejected(tmp_path):
     path = write(tmp_path / "own.jsonl", ['{"question": "10**22 + 1?", "answer": 10000000000000000000001}'])
     with pytest.raises(ArgumentError, match=r"`answer` must be text, in quotes, because .* line 1\)"):
@@ -193,9 +210,9 @@ def test_number_that_is_too_long_is_rejected(tmp_path):
 def test_dates_in_json_stay_text(tmp_path, suffix, streaming):
     chat = [{"role": "user", "content": "2024-01-05"}, {"role": "assistant", "content": "2024-01-06 10:00:00"}]
     path = write(tmp_path / f"chat{suffix}", [{"messages": chat}])
-    assert list(load(path, streaming=streaming, max_steps=1)) == [{"messages": chat}]
+    assert list(load(path, streaming=streaming)) == [{"messages": chat}]
     path = write(tmp_path / f"day{suffix}", [{"question": "Which day?", "answer": "2024-01-05"}])
-    assert next(iter(load(path, "grpo", streaming=streaming, max_steps=1)))["answer"] == "2024-01-05"
+    assert next(iter(load(path, "grpo", streaming=streaming)))["answer"] == "2024-01-05"
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "b.csv", "b.json"])
@@ -235,13 +252,10 @@ def test_mixture_is_split_with_a_seed(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (
-            {"test_split_size": 1.5},
-            "`test_split_size` must be a share between 0 and 1 or a number of rows, received 1.5",
-        ),
-        ({"test_split_size": -0.1}, "`test_split_size` must be a number above 0, 1 at most, received -0.1"),
-        ({"test_split_size": 40}, "`test_split_size` leaves no rows: .* received 40"),
-        ({"test_split_size": 0.5, "streaming": True, "max_steps": 3}, "is not possible with `dataset_streaming`"),
+        ({"test_split_size": 1.5}, "must be a share between 0 and 1, or a number of rows .* received 1.5"),
+        ({"test_split_size": -0.1}, "must be a share between 0 and 1, .* received -0.1"),
+        ({"test_split_size": 40}, "number of rows that leaves some, received 40; test_size=40 should be"),
+        ({"test_split_size": 0.5, "streaming": True}, "is not possible with `dataset_streaming`"),
     ],
 )
 def test_wrong_test_split_size_is_rejected(tmp_path, given, message):
@@ -256,25 +270,20 @@ def test_test_split_of_the_data_is_not_replaced(tmp_path):
         load(tmp_path, test_split_size=0.5)
 
 
-def test_data_faults_name_files_columns_and_rows(tmp_path):
+def test_data_fault_names_files_columns_and_rows(tmp_path):
     path = str(write(tmp_path / "own.jsonl", OWN))
     for given, message in (
         ({"dataset_name": "nothing.jsonl"}, "there is no such file"),
         ({"dataset_name": path}, "must map your columns"),
-        ({"dataset_name": path, "columns": ["question"]}, "must be a mapping"),
         ({"dataset_name": path, "columns": COLUMNS, "eval_strategy": "steps"}, "`dataset_test_split` must be"),
-        ({"dataset_name": path, "columns": COLUMNS, "test_split_size": "half"}, "`test_split_size` must be"),
-        ({"dataset_name": path, "columns": COLUMNS, "instruction": 3}, "`instruction` must be text, received 3"),
+        ({"dataset_name": path, "columns": COLUMNS, "test_split_size": 9}, "`test_split_size` must be"),
+        ({"dataset_name": path, "columns": {"question": "problem", "answer": "id"}, "eval_strategy": "no"}, "None"),
+        ({"dataset_name": path, "dataset_text_field": "problem"}, "None"),
+        ({"dataset_name": path, "columns": COLUMNS, "dataset_streaming": True}, "None"),
+        ({"dataset_name": "openai/gsm8k"}, "None"),
+        ({}, "None"),
     ):
-        (fault,) = data_faults("sft", given)
-        assert message in str(fault)
-    for given in (
-        {"columns": COLUMNS},
-        {"dataset_text_field": "problem"},
-        {"columns": COLUMNS, "dataset_streaming": True},
-    ):
-        assert data_faults("sft", {"dataset_name": path, **given}) == []
-    assert data_faults("sft", {"dataset_name": "openai/gsm8k"}) == data_faults("grpo", {}) == []
+        assert message in str(data_fault("sft", given))
 
 
 def test_recipe_trains_on_a_streamed_csv_file_with_other_columns(run_recipe, tmp_path):
@@ -284,6 +293,9 @@ def test_recipe_trains_on_a_streamed_csv_file_with_other_columns(run_recipe, tmp
 
 def test_recipe_rejects_a_bad_row_before_it_looks_for_a_model(run_recipe, tmp_path):
     path = write(tmp_path / "own.jsonl", [GOOD, {"question": "Why?", "answer": ""}])
-    run = run_recipe("sft", ok=False, dataset_name=str(path), model_name_or_path="nobody/no-such-model")
+    given = {"dataset_name": str(path), "model_name_or_path": "nobody/no-such-model"}
+    run = run_recipe("sft", ok=False, **given)
     assert run.returncode == 2 and "Traceback" not in run.output
     assert f"`answer` is empty ({path}, line 2)" in run.output
+    run = run_recipe("sft", ok=False, dataset_streaming=True, **given)
+    assert "`dataset_streaming` needs `max_steps`" in run.output

@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from hf_sched.cli import app
-from hf_sched.finetune.data.load import ColumnArguments
+from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation.before_after import check_evaluation
 from hf_sched.finetune.evaluation.evaluate import evaluate, load_metric, load_problems
