@@ -41,7 +41,7 @@ def check(
     dataset_size: int | None = None,
     num_processes: int | None = None,
     accelerate_config: str | None = None,
-    allow: Collection[str] = (),
+    allow: Collection[str] | None = None,
     more: Sequence[Check] = (),
 ) -> CheckReport:
     """Find everything that is wrong with a configuration, without loading a model or data.
@@ -51,7 +51,7 @@ def check(
         dataset_size: Samples of the training data, if the length of the run depends on it.
         num_processes: The number of processes. None for the number in the Accelerate configuration, if there is one.
         accelerate_config: The file for `accelerate launch --config_file`. None for the one that the arguments name.
-        allow: Keys that your own script accepts.
+        allow: Keys that your own script accepts; None for a script that has no others.
         more: Checks of the script's own arguments, after all others.
 
     Examples:

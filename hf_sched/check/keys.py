@@ -21,18 +21,18 @@ def check_keys(subject: Subject) -> Iterator[Finding]:
         if len(lines) > 1:  # a YAML loader silently takes the last one
             places = ", ".join(map(str, lines))
             yield subject.error(key, f"is set {len(lines)} times (lines {places}), the last one counts: keep one")
-    known = {*subject.config.fields, *subject.allowed, *(_KEYS_OF_TRL if subject.config.kind != "trainer" else ())}
+    allowed = subject.allowed or ()
+    known = {*subject.config.fields, *allowed, *(_KEYS_OF_TRL if subject.config.kind != "trainer" else ())}
     for key, value in subject.config.given.items():
         renamed = find_renamed(key, subject.config.fields)
         if key not in known:
             yield _unknown(key, subject)
-        elif renamed and renamed.to and key not in subject.allowed:
+        elif renamed and renamed.to and key not in allowed:
             yield subject.warning(key, f"is deprecated: {renamed.advice(value)}")
 
 
 def _unknown(key: str, subject: Subject) -> Finding:
     kind, others, renamed = _called(subject.config.kind), kinds_with(key), find_renamed(key, subject.config.fields)
-    allow = f"`--allow {key}` if your script takes it"
     rule = f"is not an argument of {kind}"
     if renamed is not None:
         is_set = f"leave it out, `{renamed.to}` is set"
@@ -42,11 +42,13 @@ def _unknown(key: str, subject: Subject) -> Finding:
         return subject.error(key, f"{rule}: did you mean `{similar[0]}`?")
     if subject.config.kind == "trainer":
         return subject.warning(key, f"{rule}: fine (`--allow {key}`) if your script takes it")
+    remedy = f"`--allow {key}` if your script takes it"
     if others:
-        names = " and ".join(map(_called, others[:3]))
-        remedy = f"leave it out, or check with `--kind {others[0]}`"
-        return subject.error(key, f"is an argument of {names}, not of {kind}: {remedy}")
-    return subject.error(key, f"{rule} or of TRL's script: leave it out, or {allow}")
+        rule = f"is an argument of {' and '.join(map(_called, others[:3]))}, not of {kind}"
+        remedy = f"check with `--kind {others[0]}`"
+    else:
+        rule = f"{rule} or of TRL's script"
+    return subject.error(key, f"{rule}: leave it out{'' if subject.allowed is None else f', or {remedy}'}")
 
 
 def _called(kind: str) -> str:

@@ -27,8 +27,8 @@ class Subject:
     num_processes: int | None = None
     """None if it is unknown."""
     accelerate_config: str | None = None
-    allowed: Collection[str] = ()
-    """Further keys that the user's script accepts."""
+    allowed: Collection[str] | None = None
+    """Further keys that the user's script accepts; None if it accepts none."""
     launch: Mapping[str, Any] | None = None
     """The contents of the Accelerate configuration."""
     world_size: WorldSize | None = None

@@ -26,8 +26,10 @@ class GRPO(Recipe):
     extra_arguments = (RewardArguments,)
 
     def check(self, run: Run) -> None:
-        rewards, run.training.reward_weights = load_rewards(run.rewards.reward_funcs, run.training.reward_weights)
-        run.trainer_arguments["reward_funcs"] = rewards
+        have_worked = run.resume is not None and "`reward_funcs`" not in str(run.resume.differences)
+        run.trainer_arguments["reward_funcs"], run.training.reward_weights = load_rewards(
+            run.rewards.reward_funcs, run.training.reward_weights, have_worked=have_worked
+        )
 
     def check_rows(self, run: Run) -> None:
         check_reward_columns(run.trainer_arguments["reward_funcs"], columns_of(run.train_rows))

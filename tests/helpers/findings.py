@@ -27,7 +27,7 @@ def report(
 ) -> CheckReport:
     """The report about some arguments."""
     config = TrainingConfig(kind, given, extra=extra)
-    return check(config, num_processes=num_processes, dataset_size=dataset_size)
+    return check(config, num_processes=num_processes, dataset_size=dataset_size, allow=())
 
 
 def report_of_text(text: str, folder: Path, kind: str | None = "sft", **options: Any) -> CheckReport:

@@ -28,7 +28,11 @@ _NOT_PARAMETERS = ("name", "as", "weight", "time_limit")
 
 
 def load_rewards(
-    named: Sequence[Any] | str | None, weights: list[float] | None = None, argument: str = "reward_funcs"
+    named: Sequence[Any] | str | None,
+    weights: list[float] | None = None,
+    argument: str = "reward_funcs",
+    *,
+    have_worked: bool = False,
 ) -> tuple[list[Reward | str], list[float] | None]:
     """Load rewards and their weights.
 
@@ -37,6 +41,7 @@ def load_rewards(
             (default 1), `as` (the name in logs) and `time_limit` (seconds per call, for a whole batch; default 30).
         weights: TRL's `reward_weights`, instead of `weight` in the mappings.
         argument: The user's name for `named` in error messages.
+        have_worked: Whether the rewards scored batches before the run was interrupted.
 
     Returns:
         Functions as TRL calls them and unchanged paths of reward models, in order; and the weights, None if no weight
@@ -54,7 +59,7 @@ def load_rewards(
     if not named:
         raise ArgumentError(argument, f"at least one reward, such as {', '.join(REWARDS)}", named)
     settings = [_settings(item, argument) for item in ([named] if isinstance(named, (str, Mapping)) else named)]
-    rewards = [_load(item, argument) for item in settings]
+    rewards = [_load(item, argument, have_worked) for item in settings]
     names = [_name(reward).rpartition("/")[2] for reward in rewards]
     if repeated := [name for name in names if names.count(name) > 1]:
         rule = f"gives several rewards the name {repeated[0]!r}, under which they would be mixed up in logs"
@@ -93,7 +98,7 @@ def _settings(item: Any, argument: str) -> dict[str, Any]:
     return dict(item)
 
 
-def _load(settings: dict[str, Any], argument: str) -> Reward | str:
+def _load(settings: dict[str, Any], argument: str, has_worked: bool) -> Reward | str:
     name = str(settings["name"])
     parameters = {key: value for key, value in settings.items() if key not in _NOT_PARAMETERS}
     found = None if "/" in name else _find(name, argument)  # TRL loads reward models
@@ -122,7 +127,7 @@ def _load(settings: dict[str, Any], argument: str) -> Reward | str:
     columns = names[1 : len(names) - len(keywords)] if is_single else _columns_of(found, name, parameters, argument)
     logged = str(settings.get("as") or name.rpartition(".")[2])
     time_limit = _number(settings, "time_limit", TIME_LIMIT, argument)
-    reward = SafeReward(logged, found, time_limit, parameters, columns, is_single)
+    reward = SafeReward(logged, found, time_limit, parameters, columns, is_single, has_worked)
     is_async = inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__)
     return for_trl(reward) if is_async else reward
 

@@ -70,7 +70,7 @@ def probe(
         one = Probe(reward.name, gold, another, column in inspect.signature(reward.function).parameters)
         try:
             # A copy: failures and successes here must not count as those of the training.
-            scores = _scores(replace(reward), [*right, *wrong, ""], row, tokenizer)
+            scores = _scores(replace(reward, has_worked=False), [*right, *wrong, ""], row, tokenizer)
         except Exception as error:
             probes.append(replace(one, error=str(error)))
             continue

@@ -45,6 +45,7 @@ class SafeReward:
         parameters: Additional keyword arguments for each call.
         columns: The columns of the data that the function needs.
         is_single: Whether it is a function of one completion.
+        has_worked: Whether it has scored a batch; failures on later ones do not end the run.
     """
 
     name: str
@@ -53,8 +54,8 @@ class SafeReward:
     parameters: dict[str, Any] = field(default_factory=dict)
     columns: Sequence[str] = ()
     is_single: bool = False
+    has_worked: bool = False
     _warned: set[str] = field(default_factory=set, init=False)
-    _has_worked: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.__name__ = self.name  # TRL logs this name
@@ -97,9 +98,9 @@ class SafeReward:
                 rewards.append(None)
                 failures.append(error)
                 self._warn(error, f"the completion {text_of(completion)[:200]!r}")
-        if failures and len(failures) == len(completions) and not self._has_worked:
+        if failures and len(failures) == len(completions) and not self.has_worked:
             raise self._always_fails(failures[0]) from failures[0]
-        self._has_worked = self._has_worked or len(failures) < len(completions)
+        self.has_worked = self.has_worked or len(failures) < len(completions)
         return rewards
 
     def _accept(self, scores: Any, completions: list[Completion]) -> list[float | None]:
@@ -107,13 +108,13 @@ class SafeReward:
         if len(rewards) != len(completions):
             found = f"{len(rewards)} rewards for {len(completions)} completions"
             raise WrongLength(f"the reward {self.name!r} returned {found}; rewards must be {CONTRACT}")
-        self._has_worked = True
+        self.has_worked = True
         return rewards
 
     def _without_rewards(self, error: Exception, completions: list[Completion]) -> list[float | None]:
         if isinstance(error, WrongLength):
             raise error
-        if not self._has_worked:
+        if not self.has_worked:
             raise self._always_fails(error) from error
         self._warn(error, f"a batch of {len(completions)} completions")
         return [None] * len(completions)

@@ -54,6 +54,8 @@ FLOOR = {"lr_scheduler_type": "cosine_floor", "max_steps": 10}
     ("given", "message"),
     [
         ({"learning_rat": 1e-4}, r"`learning_rat` is not an argument of SFT: did you mean `learning_rate`\?"),
+        ({"frobnicate": 1}, r"`frobnicate` is not an argument of SFT or of TRL's script: leave it out \("),
+        ({"num_generations": 8}, r"is an argument of GRPO and RLOO, not of SFT: leave it out \("),
         ({"max_seq_length": 512}, r"`max_seq_length` is not an argument of SFT: write `max_length: 512`"),
         ({"max_steps": 1.5}, r"`max_steps` must be a whole number, received 1.5 \(.*config.yaml, line \d+\)"),
         ({"max_steps": "many"}, r"`max_steps` must be a whole number, received the text 'many' \("),

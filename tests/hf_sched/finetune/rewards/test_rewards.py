@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_sched.finetune.rewards import REWARDS, check_reward_columns, load_rewards
-from hf_sched.finetune.rewards.answers import accuracy, final_number
 from hf_sched.finetune.rewards.formats import answer_format, tag_count
 from hf_sched.finetune.rewards.safe_reward import SafeReward
 from hf_sched.schedules.validation import ArgumentError
@@ -32,39 +31,6 @@ def chat(text: str) -> list[dict[str, str]]:
 
 def load(*named: Any) -> list[Any]:
     return list(load_rewards(list(named))[0])
-
-
-@pytest.mark.parametrize(
-    ("completion", "right"),
-    [
-        ("48 / 2 = 24, 48 + 24 = 72.\n#### 72", True),
-        (r"so it is \boxed{72}", True),
-        (r"so it is \boxed{72} of \boxed{", False),
-        ("<think>73?</think>\n<answer>72</answer>", True),
-        ("The answer is 72.", True),
-        ("#### $72.00", True),
-        (r"\boxed{72", True),
-        (r"#### 73, no, \boxed{72}", True),
-        (r"72, so \boxed{73}", False),
-        ("", False),
-        ("no number at all", False),
-    ],
-)
-def test_last_marked_answer_or_last_number_is_compared(completion: str, right: bool):
-    assert final_number(completion, "72") == accuracy(completion, "72") == float(right)
-
-
-def test_accuracy_compares_mathematically():
-    for completion, answer, score in [
-        (r"\boxed{\frac{1}{2}}", "0.5", 1.0),
-        (r"\boxed{8\text{ apples}}", "8", 1.0),
-        ("I think that x is $1 + x$.", "x+1", 1.0),
-        (r"#### \frac{1}{2}", "0.5", 1.0),
-        (r"\boxed{x - 1}", "$1 + x$", 0.0),
-        ("#### 1,234", "1234", 1.0),
-        ("#### 5", "", None),
-    ]:
-        assert accuracy(completion, answer) == score, completion
 
 
 def test_format_rewards_match_named_formats_regular_expressions_and_tags():
@@ -307,13 +273,21 @@ def test_grpo_logs_each_reward_and_weighs_them(run_recipe, tmp_path: Path, monke
     monkeypatch.syspath_prepend(tmp_path)
     digits = {"name": "house_rewards.digits", "scale": 0.1, "weight": 0.5}
     rewards = [{"name": "final_number", "weight": 2.0}, digits, {"name": "house_rewards.moody", "weight": 0.0}]
-    run = run_recipe("grpo", max_steps=3, reward_funcs=rewards)
+    given = {"max_steps": 3, "reward_funcs": rewards, "save_strategy": "steps", "save_steps": 1}
+    run = run_recipe("grpo", **given)
     digits = np.array(run.logged("rewards/digits/mean"))
     right = np.array(run.logged("rewards/final_number/mean"))
     assert len(digits) == 3 and digits.min() > 0
     np.testing.assert_allclose(run.logged("reward"), 2.0 * right + 0.5 * digits, rtol=1e-5, atol=1e-7)
     assert run.args.reward_weights == [2.0, 0.5, 0.0]
     assert "the reward 'moody' failed (ZeroDivisionError" in run.output
+    # It fails on the first batch of the resumed run, and has worked before.
+    checkpoint = str(run.folder / "checkpoint-1")
+    resumed = run_recipe("grpo", name="resumed", resume_from_checkpoint=checkpoint, **given)
+    assert "the reward 'moody' failed (ZeroDivisionError" in resumed.output
+    others = {**given, "reward_funcs": rewards[::-1]}
+    rejected = run_recipe("grpo", name="others", ok=False, resume_from_checkpoint=checkpoint, **others)
+    assert "the reward 'moody' failed (ZeroDivisionError: division by zero) on its first batch" in rejected.output
 
 
 def test_custom_reward_gets_the_columns_of_the_data_and_the_users_own_modules(task: Path, tmp_path: Path):
