@@ -85,38 +85,28 @@ def check_packages(subject: Subject) -> Iterator[Finding]:
 
 
 def check_construction(subject: Subject) -> Iterator[Finding]:
-    """Construct the trainer's dataclass, for rules and deprecations that only it knows, unless there are errors."""
+    """Construct the trainer's dataclass, for rules that only it knows, unless there are errors."""
     if subject.wrong or "WORLD_SIZE" in os.environ:  # as one process of several, it would wait for the others
         return
     cls: Any = classes_of(subject.config.kind)[0]
     left_out = {*_NOT_CONSTRUCTED, *(finding.key for finding in subject.findings)}
     own = cls.__dataclass_fields__.keys() - left_out
     given = {key: value for key, value in subject.typed.items() if key in own}
-    error, found = _construct(cls, given, subject.config.kind)
-    if error is not None:
+    if (error := _rejection(cls, given, subject.config.kind)) is not None:
         without = {key: {other: value for other, value in given.items() if other != key} for key in given}
-        key = next((key for key in given if _construct(cls, without[key], subject.config.kind)[0] is None), "")
-        yield subject.error(key, f"is rejected by {cls.__name__}: {_one_line(error)}")
-    of_defaults = _construct(cls, {}, subject.config.kind)[1] if found else set()
-    for key, value in given.items() if found - of_defaults else ():
-        for text in _construct(cls, {key: value}, subject.config.kind)[1] - of_defaults:
-            yield subject.warning(key, text)
+        key = next((key for key in given if _rejection(cls, without[key], subject.config.kind) is None), "")
+        yield subject.error(key, f"is rejected by {cls.__name__}: {' '.join(str(error).split())}")
 
 
-def _construct(cls: Any, given: dict[str, Any], kind: str) -> tuple[Exception | None, set[str]]:
-    """The error of the dataclass for some arguments, and its warnings about deprecated ones."""
+def _rejection(cls: Any, given: dict[str, Any], kind: str) -> Exception | None:
     fixed: dict[str, Any] = {"output_dir": "out", "use_cpu": True, "bf16": False, "fp16": False}
     if kind in GENERATING:  # a batch that holds one group of completions
         batches = ("num_generations", "per_device_train_batch_size", "per_device_eval_batch_size")
         fixed |= dict.fromkeys(batches, 2)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         try:
             cls(**given, **fixed)
         except Exception as error:  # another library's code with a user's values
-            return error, set()
-    return None, {_one_line(one.message) for one in caught if issubclass(one.category, FutureWarning)}
-
-
-def _one_line(message: object) -> str:
-    return " ".join(str(message).split())
+            return error
+    return None

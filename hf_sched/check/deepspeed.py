@@ -24,11 +24,6 @@ _COMPARED = {
     "fp16.enabled": "fp16",
     "bf16.enabled": "bf16",
 }
-# Keys of an Accelerate configuration that Accelerate rejects beside `deepspeed_config_file`.
-_NOT_BESIDE_A_FILE = (
-    *("gradient_accumulation_steps", "gradient_clipping", "zero_stage", "zero3_save_16bit_model"),
-    *("offload_optimizer_device", "offload_optimizer_nvme_path", "offload_param_device", "offload_param_nvme_path"),
-)
 
 
 def check_launch(subject: Subject) -> Iterator[Finding]:
@@ -51,17 +46,12 @@ def check_deepspeed(subject: Subject) -> Iterator[Finding]:
     elif given:
         yield from _check_text(subject, given, "deepspeed", "`deepspeed`")
         yield from _check_values(subject, given, "deepspeed", "`deepspeed`", subject.get("gradient_accumulation_steps"))
-    launch = subject.launch or {}
-    inner = launch.get("deepspeed_config")
+    inner = (subject.launch or {}).get("deepspeed_config")
     if not isinstance(inner, Mapping):
         return
     name = subject.accelerate_config or str(subject.config.given.get("accelerate_config"))
-    file, key = inner.get("deepspeed_config_file"), ""
-    if file:
-        key = f"deepspeed_config_file of {name}"
-        for other in (*_NOT_BESIDE_A_FILE, "mixed_precision"):
-            if (inner if other in _NOT_BESIDE_A_FILE else launch).get(other) is not None:
-                yield subject.error(key, f"is set beside `{other}`, which Accelerate rejects: leave one of them out")
+    file = inner.get("deepspeed_config_file")
+    key = f"deepspeed_config_file of {name}" if file else ""
     found = _read(subject, file or inner, key, name)
     if isinstance(found, Finding):
         yield found

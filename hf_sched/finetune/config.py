@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from hf_sched.check.values import as_parsed
 from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
 from hf_sched.finetune.check import check_data, check_recipe
 from hf_sched.plan.training_config import TrainingConfig, read_arguments
-from hf_sched.schedules.validation import ArgumentError, suggest
+from hf_sched.schedules.validation import ArgumentError
 
 KWARGS = "lr_scheduler_kwargs"
 
@@ -30,7 +29,7 @@ class _Parser(TrlParser):
 def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
     """Parse `--config FILE.yaml` and the flags after it, which override the file, into an instance of each dataclass.
 
-    An argument that is unknown or wrong raises a ValueError.
+    `check_arguments` finds what is wrong before. A key that only a launcher knows raises an ArgumentError.
     """
     parser = _Parser(dataclass_types)
     parser.register("type", Any, str)  # of `reward_funcs`: argparse cannot call `Any`
@@ -40,16 +39,9 @@ def parse(*dataclass_types: type, args: Sequence[str]) -> tuple[Any, ...]:
     is_given = {"activation_checkpointing", "gradient_checkpointing"} & set(given_arguments(args))
     if "activation_checkpointing" in known and not is_given:
         parser.set_defaults(activation_checkpointing=known["gradient_checkpointing"].default)
-    try:
-        *parsed, unknown = parser.parse_args_and_config(args=args, return_remaining_strings=True)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{error.doc!r} must be JSON, with names and texts in double quotes: {error}") from error
-    except TypeError as error:
-        raise ValueError(str(error)) from error
-    if unknown:
-        name = next((word for word in unknown if word.startswith("--")), unknown[0]).lstrip("-")
-        hint = suggest(name.replace("-", "_"), known) or "correct it or leave it out"
-        raise ArgumentError(name, rule="is not an argument of the recipe", hint=hint)
+    *parsed, unknown = parser.parse_args_and_config(args=args, return_remaining_strings=True)
+    if unknown:  # what `check_arguments` accepts: a key of the launcher
+        raise ArgumentError(unknown[0].lstrip("-"), rule="is not an argument of the recipe", hint="leave it out")
     merged = given_arguments(args).get(KWARGS)
     for part in parsed:
         if isinstance(merged, dict) and hasattr(part, KWARGS):

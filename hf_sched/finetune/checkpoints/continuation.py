@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import hf_sched
-from hf_sched._run_files import RUN, explain_damage, read_trainer_state
+from hf_sched._run_files import RUN, read_trainer_state
 from hf_sched.finetune.checkpoints.differences import differences, recorded_session
 from hf_sched.finetune.checkpoints.identity import is_own
 from hf_sched.finetune.checkpoints.selection import is_in
@@ -24,7 +24,7 @@ from hf_sched.finetune.checkpoints.sharding import weights_of
 from hf_sched.finetune.provenance import read_provenance
 from hf_sched.plan import Plan
 from hf_sched.scheduler.builtin_resume import check_next_load
-from hf_sched.scheduler.resume import Saved, ScheduleChanged, read_schedule, split_on_resume
+from hf_sched.scheduler.resume import Saved, ScheduleChanged, read_schedule, read_scheduler_state, split_on_resume
 from hf_sched.scheduler.schedule_lr import schedule_of
 from hf_sched.schedules.validation import ArgumentError
 
@@ -57,10 +57,7 @@ class Resume:
         """Read a checkpoint, and compare its run's arguments with `given` on this number of processes."""
         state, session = read_trainer_state(Path(checkpoint) / "trainer_state.json"), recorded_session(Path(checkpoint))
         found = differences(session, given, processes) if session else []
-        path, scheduler = Path(checkpoint) / "scheduler.pt", {}
-        if path.is_file():  # `save_only_model` omits it
-            with explain_damage(path):
-                scheduler = torch.load(path, map_location="cpu", weights_only=True)
+        scheduler = read_scheduler_state(Path(checkpoint)) or {}  # `save_only_model` omits it
         return cls(checkpoint, state["global_step"], tuple(found), session is not None, state, scheduler)
 
     def log(self, output_dir: str, *, is_branch: bool) -> None:
@@ -98,11 +95,9 @@ class Resume:
             before = saved.group_schedule if saved else None
             total = before.requested.num_training_steps if before else self.state["max_steps"]
             planned = replace(planned, num_training_steps=total)
-        peaks = self.scheduler_state.get("base_lrs") or [0.0]
-        is_ours = name in hf_sched.available()
-        if (
-            not self.scheduler_state or (not is_ours and saved is None) or len(set(peaks)) > 1
-        ):  # the optimizer is known only later
+        peaks, is_ours = self.scheduler_state.get("base_lrs") or [0.0], name in hf_sched.available()
+        # The optimizer, and so the groups of a checkpoint with several peaks, is known only later.
+        if not self.scheduler_state or (not is_ours and saved is None) or len(set(peaks)) > 1:
             return self._remaining(planned, planned.curve)
         parameters = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in peaks]
         scheduler = hf_sched.get_scheduler(
@@ -151,7 +146,11 @@ class Resume:
         lines += ["To resume, add one of these to the command line (next learning rate, meaning):"]
         lines += _columns(
             [
-                (_flag(choice), rate, meaning + "  <- to train longer" * (longer and choice == "rewarm"))
+                (
+                    f"--lr_scheduler_kwargs '{json.dumps({'on_resume': choice})}'",
+                    rate,
+                    meaning + "  <- to train longer" * (longer and choice == "rewarm"),
+                )
                 for choice, rate, meaning in error.choices
                 if rate != "-"
             ]
@@ -168,10 +167,6 @@ def check_same_weights(checkpoint: str, *, is_peft: bool) -> None:
         rule = f"does not fit {checkpoint}, which holds {'an adapter' if has_adapter else 'a whole model'}"
         hint = f"add `--use_peft {str(has_adapter).lower()}`, or start a new run: {weights_of(checkpoint)}"
         raise ArgumentError("use_peft", rule=rule, received=is_peft, hint=hint)
-
-
-def _flag(choice: str) -> str:
-    return f"--lr_scheduler_kwargs '{json.dumps({'on_resume': choice})}'"
 
 
 def _after(step: int, steps: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -10,7 +10,6 @@ import re
 import shutil
 import zipfile
 from collections.abc import Mapping
-from itertools import zip_longest
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ import torch.distributed as dist
 from transformers import SchedulerType
 
 import hf_sched
-from hf_sched._run_files import RUN, read_trainer_state
+from hf_sched._run_files import RUN
 from hf_sched.finetune.arguments import PipelineArguments
 from hf_sched.finetune.checkpoints.differences import differences, recorded_session
 from hf_sched.finetune.checkpoints.identity import RunIdentity, is_own
 from hf_sched.finetune.provenance import read_provenance
-from hf_sched.scheduler.resume import Saved, read_schedule
+from hf_sched.scheduler.resume import read_schedule
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -53,19 +52,18 @@ def checkpoint_to_resume(
     return _same_on_all_processes(training_args, arguments, given or {}) or arguments.anneal_from
 
 
-def missing_part(checkpoint: Path, processes: int = 1) -> str | None:
+def missing_part(checkpoint: Path) -> str | None:
     """Return the file that is missing or cut off in a checkpoint; None if it is complete.
 
-    The Trainer writes its state last, but another process may still be writing its random number states. `processes`
-    is the number that wrote the checkpoint, unless it records another.
+    The Trainer writes its state last, but another process may still be writing its random number states.
     """
     try:
-        processes = RunIdentity.of(checkpoint).processes or processes
+        processes = RunIdentity.of(checkpoint).processes or 1
     except (OSError, ValueError):
         return "trainer_state.json"
     if not any(any(checkpoint.glob(form)) for form in _WEIGHTS):
         return "model.safetensors"
-    states = _random_states(checkpoint)
+    states = sorted(checkpoint.glob("rng_state*.pth"))
     if len(states) < processes:
         return "rng_state.pth" if processes == 1 else f"rng_state_{len(states)}.pth"
     return next((path.name for path in (checkpoint / "scheduler.pt", *states) if not _is_whole(path)), None)
@@ -82,14 +80,11 @@ def _is_whole(path: Path) -> bool:
 
 def last_complete(output_dir: str | Path, up_to: float = inf) -> str | None:
     """Return the run's own last complete checkpoint up to a step; None if it has none."""
-    found = [path for path in checkpoints_in(output_dir) if _number(path) <= up_to]
     sessions = read_provenance(Path(output_dir) / RUN)
-    for checkpoint, earlier in zip_longest(found, found[1:]):
-        # A checkpoint of another program does not record the number of processes. A single one writes `rng_state.pth`;
-        # several have not changed since the checkpoint before, as far as its files show.
-        several = 1 if earlier is None else max(1, len(_random_states(earlier)))
-        missing = missing_part(checkpoint, 1 if (checkpoint / "rng_state.pth").is_file() else several)
-        if missing is not None:
+    for checkpoint in checkpoints_in(output_dir):
+        if _number(checkpoint) > up_to:
+            continue
+        if (missing := missing_part(checkpoint)) is not None:
             logger.warning(f"{checkpoint} is incomplete ({missing} is missing or cut off); using the one before")
         elif not is_own(checkpoint, sessions):
             logger.warning(f"{checkpoint} is not part of the run that {output_dir}/{RUN} describes; it is skipped")
@@ -120,10 +115,6 @@ def _number(checkpoint: Path) -> int:
     return int(checkpoint.name.split("-")[1])
 
 
-def _random_states(checkpoint: Path) -> list[Path]:
-    return sorted(checkpoint.glob("rng_state*.pth"))
-
-
 def _same_on_all_processes(training_args: Any, arguments: PipelineArguments, given: Mapping[str, Any]) -> str | None:
     """Return the requested checkpoint if every process finds the same: nodes without a shared disk may differ."""
     found, error = None, None
@@ -152,9 +143,10 @@ def _requested(training_args: Any, arguments: PipelineArguments, given: Mapping[
     found = None
     if wanted in (True, "true", "True", "auto"):
         found = last_complete(folder)
-        if found is not None and (changed := _of_another_run(found, given)):
+        session = recorded_session(Path(found)) if found else None
+        if session and (changed := differences(session, given, only=_MAKES_ANOTHER_RUN)):
             if not arguments.overwrite:
-                raise _another_run(wanted, found, changed)
+                raise _another_run(wanted, str(found), ", ".join(changed))
             found = None
         if found is None and wanted != "auto":
             raise ValueError(
@@ -164,9 +156,6 @@ def _requested(training_args: Any, arguments: PipelineArguments, given: Mapping[
     elif wanted not in (None, False, "", "false", "False"):
         if not Path(wanted).is_dir():
             raise ArgumentError("resume_from_checkpoint", "true, auto or a checkpoint's folder", wanted)
-        read_trainer_state(Path(wanted) / "trainer_state.json")
-        if Path(wanted, "scheduler.pt").is_file():
-            Saved.load(Path(wanted))
         found = str(wanted)
     if not is_in(folder, found):
         _check_start(folder, arguments, given, is_auto=wanted == "auto")
@@ -193,12 +182,6 @@ def _check_start(folder: str, arguments: PipelineArguments, given: Mapping[str, 
             received=folder,
             hint=f"{resume}to delete them and start anew, `--overwrite true`; to keep them, `--output_dir NEW_FOLDER`",
         )
-
-
-def _of_another_run(checkpoint: str, given: Mapping[str, Any]) -> str:
-    """Return how this run differs from a checkpoint's in what makes it another run; empty if it does not."""
-    session = recorded_session(Path(checkpoint))
-    return ", ".join(differences(session, given, only=_MAKES_ANOTHER_RUN)) if session else ""
 
 
 def _another_run(wanted: object, checkpoint: str, changed: str) -> ArgumentError:
