@@ -58,23 +58,10 @@ FLOOR = {"lr_scheduler_type": "cosine_floor", "max_steps": 10}
         ({"num_generations": 8}, r"is an argument of GRPO and RLOO, not of SFT: leave it out \("),
         ({"max_seq_length": 512}, r"`max_seq_length` is not an argument of SFT: write `max_length: 512`"),
         ({"max_steps": 1.5}, r"`max_steps` must be a whole number, received 1.5 \(.*config.yaml, line \d+\)"),
-        ({"max_steps": "many"}, r"`max_steps` must be a whole number, received the text 'many' \("),
-        (
-            {"lr_scheduler_type": "cosin_floor"},
-            r"must be the name of a schedule, received 'cosin_floor'; did you mean 'cosine_floor'",
-        ),
-        (
-            {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"flor_ratio": 0.1}},
-            r"flor_ratio` is not an argument of cosine_floor, received 0.1; did you mean 'floor_ratio'",
-        ),
-        ({**FLOOR, "warmup_steps": 10}, r"`warmup_steps` is a warmup of 10 steps in a run of 10"),
+        ({"lr_scheduler_type": "cosin_floor"}, r"received 'cosin_floor'; did you mean 'cosine_floor'"),
         ({**FLOOR, "lr_scheduler_kwargs": {"min_lr": "1e-3"}}, r"min_lr` must be at most the .* 2e-05, received 0.001"),
         ({"lr_scheduler_kwargs": "{floor_ratio: 0.1}"}, r"must be a mapping, a mapping in JSON, .*'\{floor_ratio: 0.1"),
-        (
-            {"dataset_name": "runs/demo/task/none"},
-            r"`dataset_name` must be a hub name or a path that exists, received 'runs/demo/task/none'",
-        ),
-        ({"report_to": "no_such"}, r"`report_to` must be one of all, none, .*received 'no_such'"),
+        ({"dataset_name": "runs/demo/none"}, r"`dataset_name` must be a hub name or a path .*, received 'runs/demo/none'"),
         ({"resume_from_checkpoint": "/no/such"}, r"must be true, auto or a checkpoint's folder, received '/no/such'"),
     ],
 )

@@ -62,16 +62,6 @@ def test_gradients_that_are_not_finite_stop_the_run_and_keep_checkpoints(
     assert max(row["step"] for row in rows) == 6
 
 
-def test_last_good_checkpoint_resumes_exactly(model_path, tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    ModelTrainer(model_path, whole).train()  # without the callbacks, which change nothing
-    assert ModelTrainer(model_path, broken, Spoil(at=5)).run() == 1
-    assert ModelTrainer(model_path, broken).run(str(broken / "checkpoint-4")) == 0
-    resumed = load_file(broken / "checkpoint-8" / "model.safetensors")
-    for name, weight in load_file(whole / "checkpoint-8" / "model.safetensors").items():
-        assert torch.equal(resumed[name], weight)
-
-
 @pytest.mark.parametrize(("strategy", "saved"), [("steps", [2, 4, 6]), ("epoch", [4])])
 def test_weights_that_are_not_finite_are_not_saved(model_path, tmp_path, caplog, strategy, saved):
     """Here they come from the last step, after the check of its gradients."""

@@ -253,13 +253,12 @@ def test_async_reward_keeps_parameters_name_and_time_limit(strange: str):
 
 
 def test_only_named_rewards_are_imported():
-    code = (
-        "import sys\n"
-        "from hf_sched.finetune.rewards import load_rewards\n"
-        "load_rewards(['final_number'])\n"
-        "heavy = {'math_verify', 'sympy', 'trl', 'torch'}\n"
-        "print(heavy & set(sys.modules))"
-    )
+    code = """
+import sys
+from hf_sched.finetune.rewards import load_rewards
+load_rewards(['final_number'])
+print({'math_verify', 'sympy', 'trl', 'torch'} & set(sys.modules))
+"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
