@@ -13,7 +13,7 @@ from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.validation import Number, OneOf, Whole
 
 # File types, and the builders of `datasets` that read them.
-_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def find_dataset_size(config: TrainingConfig, given: int | None = None) -> Datas
 def _count(datasets: Any, name: str, subset: str | None, split: str) -> dict[str, int]:
     """The number of samples of each split."""
     path = Path(name).expanduser()
-    if path.suffix in _BUILDERS:
-        files = datasets.load_dataset(_BUILDERS[path.suffix], data_files={split: str(path)})
+    if path.suffix in BUILDERS:
+        files = datasets.load_dataset(BUILDERS[path.suffix], data_files={split: str(path)})
         return {split: len(files[split])}
     if path.is_dir():
         return {key: len(rows) for key, rows in datasets.load_dataset(str(path), name=subset).items()}

@@ -15,9 +15,8 @@ from datasets import Dataset, Features, IterableDataset, Value, load_dataset, lo
 from trl import DatasetMixtureConfig, ScriptArguments, get_dataset
 
 from hf_sched.finetune.data.conversion import as_text
+from hf_sched.plan.dataset_size import BUILDERS
 from hf_sched.schedules.validation import ArgumentError
-
-LOADERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 def load_splits(
@@ -37,19 +36,19 @@ def load_splits(
     if not name:
         # TRL would split without a seed: differently on each process and in each run.
         return get_dataset(replace(mixture, test_split_size=None))
-    loader = LOADERS.get(Path(name).suffix)
-    allowed = f"a hub name, a folder, or a file that ends in {', '.join(LOADERS)}"
-    if bool(loader) != Path(name).is_file():
-        raise ArgumentError(argument, allowed, name, hint="there is no such file" if loader else "")
+    builder = BUILDERS.get(Path(name).suffix)
+    allowed = f"a hub name, a folder, or a file that ends in {', '.join(BUILDERS)}"
+    if bool(builder) != Path(name).is_file():
+        raise ArgumentError(argument, allowed, name, hint="there is no such file" if builder else "")
     try:
         files = data_files(script_args)
         options = _csv_options([file for part in files.values() for file in part])
-        if loader:
+        if builder:
             options["data_files"] = {split: [glob.escape(file) for file in part] for split, part in files.items()}
-        config = None if loader else script_args.dataset_config
-        splits = load_dataset(loader or name, config, streaming=script_args.dataset_streaming, **options)
+        config = None if builder else script_args.dataset_config
+        splits = load_dataset(builder or name, config, streaming=script_args.dataset_streaming, **options)
     except Exception as error:
-        wrong = _unreadable(name, argument, error) if loader else None
+        wrong = _unreadable(name, argument, error) if builder else None
         raise wrong or ArgumentError(argument, allowed, name, hint=str(error)) from error
     return {split: _with_text_as_written(rows, files.get(split, ())) for split, rows in splits.items()}
 
@@ -59,7 +58,7 @@ def data_files(script_args: ScriptArguments) -> dict[str, list[str]]:
     name = script_args.dataset_name
     if not name:
         return {}
-    if Path(name).suffix in LOADERS:
+    if Path(name).suffix in BUILDERS:
         return {script_args.dataset_train_split: [name]}
     found = load_dataset_builder(name, name=script_args.dataset_config).config.data_files or {}
     return {str(split): list(files) for split, files in found.items()}

@@ -22,8 +22,9 @@ from hf_sched.finetune.data.conversion import (
     looks_like_gsm8k,
     sft_target,
 )
-from hf_sched.finetune.data.files import LOADERS, columns_of, data_files, load_splits
+from hf_sched.finetune.data.files import columns_of, data_files, load_splits
 from hf_sched.finetune.data.rows import OPTIONAL, check_row, check_rows
+from hf_sched.plan.dataset_size import BUILDERS
 from hf_sched.schedules.validation import ArgumentError
 
 SPLIT_SEED = 0  # of `test_split_size`: fixed, so that runs with other seeds and evaluations hold out the same rows
@@ -125,17 +126,17 @@ def checked_split(
         rows = _part(rows, form[0], test_size, is_test=is_test)
     if target.takes_other_columns and "answer" in found and "answer" not in used:
         used.append("answer")  # of a `prompt`: may hold anything, but numbers become text
-    others = [column for column in found if column not in used]
-    unused = [column for column in others if not (target.takes_other_columns or column in FOR_THE_TEMPLATE)]
     shown = (f"`{column}`" + (f" (`{names[column]}`)" if column in names else "") for column in used)
     description = f"{source}: {', '.join(shown)}"
-    if left := others if target.takes_other_columns else unused:
+    kept = () if target.takes_other_columns else FOR_THE_TEMPLATE
+    if others := [column for column in found if column not in (*used, *kept)]:
         reason = "for the rewards" if target.takes_other_columns else "not used"
-        description += f"; {reason}: {', '.join(f'`{column}`' for column in left)}"
+        description += f"; {reason}: {', '.join(f'`{column}`' for column in others)}"
     if arguments.instruction and "question" not in form:
         description += "; `instruction` is not used, because the rows have no `question`"
     elif conversion.instruction == FINAL_ANSWER and arguments.instruction is None:
         description += "; the answers look like GSM8K's, so its instruction follows each question (`instruction`)"
+    unused = [] if target.takes_other_columns else others
     return _converted(rows, conversion, used, unused), conversion, description
 
 
@@ -145,7 +146,7 @@ def data_fault(kind: str, given: Mapping[str, Any]) -> ArgumentError | None:
     `kind` is `sft`, `grpo` or `dpo`; `given` are the arguments, by name.
     """
     name = given.get("dataset_name")
-    if not isinstance(name, str) or not (Path(name).exists() or Path(name).suffix in LOADERS):
+    if not isinstance(name, str) or not (Path(name).exists() or Path(name).suffix in BUILDERS):
         return None
     splits = {key: str(given[key]) for key in ("dataset_train_split", "dataset_test_split") if key in given}
     columns = {key: given[key] for key in ("columns", "instruction", "system_prompt") if key in given}

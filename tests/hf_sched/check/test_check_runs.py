@@ -183,24 +183,22 @@ def test_arguments_without_effect_are_reported():
     assert not report("grpo", **given, metric_for_best_model="eval_reward", greater_is_better=True).findings
 
 
+BEST, METRIC = {"load_best_model_at_end": True}, "metric_for_best_model"
+
+
 @pytest.mark.parametrize(
     ("kind", "given", "key", "part"),
     [
-        (
-            "rloo",
-            {"load_best_model_at_end": True, "metric_for_best_model": "loss"},
-            "metric_for_best_model",
-            "eval_rew",
-        ),
-        ("grpo", {"save_strategy": "best", "metric_for_best_model": "eval_loss"}, "metric_for_best_model", "eval_rewa"),
+        ("rloo", {**BEST, METRIC: "loss"}, METRIC, "eval_reward"),
+        ("grpo", {"save_strategy": "best", METRIC: "eval_loss"}, METRIC, "eval_reward"),
         ("grpo", {"lr_scheduler_type": "reduce_lr_on_plateau"}, "lr_scheduler_type", "compares `eval_loss`"),
         (
             "grpo",
-            {"load_best_model_at_end": True, "metric_for_best_model": "reward", "greater_is_better": False},
+            {**BEST, METRIC: "reward", "greater_is_better": False},
             "greater_is_better",
-            "is wrong for reward, of which greater values are better",
+            "greater values are bett",
         ),
-        ("sft", {"load_best_model_at_end": True, "greater_is_better": True}, "greater_is_better", "smaller values"),
+        ("sft", {**BEST, "greater_is_better": True}, "greater_is_better", "smaller values"),
     ],
 )
 def test_metrics_that_choose_the_wrong_checkpoint_are_errors(kind, given, key, part):

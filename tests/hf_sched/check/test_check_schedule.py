@@ -27,9 +27,8 @@ def test_every_wrong_argument_of_a_schedule_is_reported_at_once():
     found = scheduled(flor_ratio=0.1, floor_ratio=2, on_resume="kep", min_lr="1e-3").findings
     assert {finding.key.split(".")[1] for finding in found} >= {"flor_ratio", "floor_ratio", "on_resume", "min_lr"}
     assert any("did you mean 'floor_ratio'" in finding.message for finding in found)
-    assert (
-        not scheduled(min_lr="1e-7").findings and not scheduled(floor_ratio="10%").findings
-    )  # our schedules read numbers in text
+    # Our schedules read numbers in text.
+    assert not scheduled(min_lr="1e-7").findings and not scheduled(floor_ratio="10%").findings
 
 
 @pytest.mark.parametrize(
@@ -121,13 +120,7 @@ METRIC = {"eval_strategy": "steps", "max_steps": 100}
 @pytest.mark.parametrize(
     ("name", "kwargs", "peak", "key", "part"),
     [
-        (
-            "greedy",
-            {"max_lr": 1e-4},
-            2e-5,
-            "min_lr",
-            "must be at most the `learning_rate` 2e-05, is 0.001, its default",
-        ),
+        ("greedy", {"max_lr": 1e-4}, 2e-5, "min_lr", "at most the `learning_rate` 2e-05, is 0.001, its default"),
         ("greedy", {"min_lr": 0.0, "max_lr": 1e-5}, 2e-5, "max_lr", "must be at least the `learning_rate` 2e-05"),
         ("reduce_lr_on_plateau", {"min_lr": 1e-4}, 2e-5, "min_lr", "must be at most the `learning_rate` 2e-05"),
         ("reduce_lr_on_plateau", {}, 1e-8, "eps", "is 1e-08, its default, and smaller changes are not applied"),

@@ -61,7 +61,10 @@ FLOOR = {"lr_scheduler_type": "cosine_floor", "max_steps": 10}
         ({"lr_scheduler_type": "cosin_floor"}, r"received 'cosin_floor'; did you mean 'cosine_floor'"),
         ({**FLOOR, "lr_scheduler_kwargs": {"min_lr": "1e-3"}}, r"min_lr` must be at most the .* 2e-05, received 0.001"),
         ({"lr_scheduler_kwargs": "{floor_ratio: 0.1}"}, r"must be a mapping, a mapping in JSON, .*'\{floor_ratio: 0.1"),
-        ({"dataset_name": "runs/demo/none"}, r"`dataset_name` must be a hub name or a path .*, received 'runs/demo/none'"),
+        (
+            {"dataset_name": "runs/demo/none"},
+            r"`dataset_name` must be a hub name or a path .*, received 'runs/demo/none'",
+        ),
         ({"resume_from_checkpoint": "/no/such"}, r"must be true, auto or a checkpoint's folder, received '/no/such'"),
     ],
 )

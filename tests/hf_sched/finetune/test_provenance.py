@@ -111,10 +111,7 @@ def test_arguments_with_token_in_their_name_are_kept():
 
 def test_record_of_a_run_names_its_arguments_without_tokens(model_path, tmp_path):
     trainer = ModelTrainer(model_path, tmp_path, max_steps=1, save_strategy="no")
-    trainer.run(given={"output_dir": "runs/hf_sched_grpo_lr_sweep_1", "run_name": TOKEN, "model_revision": COMMIT})
+    given = {"output_dir": "runs/hf_sched_grpo_lr_sweep_1", "model_revision": COMMIT}
+    trainer.run(given={**given, "run_name": TOKEN})
     (session,) = read_provenance(Path(tmp_path, "run.json"))
-    assert session["arguments"] == {
-        "output_dir": "runs/hf_sched_grpo_lr_sweep_1",
-        "run_name": "(hidden)",
-        "model_revision": COMMIT,
-    }
+    assert session["arguments"] == {**given, "run_name": "(hidden)"}

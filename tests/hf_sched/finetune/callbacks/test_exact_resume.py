@@ -39,10 +39,8 @@ def test_resume_within_a_generation_equals_an_uninterrupted_run(run_recipe, iter
 
 def test_completions_are_saved_only_within_a_generation(run_recipe):
     run = run_recipe("grpo", **{**RUN, "save_steps": 2, "max_steps": 8})
-    assert sorted(path.parent.name for path in run.folder.glob("*/completions_*.pt")) == [
-        "checkpoint-2",
-        "checkpoint-6",
-    ]
+    saved = sorted(path.parent.name for path in run.folder.glob("*/completions_*.pt"))
+    assert saved == ["checkpoint-2", "checkpoint-6"]
 
 
 @pytest.mark.slow

@@ -14,11 +14,8 @@ from tests.helpers.recipes import run_main
 
 STEPS = 6
 RUN = {
-    "lr_scheduler_type": "cosine_floor",
-    "lr_scheduler_kwargs": {"floor_ratio": 0.1},
-    "max_steps": STEPS,
-    "save_strategy": "steps",
-    "save_steps": 2,
+    **{"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"floor_ratio": 0.1}},
+    **{"max_steps": STEPS, "save_strategy": "steps", "save_steps": 2},
 }
 
 
@@ -54,9 +51,8 @@ def test_longer_run_is_rejected_before_loading_with_a_line_for_each_choice(run_r
         assert re.search(r"steps +6 +-> +12", rejected.output)
         assert "processes 2 -> 1, `max_steps` 6 -> 12, `weight_decay` 0.1 -> 0.0" in rejected.output
         flags = [line for line in rejected.output.splitlines() if line.startswith("  --lr_scheduler_kwargs")]
-        assert [json.loads(re.search(r"'({.*})'", line)[1])["on_resume"] for line in flags] == [
-            *("keep", "replace", "continue", "rewarm"),
-        ]
+        choices = [json.loads(re.search(r"'({.*})'", line)[1])["on_resume"] for line in flags]
+        assert choices == ["keep", "replace", "continue", "rewarm"]
         assert [line.endswith("<- to train longer") for line in flags] == [False, False, False, True]
         assert f"--model_name_or_path {finished}/checkpoint-6" in rejected.output
 
@@ -113,13 +109,8 @@ def test_resume_with_other_weights_is_rejected_before_loading(run_recipe, finish
 def test_run_by_epochs_is_compared_by_the_length_of_the_checkpoint(run_recipe, task, tmp_path):
     rows = (task / "sft" / "train.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "few.jsonl").write_text("".join(rows[:40]))
-    given = {
-        **RUN,
-        "max_steps": None,
-        "num_train_epochs": 1,
-        "packing": True,
-        "dataset_name": str(tmp_path / "few.jsonl"),
-    }
+    given = {**RUN, "max_steps": None, "num_train_epochs": 1, "packing": True}
+    given["dataset_name"] = str(tmp_path / "few.jsonl")
     whole = run_recipe("sft", **given)
     steps = len(whole.logged("learning_rate"))
     assert steps < 5  # of 40 rows without packing

@@ -50,9 +50,8 @@ def test_chat_that_the_template_rejects_or_shortens_is_named(run_recipe, task, n
     whole = shutil.copytree(task / "model", tmp_path / "whole")
     template = whole / "chat_template.jinja"
     template.write_text(template.read_text().replace("in messages %}", "in messages if message['role'] != 'system' %}"))
-    output = run_recipe(
-        "grpo", model_name_or_path=str(whole), dry_run=True, **{**shared, "system_prompt": "trot"}
-    ).output
+    shared |= {"model_name_or_path": str(whole), "system_prompt": "trot"}
+    output = run_recipe("grpo", dry_run=True, **shared).output
     assert "WARNING: the model's chat template leaves out the system message 'trot'" in output
 
 
@@ -92,9 +91,7 @@ def test_text_unknown_to_the_tokenizer_is_warned_of(run_recipe, tmp_path):
     rows = [{"question": "sort 21", "answer": "#### 12"}] * 16
     given = {"dataset_name": str(write(tmp_path / "own.jsonl", rows)), "max_steps": 1, "dry_run": True}
     output = run_recipe("sft", max_length=256, **given).output
-    assert re.search(
-        r"WARNING: \d\d% of the tokens of the first 16 rows are unknown to the tokenizer \(<unk>\)", output
-    )
+    assert re.search(r"WARNING: \d\d% of the tokens of the first 16 rows are unknown to the tokenizer \(<u", output)
     assert "the answers look like GSM8K's, so its instruction follows each question" in output
     known = write(tmp_path / "known.jsonl", [{"question": "sort 21", "answer": "12"}] * 16)
     output = run_recipe("sft", **{**given, "dataset_name": str(known)}).output
@@ -105,9 +102,7 @@ def test_header_of_a_run_names_columns_and_instruction(run_recipe, tmp_path):
     rows = [{"question": "sort 21", "answer": "#### 12", "source": "web"}] * 16
     path = write(tmp_path / "own.jsonl", rows)
     output = run_recipe("sft", dataset_name=str(path), max_steps=1, max_length=256).output
-    shown = (
-        "(train): `question`, `answer`; not used: `source`; the answers look like GSM8K's, so its instruction follows"
-    )
+    shown = "(train): `question`, `answer`; not used: `source`; the answers look like GSM8K's, so its instruction"
     assert shown in " ".join(output.split())
 
 
@@ -123,13 +118,12 @@ def test_dry_run_shows_what_of_a_chat_is_trained_on(run_recipe, task, tmp_path):
     error = rejected(run_recipe("sft", ok=False, assistant_only_loss=True, **given))
     assert "`assistant_only_loss` needs a chat template that marks the assistant's turns" in error
     template = model / "chat_template.jinja"
-    marked = "{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}"
-    template.write_text(
-        "{% for message in messages %}<|{{ message['role'] }}|>{% if message['role'] == 'assistant' %}"
-        + marked
-        + "{% else %}{{ message['content'] }}<|end|>{% endif %}{% endfor %}"
-        + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    marked = (
+        "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}"
+        "{% else %}{{ message['content'] }}<|end|>{% endif %}{% endfor %}"
     )
+    before, _, after = template.read_text().partition("{{ message['content'] }}<|end|>{% endfor %}")
+    template.write_text(before + marked + after)
     output = run_recipe("sft", assistant_only_loss=True, **given).output
     assert f"{first.replace('12<|end|>', '«12<|end|>»')}{last}«1357<|end|>»" in output
 
