@@ -10,6 +10,7 @@ from hf_sched.check.deepspeed import check_deepspeed, check_launch
 from hf_sched.check.finding import CheckReport, Finding
 from hf_sched.check.generations import check_generations
 from hf_sched.check.keys import check_keys
+from hf_sched.check.peak import check_peak
 from hf_sched.check.schedule import check_schedule
 from hf_sched.check.subject import Subject
 from hf_sched.check.values import check_bounds, check_values
@@ -30,6 +31,7 @@ CHECKS: tuple[Check, ...] = (
     check_deepspeed,
     check_construction,
     check_schedule,
+    check_peak,
     check_packages,
 )
 """Functions that yield findings, in this order: those after `check_values` see right types only (`Subject.get`)."""
@@ -65,4 +67,4 @@ def check(
                 subject.findings.append(finding)
     in_order = sorted(subject.findings, key=lambda finding: finding.line or 0)
     assumed = assumptions(config, subject.world_size)
-    return CheckReport(config.source, config.kind, tuple(in_order), tuple(subject.not_judged), assumed)
+    return CheckReport(config.source, config.kind, tuple(in_order), tuple(subject.not_judged), assumed, subject.peak)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from hf_sched.schedules.peak_range import PeakRange
+
 Severity = Literal["error", "warning"]
 
 
@@ -34,6 +36,8 @@ class CheckReport:
     """What could not be checked, and which information would make it possible."""
     assumed: tuple[str, ...] = ()
     """What the check assumes because neither the configuration nor the caller specifies it."""
+    peak: PeakRange | None = None
+    """The usual peak learning rates of such a run; None if they are unknown."""
 
     @property
     def errors(self) -> list[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 from hf_sched.check.finding import Finding, Severity
 from hf_sched.plan.processes import WorldSize
 from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.schedules.peak_range import PeakRange
 from hf_sched.schedules.validation import ArgumentError
 
 KWARGS = "lr_scheduler_kwargs"
@@ -36,6 +37,8 @@ class Subject:
     not_judged: list[str] = field(default_factory=list)
     typed: dict[str, Any] = field(default_factory=dict)
     """The values of known arguments as the script's parser converts them, from `check_values`."""
+    peak: PeakRange | None = None
+    """The usual peak learning rates, from `check_peak`."""
 
     @property
     def wrong(self) -> set[str]:

@@ -23,6 +23,7 @@ from hf_sched.cli.memory import estimate_memory
 from hf_sched.cli.merge import merge_adapter
 from hf_sched.cli.plan import plan_run
 from hf_sched.cli.plot import plot
+from hf_sched.cli.recommend import recommend_schedule
 from hf_sched.cli.report import report_runs
 from hf_sched.cli.run import run
 from hf_sched.cli.show import show
@@ -44,7 +45,7 @@ def app(modules: tuple[str, ...]) -> None:
 
 
 for command in (
-    *(list_schedules, show, plot, design, plan_run, check_paths),
+    *(list_schedules, show, recommend_schedule, plot, design, plan_run, check_paths),
     *(write_starter, sft, grpo, dpo, estimate_memory, merge_adapter),
     *(evaluate_models, report_runs, cooldown, run),
 ):

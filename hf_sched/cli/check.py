@@ -59,6 +59,8 @@ def _print_check(path: str, report: Any) -> None:
         console().print(columns(rows, "dim", "", "bold", ""))
     for note in report.not_judged:
         click.echo(f"{path}: not judged: {note}")
+    if report.peak:
+        click.echo(f"{path}: usual peak: {report.peak}")
     if report.assumed:
         click.echo(f"{path}: assumed: {', '.join(report.assumed)}")
     errors = len(report.errors)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hf_sched.check.peak import usual_peaks
 from hf_sched.finetune.rewards import Reward
 from hf_sched.finetune.rewards.probe import probe
 from hf_sched.plan import Plan, plan
@@ -26,9 +27,11 @@ logger = logging.getLogger(__name__)
 SAMPLES = 64  # checked for a trained stop token
 
 
-def show_plan(planned: Plan, data: str) -> None:
-    """Show the plan of the run that is about to start, and the data it uses."""
+def show_plan(planned: Plan, data: str, arguments: Mapping[str, Any]) -> None:
+    """Show the plan of the run with these arguments, the usual peaks of such a run, and the data it uses."""
     print_plan(planned, _console())
+    if usual := usual_peaks(planned.kind, arguments.get, planned.effective_batch):
+        _console().print(Text(f"usual peak: {usual}"))
     _console().print(Text(f"data: {data}"))
 
 

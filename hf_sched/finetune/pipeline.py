@@ -125,7 +125,7 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
         return reject(recipe, error)
     if trainer.is_world_process_zero():
         if run.pipeline.dry_run:
-            show_plan(planned, run.data)
+            show_plan(planned, run.data, {**vars(run.model), **vars(run.training)})
         else:
             print_header(trainer, planned, run.data, run.checkpoint)
         recipe.preview(trainer, run)

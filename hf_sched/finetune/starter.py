@@ -12,6 +12,7 @@ import yaml
 from datasets import disable_progress_bars
 from trl import DatasetMixtureConfig, ScriptArguments
 
+from hf_sched.check.peak import model_size
 from hf_sched.finetune.data.columns import USUAL_NAMES
 from hf_sched.finetune.data.files import columns_of, load_splits
 from hf_sched.finetune.data.load import data_fault
@@ -21,9 +22,6 @@ from hf_sched.finetune.memory.run_settings import read_run
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.schedules.recommend import recommend
 from hf_sched.schedules.validation import ArgumentError
-
-PEAKS = {"sft": (1e-5, 2e-4), "grpo": (1e-6, 1e-5), "dpo": (5e-7, 5e-6)}
-"""Usual peak learning rates, for all weights and for LoRA."""
 
 # Samples per optimizer step (GRPO: completions) on GPUs and on a CPU.
 EFFECTIVE_BATCH = {"sft": (32, 8), "grpo": (64, 8), "dpo": (32, 8)}
@@ -103,7 +101,12 @@ def starter_config(kind: str, model: str, data: Data, *, lora: bool, device: Dev
     held_out = {"test_split_size": 0.05} if evaluates and not data.has_test_split else {}
     rows = data.rows - math.ceil(data.rows * held_out.get("test_split_size", 0))
     steps = math.ceil(rows * group.get("num_generations", 1) / effective) * EPOCHS[kind]
-    advice = recommend(task="grpo" if is_grpo else "sft", num_training_steps=steps)
+    width, layers = model_size(model)
+    run = {"width": width, "layers": layers, "batch_size": effective}
+    rank = {name: adapter[name] for name in ("lora_r", "lora_alpha") if lora}
+    advice = recommend(task=kind, num_training_steps=steps, **run, **rank)
+    full = recommend(task=kind, **run)
+    assert advice.peak and full.peak  # there are usual peaks for every recipe
     schedule = {key: value for key, value in advice.training_arguments().items() if value != {}}
     every = max(steps // 10, 1)
     trained = "a LoRA adapter" if lora else "all weights"
@@ -118,12 +121,15 @@ def starter_config(kind: str, model: str, data: Data, *, lora: bool, device: Dev
             {"reward_funcs": ["accuracy"]} if group else {},
         ),
         (f"{advice.reason} `hf-sched list` shows all schedules.", schedule),
-        (f"The usual peak to train {trained}. It matters more than the shape.", {"learning_rate": PEAKS[kind][lora]}),
+        (
+            f"Usual peaks to train {trained}: {advice.peak}. The peak matters more than the shape.",
+            {"learning_rate": advice.peak.start},
+        ),
         (f"{steps:,} optimizer steps of {effective} {unit}.", {"num_train_epochs": EPOCHS[kind]}),
         (fit, {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}),
         ("Completions per prompt.", group),
         (f"Tokens; longer {unit} are cut off.", dict([length])),
-        (f"LoRA. To train all weights, remove these lines and set `learning_rate: {PEAKS[kind][False]}`.", adapter),
+        (f"LoRA. To train all weights, remove these lines and set `learning_rate: {full.peak.start:.1e}`.", adapter),
         (
             "",
             hardware

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from hf_sched.schedules.peak_range import PeakRange, peak_range
 from hf_sched.schedules.validation import OneOf, Whole
 
 TASKS = ("pretraining", "sft", "classification", "cnn", "long", "rl")
-ALIASES = {"grpo": "rl"}
+ALIASES = {"grpo": "rl", "dpo": "sft"}
+"""Tasks that are trained with the schedule of another one."""
 SHORT = 1000
 """Below this number of optimizer steps, only schedules of one piece are recommended."""
 
@@ -31,9 +33,11 @@ class Recommendation:
     """The alternative, and when to use it."""
     warmup_steps: int = 0
     """Optimizer steps, fewer than the run has."""
+    peak: PeakRange | None = None
+    """Usual peak learning rates; None if nothing is published for the task."""
 
     def training_arguments(self) -> dict[str, Any]:
-        """Keyword arguments for `TrainingArguments`, or keys for a YAML file."""
+        """Keyword arguments for `TrainingArguments`, or keys for a YAML file, without the peak."""
         return {
             "lr_scheduler_type": self.lr_scheduler_type,
             "lr_scheduler_kwargs": dict(self.lr_scheduler_kwargs),
@@ -41,32 +45,44 @@ class Recommendation:
         }
 
     def __str__(self) -> str:
-        return "\n".join(
-            [
-                *(f"{name}: {value}" for name, value in self.training_arguments().items()),
-                f"Why: {self.reason}",
-                f"Evidence: {self.evidence} (arXiv {', '.join(self.sources)})",
-                f"Instead: {self.instead}",
+        lines = [
+            *(f"{name}: {value}" for name, value in self.training_arguments().items()),
+            f"Why: {self.reason}",
+            f"Evidence: {self.evidence} (arXiv {', '.join(self.sources)})",
+            f"Instead: {self.instead}",
+        ]
+        if self.peak:
+            lines += [
+                f"learning_rate: {self.peak.start:.0e}, to start a search {self.peak}",
+                f"Why: {self.peak.reason}",
+                f"Sources: {', '.join(self.peak.sources)}",
             ]
-        )
+        return "\n".join(lines)
 
 
-def recommend(*, task: str, num_training_steps: int | None = None) -> Recommendation:
-    """Recommend a schedule for a task and a length of the run.
+def recommend(*, task: str, num_training_steps: int | None = None, **run: Any) -> Recommendation:
+    """Recommend a schedule, and where to start the search for its peak, for a task and a length of the run.
 
     Args:
         task: `pretraining` (of a transformer), `sft` (of an LLM), `classification` (fine-tuning of a BERT-like model),
-            `cnn`, `long` (long optimization of a non-convex problem), `rl` (of an LLM) or its alias `grpo`.
+            `cnn`, `long` (long optimization of a non-convex problem), `rl` or `grpo` (of an LLM), or `dpo`, which has
+            the schedule of `sft`.
         num_training_steps: The optimizer steps of the run; None if they are unknown.
+        **run: What the peak depends on, if it is known: `width`, `layers`, `lora_r`, `lora_alpha`, `use_rslora`,
+            `batch_size` and `optimizer`, as in `hf_sched.schedules.peak_range.peak_range`.
 
     Raises:
-        ArgumentError: The task is unknown, or the number of steps is not a whole number above 0.
+        ArgumentError: The task is unknown, the number of steps is not a whole number above 0, or a value of `run` is
+            wrong.
 
     Examples:
         >>> recommend(task="sft", num_training_steps=2000).training_arguments()
         {'lr_scheduler_type': 'linear_with_warmup', 'lr_scheduler_kwargs': {}, 'warmup_steps': 60}
+        >>> recommend(task="sft", width=4096, lora_r=16).peak.start
+        0.0001
     """
     task = OneOf((*TASKS, *ALIASES))("task", task)
+    peak = peak_range("rl" if task == "grpo" else task, **run)
     task = ALIASES.get(task, task)
     if num_training_steps is None:
         # A fraction of an unknown length would be a guess, so the warmup is a number of steps.
@@ -76,7 +92,7 @@ def recommend(*, task: str, num_training_steps: int | None = None) -> Recommenda
         row = "short" if total < SHORT else task
         warmup_steps = min(-(-total * _WARMUP_PERCENT[task] // 100), total - 1)  # rounded up, as a Trainer does
     row = "rl" if task == "rl" else row  # a constant rate suits every length
-    return replace(_TABLE[row], warmup_steps=warmup_steps)
+    return replace(_TABLE[row], warmup_steps=warmup_steps, peak=peak)
 
 
 # Close to what the sources of each task trained with.

@@ -76,5 +76,5 @@ def test_findings_have_the_lines_of_the_file(tmp_path):
     text = "# comment\n\nlerning_rate: 1\nlr_scheduler_type: linear\nlr_scheduler_kwargs:\n  x: 1\n"
     found = report_of_text(text, tmp_path).findings
     assert [(finding.key, finding.line) for finding in found] == [("lerning_rate", 3), ("lr_scheduler_kwargs.x", 6)]
-    (found,) = report_of_text('{\n  "learning_rate": 0.1,\n  "lerning_rate": 1\n}\n', tmp_path).findings
+    (found,) = report_of_text('{\n  "learning_rate": 0.0001,\n  "lerning_rate": 1\n}\n', tmp_path).findings
     assert found.line == 3

@@ -128,7 +128,7 @@ METRIC = {"eval_strategy": "steps", "max_steps": 100}
     ],
 )
 def test_defaults_of_metric_schedules_are_compared_with_the_peak(name, kwargs, peak, key, part):
-    given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": kwargs, "learning_rate": peak, **METRIC}
+    given = {"lr_scheduler_type": name, "lr_scheduler_kwargs": kwargs, "learning_rate": peak, "optim": "sgd", **METRIC}
     assert_error(find(**given), f"{KWARGS}.{key}", part)
     # What the error says: the rate never changes, or only in one direction.
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=peak)

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from hf_sched.cli import app
 from hf_sched.finetune.starter import Data, Device, starter_config
+from hf_sched.schedules.recommend import recommend
 from tests.helpers.recipes import ONE_PROCESS, finish
 
 
@@ -47,6 +48,11 @@ def test_configuration_passes_the_check_and_has_the_steps_it_names(
     plan = json.loads(run("plan", file, "--kind", kind, "--json"))
     assert plan["num_training_steps"] == steps
     given = yaml.safe_load(written)
+    lora = {"lora_r": given["lora_r"], "lora_alpha": given["lora_alpha"]} if given.get("use_peft") else {}
+    advice = recommend(task=kind, num_training_steps=steps, width=16, batch_size=8, **lora)
+    assert advice.peak and given["learning_rate"] == advice.peak.start
+    recommended = {key: value for key, value in advice.training_arguments().items() if value != {}}
+    assert recommended == {key: given[key] for key in recommended}
     assert given["columns"] == {"question": "problem", "answer": "solution"}
     assert given.get("use_peft", False) == (not flags)
 

@@ -10,6 +10,7 @@ import pytest
 from hf_sched.finetune.rewards import load_rewards
 from hf_sched.finetune.rewards.probe import probe
 from hf_sched.finetune.rewards.safe_reward import SafeReward
+from hf_sched.schedules.peak_range import peak_range
 
 WSD = {"max_steps": 7, "lr_scheduler_type": "wsd", "warmup_steps": 2}
 
@@ -18,6 +19,7 @@ def test_dry_run_of_sft_shows_plan_and_sample(run_recipe):
     dry = run_recipe("sft", name="dry", dry_run=True, **WSD)
     assert "sft, 7 optimizer steps" in dry.output
     assert "wsd: warmup 2 | hold 4 | decay 1 1-sqrt" in dry.output
+    assert f"usual peak: {peak_range('sft', width=32, layers=2, batch_size=8)}" in dry.output
     question = "<|user|>sort "
     shown = next(line for line in dry.output.splitlines() if line.startswith(question))
     prompt, _, answer = shown.removeprefix(question).partition("<|end|><|assistant|>")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 import hf_sched
 from hf_sched import ArgumentError
+from hf_sched.cli import app
 from hf_sched.schedules.recommend import SHORT, TASKS, recommend
 
 ROOT = Path(__file__).parents[3]
@@ -46,7 +49,9 @@ def test_a_recommendation_builds_and_prints_its_reason_and_sources(task: str, le
 def test_the_warmup_is_rounded_up_like_the_trainers() -> None:
     steps = {("sft", 5000): 150, ("sft", 5001): 151, ("classification", 50): 3, ("rl", 1): 0}
     assert {key: recommend(task=key[0], num_training_steps=key[1]).warmup_steps for key in steps} == steps
-    assert recommend(task="grpo", num_training_steps="50") == recommend(task="rl", num_training_steps=50)  # type: ignore[arg-type]
+    for alias, task in (("grpo", "rl"), ("dpo", "sft")):
+        other, same = recommend(task=alias, num_training_steps="50"), recommend(task=task, num_training_steps=50)  # type: ignore[arg-type]
+        assert other.training_arguments() == same.training_arguments()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +69,8 @@ def test_a_wrong_argument_is_named(arguments: dict[str, object], name: str) -> N
 
 
 def test_the_table_in_the_docs_agrees() -> None:
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in DOCS.splitlines() if line[:1] == "|"]
+    (rows,) = re.findall(r"^\| task \| steps.*?\n\n", DOCS, flags=re.MULTILINE | re.DOTALL)
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in rows.splitlines() if line]
     assert table[0] == ["task", "steps", "take", "instead", "evidence"]
     lengths = {
         "1,000 or more": [n for n in LENGTHS if n and n >= SHORT],
@@ -95,6 +101,21 @@ def test_the_docs_have_a_section_and_the_warmup_of_every_task() -> None:
     assert percents == {task: recommend(task=task, num_training_steps=100_000).warmup_steps // 1000 for task in TASKS}
     assert "it is 300 steps for `pretraining` and 100 for the rest" in " ".join(DOCS.split())
     assert {recommend(task=task).warmup_steps for task in TASKS if task != "pretraining"} == {100}
+
+
+def test_the_commands_of_the_docs_print_the_recommendation() -> None:
+    (block,) = re.findall(r"```bash\n(.*?)```", DOCS, flags=re.DOTALL)
+    text, plain = [
+        CliRunner().invoke(app, shlex.split(line, comments=True)[1:], catch_exceptions=False).stdout
+        for line in block.splitlines()
+    ]
+    assert text == f"{recommend(task='sft', num_training_steps=2000)}\n"
+    advice = recommend(task="grpo", width=896, lora_r=16, batch_size=64)
+    found = json.loads(plain)
+    assert (found["lr_scheduler_type"], found["warmup_steps"]) == (advice.lr_scheduler_type, advice.warmup_steps)
+    assert advice.peak and found["peak"]["start"] == advice.peak.start > recommend(task="grpo", width=896).peak.start  # type: ignore[union-attr]
+    result = CliRunner().invoke(app, ["recommend", "sft", "--model", "no/such"])
+    assert isinstance(result.exception, ArgumentError) and result.exception.name == "--model"
 
 
 def test_the_python_of_the_docs_runs(capsys: pytest.CaptureFixture[str]) -> None:
