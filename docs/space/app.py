@@ -1,6 +1,5 @@
 """The learning-rate designer as a Hugging Face Space."""
 
-from hf_sched.designer.app import launch
-from hf_sched.designer.start import Start
+from hf_sched.designer.app import create_app, launch
 
-launch(Start(reads_runs=False), opens_browser=False)
+launch(create_app(reads_runs=False), opens_browser=False)

@@ -9,7 +9,7 @@ import click
 
 
 @click.command("design", short_help="Shape the learning rate of a run in the browser.")
-@click.argument("path", metavar="[CONFIG|RUN]", required=False, type=click.Path(path_type=Path))
+@click.argument("path", metavar="[CONFIG|RUN]", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option("--num-processes", type=int, metavar="N", help="Processes; by default those of CONFIG, or 1.")
 @click.option("--dataset-size", type=int, metavar="N", help="Training samples, if they cannot be counted.")
 @click.option("--port", type=int, metavar="N", help="The port of the page; by default the first free one from 7860 on.")
@@ -24,8 +24,7 @@ def design(
     if not (find_spec("gradio") and find_spec("plotly")):
         raise ValueError("`hf-sched design` needs Gradio and Plotly: pip install 'hf_sched[ui]'")
     from hf_sched.cli.training_file import recipe_arguments
-    from hf_sched.designer.app import launch
-    from hf_sched.designer.start import Start
+    from hf_sched.designer.app import create_app, launch
 
-    start = Start.of(path, dataset_size, num_processes, recipe_arguments())
-    launch(start, port=port, opens_browser=not no_browser)
+    page = create_app(path, dataset_size=dataset_size, num_processes=num_processes, extra=recipe_arguments())
+    launch(page, port=port, opens_browser=not no_browser)

@@ -2,106 +2,123 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import plotly.graph_objects as go
 
-from hf_sched.designer import curves as figures
-from hf_sched.designer.curves import Curve
-from hf_sched.designer.figure import draw
-from hf_sched.designer.other_programs import Pasted
-from hf_sched.designer.past_run import Resume, actual_curve, resumes
+from hf_sched.audit.run_record import read_run
+from hf_sched.designer.figure import Curve, draw, drawn_steps, step_size
 from hf_sched.designer.run_form import RunForm
-from hf_sched.designer.snippets import as_phases
 from hf_sched.plan import Plan
 from hf_sched.reference.named_schedule import NamedSchedule
+from hf_sched.scheduler.group_schedule import GroupSchedule
+from hf_sched.scheduler.resume import CHOICES, OnResume, Saved, resumed
+from hf_sched.schedules import registry
+from hf_sched.schedules.validation import ArgumentError
 
-Design = dict[str, Any]
-"""A schedule on the page: its `id`, its `name` and its `arguments`. Gradio notices changes of plain values only."""
+Design: TypeAlias = tuple[str, dict[str, Any]]
+"""The name and the arguments of a schedule. Gradio notices changes of plain values only."""
+Designs: TypeAlias = dict[int, Design]
+"""The schedules on the page by their ids."""
 
 
 @dataclass
 class Page:
     """The contents of the page. Its texts are Markdown, and empty if there is nothing to say."""
 
-    designs: Sequence[Design]
+    designs: Designs
     form: RunForm
     selected: int | None = None
-    """The id of the design whose phases are shaded and that is copied; by default that of the first one."""
+    """The id of the design whose phases are shaded and that is copied; by default the first one."""
     axis: str = "Steps"
-    """One of `hf_sched.designer.curves.AXES`."""
-    logarithmic: bool = False
-    """Whether the learning rate has a logarithmic axis."""
-    pasted: Pasted | None = None
-    """A configuration to draw beside the designs."""
     run: Path | None = None
     """The folder of a past run to draw."""
     checkpoint: str | None = None
     """The name of a checkpoint of this run, to draw what a resume of it does."""
-    figure: go.Figure = field(init=False)
-    curves: list[Curve] = field(init=False, default_factory=list)
-    problems: list[str] = field(init=False, default_factory=list)
+    schedule: NamedSchedule | None = field(init=False, default=None)
+    """The selected schedule."""
     plan: Plan | None = field(init=False, default=None)
-    """The plan of the selected design; None if it is wrong."""
-    policies: list[Resume] = field(init=False, default_factory=list)
+    """Its plan; None if the schedule is wrong."""
+    curves: list[Curve] = field(init=False, default_factory=list)
+    figure: go.Figure = field(init=False)
+    problems: list[str] = field(init=False, default_factory=list)
+    policies: list[tuple[str, str, str]] = field(init=False, default_factory=list)
+    """Rows about a resume: `on_resume`, the next learning rate, and what it does."""
 
     def __post_init__(self) -> None:
-        chosen = find_design(self.designs, self.selected)
-        selected_curve: Curve | None = None
-        for design, label in zip(self.designs, labels_of(self.designs), strict=True):
+        if self.selected not in self.designs:
+            self.selected = next(iter(self.designs), None)
+        for key, design in self.designs.items():
+            schedule, label, plan = NamedSchedule(*design), label_of(*design), None
             with self._reported(label):
-                curve = self._planned(label, named(design))
-                self.curves.append(curve)
-                selected_curve = curve if design is chosen else selected_curve
-        self.plan = selected_curve.plan if selected_curve else None
-        if self.pasted and self.pasted.plan:
-            with self._reported("configuration"):
-                label = f"configuration ({self.pasted.program})"
-                self.curves.append(Curve.planned(label, "configuration", self.pasted.plan))
+                plan = self._plan_of(schedule, label)
+            if key == self.selected:
+                self.schedule, self.plan = schedule, plan
         if self.run and self.plan:
             with self._reported(f"{self.run}"):
-                self.curves.append(actual_curve(self.run, self.plan))
+                recorded = read_run(self.run).comparisons[0]
+                label = f"{self.run.name} (actual)"
+                self.curves.append(Curve(label, "run", recorded.steps, recorded.actual, self.plan))
                 if self.checkpoint:
-                    self.policies = resumes(self.run / self.checkpoint, self.plan, self.form.learning_rate)
-                    self.curves += [policy.curve for policy in self.policies if policy.curve]
+                    self._add_resumes(self.run / self.checkpoint, self.plan)
         for axis in (self.axis, "Steps"):
             with self._reported("axis"):
-                self.figure = draw(self.curves, self.form, axis, selected_curve, logarithmic=self.logarithmic)
+                self.figure = draw(self.curves, self.form, axis, self.plan)
                 break
-
-    def _planned(self, label: str, schedule: NamedSchedule) -> Curve:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            plan = self.form.plan(schedule)
-        self.problems += [f"**{label}**: {one.message}" for one in caught if one.category is UserWarning]
-        return Curve.planned(label, "hf_sched" if plan.schedule else "transformers", plan)
 
     @contextmanager
     def _reported(self, where: str) -> Iterator[None]:
         try:
             yield
         except ValueError as error:
-            text = f"{error}"
-            self.problems.append(f"**{where}**: {text}" if "\n" not in text else f"**{where}**:\n```\n{text}\n```")
+            self.problems.append(f"**{where}**: {error}")
+
+    def _plan_of(self, schedule: NamedSchedule, label: str) -> Plan:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            plan = self.form.plan(schedule)
+        self.problems += [f"**{label}**: {one.message}" for one in caught if one.category is UserWarning]
+        if plan.curve is None:
+            raise ArgumentError("learning_rate", rule=f"is unknown before the run: {schedule.name} follows a metric")
+        steps = drawn_steps(0, len(plan.curve), [one.first for one in plan.schedule.segments] if plan.schedule else [])
+        self.curves.append(Curve(label, "plan" if plan.schedule else "transformers", steps, plan.curve[steps], plan))
+        return plan
+
+    def _add_resumes(self, checkpoint: Path, plan: Plan) -> None:
+        """Add what a resume of the checkpoint does under each `on_resume`. Groups keep their ratio to group 0."""
+        if plan.schedule is None:
+            rule = f"is drawn for schedules of hf_sched only, and {plan.schedule_name} is one of transformers"
+            raise ArgumentError("on_resume", rule=rule)
+        saved = Saved.load(checkpoint)
+        peaks = tuple(peak * (self.form.learning_rate / saved.peaks[0]) for peak in saved.peaks)
+        steps = drawn_steps(saved.step, max(plan.num_training_steps, saved.step + 1))
+        for policy, meaning in CHOICES.items():
+            try:
+                chosen = resumed(saved, GroupSchedule(plan.schedule, peaks), plan.schedule_name, OnResume(policy))
+            except ValueError as error:
+                self.policies.append((f"`{policy}`", "not possible", f"{error}"))
+                continue
+            rates = chosen.rates(saved.step, int(steps[-1]) + 1, slice(1))[0][steps - saved.step]
+            duration = chosen.transition.steps if chosen.transition else 0
+            self.curves.append(Curve(f"on_resume: {policy}", "resume", steps, rates, plan))
+            self.policies.append((f"`{policy}`", f"{rates[0]:.6g}", meaning.format(steps=f"{duration} steps")))
 
     @property
     def facts(self) -> str:
         """The run in one line."""
         if self.plan is None:
             return ""
-        steps, batch = self.plan.num_training_steps, self.plan.effective_batch
-        facts = [f"{steps:,} optimizer steps", f"{batch:,} samples per step"]
-        if self.plan.epochs is not None:
-            facts.append(f"{self.plan.epochs:.3g} epochs of {self.plan.steps_per_epoch:,} steps")
-        if self.form.tokens_per_sample:
-            facts.append(f"{self.form.tokens_per_sample * batch * steps:.3g} tokens")
-        if self.form.seconds_per_step:
-            facts.append(f"{self.form.seconds_per_step * steps / 3600:.3g} hours")
+        steps = self.plan.num_training_steps
+        facts = [f"{steps:,} optimizer steps of {self.plan.effective_batch:,} samples"]
+        for axis in ("Epochs", "Tokens", "Hours"):
+            with suppress(ArgumentError):
+                facts.append(f"{steps * step_size(axis, self.plan, self.form):.3g} {axis.lower()}")
         return " · ".join(facts)
 
     @property
@@ -109,71 +126,52 @@ class Page:
         """The figures of the planned curves."""
         rows = []
         for curve in self.curves:
-            plan = curve.plan
-            if curve.source not in ("run", "resume"):
-                rates = (f"{rate:.4g}" for rate in (plan.first_lr, plan.peak_lr, plan.last_lr, figures.area(plan)))
-                mean = figures.area(plan) / plan.num_training_steps / plan.peak_lr if plan.peak_lr else 0
-                shares = f"{mean:.1%}", f"{figures.share_below_tenth(plan):.1%}"
-                rows.append((_escaped(curve.label), f"{plan.num_training_steps:,}", *rates, *shares))
-        headers = ("curve", "steps", "step 0", "peak", "last step", "area", "mean / peak", "samples below 10%")
-        return _table(headers, rows)
-
-    @property
-    def policies_table(self) -> str:
-        """What a resume does under each policy."""
-        rows = []
-        for one in self.policies:
-            rate = f"{one.curve.rates[0]:.6g}" if one.curve else "not possible"
-            rows.append((f"`{one.policy}`", rate, _escaped(one.outcome)))
-        return _table(("on_resume", "next learning rate", ""), rows)
+            rates = curve.plan.curve
+            if curve.kind in ("plan", "transformers") and rates is not None:
+                peak = rates.max()
+                numbers = (f"{number:.4g}" for number in (rates[0], peak, rates[-1], rates.sum()))
+                shares = (f"{share:.1%}" for share in (rates.mean() / (peak or 1), (rates < 0.1 * peak).mean()))
+                rows.append((curve.label, f"{len(rates):,}", *numbers, *shares))
+        return table(
+            ("curve", "steps", "step 0", "peak", "last step", "area", "mean / peak", "samples below 10%"), rows
+        )
 
     @property
     def phases(self) -> str:
-        """The selected design in the phase language; empty for transformers' own schedules."""
-        chosen = find_design(self.designs, self.selected)
-        return (as_phases(named(chosen), self.plan) or "") if chosen and self.plan else ""
+        """The selected schedule in the phase language, warmup included; empty for one of transformers."""
+        if self.schedule is None or self.plan is None or self.plan.schedule is None:
+            return ""
+        run = self.plan.num_training_steps, self.plan.num_warmup_steps, dict(self.schedule.arguments)
+        spec = registry.entry(self.schedule.name).spec(*run, self.plan.steps_per_epoch)
+        return re.sub(r"(\d)\.0(?=%|ep)", r"\1", str(spec))
+
+    @property
+    def snippets(self) -> str:
+        """The selected schedule to copy: as YAML, flags and Python."""
+        if self.schedule is None:
+            return ""
+        form, schedule = self.form, self.schedule
+        texts = {"yaml": form.as_yaml(schedule), "bash": form.as_flags(schedule), "python": form.as_python(schedule)}
+        return "\n\n".join(f"```{language}\n{text}\n```" for language, text in texts.items())
 
 
-def named(design: Design) -> NamedSchedule:
-    """The schedule of a design."""
-    return NamedSchedule(design["name"], design["arguments"])
+def requested(folder: Path) -> tuple[RunForm, Design]:
+    """The run and the schedule that a past run last requested; raises a ValueError if the folder is not a run."""
+    plan = read_run(folder).plans[-1]
+    form = RunForm(learning_rate=plan.learning_rate, max_steps=plan.total, warmup_steps=plan.warmup)
+    return form, (plan.name, dict(plan.arguments))
 
 
-def find_design(designs: Sequence[Design], selected: int | None) -> Design | None:
-    """The design with an id, else the first one, if there is any."""
-    return next((one for one in designs if one["id"] == selected), next(iter(designs), None))
+def label_of(name: str, arguments: Mapping[str, Any]) -> str:
+    """The label of a design, such as `wsd:decay=10%`."""
+    label = f"{name}:{','.join(f'{key}={value}' for key, value in arguments.items())}".removesuffix(":")
+    if name == "phases":
+        label = f"{arguments.get('phases')}"
+    return label if len(label) <= 48 else f"{label[:47]}…"
 
 
-def labels_of(designs: Sequence[Design]) -> list[str]:
-    """The label of each design, such as `wsd:decay=10%`. Equal ones are numbered."""
-    found: list[str] = []
-    for design in designs:
-        arguments = ",".join(f"{key}={value}" for key, value in design["arguments"].items())
-        label = f"{design['name']}:{arguments}" if arguments else design["name"]
-        if design["name"] == "phases":
-            label = f"{design['arguments'].get('phases')}"
-        label = label if len(label) <= 48 else f"{label[:47]}…"
-        count = sum(other.partition(" (")[0] == label for other in found)
-        found.append(f"{label} ({count + 1})" if count else label)
-    return found
-
-
-def findings_text(pasted: Pasted) -> str:
-    """What `hf-sched check` finds in a configuration."""
-    report = pasted.report
-    rows = [(f"{f.line or ''}", f.severity, f"`{f.key or '-'}`", _escaped(f.message)) for f in report.findings]
-    notes = [*report.not_judged, *(pasted.plan.notes if pasted.plan else ())]
-    counts = f"{len(report.errors) or 'no'} errors, {len(report.findings) - len(report.errors) or 'no'} warnings"
-    paragraphs = [f"Read as **{pasted.program}**: {counts}.", _table(("line", "", "key", ""), rows), *notes]
-    if pasted.problem:
-        paragraphs.insert(1, f"There is no curve: {pasted.problem}.")
-    return "\n\n".join(filter(None, paragraphs))
-
-
-def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in (headers, ["---"] * len(headers), *rows)]
-    return "\n".join(lines) if len(lines) > 2 else ""
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; empty if it has no rows."""
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in (headers, ["---"] * len(headers), *cells)]
+    return "\n".join(lines) if cells else ""

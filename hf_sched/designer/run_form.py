@@ -1,90 +1,66 @@
-"""The run that the form describes: peak, length, warmup, batches, data, and speed."""
+"""The run that the form describes, and a schedule in it as text to copy."""
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any, get_type_hints
+
+import yaml
 
 from hf_sched.plan import Plan, plan
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.reference.named_schedule import NamedSchedule
-from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, Number, Reader, Whole
-
-
-class WarmupReader(Reader):
-    """A number of steps, as an int, or a share of the run, as a float."""
-
-    allowed = "a number of steps (50) or a share of the run (5%)"
-
-    def __call__(self, name: str, value: object) -> int | float:
-        duration = DurationReader()(name, value)
-        if isinstance(duration, Epochs):
-            raise ArgumentError(name, self.allowed, value)
-        return float(duration) if isinstance(duration, Fraction) else duration
-
-
-_ABOVE_ZERO = Number(0, above_low=True)
-READERS: dict[str, Reader] = {
-    "learning_rate": _ABOVE_ZERO,
-    "max_steps": Whole(1),
-    "num_train_epochs": _ABOVE_ZERO,
-    "warmup_steps": WarmupReader(),
-    "per_device_train_batch_size": Whole(1),
-    "gradient_accumulation_steps": Whole(1),
-    "num_processes": Whole(1),
-    "dataset_size": Whole(1),
-    "tokens_per_sample": _ABOVE_ZERO,
-    "seconds_per_step": _ABOVE_ZERO,
-}
-"""The fields of `RunForm` in their order."""
+from hf_sched.schedules import registry
+from hf_sched.schedules.validation import Count, Number, Positive, Reader, reader_of
 
 
 @dataclass(frozen=True)
 class RunForm:
     """A run, described by arguments of the Trainer and by what turns its steps into tokens and hours."""
 
-    learning_rate: float = 2e-5
-    max_steps: int | None = 1000
+    learning_rate: Positive = 2e-5
+    max_steps: Count | None = 1000
     """None: the length follows from `num_train_epochs`."""
-    num_train_epochs: float = 3.0
-    warmup_steps: int | float = 50
-    """Below 1 a share of the run, as in transformers."""
-    per_device_train_batch_size: int = 8
-    gradient_accumulation_steps: int = 1
-    num_processes: int | None = None
-    dataset_size: int | None = None
-    tokens_per_sample: float | None = None
-    seconds_per_step: float | None = None
+    num_train_epochs: Positive = 3.0
+    warmup_steps: Annotated[float, Number(0, unit="steps, or below 1 a share of the run")] = 50
+    per_device_train_batch_size: Count = 8
+    gradient_accumulation_steps: Count = 1
+    num_processes: Count | None = None
+    dataset_size: Count | None = None
+    tokens_per_sample: Positive | None = None
+    seconds_per_step: Positive | None = None
 
     @classmethod
-    def read(cls, texts: Mapping[str, str]) -> RunForm:
-        """Read the texts in the form's fields; an empty one means the default, or None.
+    def readers(cls) -> dict[str, Reader]:
+        """The readers of the fields by their names."""
+        found = {name: reader_of(hint) for name, hint in get_type_hints(cls, include_extras=True).items()}
+        return {name: reader for name, reader in found.items() if reader}
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> RunForm:
+        """Read values or texts by field; None and an empty text mean the default, or that there is none.
 
         Raises:
-            ArgumentError: A text is wrong.
+            ArgumentError: A value is wrong.
         """
-        given = {name: READERS[name](name, text) for name, text in texts.items() if text.strip()}
-        return cls(**{"max_steps": None, **given})
-
-    @property
-    def texts(self) -> dict[str, str]:
-        """The texts in the form's fields."""
-        return {name: "" if value is None else f"{value}" for name, value in vars(self).items()}
+        readers, given = cls.readers(), {name: value for name, value in values.items() if value not in (None, "")}
+        return cls(**{"max_steps": None, **{name: readers[name](name, value) for name, value in given.items()}})
 
     @classmethod
     def of_config(cls, config: TrainingConfig, planned: Plan) -> RunForm:
         """The form for a configuration. If its fields cannot express the length, it is in steps."""
-        form = cls(
-            learning_rate=config.value("learning_rate", Number(0)),
-            max_steps=None if config.value("max_steps") < 0 else planned.num_training_steps,
-            num_train_epochs=config.value("num_train_epochs", Number(0)),
-            warmup_steps=config.value("warmup_steps", WarmupReader()),
-            per_device_train_batch_size=planned.per_device_train_batch_size,
-            gradient_accumulation_steps=planned.gradient_accumulation_steps,
-            num_processes=planned.world_size.processes,
-            dataset_size=planned.dataset_size.samples,
+        form = cls.read(
+            {
+                **{name: config.value(name) for name in ("learning_rate", "num_train_epochs", "warmup_steps")},
+                "max_steps": None if config.value("max_steps") < 0 else planned.num_training_steps,
+                "per_device_train_batch_size": planned.per_device_train_batch_size,
+                "gradient_accumulation_steps": planned.gradient_accumulation_steps,
+                "num_processes": planned.world_size.processes,
+                "dataset_size": planned.dataset_size.samples,
+            }
         )
         length = form.plan(NamedSchedule("constant")).num_training_steps
         return form if length == planned.num_training_steps else replace(form, max_steps=planned.num_training_steps)
@@ -92,11 +68,12 @@ class RunForm:
     def arguments(self, schedule: NamedSchedule) -> dict[str, Any]:
         """The `TrainingArguments` of the run under a schedule."""
         length = {"max_steps": self.max_steps} if self.max_steps else {"num_train_epochs": self.num_train_epochs}
+        warmup = int(self.warmup_steps) if self.warmup_steps >= 1 else self.warmup_steps
         kwargs = {"lr_scheduler_kwargs": dict(schedule.arguments)} if schedule.arguments else {}
         return {
             "learning_rate": self.learning_rate,
             **length,
-            "warmup_steps": 0 if schedule.has_own_warmup else self.warmup_steps,
+            "warmup_steps": 0 if schedule.has_own_warmup else warmup,
             "per_device_train_batch_size": self.per_device_train_batch_size,
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "lr_scheduler_type": schedule.name,
@@ -111,3 +88,20 @@ class RunForm:
         """
         config = TrainingConfig("trainer", self.arguments(schedule))
         return plan(config, dataset_size=self.dataset_size, num_processes=self.num_processes)
+
+    def as_yaml(self, schedule: NamedSchedule) -> str:
+        """The keys of a YAML file of training arguments."""
+        return yaml.safe_dump(self.arguments(schedule), sort_keys=False, width=1000).strip()
+
+    def as_flags(self, schedule: NamedSchedule) -> str:
+        """The flags of a script that reads its arguments with `HfArgumentParser`."""
+        given = self.arguments(schedule).items()
+        flags = [(f"--{name}", json.dumps(value) if isinstance(value, dict) else f"{value}") for name, value in given]
+        return " \\\n".join(map(shlex.join, flags))
+
+    def as_python(self, schedule: NamedSchedule) -> str:
+        """`TrainingArguments` in Python."""
+        lines = [f"    {name}={value!r}," for name, value in self.arguments(schedule).items()]
+        ours = ["import hf_sched  # registers the schedule"] if schedule.name in registry.available() else []
+        head = ["from transformers import TrainingArguments", "", "args = TrainingArguments(", '    "out",']
+        return "\n".join([*ours, *head, *lines, ")"])

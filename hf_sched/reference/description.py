@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hf_sched.integrations import builtin_schedules
@@ -39,6 +39,8 @@ class Argument:
     required: bool
     default: Any
     """None if there is no default."""
+    reader: object = field(default=None, compare=False, repr=False)
+    """Its reader, which is a `Reader` if it has limits or units."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def summary(name: str) -> str:
 def _argument(name: str, reader: object, default: Any) -> Argument:
     required = default is inspect.Parameter.empty
     allowed = reader.allowed if isinstance(reader, Reader) else "anything"
-    return Argument(name, allowed, required, None if required else default)
+    return Argument(name, allowed, required, None if required else default, reader)
 
 
 def _read(docstring: str) -> tuple[dict[str, str], tuple[ComingFrom, ...], str]:

@@ -126,6 +126,13 @@ class ScheduleSpec:
     def __post_init__(self) -> None:
         check_one_floor(self.floor_ratio, self.min_lr)
 
+    def __str__(self) -> str:
+        """The phases and their floor in the phase language."""
+        text = " | ".join(map(str, self.phases))
+        if self.min_lr is not None:
+            return f"{text}; min_lr {self.min_lr!r}"
+        return f"{text}; floor {self.floor_ratio!r}" if self.floor_ratio else text
+
 
 def check_one_floor(floor_ratio: object, min_lr: object) -> None:
     """Raise an `ArgumentError` if both floors are given."""

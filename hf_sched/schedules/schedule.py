@@ -229,10 +229,8 @@ class Schedule:
 
     def __str__(self) -> str:
         previous_ends: list[Level | None] = [None, *(segment.end for segment in self.segments)]
-        text = " | ".join(str(s.as_phase(end)) for s, end in zip(self.segments, previous_ends, strict=False))
-        if self.min_lr is not None:
-            return f"{text}; min_lr {self.min_lr!r}"
-        return f"{text}; floor {self.floor_ratio!r}" if self.floor_ratio else text
+        phases = tuple(s.as_phase(end) for s, end in zip(self.segments, previous_ends, strict=False))
+        return str(ScheduleSpec(phases, self.floor_ratio or None, self.min_lr))
 
     __repr__ = __str__
 

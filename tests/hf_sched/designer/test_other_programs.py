@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from hf_sched.designer.other_programs import read_pasted
-from hf_sched.designer.page import findings_text
-from hf_sched.designer.start import design_of
 from hf_sched.integrations import builtin_schedules
+from hf_sched.plan import Plan, plan
+from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.reference.named_schedule import NamedSchedule
 
 LLAMA_FACTORY = {
     "stage": "sft",
@@ -38,8 +39,10 @@ AXOLOTL = {
 }
 
 
-def read(config: dict, dataset_size: int = 1000, **more: object):
-    return read_pasted(yaml.safe_dump({**config, **more}), dataset_size=dataset_size)
+def read(config: dict, dataset_size: int = 1000, **more: object) -> Plan:
+    """The plan of the run and the schedule that the page shows for a configuration."""
+    _, form, design = read_pasted(yaml.safe_dump({**config, **more}), dataset_size)
+    return form.plan(NamedSchedule(*design))
 
 
 def builtin(name: str, steps: int, warmup: int, peak: float, **arguments: object) -> list[float]:
@@ -48,36 +51,35 @@ def builtin(name: str, steps: int, warmup: int, peak: float, **arguments: object
 
 
 def test_llama_factory_warmup_ratio_is_a_share_of_the_run():
-    pasted = read(LLAMA_FACTORY)
-    assert (pasted.program, pasted.problem, pasted.plan.effective_batch) == ("LLaMA-Factory", "", 8)
-    assert pasted.plan.curve.tolist() == builtin("cosine", 375, 38, 1e-4)
-    assert "Read as **LLaMA-Factory**: no errors, no warnings." in findings_text(pasted)
+    plan = read(LLAMA_FACTORY)
+    assert (plan.effective_batch, plan.curve.tolist()) == (8, builtin("cosine", 375, 38, 1e-4))
+    assert read_pasted(yaml.safe_dump(LLAMA_FACTORY), 1000)[0].startswith("Read as **LLaMA-Factory**: no errors")
 
 
 def test_llama_factory_decays_over_two_thirds_of_warmup_stable_decay():
-    plan = read(LLAMA_FACTORY, lr_scheduler_type="warmup_stable_decay", max_steps=100).plan
+    plan = read(LLAMA_FACTORY, lr_scheduler_type="warmup_stable_decay", max_steps=100)
     assert plan.curve.tolist() == builtin("warmup_stable_decay", 100, 10, 1e-4, num_stable_steps=30, num_decay_steps=60)
 
 
 def test_axolotl_warms_up_for_3_percent_by_default():
-    plan = read(AXOLOTL).plan
-    assert plan.curve.tolist() == builtin("cosine", 250, 7, 2e-4)
-    assert read(AXOLOTL, dataset_size=100_000).plan.num_warmup_steps == 100
-    assert read(AXOLOTL, warmup_ratio=0.05).plan.num_warmup_steps == 12
-    assert read(AXOLOTL, warmup_steps=1).plan.num_warmup_steps == 2
+    assert read(AXOLOTL).curve.tolist() == builtin("cosine", 250, 7, 2e-4)
+    assert read(AXOLOTL, dataset_size=100_000).num_warmup_steps == 100
+    assert read(AXOLOTL, warmup_ratio=0.05).num_warmup_steps == 12
+    assert read(AXOLOTL, warmup_steps=1).num_warmup_steps == 2
 
 
 def test_axolotl_cosine_with_a_floor():
     # The formula of axolotl's own function.
     progress = (np.arange(250) - 7) / (250 - 7)
     factor = [(1 - 0.1) * 0.5 * (1 + math.cos(math.pi * p)) + 0.1 if p >= 0 else (7 + 243 * p) / 7 for p in progress]
-    curve = read(AXOLOTL, cosine_min_lr_ratio=0.1).plan.curve
+    curve = read(AXOLOTL, cosine_min_lr_ratio=0.1).curve
     np.testing.assert_allclose(curve, 2e-4 * np.array(factor), rtol=1e-12)
 
 
 def test_axolotl_takes_our_schedules():
-    form, schedule = design_of(read(AXOLOTL, lr_scheduler="wsd", lr_scheduler_kwargs={"decay": "10%"}))
-    assert (schedule.name, dict(schedule.arguments)) == ("wsd", {"decay": "10%"})
+    config = {**AXOLOTL, "lr_scheduler": "wsd", "lr_scheduler_kwargs": {"decay": "10%"}}
+    _, form, design = read_pasted(yaml.safe_dump(config), 1000)
+    assert design == ("wsd", {"decay": "10%"})
     assert (form.per_device_train_batch_size, form.warmup_steps, form.num_train_epochs) == (2, 7, 1.0)
 
 
@@ -88,17 +90,39 @@ def test_schedule_of_axolotl_alone_is_named(key, value):
 
 
 def test_trl_configuration_has_its_findings_with_lines():
-    pasted = read_pasted("max_length: 512\nevaluation_strategy: steps\nmax_steps: 10\nlearning_rate: 1e-4\n")
-    assert (pasted.program, pasted.plan.num_training_steps) == ("sft", 10)
-    assert "| 2 | error | `evaluation_strategy` |" in findings_text(pasted)
+    text = "max_length: 512\nevaluation_strategy: steps\nmax_steps: 10\nlearning_rate: 1e-4\n"
+    findings, form, _ = read_pasted(text)
+    assert findings.startswith("Read as **sft**: ") and "| 2 | error | `evaluation_strategy` |" in findings
+    assert form.max_steps == 10
 
 
-def test_length_that_is_unknown_is_the_problem():
-    pasted = read_pasted("max_length: 512\ndataset_name: org/data\n")
-    assert pasted.plan is None and "number of optimizer steps is unknown" in findings_text(pasted)
+@pytest.mark.parametrize(
+    "given, steps",
+    [
+        ({"max_length": 8, "max_steps": 70}, 70),
+        ({"max_length": 8, "num_train_epochs": 1.5, "warmup_steps": 0.1}, None),
+        ({"num_generations": 4, "per_device_train_batch_size": 8}, 165),  # GRPO: the form has no generations
+    ],
+)
+def test_form_of_a_configuration_plans_the_same_run(given, steps, tmp_path):
+    text = yaml.safe_dump({"lr_scheduler_type": "cosine_floor", "learning_rate": 1e-4, **given})
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    planned = plan(TrainingConfig.read(path), dataset_size=333, num_processes=3)
+    _, form, design = read_pasted(text, 333, 3)
+    again = form.plan(NamedSchedule(*design))
+    assert form.max_steps == steps
+    assert (again.curve.tolist(), again.world_size.processes) == (planned.curve.tolist(), 3)
 
 
-@pytest.mark.parametrize("text", ["just text", "a: [", ""])
-def test_text_that_is_no_configuration_is_an_error(text):
-    with pytest.raises(ValueError, match=r"^(must be a mapping|does not parse)"):
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("just text", "^must be a mapping"),
+        ("a: [", "^does not parse"),
+        ("max_length: 512\ndataset_name: org/data\n", "number of optimizer steps is unknown"),
+    ],
+)
+def test_text_without_a_plan_is_an_error(text, message):
+    with pytest.raises(ValueError, match=message):
         read_pasted(text)
