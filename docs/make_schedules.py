@@ -1,8 +1,8 @@
-"""Write docs/schedules.md with its pictures, and the picture in the README.
+"""Write docs/schedules.md with its pictures, docs/coming-from.md, and the picture in the README.
 
 python docs/make_schedules.py
 
-The text comes from docs/schedules.template.md and the docstrings and annotations in hf_sched/schedules/catalog.py.
+The text comes from the templates in docs/ and the docstrings and annotations in hf_sched/schedules/catalog.py.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DOCS = Path(__file__).parent
-TEMPLATE = DOCS / "schedules.template.md"
 PAGE = DOCS / "schedules.md"
+TRANSLATIONS = DOCS / "coming-from.md"
 PICTURES = DOCS / "schedules"
 README_PICTURE = DOCS / "schedules.png"
 
@@ -49,8 +49,9 @@ Panels = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
 
 
 def main() -> None:
-    """Write the page and the pictures."""
+    """Write the pages and the pictures."""
     PAGE.write_text(page(), encoding="utf-8")
+    TRANSLATIONS.write_text(translations(), encoding="utf-8")
     PICTURES.mkdir(exist_ok=True)
     for name in catalogue():
         draw_schedule(examples.schedule(reference.describe(name)), PICTURES / f"{name}.svg")
@@ -61,13 +62,28 @@ def main() -> None:
 def page() -> str:
     """The text of docs/schedules.md."""
     references = [reference.describe(name) for name in catalogue()]
-    return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    return _template(PAGE).substitute(
         contents="\n".join(f"- [{of.name}](#{of.name}): {of.summary}" for of in references),
         steps=f"{examples.STEPS:,}",
         warmup=examples.WARMUP,
         grammar=hf_sched.GRAMMAR.rstrip(),
         sections="\n\n".join(map(section, references)),
     )
+
+
+def translations() -> str:
+    """The text of docs/coming-from.md."""
+    rows: dict[str, list[list[str]]] = {"torch": [], "timm": [], "optax": [], "transformers": []}
+    for name in catalogue():
+        for row in reference.describe(name).coming_from:
+            rows[row.library].append([f"`{row.there}`", f"[{name}](schedules.md#{name})", f"`{row.here}`"])
+    head = ["instead of", "`lr_scheduler_type`", "`lr_scheduler_kwargs`"]
+    tables = {library: _table(head, sorted(found)) for library, found in rows.items()}
+    return _template(TRANSLATIONS).substitute(tables)
+
+
+def _template(page: Path) -> string.Template:
+    return string.Template(page.with_suffix(".template.md").read_text(encoding="utf-8"))
 
 
 def catalogue() -> list[str]:
@@ -92,10 +108,6 @@ def section(of: Reference) -> str:
         f"The same in phases, for {examples.STEPS:,} steps:",
         f"```text\n{examples.schedule(of)}\n```",
         f"Source: {_with_links(of.source)}",
-        _table(
-            ["coming from", "instead of", "`lr_scheduler_kwargs`"],
-            ([row.library, f"`{row.there}`", f"`{row.here}`"] for row in of.coming_from),
-        ),
     ]
     return "\n\n".join(filter(None, parts))
 

@@ -45,6 +45,10 @@ def test_the_page_is_what_the_generator_writes():
         pytest.fail(f"docs/schedules.md is out of date from line {first + 1} on: {AGAIN}")
 
 
+def test_translations_are_what_the_generator_writes():
+    assert make.TRANSLATIONS.read_text(encoding="utf-8") == make.translations(), AGAIN
+
+
 @pytest.mark.parametrize("name", [*NAMES, "shapes"])
 def test_a_picture_is_of_the_present_curve(name):
     path = make.PICTURES / f"{name}.svg"

@@ -63,10 +63,14 @@ def commands_of_head(file: Path) -> Iterator[str]:
 
 LINES = [(file.relative_to(ROOT), line) for file in PAGES for line in commands_of_page(file)]
 LINES += [(file.relative_to(ROOT), line) for file in HEADED for line in commands_of_head(file)]
-# The configurations that the reader of docs/recipes.md writes.
-WRITTEN_BY_READERS = re.findall(
-    r"`(my_\w+\.yaml)`:\n\n```yaml\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"), re.DOTALL
-)
+# The configurations that the readers of these pages write.
+WRITTEN_BY_READERS = [
+    written
+    for page in ("first-run.md", "recipes.md")
+    for written in re.findall(
+        r"`(\w+\.yaml)`:\n\n```yaml\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.DOTALL
+    )
+]
 
 
 class Reader:
