@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypeAlias
 
-from hf_sched.check.combinations import check_combinations, check_construction, check_packages
+from hf_sched.check.combinations import check_combinations, check_construction, check_generations, check_packages
 from hf_sched.check.deepspeed import check_deepspeed, check_launch
 from hf_sched.check.finding import CheckReport, Finding
-from hf_sched.check.generations import check_generations
 from hf_sched.check.keys import check_keys
 from hf_sched.check.peak import check_peak
 from hf_sched.check.schedule import check_schedule

@@ -10,6 +10,7 @@ from typing import Any
 from hf_sched.check.finding import Finding
 from hf_sched.check.subject import Subject
 from hf_sched.integrations.builtin_schedules import FOLLOWING_A_METRIC
+from hf_sched.plan.grpo_batches import Generations
 from hf_sched.plan.run_length import Batching
 from hf_sched.plan.training_config import GENERATING, classes_of
 from hf_sched.schedules.validation import ArgumentError
@@ -21,6 +22,11 @@ _NOT_CONSTRUCTED = {
     *("bf16", "fp16", "generation_batch_size", "num_generations", "num_generations_eval"),
     *("per_device_train_batch_size", "per_device_eval_batch_size"),
 }
+# Sizes of the batches of GRPO and RLOO. If one of them is wrong, the others cannot be judged.
+_SIZES = (
+    *("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "accelerator_config"),
+    *("num_generations", "num_generations_eval", "num_iterations", "steps_per_generation", "generation_batch_size"),
+)
 
 
 def check_combinations(subject: Subject) -> Iterator[Finding]:
@@ -72,6 +78,32 @@ def _check_metric(subject: Subject) -> Iterator[Finding]:
         yield subject.error("greater_is_better", f"is wrong for {metric}, of which {which} values are better")
 
 
+def check_generations(subject: Subject) -> Iterator[Finding]:
+    """Find numbers that do not divide as TRL requires on the number of processes, which is 1 if it is unknown."""
+    if subject.config.kind not in GENERATING or subject.world_size is None:
+        return
+    if subject.get("auto_find_batch_size"):
+        remedy = "leave it out, and lower `per_device_train_batch_size`"
+        yield subject.error("auto_find_batch_size", f"would split groups of completions: {remedy}")
+    rejected = _generations_error(subject, subject.num_processes or 1)
+    if rejected is None or not subject.wrong.isdisjoint(_SIZES):
+        return
+    candidates = range(2, 65) if subject.num_processes is None else ()
+    fitting = [str(number) for number in candidates if _generations_error(subject, number) is None]
+    more = f" (1 process is assumed; it fits {', '.join(fitting[:2])}, ...: `--num-processes`)" if fitting else ""
+    yield subject.error(rejected.name, rejected.detail + more)
+
+
+def _generations_error(subject: Subject, processes: int) -> ArgumentError | None:
+    try:
+        generations = Generations.read(subject.usable, Batching.read(subject.usable, processes))
+        if subject.get("eval_strategy") != "no":
+            generations.check_evaluation(subject.usable, processes)
+    except ArgumentError as error:
+        return error
+    return None
+
+
 def check_packages(subject: Subject) -> Iterator[Finding]:
     """Find integrations that are not installed: the Trainer raises once the model is loaded."""
     requested = subject.get("report_to") or ()
@@ -92,13 +124,13 @@ def check_construction(subject: Subject) -> Iterator[Finding]:
     left_out = {*_NOT_CONSTRUCTED, *(finding.key for finding in subject.findings)}
     own = cls.__dataclass_fields__.keys() - left_out
     given = {key: value for key, value in subject.typed.items() if key in own}
-    if (error := _rejection(cls, given, subject.config.kind)) is not None:
+    if (error := _construction_error(cls, given, subject.config.kind)) is not None:
         without = {key: {other: value for other, value in given.items() if other != key} for key in given}
-        key = next((key for key in given if _rejection(cls, without[key], subject.config.kind) is None), "")
+        key = next((key for key in given if _construction_error(cls, without[key], subject.config.kind) is None), "")
         yield subject.error(key, f"is rejected by {cls.__name__}: {' '.join(str(error).split())}")
 
 
-def _rejection(cls: Any, given: dict[str, Any], kind: str) -> Exception | None:
+def _construction_error(cls: Any, given: dict[str, Any], kind: str) -> Exception | None:
     fixed: dict[str, Any] = {"output_dir": "out", "use_cpu": True, "bf16": False, "fp16": False}
     if kind in GENERATING:  # a batch that holds one group of completions
         batches = ("num_generations", "per_device_train_batch_size", "per_device_eval_batch_size")

@@ -35,8 +35,7 @@ def check_tokens(kind: str, training_args: Any, model_args: Any, rows: Any) -> N
     # SFT can take the template of another model, which is not known here.
     has_own_template = not getattr(training_args, "chat_template_path", None)
     if is_chat and has_own_template:
-        _check_template(processor, hasattr(training_args, "chat_template_path"))
-        _check_rendered(processor, first)
+        _check_template(processor, first, hasattr(training_args, "chat_template_path"))
     if getattr(training_args, "assistant_only_loss", False) and "input_ids" not in first[0]:
         if not is_chat:
             raise ArgumentError("assistant_only_loss", rule="needs chats, and the data are text")
@@ -74,14 +73,11 @@ def _load_processor(training_args: Any, model_args: Any) -> Any:
         raise ArgumentError("model_name_or_path", rule="has no tokenizer that loads", hint=str(error)) from error
 
 
-def _check_template(processor: Any, takes_path: bool) -> None:
+def _check_template(processor: Any, rows: Sequence[Mapping[str, Any]], takes_path: bool) -> None:
     if not processor.chat_template:
         hint = "use the instruction-tuned version of the model, or save a template as chat_template.jinja in its folder"
         hint += ", or set `chat_template_path` to a Jinja file or to a model that has one" if takes_path else ""
         raise ArgumentError("model_name_or_path", rule="has no chat template, and the data are chats", hint=hint)
-
-
-def _check_rendered(processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         chat = [turn for name in ("messages", "prompt", "completion", "chosen") for turn in row.get(name) or ()]
         try:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from hf_sched.check import check
-from hf_sched.check.renamed import RENAMED
+from hf_sched.check.keys import RENAMED
 from hf_sched.plan.training_config import KINDS, TrainingConfig, arguments_of
 from tests.helpers.findings import assert_error, find, rejection, report, report_of_text
 
