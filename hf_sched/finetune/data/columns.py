@@ -77,7 +77,7 @@ def rename_columns(
         rows, columns = _rename(rows, known), {**columns, **known}
         form = _form(rows, target, columns)
     if form is None and "input_ids" not in found:
-        raise _missing_columns(source, columns_of(rows), target.forms)
+        raise _missing_columns(source, found, target.forms)
     return rows, form or (), columns
 
 

@@ -102,17 +102,16 @@ def _load(settings: dict[str, Any], argument: str, has_worked: bool) -> Reward |
     name = str(settings["name"])
     parameters = {key: value for key, value in settings.items() if key not in _NOT_PARAMETERS}
     found = None if "/" in name else _find(name, argument)  # TRL loads reward models
-    signature = list(inspect.signature(found).parameters.values()) if found else []
-    names = [one.name for one in signature]
-    keywords = [one.name for one in signature if one.kind is one.KEYWORD_ONLY]
+    signature = inspect.signature(found).parameters if found else {}
+    names = list(signature)
+    keywords = [name for name, one in signature.items() if one.kind is one.KEYWORD_ONLY]
     # `trl.rewards.get_repetition_penalty_reward`, for example, makes a reward from parameters, as a class does.
     makes_reward = inspect.isclass(found) or (_name(found or "").startswith("get_") and "completions" not in names)
-    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature) and not makes_reward
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in signature.values()) and not makes_reward
     allowed = keywords if name in REWARDS else names
-    for parameter in parameters:
-        if parameter not in allowed and not takes_any:
-            rule = f"gives {name!r} the unknown parameter `{parameter}`"
-            raise ArgumentError(argument, rule=rule, hint=f"it takes {', '.join(allowed) or 'none'}")
+    if not takes_any and (unknown := [parameter for parameter in parameters if parameter not in allowed]):
+        rule = f"gives {name!r} the unknown parameter `{unknown[0]}`"
+        raise ArgumentError(argument, rule=rule, hint=f"it takes {', '.join(allowed) or 'none'}")
     if found is None:
         return name
     if found is accuracy:

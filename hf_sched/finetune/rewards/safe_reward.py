@@ -25,10 +25,6 @@ CONTRACT = (
 SHARE = 1 / 8  # of the time that is left in a call, for one completion of a function of one completion
 
 
-class WrongLength(ValueError):
-    """A reward returned another number of rewards than it received completions."""
-
-
 @dataclass(eq=False)
 class SafeReward:
     """A reward as TRL calls it, with a time limit.
@@ -70,18 +66,19 @@ class SafeReward:
             return self._score_each(completions, columns)
         try:
             given = {**columns, **self.parameters}
-            scores = _call_within(self.time_limit or None, self.function, completions=completions, **given)
-            return self._accept(scores, completions)
+            rewards = _numbers(_call_within(self.time_limit or None, self.function, completions=completions, **given))
         except Exception as error:
             return self._without_rewards(error, completions)
+        return self._accept(rewards, completions)
 
     async def score_async(self, completions: list[Completion], **columns: Any) -> list[float | None]:
         """Score each completion with an async function, as `__call__` does with another one."""
         try:
             call = self.function(completions=completions, **{**columns, **self.parameters})
-            return self._accept(await asyncio.wait_for(call, self.time_limit or None), completions)
+            rewards = _numbers(await asyncio.wait_for(call, self.time_limit or None))
         except Exception as error:
             return self._without_rewards(error, completions)
+        return self._accept(rewards, completions)
 
     def _score_each(self, completions: list[Completion], columns: dict[str, Any]) -> list[float | None]:
         rewards: list[float | None] = []
@@ -103,17 +100,14 @@ class SafeReward:
         self.has_worked = self.has_worked or len(failures) < len(completions)
         return rewards
 
-    def _accept(self, scores: Any, completions: list[Completion]) -> list[float | None]:
-        rewards = [None if score is None else float(score) for score in scores]
+    def _accept(self, rewards: list[float | None], completions: list[Completion]) -> list[float | None]:
         if len(rewards) != len(completions):
             found = f"{len(rewards)} rewards for {len(completions)} completions"
-            raise WrongLength(f"the reward {self.name!r} returned {found}; rewards must be {CONTRACT}")
+            raise ValueError(f"the reward {self.name!r} returned {found}; rewards must be {CONTRACT}")
         self.has_worked = True
         return rewards
 
     def _without_rewards(self, error: Exception, completions: list[Completion]) -> list[float | None]:
-        if isinstance(error, WrongLength):
-            raise error
         if not self.has_worked:
             raise self._always_fails(error) from error
         self._warn(error, f"a batch of {len(completions)} completions")
@@ -150,6 +144,10 @@ def text_of(completion: Completion) -> str:
         return completion
     content = completion[-1].get("content") if completion else ""
     return content if isinstance(content, str) else ""
+
+
+def _numbers(scores: Any) -> list[float | None]:
+    return [None if score is None else float(score) for score in scores]
 
 
 def _is_late(error: Exception) -> bool:
