@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hf_sched.callbacks.live_cooldown import LiveControl
     from hf_sched.integrations.accelerate import prepare_scheduler
     from hf_sched.scheduler.anneal import anneal_from
+    from hf_sched.scheduler.muon import MuonWithAdamW
+    from hf_sched.scheduler.named_groups import param_groups
     from hf_sched.scheduler.schedule_lr import ScheduleLR, get_scheduler
     from hf_sched.schedules.recommend import recommend
 
@@ -34,6 +36,7 @@ __all__ = [
     "EpochsUnknown",
     "LearningRateLog",
     "LiveControl",
+    "MuonWithAdamW",
     "Period",
     "Phase",
     "Positive",
@@ -48,6 +51,7 @@ __all__ = [
     "decay",
     "get_scheduler",
     "hold",
+    "param_groups",
     "prepare_scheduler",
     "recommend",
     "register",
@@ -63,9 +67,11 @@ _diffusers_hook.install()
 _LAZY = {
     "LearningRateLog": "hf_sched.callbacks.learning_rate_log",
     "LiveControl": "hf_sched.callbacks.live_cooldown",
+    "MuonWithAdamW": "hf_sched.scheduler.muon",
     "ScheduleLR": "hf_sched.scheduler.schedule_lr",
     "anneal_from": "hf_sched.scheduler.anneal",
     "get_scheduler": "hf_sched.scheduler.schedule_lr",
+    "param_groups": "hf_sched.scheduler.named_groups",
     "prepare_scheduler": "hf_sched.integrations.accelerate",
     "recommend": "hf_sched.schedules.recommend",
 }

@@ -51,6 +51,9 @@ def apply_request(
             f"the run's schedule {name!r} is not one of hf_sched. Train with `lr_scheduler_type: wsd` or `phases` "
             "(`warmup 3% | hold` is a constant rate), or use `hf_sched.anneal_from` on the last checkpoint"
         )
+    if group_schedule.own:
+        numbers = ", ".join(str(number) for number, own in enumerate(group_schedule.own) if own)
+        raise ValueError(f"parameter groups {numbers} have their own schedules, which do not cool down with the others")
     schedule, transition, here = group_schedule.schedule, group_schedule.transition, step - skipped
     if transition is not None and (transition.how == "continue" or here < transition.step + transition.steps):
         raise ValueError(

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
 from hf_sched.integrations.trackers import send_alert
 from hf_sched.scheduler.builtin_resume import restore_rates
-from hf_sched.scheduler.param_groups import is_deepspeed, unwrap
+from hf_sched.scheduler.param_groups import is_deepspeed, label_of, unwrap
 from hf_sched.scheduler.resume import numbers_text, read_schedule, split_on_resume
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 from hf_sched.schedules import registry
@@ -183,13 +183,14 @@ class LearningRateGuard(TrainerCallback):
         changed = scheduler.find_changed_group()
         if changed is not None:
             number, rate = changed
+            group = scheduler.groups[number]
             self._alert_and_fail(
                 args,
                 state,
                 "learning rate",
-                f"optimizer step {step}: parameter group {number} is about to train at a learning rate of "
-                f"{float(scheduler.groups[number]['lr'])!r}, but the schedule {scheduler.name!r} has {rate!r} "
-                "there: another component sets it (another scheduler, a callback, the optimizer itself)",
+                f"optimizer step {step}: parameter group {label_of(group, number)} is about to train at a learning "
+                f"rate of {float(group['lr'])!r}, but the schedule {scheduler.name!r} has {rate!r} there: another "
+                "component sets it (another scheduler, a callback, the optimizer itself)",
             )
 
     def _alert_and_fail(self, args: Any, state: Any, kind: str, message: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from hf_sched.check.finding import Finding, as_yaml
 from hf_sched.check.subject import Subject
 from hf_sched.plan.processes import LAUNCH_KEYS
-from hf_sched.plan.training_config import kinds_with
+from hf_sched.plan.training_config import arguments_of, kinds_with
 
 # Keys for TRL's parser, which sets environment variables, and for the launcher of the command `trl`.
 _KEYS_OF_TRL = ("env", *LAUNCH_KEYS)
@@ -87,7 +87,7 @@ def check_keys(subject: Subject) -> Iterator[Finding]:
         renamed = find_renamed(key, subject.config.fields)
         if key not in known:
             yield _unknown(key, subject)
-        elif renamed and renamed.to and key not in allowed:
+        elif renamed and renamed.to and key not in allowed and key in arguments_of(subject.config.kind):
             yield subject.warning(key, f"is deprecated: {renamed.advice(value)}")
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.evaluation import EvaluationArguments
+from hf_sched.scheduler.named_groups import RateReader, read_rules
+from hf_sched.schedules.validation import ArgumentError, Number
 
 
 @dataclass
@@ -30,6 +34,50 @@ class PipelineArguments:
 
 
 @dataclass
+class GroupArguments:
+    """Other peaks and schedules for parts of the model, and Muon."""
+
+    lr_groups: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": 'Peaks by pattern of names: {"lm_head": "0.1x", "layers.(0-7)": {"lr": 1e-5}}.'},
+    )
+    decay_per_layer: float | None = field(
+        default=None, metadata={"help": "The peak of each layer, as a fraction of that of the next layer."}
+    )
+    loraplus_lr_ratio: float | None = field(
+        default=None, metadata={"help": "LoRA+: the peak of the B matrices, as a multiple of `learning_rate`."}
+    )
+    optimizer: str | None = field(
+        default=None, metadata={"help": "`muon`: Muon for the matrices of the layers, AdamW for the rest."}
+    )
+    muon_learning_rate: float | str | None = field(
+        default=None, metadata={"help": 'The peak of Muon, or a multiple of `learning_rate` ("10x"); 1x by default.'}
+    )
+
+    def __post_init__(self) -> None:
+        """Check what does not depend on the model."""
+        if isinstance(self.lr_groups, str):
+            with suppress(ValueError):
+                self.lr_groups = json.loads(self.lr_groups)
+        read_rules(self.lr_groups)
+        if self.decay_per_layer is not None:
+            Number(0, 1, above_low=True)("decay_per_layer", self.decay_per_layer)
+        if self.loraplus_lr_ratio is not None:
+            Number(0, above_low=True)("loraplus_lr_ratio", self.loraplus_lr_ratio)
+        if self.optimizer not in (None, "muon"):
+            raise ArgumentError("optimizer", "muon", self.optimizer, "`optim` sets all other optimizers")
+        if self.muon_learning_rate is not None:
+            RateReader()("muon_learning_rate", self.muon_learning_rate)
+            if self.optimizer is None:
+                raise ArgumentError("muon_learning_rate", rule="needs `optimizer: muon`")
+
+    @property
+    def are_given(self) -> bool:
+        """Whether the optimizer differs from the Trainer's."""
+        return any((self.lr_groups, self.decay_per_layer, self.loraplus_lr_ratio, self.optimizer))
+
+
+@dataclass
 class RewardArguments:
     """Rewards of GRPO."""
 
@@ -39,5 +87,5 @@ class RewardArguments:
     )
 
 
-RECIPE_ARGUMENTS = (PipelineArguments, ColumnArguments, EvaluationArguments, RewardArguments)
+RECIPE_ARGUMENTS = (PipelineArguments, ColumnArguments, EvaluationArguments, GroupArguments, RewardArguments)
 """All of them; `reward_funcs` belongs to GRPO only."""

@@ -16,32 +16,45 @@ from rich.table import Table
 from rich.text import Text
 
 from hf_sched.check.peak import usual_peaks
+from hf_sched.finetune.arguments import GroupArguments
 from hf_sched.finetune.rewards import Reward
 from hf_sched.finetune.rewards.probe import probe
 from hf_sched.plan import Plan, plan
 from hf_sched.plan.printout import print_plan
 from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.scheduler.group_schedule import OWN_SCHEDULE
 
 logger = logging.getLogger(__name__)
 
 SAMPLES = 64  # checked for a trained stop token
 
 
-def show_plan(planned: Plan, data: str, arguments: Mapping[str, Any]) -> None:
-    """Show the plan of the run with these arguments, the usual peaks of such a run, and the data it uses."""
+def show_plan(
+    planned: Plan, data: str, arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Show the plan of the run with these arguments, the usual peaks of such a run, its data and parameter groups."""
     print_plan(planned, _console())
     if usual := usual_peaks(planned.kind, arguments.get, planned.effective_batch):
         _console().print(Text(f"usual peak: {usual}"))
     _console().print(Text(f"data: {data}"))
+    if groups:
+        titles = ("parameter group", "parameters", "peak", "weight decay", "schedule")
+        table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for group in groups:
+            size = sum(parameter.numel() for parameter in group["params"])
+            numbers = (f"{size:,}", f"{group['lr']:.4g}", f"{group['weight_decay']:g}")
+            table.add_row(Text(group["name"]), *numbers, Text(group.get(OWN_SCHEDULE, "that of the run")))
+        _console().print("\n", table)
 
 
-def plan_of(args: Any, rows: Any, kind: str) -> Plan:
-    """Return the plan of a run with these arguments of the Trainer and these training rows."""
+def plan_of(args: Any, rows: Any, kind: str, groups: Mapping[str, Any] | None = None) -> Plan:
+    """Return the plan of a run with these arguments of the Trainer and its groups, and these training rows."""
     defaults = {field.name: field.default for field in dataclasses.fields(args)}
     given = {name: value for name, value in args.to_dict().items() if value != defaults.get(name, dataclasses.MISSING)}
     given.pop("generation_batch_size", None)  # computed from other arguments, beside which it must not be given
     size = len(rows) if hasattr(rows, "__len__") else None
-    return plan(TrainingConfig(kind, given, "This run"), dataset_size=size, num_processes=args.world_size)
+    config = TrainingConfig(kind, {**given, **(groups or {})}, "This run", extra=(GroupArguments,))
+    return plan(config, dataset_size=size, num_processes=args.world_size)
 
 
 def show_sample(trainer: Any, *, in_full: bool) -> None:

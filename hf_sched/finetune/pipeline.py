@@ -23,7 +23,7 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, get_peft_con
 
 import hf_sched
 from hf_sched._run_files import training_continues
-from hf_sched.finetune.arguments import PipelineArguments, RewardArguments
+from hf_sched.finetune.arguments import GroupArguments, PipelineArguments, RewardArguments
 from hf_sched.finetune.callbacks.divergence import DivergenceStop
 from hf_sched.finetune.callbacks.exact_resume import ExactResume
 from hf_sched.finetune.callbacks.grpo_diagnostics import GRPODiagnostics
@@ -47,6 +47,7 @@ from hf_sched.finetune.evaluation.generation_cache import adapter_base
 from hf_sched.finetune.launch import check_launch
 from hf_sched.finetune.memory.before_loading import check_memory
 from hf_sched.finetune.model_card import complete_model_cards
+from hf_sched.finetune.optimizer import groups_of, with_groups
 from hf_sched.finetune.provenance import write_provenance
 from hf_sched.finetune.terminal import print_header, print_summary, quiet_libraries, quiet_training
 from hf_sched.finetune.trackers import default_trackers, name_of_run
@@ -72,6 +73,7 @@ class Run:
     pipeline: PipelineArguments
     columns: ColumnArguments
     evaluation: EvaluationArguments
+    groups: GroupArguments
     rewards: RewardArguments = field(default_factory=RewardArguments)
     checkpoint: str | None = None
     resume: Resume | None = None
@@ -120,12 +122,13 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
         return reject(recipe, error)
     try:
         trainer = make_trainer(recipe, run)
-        planned = plan_run(recipe, run, trainer.train_dataset)
+        groups = groups_of(trainer, run.groups) if run.groups.are_given else []
+        planned = plan_run(recipe, run, trainer.train_dataset, groups)
     except (ArgumentError, ResumeRejected) as error:
         return reject(recipe, error)
     if trainer.is_world_process_zero():
         if run.pipeline.dry_run:
-            show_plan(planned, run.data, {**vars(run.model), **vars(run.training)})
+            show_plan(planned, run.data, {**vars(run.model), **vars(run.training)}, groups)
         else:
             print_header(trainer, planned, run.data, run.checkpoint)
         recipe.preview(trainer, run)
@@ -194,7 +197,7 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     check_evaluation(run.evaluation, run.columns)
     check_model(run.model)
     if run.resume is not None:
-        if run.resume.knows_length(run.training):
+        if run.resume.knows_length(run.training) and not run.groups.are_given:
             plan_run(recipe, run, run.train_rows)
         run.resume.log(run.training.output_dir, is_branch=run.checkpoint == run.pipeline.anneal_from)
     check_tokens(recipe.kind, run.training, run.model, run.train_rows)
@@ -205,16 +208,19 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     return run
 
 
-def plan_run(recipe: Recipe, run: Run, rows: Any) -> Plan:
-    """Return the plan of the run, after a resume if there is one; raise a ValueError if it cannot be resumed."""
-    planned = plan_of(run.training, rows, recipe.kind)
-    return planned if run.resume is None else run.resume.apply(run.training, planned)
+def plan_run(recipe: Recipe, run: Run, rows: Any, groups: list[dict[str, Any]] | None = None) -> Plan:
+    """Return the plan of the run, after a resume if there is one; raise a ValueError if it cannot be resumed.
+
+    `groups` are the optimizer's, if they are not those of the Trainer.
+    """
+    planned = plan_of(run.training, rows, recipe.kind, vars(run.groups))
+    return planned if run.resume is None else run.resume.apply(run.training, planned, groups)
 
 
 def argument_types(recipe: Recipe) -> tuple[type, ...]:
     """Return the dataclasses of a recipe's arguments, in the order of `Run`."""
     trl = (ScriptArguments, recipe.config_class, ModelConfig, DatasetMixtureConfig)
-    ours = (PipelineArguments, ColumnArguments, EvaluationArguments)
+    ours = (PipelineArguments, ColumnArguments, EvaluationArguments, GroupArguments)
     return (*trl, *ours, *recipe.extra_arguments)
 
 
@@ -235,7 +241,7 @@ def make_trainer(recipe: Recipe, run: Run) -> Any:
     if run.training.ddp_find_unused_parameters is None:
         may_be_unused = _MAY_BE_UNUSED.search(Path(str(config)).read_text(encoding="utf-8"))
         run.training.ddp_find_unused_parameters = None if may_be_unused else False
-    trainer = recipe.trainer_class(
+    trainer = with_groups(recipe.trainer_class, run.groups)(
         model=run.model.model_name_or_path,
         args=run.training,
         train_dataset=run.train_rows,

@@ -9,6 +9,7 @@ from typing import Any, Optional, Union
 
 from hf_sched.integrations.attach import around, hook, wrap
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
+from hf_sched.scheduler.group_schedule import OWN_SCHEDULE
 from hf_sched.scheduler.resume import read_schedule, read_scheduler_state, split_on_resume
 from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
@@ -179,6 +180,9 @@ def _check_builtin_resume(create_scheduler: Any, self: Any, num_training_steps: 
     name, arguments = read_schedule(self.args)
     if name in registry.available():
         return create_scheduler(self, num_training_steps, *args, **kwargs)
+    if any(OWN_SCHEDULE in group for group in getattr(self.optimizer, "param_groups", ())):
+        rule = "of a parameter group needs an `lr_scheduler_type` of hf_sched for the other groups"
+        raise ArgumentError("schedule", rule=rule, received=name, hint="`phases` gives any curve")
     on_resume, others = split_on_resume(arguments)
     given = self.args.lr_scheduler_type, self.args.lr_scheduler_kwargs
     try:

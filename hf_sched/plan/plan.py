@@ -21,12 +21,23 @@ from hf_sched.plan.run_events import find_events
 from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.plan.training_config import GENERATING, TrainingConfig
 from hf_sched.reference.named_schedule import NamedSchedule
+from hf_sched.scheduler.named_groups import read_rules
 from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import TEXT, ArgumentError, EpochsUnknown, Number, Whole, suggest
 
 Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PlannedGroup:
+    """What `lr_groups` requests for the parameters that a pattern matches."""
+
+    pattern: str
+    peak: float
+    schedule: Schedule | None
+    """None for the schedule of the run."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +73,15 @@ class Plan:
     evaluations: tuple[int, ...] | None
     """Steps after which the run evaluates (0: before the first step); None if they are unknown."""
     grpo: Generations | None
+    groups: tuple[PlannedGroup, ...]
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, for JSON."""
-        plain = dataclasses.asdict(dataclasses.replace(self, schedule=None, curve=None))
+        plain = dataclasses.asdict(dataclasses.replace(self, schedule=None, curve=None, groups=()))
         curve = None if self.curve is None else self.curve.tolist()
-        return {**plain, "schedule": self.schedule and str(self.schedule), "curve": curve}
+        groups = [{**vars(group), "schedule": group.schedule and str(group.schedule)} for group in self.groups]
+        return {**plain, "schedule": self.schedule and str(self.schedule), "curve": curve, "groups": groups}
 
 
 def plan(
@@ -113,6 +126,9 @@ def plan(
     if generations and evaluations != ():
         generations.check_evaluation(config, processes.processes)
     notes += _notes(config, batching, generations, samples.samples)
+    for key in ("decay_per_layer", "loraplus_lr_ratio", "optimizer", "muon_learning_rate"):
+        if (value := config.get(key)) is not None:
+            notes.append(f"`{key}` {value} gives some parameters other peaks; a dry run shows them.")
     if curve is None:
         notes.append("The learning rate depends on metrics; only its start is known.")
     elif curve[0] == 0 and curve.max() > 0:
@@ -140,6 +156,7 @@ def plan(
         output_dir=config.get("output_dir", TEXT) or "trainer_output",
         evaluations=evaluations,
         grpo=generations and generations.in_run(length),
+        groups=tuple(_groups(config, length, warmup, peak, name)),
         notes=tuple(notes),
     )
 
@@ -199,6 +216,20 @@ def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
     if name not in (*registry.available(), *registry.BUILTIN_NAMES):
         raise registry.unknown_schedule(name)
     return name, split_on_resume(arguments)[1]
+
+
+def _groups(config: TrainingConfig, length: RunLength, warmup: int, peak: float, name: str) -> Iterator[PlannedGroup]:
+    """The groups by name, as far as the arguments say; their patterns are compared with the model when it is loaded."""
+    for rule in read_rules(config.mapping("lr_groups")):
+        own = None
+        if rule.schedule is not None:
+            if name not in registry.available():
+                rest = "has its own schedule, which needs an `lr_scheduler_type` of hf_sched for the other groups"
+                raise ArgumentError(f"lr_groups.{rule.pattern}", rule=rest, received=name)
+            run = {"num_training_steps": length.num_training_steps, "num_warmup_steps": warmup}
+            own = schedule_text.build(rule.schedule, **run, steps_per_epoch=length.steps_per_epoch)
+            own.floor(rule.peak(peak))
+        yield PlannedGroup(rule.pattern, rule.peak(peak), own)
 
 
 def _warmup_steps(config: TrainingConfig, num_training_steps: int) -> int:

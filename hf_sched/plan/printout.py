@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from hf_sched.plan.grpo_batches import Generations
-from hf_sched.plan.plan import Plan
+from hf_sched.plan.plan import Plan, PlannedGroup
 from hf_sched.plots.terminal import draw
 
 _MOST_STEPS = 6
@@ -26,7 +26,7 @@ def print_plan(planned: Plan, out: Console) -> None:
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for name, fact in _facts(planned).items():
-        facts.add_row(name, escape(fact))
+        facts.add_row(escape(name), escape(fact))
     out.print(facts)
     if planned.curve is not None:
         out.print()
@@ -53,10 +53,15 @@ def _facts(plan: Plan) -> dict[str, str]:
         **(_generations(plan.grpo, plan.gradient_accumulation_steps) if plan.grpo else {}),
         "schedule": f"{plan.schedule_name}: {plan.schedule or f'warmup {plan.num_warmup_steps}'}",
         "learning rate": ", ".join(known_rates),
+        **{f"  {group.pattern}": _group(group) for group in plan.groups},
         "evaluations": _steps(plan.evaluations),
         "checkpoints": _steps(plan.checkpoints),
         "output folder": plan.output_dir,
     }
+
+
+def _group(group: PlannedGroup) -> str:
+    return f"peak {group.peak:.4g}{'' if group.schedule is None else f', {group.schedule}'}"
 
 
 def _generations(g: Generations, accumulation: int) -> dict[str, str]:

@@ -14,6 +14,9 @@ from hf_sched.schedules.schedule import Schedule
 
 Array = npt.NDArray[np.float64]
 
+OWN_SCHEDULE = "lr_schedule"
+"""The key of a parameter group that holds the text of its own schedule."""
+
 
 @dataclass(frozen=True)
 class ResumeTransition:
@@ -61,11 +64,13 @@ class GroupSchedule:
     transition: ResumeTransition | None = None
     """How the last resume moved to the curve, if it changed the schedule."""
     cooldown: Cooldown | None = None
+    own: tuple[Schedule | None, ...] = ()
+    """The schedules of groups that have their own, None for the others; empty if no group has one."""
 
     def __post_init__(self) -> None:
-        for number, peak in enumerate(self.peaks):
+        for number in range(len(self.peaks)):
             try:
-                self._floor(peak)
+                self._floor(number)
             except ValueError as error:
                 raise ValueError(f"parameter group {number}: {error}") from None
 
@@ -77,21 +82,23 @@ class GroupSchedule:
     @property
     def has_equal_rates(self) -> bool:
         """Whether all groups have the same learning rate at every step."""
-        return len(set(self.peaks)) == 1 and (self.transition is None or len(set(self.transition.rates)) == 1)
+        has_equal_peaks = len(set(self.peaks)) == 1 and not self.own
+        return has_equal_peaks and (self.transition is None or len(set(self.transition.rates)) == 1)
 
-    def regrouped(self, numbers: Sequence[int | None], peaks: Sequence[float]) -> GroupSchedule:
-        """The same for other groups: each has had a number before, or None, which puts it on the schedule."""
+    def regrouped(
+        self, numbers: Sequence[int | None], peaks: Sequence[float], own: Sequence[Schedule | None]
+    ) -> GroupSchedule:
+        """The same for other groups: each has had a number before, or None, which puts it on its schedule."""
         old, transition = self.peaks, self.transition
         if transition is not None:
             rates = tuple(None if number is None else transition.rates[number] for number in numbers)
             transition = replace(transition, rates=rates)
         kept = tuple(p if number is None else old[number] for number, p in zip(numbers, peaks, strict=True))
-        return replace(self, peaks=kept, transition=transition)
+        return replace(self, peaks=kept, transition=transition, own=tuple(own) if any(own) else ())
 
     def rates(self, first: int, stop: int, groups: slice = slice(None)) -> Array:
         """The learning rates of steps `first` to `stop - 1`, float64 of shape (groups, stop - first)."""
-        peaks, floors, transition = self._peaks[groups], self._floors[groups], self.transition
-        planned = self.schedule.rates(first, stop, peaks, floors)
+        transition, planned = self.transition, self._planned(first, stop, groups)
         if transition is None or stop <= transition.step:
             return planned
         steps, before = np.arange(first, stop, dtype=np.float64), np.array(transition.rates, float)[groups, None]
@@ -103,7 +110,7 @@ class GroupSchedule:
             return np.where(is_planned | (share == 1.0), planned, blend)
         # The rest of the curve, scaled so that it starts at the previous rate and ends where the curve ends.
         fixed = (transition.step, self.schedule.num_training_steps - 1)
-        here, end = (self.schedule.rates(step, step + 1, peaks, floors) for step in fixed)
+        here, end = (self._planned(step, step + 1, groups) for step in fixed)
         left = np.clip((transition.step + transition.steps - 1 - steps) / max(transition.steps - 1, 1), 0.0, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             # A constant curve cannot be scaled: decay linearly instead.
@@ -128,11 +135,24 @@ class GroupSchedule:
 
     @cached_property
     def _floors(self) -> Array:
-        return np.array([self._floor(peak) for peak in self.peaks])
+        return np.array([self._floor(number) for number in range(len(self.peaks))])
 
-    def _floor(self, peak: float) -> float:
+    def _floor(self, number: int) -> float:
         """The floor of a group; one with the peak 0 does not train, so `min_lr` does not apply to it."""
-        return self.schedule.floor(peak) if peak else 0.0
+        return self.of_group(number).floor(self.peaks[number]) if self.peaks[number] else 0.0
+
+    def of_group(self, number: int) -> Schedule:
+        """The schedule that a group follows."""
+        return (self.own[number] if self.own else None) or self.schedule
+
+    def _planned(self, first: int, stop: int, groups: slice) -> Array:
+        """The rates of the schedules, without a transition."""
+        peaks, floors = self._peaks[groups], self._floors[groups]
+        rates = self.schedule.rates(first, stop, peaks, floors)
+        for row, own in enumerate(self.own[groups]):
+            if own is not None:
+                rates[row] = own.rates(first, stop, peaks[[row]], floors[[row]])[0]
+        return rates
 
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint; `from_state` reads them."""
@@ -143,6 +163,7 @@ class GroupSchedule:
             "base_lrs": list(self.peaks),
             "transition": transition,
             "cooldown": self.cooldown and vars(self.cooldown),
+            "own": [own and str(own) for own in self.own],
         }
 
     @classmethod
@@ -154,4 +175,5 @@ class GroupSchedule:
             tuple(state["base_lrs"]),
             ResumeTransition(**{**transition, "rates": tuple(transition["rates"])}) if transition else None,
             Cooldown(**cooldown) if cooldown else None,
+            tuple(own and Schedule.parse(own) for own in state.get("own", ())),
         )

@@ -30,6 +30,11 @@ def peak_of(group: Mapping[str, Any]) -> float:
     return float(peak)
 
 
+def label_of(group: Mapping[str, Any], number: int) -> str:
+    """A group's number, and its name if it has one."""
+    return f"{number} ({group['name']})" if group.get("name") else str(number)
+
+
 def unwrap(optimizer: Any) -> Any:
     """The torch optimizer inside Accelerate's wrapper."""
     while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
@@ -70,8 +75,11 @@ def _find(optimizer: Any, found: Optimizers) -> None:
                     if not any(inner is one for one in found.every):
                         _find(inner, found)
     inside = found.every[place + 1 :]
+    of_optimizer = set(map(id, vars(optimizer).get("param_groups", ())))
     if not inside:
         found.training.append(optimizer)
+    elif of_optimizer and of_optimizer.issuperset(id(group) for one in inside for group in one.param_groups):
+        found.training[own:] = [optimizer]  # it divides its own groups between the others
     elif "param_groups" in vars(optimizer):
         trained = {id(p) for one in inside for group in one.param_groups for p in group["params"]}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -143,7 +143,8 @@ def resumed(saved: Saved, requested: GroupSchedule, name: str, on_resume: OnResu
         ArgumentError: `on_resume` is not possible.
     """
     before = saved.group_schedule
-    if before is not None and (before.requested, before.peaks) == (requested.schedule, requested.peaks):
+    wanted = (requested.schedule, requested.peaks, requested.own)
+    if before is not None and (before.requested, before.peaks, before.own) == wanted:
         return before  # including its transition or cooldown
     if on_resume is None:
         choices = [_row_of(choice, saved, requested) for choice in CHOICES]
@@ -177,7 +178,8 @@ def _choose(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> Grou
     if choice == "rewarm":
         steps = min(max(as_steps(on_resume.duration, total, name="on_resume"), 1), total - step)
         return replace(requested, transition=ResumeTransition("rewarm", step, saved.rates, steps))
-    for segment in requested.schedule.segments:
+    schedules = [requested.schedule, *filter(None, requested.own)]
+    for segment in [one for schedule in schedules for one in schedule.segments]:
         last = segment.first + segment.steps - 1
         if (segment.kind == "warmup" and last > step) or (segment.kind == "restart" and segment.first > step):
             return f"the new curve rises again in the {segment.kind} from step {max(segment.first, step)} on"
@@ -199,11 +201,17 @@ def _changes(saved: Saved, requested: GroupSchedule, name: str) -> list[Row]:
         ("", "checkpoint", "this run"),
         ("schedule", saved.name, name),
         ("curve", str(old or "not recorded"), str(new)),
+        ("own curves", _own_text(saved.group_schedule), _own_text(requested)),
         ("peak learning rate", numbers_text(saved.peaks), numbers_text(requested.peaks)),
         ("parameter groups", str(len(saved.peaks)), str(len(requested.peaks))),
         ("steps", str(old.num_training_steps if old else "?"), str(new.num_training_steps)),
     ]
     return [row for row in rows if row[1] != row[2]]
+
+
+def _own_text(group_schedule: GroupSchedule | None) -> str:
+    own = group_schedule.own if group_schedule else ()
+    return ", ".join(f"group {number}: {one}" for number, one in enumerate(own) if one) or "none"
 
 
 def numbers_text(numbers: Sequence[float]) -> str:

@@ -6,6 +6,7 @@ import logging
 import warnings
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -13,13 +14,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from hf_sched.scheduler import lars
-from hf_sched.scheduler.group_schedule import GroupSchedule
+from hf_sched.scheduler.group_schedule import OWN_SCHEDULE, GroupSchedule
 from hf_sched.scheduler.param_groups import find_optimizers, peak_of, set_rate
 from hf_sched.scheduler.resume import OnResume, Saved, numbers_text, resumed, split_on_resume
 from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.registry import BUILTIN_NAMES
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import Epochs, epochs_as_steps
+from hf_sched.schedules.validation import ArgumentError, Epochs, epochs_as_steps
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class ScheduleLR(LRScheduler):
 
     Construct it before the first optimizer step and call `step()` after each. The peaks are the groups' learning rates
     at construction (`initial_lr`). A group that is added later (`optimizer.add_param_group`) follows the schedule from
-    its own peak. A learning rate that is a tensor is filled in place and stays the same tensor.
+    its own peak. A group with a key `lr_schedule` follows that schedule instead (see `hf_sched.param_groups`). A
+    learning rate that is a tensor is filled in place and stays the same tensor.
 
     Args:
         optimizer: The optimizer whose `param_groups` are set. The groups of optimizers that it holds in attributes,
@@ -49,6 +51,7 @@ class ScheduleLR(LRScheduler):
         on_resume: What to do if a checkpoint was trained under another schedule: `keep`, `replace`, `continue` or
             `rewarm` (see `hf_sched.scheduler.resume`). By default that is an error.
         last_epoch: The optimizer step before the first one, as in torch.
+        build: Builds the schedule of a group from its text, by default without the Trainer's warmup and epochs.
 
     Raises:
         ValueError: The floor is above the peak of a parameter group (the message names the group), a group has no
@@ -66,8 +69,10 @@ class ScheduleLR(LRScheduler):
         name: str = "schedule",
         on_resume: str | OnResume | None = None,
         last_epoch: int = -1,
+        build: Callable[[str], Schedule] | None = None,
     ) -> None:
         self.name = name
+        self._build = build or partial(schedule_text.build, num_training_steps=schedule.num_training_steps)
         self.on_resume = OnResume.parse(on_resume) if isinstance(on_resume, str) else on_resume
         self.resumed = False
         """Whether the state of a checkpoint was loaded."""
@@ -87,7 +92,7 @@ class ScheduleLR(LRScheduler):
         super().__init__(optimizer, last_epoch)
         self.set_rates()
         self.base_lrs = [*self.group_schedule.peaks]  # plain numbers, where torch keeps tensors
-        for one in self.optimizers.training:
+        for one in self.optimizers.every:
             if isinstance(one, Optimizer):
                 _notice_added_groups(self, one)
         lars.scale_by_trust_ratio(self, self._trust_ratio_warmups)
@@ -160,8 +165,9 @@ class ScheduleLR(LRScheduler):
         new = [group for place, group in zip(places, groups, strict=True) if place not in before]
         if new:
             numbers, peaks = [before.get(place) for place in places], [*map(peak_of, groups)]
-            self.requested = self.requested.regrouped(numbers, peaks)
-            self.set_group_schedule(self.group_schedule.regrouped(numbers, peaks))
+            own = [self._own_schedule(group) for group in groups]
+            self.requested = self.requested.regrouped(numbers, peaks, own)
+            self.set_group_schedule(self.group_schedule.regrouped(numbers, peaks, own))
         self._places, self.groups = places, groups
         self.trained = [number for number, (which, _) in enumerate(places) if which < len(training)]
         self._lists = [(one, one.param_groups, len(one.param_groups)) for one in every]
@@ -171,6 +177,15 @@ class ScheduleLR(LRScheduler):
             self.set_rates()
             text = numbers_text([*map(peak_of, new)])
             logger.info("new parameter groups follow the schedule %r from their peaks: %s", self.name, text)
+
+    def _own_schedule(self, group: dict[str, Any]) -> Schedule | None:
+        if not group.get(OWN_SCHEDULE):
+            return None
+        schedule = self._build(group[OWN_SCHEDULE])
+        if any(segment.trust_coefficient is not None for segment in schedule.segments):
+            rule = "cannot have a warmup by trust ratios (`lars`), which applies to all parameter groups"
+            raise ArgumentError(OWN_SCHEDULE, received=group[OWN_SCHEDULE], rule=rule)
+        return schedule
 
     def _compute_rates(self, step: int) -> None:
         """Compute the rates of `step` and of many steps after it."""
@@ -299,9 +314,11 @@ def get_scheduler(
     if name in registry.available():
         on_resume, arguments = split_on_resume(arguments)
         schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, arguments, steps_per_epoch)
+        run = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps or 0}
+        build = partial(schedule_text.build, **run, steps_per_epoch=steps_per_epoch)
         if on_resume and isinstance(on_resume.duration, Epochs):
             on_resume = OnResume(on_resume.choice, epochs_as_steps("on_resume", on_resume.duration, steps_per_epoch))
-        return ScheduleLR(optimizer, schedule, name=name, on_resume=on_resume, last_epoch=last_epoch)
+        return ScheduleLR(optimizer, schedule, name=name, on_resume=on_resume, last_epoch=last_epoch, build=build)
     if name not in BUILTIN_NAMES:
         raise registry.unknown_schedule(name)
     import transformers

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,8 @@ class Resume:
         is_counted = self.is_recorded and not getattr(args, "packing", False)
         return args.max_steps > 0 or self.keeps_length or is_counted
 
-    def apply(self, args: Any, planned: Plan) -> Plan:
-        """Return the plan of the resumed run.
+    def apply(self, args: Any, planned: Plan, groups: Sequence[Mapping[str, Any]] | None = None) -> Plan:
+        """Return the plan of the resumed run; `groups` are its parameter groups, if they are not the Trainer's.
 
         Raises:
             ResumeRejected: The schedule has changed, and `on_resume` is not given.
@@ -96,10 +96,11 @@ class Resume:
             total = before.requested.num_training_steps if before else self.state["max_steps"]
             planned = replace(planned, num_training_steps=total)
         peaks, is_ours = self.scheduler_state.get("base_lrs") or [0.0], name in hf_sched.available()
-        # The optimizer, and so the groups of a checkpoint with several peaks, is known only later.
-        if not self.scheduler_state or (not is_ours and saved is None) or len(set(peaks)) > 1:
+        if not self.scheduler_state or (not is_ours and saved is None):
             return self._remaining(planned, planned.curve)
-        parameters = [{"params": [torch.nn.Parameter(torch.zeros(1))]} for _ in peaks]
+        had_groups = len(set(peaks)) > 1 or bool(self.scheduler_state.get("own"))
+        here = groups or [{}] * (2 if had_groups else len(peaks))  # the Trainer makes two
+        parameters = [{**group, "params": [torch.nn.Parameter(torch.zeros(1))]} for group in here]
         scheduler = hf_sched.get_scheduler(
             name,
             torch.optim.SGD(parameters, lr=args.learning_rate),

@@ -19,6 +19,8 @@ from hf_sched.plots import figures as plotting
 Panels = dict[str, Callable[[Any], None]]
 """By title, the functions that draw on a pair of axes."""
 
+_MOST_GROUPS = 6
+
 # What is drawn if it was logged: the key, and the panel's title.
 CURVES = {
     "loss": "loss",
@@ -79,6 +81,10 @@ def _draw_learning_rate(ax: Any, run: RunFolder) -> None:
     if isinstance(run.audit, AuditReport) and not np.isnan(run.audit.comparisons[0].planned).any():
         name = run.audit.record.plans[-1].name
         plotting.draw_planned_and_actual(ax, run.audit.curve(), *_rates(run), name=name)
+        others = {one.label: (one.steps.astype(np.float64), one.actual) for one in run.audit.comparisons[1:]}
+        for number, (label, curve) in enumerate(list(others.items())[:_MOST_GROUPS]):
+            ax.plot(*curve, color=plotting.COLORS[2 + number % 3], linewidth=1.2, label=label)
+        ax.legend(frameon=False)
     else:
         _draw_curves(ax, {"actual": _rates(run)})
     _mark_changes(ax, run)
