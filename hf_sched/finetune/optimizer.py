@@ -53,7 +53,7 @@ def groups_of(trainer: Any, given: GroupArguments, model: Any = None) -> list[di
             raise ArgumentError("lr_groups", rule=rule, hint="delete that block")
     return param_groups(
         trainer.model if model is None else model,
-        given.lr_groups,
+        given.lr_groups,  # type: ignore[arg-type]  # it is no text after `__post_init__`
         learning_rate=args.learning_rate,
         weight_decay=args.weight_decay,
         decay_per_layer=given.decay_per_layer,

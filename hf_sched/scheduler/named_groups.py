@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_sched.scheduler.group_schedule import OWN_SCHEDULE
-from hf_sched.schedules import registry, schedule_text
-from hf_sched.schedules.validation import MAPPING, TEXT, ArgumentError, Number, Reader, unknown_argument
+from hf_sched.schedules import schedule_text
+from hf_sched.schedules.validation import MAPPING, ArgumentError, Number, Reader, unknown_argument
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,18 +51,12 @@ class GroupRule:
     def read(cls, pattern: str, value: object) -> GroupRule:
         """Read one entry of `lr_groups`."""
         name = f"lr_groups.{pattern}"
-        given = value if isinstance(value, Mapping) else {"lr": value}
+        given: Mapping[Any, Any] = value if isinstance(value, Mapping) else {"lr": value}
         for key in given.keys() - {"lr", "schedule"}:
             raise unknown_argument(f"{name}.{key}", given[key], ("lr", "schedule"), "a parameter group")
         lr, multiple = RateReader()(name, given.get("lr", "1x"))
         schedule = given.get("schedule")
-        if schedule is not None:
-            try:
-                text, arguments = schedule_text.read(TEXT("schedule", schedule), argument="schedule")
-                registry.entry(text).check(arguments)
-            except ArgumentError as error:
-                raise ArgumentError(name, rule=f"has an unusable schedule: {error}") from None
-        return cls(pattern, lr, multiple, schedule)
+        return cls(pattern, lr, multiple, None if schedule is None else schedule_text.check(name, schedule))
 
     def peak(self, learning_rate: float) -> float:
         """The peak of the matched parameters in a run with this learning rate."""
@@ -146,25 +140,26 @@ def param_groups(
         raise ArgumentError("loraplus_lr_ratio", received=loraplus_lr_ratio, rule=rule, hint="set `use_peft: true`")
     muon = _hidden_matrices(model) if muon_learning_rate is not None else set()
     muon_peak = peak_from(RateReader()("muon_learning_rate", muon_learning_rate or "1x"), learning_rate)
-    decayed = {*Trainer.get_decay_parameter_names(None, model)}  # type: ignore[arg-type]  # it does not use the Trainer
+    decayed = {*Trainer.get_decay_parameter_names(None, model)}  # a method that does not use the Trainer
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in trainable.items():
-        is_muon, rule = id(parameter) in muon, rules.get(name)
-        peak, own = muon_peak if is_muon else learning_rate, None
-        if rule is not None:
-            labels, order, peak, own = [rule.pattern], (1.0,), rule.peak(peak), rule.schedule
-        else:
-            layer, factor = layers.get(name, ("", 1.0))
-            labels, order = [layer, "lora_B" * (name in lora_b)], (0.0, float(name in lora_b), -factor, bool(layer))
-            peak *= factor * (_POSITIVE("loraplus_lr_ratio", loraplus_lr_ratio) if name in lora_b else 1.0)
-        label = ".".join(filter(None, [*labels, "muon" * is_muon])) or DEFAULT
-        # The Trainer logs the first group, so what has the run's learning rate comes first.
-        key = (*order[:2], is_muon, *order[2:], name not in decayed, label)
-        group = {"lr": peak, "weight_decay": weight_decay if name in decayed else 0.0, "name": label, "params": []}
-        group |= {OWN_SCHEDULE: own} if own else {}
+        is_muon, is_b, matched = id(parameter) in muon, name in lora_b, rules.get(name)
+        peak = muon_peak if is_muon else learning_rate
+        layer, factor = ("", 1.0) if matched else layers.get(name, ("", 1.0))
+        ratio = _POSITIVE("loraplus_lr_ratio", loraplus_lr_ratio) if is_b and not matched else 1.0
+        labels = [matched.pattern] if matched else [layer, "lora_B" * is_b]
+        group = {
+            "lr": matched.peak(peak) if matched else peak * factor * ratio,
+            "weight_decay": weight_decay if name in decayed else 0.0,
+            "name": ".".join(filter(None, [*labels, "muon" * is_muon])) or DEFAULT,
+            "params": [],
+        }
+        group |= {OWN_SCHEDULE: matched.schedule} if matched and matched.schedule else {}
         group |= {"use_muon": is_muon} if muon_learning_rate is not None else {}
-        groups.setdefault(key, group)["params"].append(parameter)
-    return [groups[key] for key in sorted(groups, key=lambda key: key[:-1])]
+        # The Trainer logs the first group, so what has the run's learning rate comes first.
+        order = (bool(matched), is_b, is_muon, -factor, bool(layer), name not in decayed)
+        groups.setdefault((order, group["name"]), group)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 
 
 def _rules_by_name(rules: Iterable[GroupRule], trainable: Iterable[str], names: Iterable[str]) -> dict[str, GroupRule]:

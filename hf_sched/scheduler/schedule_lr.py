@@ -314,8 +314,12 @@ def get_scheduler(
     if name in registry.available():
         on_resume, arguments = split_on_resume(arguments)
         schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, arguments, steps_per_epoch)
-        run = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps or 0}
-        build = partial(schedule_text.build, **run, steps_per_epoch=steps_per_epoch)
+        build = partial(
+            schedule_text.build,
+            num_training_steps=schedule.num_training_steps,
+            num_warmup_steps=num_warmup_steps or 0,
+            steps_per_epoch=steps_per_epoch,
+        )
         if on_resume and isinstance(on_resume.duration, Epochs):
             on_resume = OnResume(on_resume.choice, epochs_as_steps("on_resume", on_resume.duration, steps_per_epoch))
         return ScheduleLR(optimizer, schedule, name=name, on_resume=on_resume, last_epoch=last_epoch, build=build)

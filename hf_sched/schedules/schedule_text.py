@@ -16,7 +16,7 @@ from typing import Any
 from hf_sched.schedules import registry
 from hf_sched.schedules.phases import KINDS
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError
+from hf_sched.schedules.validation import TEXT, ArgumentError
 
 
 def read(
@@ -50,6 +50,20 @@ def read(
                 key, received=given[key], rule=f"is given twice: {text!r} has `{key}` {value!r} already"
             )
     return name, given | written
+
+
+def check(name: str, text: object) -> str:
+    """Return the text of a schedule of hf_sched, whose arguments are checked; `name` is that of the user's argument.
+
+    Raises:
+        ArgumentError: There is no such schedule, or its arguments are wrong.
+    """
+    try:
+        schedule, arguments = read(TEXT("schedule", text), argument="schedule")
+        registry.entry(schedule).check(arguments)
+    except ArgumentError as error:
+        raise ArgumentError(name, rule=f"has an unusable schedule: {error}") from None
+    return str(text)
 
 
 def _read_arguments(pairs: str, text: str, argument: str) -> dict[str, Any]:
