@@ -29,9 +29,7 @@ logger = logging.getLogger(__name__)
 SAMPLES = 64  # checked for a trained stop token
 
 
-def show_plan(
-    planned: Plan, data: str, arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]] = ()
-) -> None:
+def show_plan(planned: Plan, data: str, arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]] = ()) -> None:
     """Show the plan of the run with these arguments, the usual peaks of such a run, its data and parameter groups."""
     print_plan(planned, _console())
     if usual := usual_peaks(planned.kind, arguments.get, planned.effective_batch):
