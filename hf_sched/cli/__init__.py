@@ -27,6 +27,7 @@ from hf_sched.cli.recommend import recommend_schedule
 from hf_sched.cli.report import report_runs
 from hf_sched.cli.run import run
 from hf_sched.cli.show import show
+from hf_sched.plots.console import wrapped
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -57,5 +58,5 @@ def main() -> None:
     try:
         app(prog_name="hf-sched")
     except (ValueError, OSError) as error:
-        print(f"hf-sched: {error}", file=sys.stderr)
+        print(wrapped(f"hf-sched: {error}", sys.stderr), file=sys.stderr)
         sys.exit(2)

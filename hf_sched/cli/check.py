@@ -9,8 +9,9 @@ from typing import Any
 import click
 from rich.text import Text
 
-from hf_sched.cli.output import columns, console, print_json
+from hf_sched.cli.output import columns, print_json
 from hf_sched.cli.training_file import read_training_file, recipe_checks, run_options
+from hf_sched.plots.console import console, waiting, wrapped
 
 
 @click.command("check", short_help="Find every mistake in a configuration; audit a run.")
@@ -28,20 +29,21 @@ def check_paths(
     PATH is a YAML or JSON file of training arguments, or the folder of a run. Exit status: 0 without errors, 1 with
     errors, 2 if something cannot be read.
     """
-    from hf_sched.audit import audit
-    from hf_sched.check import check
-
-    options = {**about_the_run, "more": recipe_checks()}
     reports: dict[str, Any] = {}
-    for path in paths:
-        is_run = Path(path).is_dir()
-        reports[path] = audit(path, config) if is_run else check(read_training_file(path, kind), **options)
+    with waiting("reading"):
+        from hf_sched.audit import audit
+        from hf_sched.check import check
+
+        options = {**about_the_run, "more": recipe_checks()}
+        for path in paths:
+            is_run = Path(path).is_dir()
+            reports[path] = audit(path, config) if is_run else check(read_training_file(path, kind), **options)
     if json:
         print_json([{"path": path, **report.as_dict()} for path, report in reports.items()])
     else:
         for path, report in reports.items():
             if Path(path).is_dir():
-                click.echo("\n".join(report.lines))
+                click.echo(wrapped("\n".join(report.lines), sys.stdout))
             else:
                 _print_check(path, report)
     if any(not report.ok or (strict and report.findings) for report in reports.values()):
@@ -57,11 +59,9 @@ def _print_check(path: str, report: Any) -> None:
     ]
     if rows:
         console().print(columns(rows, "dim", "", "bold", ""))
-    for note in report.not_judged:
-        click.echo(f"{path}: not judged: {note}")
-    if report.peak:
-        click.echo(f"{path}: usual peak: {report.peak}")
-    if report.assumed:
-        click.echo(f"{path}: assumed: {', '.join(report.assumed)}")
+    notes = [f"not judged: {note}" for note in report.not_judged]
+    notes += [f"usual peak: {report.peak}"] if report.peak else []
+    notes += [f"assumed: {', '.join(report.assumed)}"] if report.assumed else []
     errors = len(report.errors)
-    click.echo(f"{path}: {report.kind}, errors: {errors}, warnings: {len(report.findings) - errors}")
+    notes.append(f"{report.kind}, errors: {errors}, warnings: {len(report.findings) - errors}")
+    click.echo(wrapped("\n".join(f"{path}: {note}" for note in notes), sys.stdout))

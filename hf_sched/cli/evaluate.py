@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from hf_sched.finetune.evaluation.arguments import EvaluationArguments, flag_of
+from hf_sched.plots.console import waiting, wrapped
 from hf_sched.schedules.validation import ArgumentError
 
 
@@ -63,12 +65,13 @@ def evaluate_models(
     """
     if int(os.environ.get("RANK", 0)) > 0:
         return  # under `accelerate launch`, one process evaluates
-    from hf_sched.finetune.evaluation.evaluate import evaluate
-    from hf_sched.finetune.evaluation.generation import Loading
-    from hf_sched.finetune.evaluation.metrics import describe
-    from hf_sched.finetune.terminal import quiet_libraries
+    with waiting("loading"):
+        from hf_sched.finetune.evaluation.evaluate import evaluate
+        from hf_sched.finetune.evaluation.generation import Loading
+        from hf_sched.finetune.evaluation.metrics import describe
+        from hf_sched.finetune.terminal import quiet_libraries
 
-    quiet_libraries()
+        quiet_libraries()
     device = device or Loading().device
     loading = Loading(dtype, device, revision, trust_remote_code)
     try:
@@ -78,4 +81,4 @@ def evaluate_models(
             error.name = flag_of(error.name)
         raise
     for model, result in results.items():
-        click.echo("\n".join(describe(model, result)))
+        click.echo(wrapped("\n".join(describe(model, result)), sys.stdout))

@@ -16,7 +16,7 @@ def launch_command(
     kind: str, flags: Sequence[str], num_processes: int | None, accelerate_config: str | None, *, has_gpu: bool
 ) -> list[str]:
     """Return the `accelerate launch` command of a recipe; without a GPU, it trains on CPU processes."""
-    launch = [sys.executable, "-m", "hf_sched.finetune.accelerate_launch", "--quiet"]
+    launch = [sys.executable, "-m", "hf_sched.finetune.accelerate_launch"]
     if accelerate_config:
         launch += ["--config_file", accelerate_config]
     elif not has_gpu:
@@ -42,19 +42,22 @@ def _command(kind: str) -> click.Command:
     @click.option("--accelerate-config", type=click.Path(exists=True), metavar="FILE", help="For accelerate launch.")
     @click.argument("flags", nargs=-1, type=click.UNPROCESSED)
     def command(config: str, num_processes: int | None, accelerate_config: str | None, flags: tuple[str, ...]) -> None:
+        from hf_sched.plan.training_config import TrainingConfig, read_arguments
+
+        read_arguments(config)  # an unsuitable file is rejected before torch is imported
         import torch
 
         from hf_sched.finetune.launch import NUM_PROCESSES
         from hf_sched.plan.processes import read_accelerate_config
-        from hf_sched.plan.training_config import TrainingConfig
 
         launch = read_accelerate_config(TrainingConfig(kind, {}), accelerate_config) or {}
         requested = num_processes or launch.get("num_processes")
         environment = {**os.environ, **({NUM_PROCESSES: str(requested)} if requested else {})}
         has_gpu, flags = torch.accelerator.is_available(), ("--config", config, *flags)
         words = launch_command(kind, flags, num_processes, accelerate_config, has_gpu=has_gpu)
-        started = "one process per GPU" if has_gpu and not requested else f"{requested or 1} process(es)"
-        click.echo(f"hf-sched {kind}: starting {started}", err=True)
+        started = f"{requested} processes" if (requested or 1) > 1 else "1 process"
+        started = "one process per GPU" if has_gpu and not requested else started
+        click.echo(f"hf-sched {kind}: starting {started}, which loads libraries, data and model first ...", err=True)
         sys.exit(subprocess.run(words, env=environment, check=False).returncode)
 
     return command

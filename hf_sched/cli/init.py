@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hf_sched.cli.finetune import KINDS
+from hf_sched.plots.console import waiting
 from hf_sched.schedules.validation import ArgumentError
 
 
@@ -25,8 +26,9 @@ def write_starter(kind: str, model: str, data: str, full: bool, output: Path | N
     output = output or Path(f"my_{kind}.yaml")
     if output.exists() and not force:
         raise ArgumentError("--output", "a new file", str(output), hint="or add `--force` to replace it")
-    from hf_sched.finetune.starter import Data, Device, starter_config
+    with waiting("reading the data"):
+        from hf_sched.finetune.starter import Data, Device, starter_config
 
-    text = starter_config(kind, model, Data.inspect(kind, data), lora=not full, device=Device.find())
+        text = starter_config(kind, model, Data.inspect(kind, data), lora=not full, device=Device.find())
     output.write_text(text, encoding="utf-8")
     click.echo(f"wrote {output}. Next: hf-sched {kind} --config {output} --dry_run true")

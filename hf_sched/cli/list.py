@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from hf_sched.cli.output import columns, console
+from hf_sched.cli.output import columns
+from hf_sched.plots.console import console
 from hf_sched.reference.description import summary
 from hf_sched.schedules import registry
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from hf_sched.cli.output import console, print_json
+from hf_sched.cli.output import print_json
+from hf_sched.plots.console import console, waiting
 from hf_sched.schedules.validation import ArgumentError
 
 
@@ -34,13 +35,14 @@ def estimate_memory(
     CONFIG is the recipe's YAML file. Only the config.json of the model is read. The exit status is 1 if the run does
     not fit.
     """
-    from hf_sched.finetune.memory.before_loading import describe, show
-    from hf_sched.finetune.memory.estimate import alternative, estimate
-    from hf_sched.finetune.memory.run_settings import read_config
+    with waiting("reading the arguments and the shape of the model"):
+        from hf_sched.finetune.memory.before_loading import describe, show
+        from hf_sched.finetune.memory.estimate import alternative, estimate
+        from hf_sched.finetune.memory.run_settings import read_config
 
-    run = read_config(config, kind, **launch, length=length, prompt=prompt_length)
-    device_bytes = _device_bytes(gpu_memory)
-    found = estimate(run, device_bytes)
+        run = read_config(config, kind, **launch, length=length, prompt=prompt_length)
+        device_bytes = _device_bytes(gpu_memory)
+        found = estimate(run, device_bytes)
     fits = None if device_bytes is None else found.total <= device_bytes
     if json:
         change = alternative(run, device_bytes) if device_bytes and not fits else None

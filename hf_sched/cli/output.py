@@ -1,4 +1,4 @@
-"""Output of the commands: with colors on a terminal, plain in a pipe, JSON for programs."""
+"""Output of the commands: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-
-
-def console() -> Console:
-    """A console that wraps lines on a terminal only, so that `grep` finds whole lines."""
-    found = Console(highlight=False, emoji=False)
-    return found if found.is_terminal else Console(highlight=False, emoji=False, width=1000, no_color=True)
 
 
 def print_json(value: Any) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from hf_sched.cli.output import console, print_json
+from hf_sched.cli.output import print_json
 from hf_sched.cli.training_file import read_training_file, run_options
+from hf_sched.plots.console import console, waiting
 
 
 @click.command("plan", short_help="Show what a run will do, before it starts.")
@@ -19,10 +20,11 @@ def plan_run(config: str, kind: str | None, json: bool, **about_the_run: Any) ->
 
     CONFIG is the YAML or JSON file of its arguments. No model is loaded.
     """
-    from hf_sched.plan import plan
-    from hf_sched.plan.printout import print_plan
+    with waiting("reading the arguments and counting the data"):
+        from hf_sched.plan import plan
+        from hf_sched.plan.printout import print_plan
 
-    planned = plan(read_training_file(config, kind), **about_the_run)
+        planned = plan(read_training_file(config, kind), **about_the_run)
     if json:
         print_json(planned.as_dict())
     else:

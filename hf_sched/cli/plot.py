@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hf_sched.cli.completion import complete_schedule
-from hf_sched.cli.output import console
+from hf_sched.plots.console import console
 from hf_sched.reference.named_schedule import LabeledCurve, NamedSchedule
 from hf_sched.schedules.validation import ArgumentError, Number, as_steps
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import click
 
 from hf_sched.cli.output import print_json
+from hf_sched.plots.console import wrapped
 from hf_sched.schedules.validation import ArgumentError
 
 
@@ -42,4 +44,4 @@ def recommend_schedule(task: str, model: str | None, json: bool, **run: Any) -> 
         peak = advice.peak and {**dataclasses.asdict(advice.peak), "start": advice.peak.start}
         print_json({**dataclasses.asdict(advice), "peak": peak})
     else:
-        click.echo(advice)
+        click.echo(wrapped(str(advice), sys.stdout))

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from hf_sched.plots.console import waiting
+
 
 @click.command("report", short_help="Write a report on one or more runs.")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=Path)
@@ -23,10 +25,11 @@ def report_runs(runs: tuple[Path, ...], **options: Any) -> None:
     hf-sched report runs/sft --html
     hf-sched report runs/sft runs/sft_lower_rate --output comparison.html
     """
-    from hf_sched.finetune.evaluation.metrics import headline
-    from hf_sched.finetune.reports.report import report
+    with waiting("reading the runs"):
+        from hf_sched.finetune.evaluation.metrics import headline
+        from hf_sched.finetune.reports.report import report
 
-    written, results = report(list(runs), **options)
+        written, results = report(list(runs), **options)
     click.echo(f"The report is in {' and '.join(map(str, written))}.")
     for model, result in results.items():
         label, figure = headline(result)

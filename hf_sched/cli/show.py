@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from hf_sched.cli.completion import complete_schedule
-from hf_sched.cli.output import columns, console
+from hf_sched.cli.output import columns
+from hf_sched.plots.console import console
 from hf_sched.plots.terminal import draw
 from hf_sched.reference import examples
 from hf_sched.reference.description import Reference, describe

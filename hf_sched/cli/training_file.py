@@ -46,5 +46,7 @@ def recipe_checks() -> tuple[Any, ...]:
     if not recipe_arguments():
         return ()
     from hf_sched.finetune.check import check_data, check_recipe
+    from hf_sched.finetune.terminal import quiet_libraries
 
+    quiet_libraries()
     return (check_recipe, check_data)

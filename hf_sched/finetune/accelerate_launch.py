@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from subprocess import CalledProcessError
 
 from accelerate.commands.launch import main as launch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -17,9 +18,14 @@ def main() -> None:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         launch()
+    except CalledProcessError as error:  # of a single process
+        status = error.returncode
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
-        sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)  # as a shell reports a signal
+        status = failure.exitcode
+    else:
+        return
+    sys.exit(status if status > 0 else 128 - status)  # as a shell reports a signal
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,6 +21,7 @@ from hf_sched.finetune.rewards.probe import probe
 from hf_sched.plan import Plan, plan
 from hf_sched.plan.printout import print_plan
 from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.plots.console import console
 from hf_sched.scheduler.group_schedule import OWN_SCHEDULE
 
 logger = logging.getLogger(__name__)
@@ -31,10 +31,10 @@ SAMPLES = 64  # checked for a trained stop token
 
 def show_plan(planned: Plan, data: str, arguments: Mapping[str, Any], groups: Sequence[Mapping[str, Any]] = ()) -> None:
     """Show the plan of the run with these arguments, the usual peaks of such a run, its data and parameter groups."""
-    print_plan(planned, _console())
+    print_plan(planned, console())
     if usual := usual_peaks(planned.kind, arguments.get, planned.effective_batch):
-        _console().print(Text(f"usual peak: {usual}"))
-    _console().print(Text(f"data: {data}"))
+        console().print(Text(f"usual peak: {usual}"))
+    console().print(Text(f"data: {data}"))
     if groups:
         titles = ("parameter group", "parameters", "peak", "weight decay", "schedule")
         table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
@@ -42,7 +42,7 @@ def show_plan(planned: Plan, data: str, arguments: Mapping[str, Any], groups: Se
             size = sum(parameter.numel() for parameter in group["params"])
             numbers = (f"{size:,}", f"{group['lr']:.4g}", f"{group['weight_decay']:g}")
             table.add_row(Text(group["name"]), *numbers, Text(group.get(OWN_SCHEDULE, "that of the run")))
-        _console().print("\n", table)
+        console().print("\n", table)
 
 
 def plan_of(args: Any, rows: Any, kind: str, groups: Mapping[str, Any] | None = None) -> Plan:
@@ -62,19 +62,19 @@ def show_sample(trainer: Any, *, in_full: bool) -> None:
         return
     batches = [trainer.data_collator([row]) for row in rows]
     samples = [(batch["input_ids"][0].tolist(), batch["labels"][0].tolist()) for batch in batches]
-    tokenizer, console = _tokenizer(trainer), _console()
+    tokenizer, out = _tokenizer(trainer), console()
     if in_full:
-        console.print("\n[bold]The first sample[/], with the trained text in «green»")
+        out.print("\n[bold]The first sample[/], with the trained text in «green»")
         parts = []
         for is_trained, pairs in groupby(zip(*samples[0], strict=True), key=lambda pair: pair[1] != -100):
             text = tokenizer.decode([token for token, _ in pairs])
             parts.append((f"«{text}»", "green") if is_trained else (text, "dim"))
-        console.print(Text.assemble(*parts))
+        out.print(Text.assemble(*parts))
     trained = [[label for label in labels if label != -100] for _, labels in samples]
     if in_full:
         total = sum(len(tokens) for tokens, _ in samples)
         share = sum(len(tokens) for tokens in trained) / total
-        console.print(
+        out.print(
             f"trained on {share:.0%} of the tokens of the first {len(samples)} samples; `completion_only_loss: true` "
             "trains on the last turn only, `assistant_only_loss: true` on all turns of the assistant"
         )
@@ -88,7 +88,7 @@ def show_sample(trainer: Any, *, in_full: bool) -> None:
         causes = "`max_length` cuts the samples off, or the chat template leaves the token out of the trained text"
         logger.warning(f"{summary}: the model may never learn to stop. Possibly {causes} (`eos_token`)")
     elif in_full:
-        console.print(summary)
+        out.print(summary)
 
 
 def _ends_with_stop(tokens: list[int], stop_tokens: set[int], tokenizer: Any) -> bool:
@@ -102,10 +102,10 @@ def show_pair(trainer: Any, *, in_full: bool) -> None:
     """Show the first preference pair; warn if the two answers are often equal."""
     pairs = list(islice(iter(trainer.train_dataset), SAMPLES))
     if in_full:
-        console, tokenizer = _console(), _tokenizer(trainer)
-        console.print("\n[bold]The first pair[/]")
+        out, tokenizer = console(), _tokenizer(trainer)
+        out.print("\n[bold]The first pair[/]")
         for part, style in (("prompt", "dim"), ("chosen", "green"), ("rejected", "red")):
-            console.print(Text.assemble(f"{part}: ", (tokenizer.decode(pairs[0][f"{part}_ids"]), style)))
+            out.print(Text.assemble(f"{part}: ", (tokenizer.decode(pairs[0][f"{part}_ids"]), style)))
     if equal := sum(pair["chosen_ids"] == pair["rejected_ids"] for pair in pairs):
         logger.warning(f"the chosen and the rejected answer are equal in {equal} of the first {len(pairs)} pairs")
 
@@ -120,8 +120,8 @@ def show_probe(trainer: Any, rewards: Sequence[Reward | str], *, in_full: bool) 
         for one in probes:
             scores = ["none" if score is None else f"{score:g}" for score in (one.gold, one.wrong, one.empty)]
             table.add_row(one.name, scores[0], repr(one.rendering), *scores[1:])
-        _console().print("\n[bold]The rewards[/], for answers to the first problem\n", table)
-        _console().print(Text(f"right answer {probes[0].right_answer!r}, wrong answer {probes[0].wrong_answer!r}"))
+        console().print("\n[bold]The rewards[/], for answers to the first problem\n", table)
+        console().print(Text(f"right answer {probes[0].right_answer!r}, wrong answer {probes[0].wrong_answer!r}"))
     for one in probes:
         if one.warning:
             logger.warning(one.warning)
@@ -131,7 +131,3 @@ def show_probe(trainer: Any, rewards: Sequence[Reward | str], *, in_full: bool) 
 
 def _tokenizer(trainer: Any) -> Any:
     return getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True, emoji=False)

@@ -52,6 +52,7 @@ from hf_sched.finetune.provenance import write_provenance
 from hf_sched.finetune.terminal import print_header, print_summary, quiet_libraries, quiet_training
 from hf_sched.finetune.trackers import default_trackers, name_of_run
 from hf_sched.plan import Plan
+from hf_sched.plots.console import wrapped
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -156,12 +157,12 @@ def reject(recipe: Recipe, error: ValueError) -> int:
     """Print the error, in a line for each mistake, or the table of a resume; return the exit status."""
     if isinstance(error, ResumeRejected):
         if os.environ.get("RANK", "0") == "0":  # all processes compare the same checkpoint
-            print(f"{recipe.kind}: error: {error}", file=sys.stderr)
+            print(wrapped(f"{recipe.kind}: error: {error}", sys.stderr), file=sys.stderr)
     else:
         if os.environ.get("RANK", "0") != "0":
             time.sleep(10)  # most errors are the same on all processes, and the launcher stops the others meanwhile
         for line in str(error).splitlines() if isinstance(error, WrongArguments) else [str(error)]:
-            print(f"{recipe.kind}: error: {' '.join(line.split())}", file=sys.stderr)
+            print(wrapped(f"{recipe.kind}: error: {' '.join(line.split())}", sys.stderr), file=sys.stderr)
     return 2
 
 

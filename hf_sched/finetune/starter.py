@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -142,7 +143,7 @@ def starter_config(kind: str, model: str, data: Data, *, lora: bool, device: Dev
 
 
 def _section(comment: str, values: Mapping[str, Any]) -> str:
-    lines = [f"# {comment}\n"] if comment else []
+    lines = [f"{line}\n" for line in wrap(comment, 110, initial_indent="# ", subsequent_indent="# ")]
     for key, value in values.items():
         lines.append(
             yaml.safe_dump(

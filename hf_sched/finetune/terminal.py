@@ -18,7 +18,7 @@ from functools import partialmethod
 from io import StringIO
 from pathlib import Path
 from statistics import mean
-from typing import Any, TextIO
+from typing import Any
 
 import datasets
 import transformers
@@ -29,6 +29,7 @@ from transformers.integrations import TrackioCallback
 
 from hf_sched.audit import audit
 from hf_sched.plan import Plan
+from hf_sched.plots.console import console
 from hf_sched.plots.terminal import draw
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def quiet_training(trainer: Any) -> None:
 
 def print_header(trainer: Any, planned: Plan, data: str, checkpoint: str | None) -> None:
     """Print model, data, plan and curve of a run that is about to start."""
-    out = _console(sys.stderr)
+    out = console(sys.stderr)
     _print_rows(out, _facts(trainer, planned, data) | ({"resumes from": checkpoint} if checkpoint else {}))
     if planned.curve is not None:
         out.print()
@@ -117,7 +118,7 @@ def _facts(trainer: Any, planned: Plan, data: str) -> dict[str, str]:
 
 def print_summary(kind: str, folder: str, history: Sequence[Mapping[str, Any]], *, is_adapter: bool) -> None:
     """Print the three most important figures of a finished run and the next command."""
-    out = _console(sys.stdout)
+    out = console(sys.stdout)
     last = {key: value for record in history for key, value in record.items()}
     took = f" after {timedelta(seconds=round(last['train_runtime']))}" if "train_runtime" in last else ""
     out.print(f"\n[bold]The model is in {escape(folder)}[/]{took}", soft_wrap=True)
@@ -167,9 +168,3 @@ def _count(parameters: int) -> str:
         if parameters >= unit:
             return f"{parameters / unit:.3g}{name}"
     return str(parameters)
-
-
-def _console(file: TextIO) -> Console:
-    """A console that wraps lines on a terminal only, so that `grep` finds whole lines in a log file."""
-    console = Console(file=file, highlight=False, emoji=False)
-    return console if console.is_terminal else Console(file=file, highlight=False, emoji=False, width=1000)

@@ -154,7 +154,7 @@ _TABLE = {
         {},
         "mixed",
         ("1905.04753", "2107.04197"),
-        f"Below {SHORT} steps, cycles and stages would have only a few steps each. A decay of one piece remains.",
+        f"Below {SHORT} steps, cycles and stages would last only a few steps each, so this is a single decay.",
         _LAST_EXAMPLES,
     ),
     "length unknown": Recommendation(

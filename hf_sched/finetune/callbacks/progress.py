@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import logging
-import shutil
 import sys
-import textwrap
 import time
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, ProgressCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+
+from hf_sched.plots.console import wrapped
 
 # Without a terminal, a line is written for a log record in each tenth of the run, and at least every 30 seconds.
 SHARE, SECONDS = 0.1, 30.0
@@ -89,11 +88,7 @@ class StandardErrorHandler(logging.Handler):
         if record.levelno == logging.WARNING and text in self._warned:
             return
         self._warned.add(text)
-        if sys.stderr.isatty():
-            wrap = partial(textwrap.wrap, break_long_words=False, break_on_hyphens=False, subsequent_indent="  ")
-            width = shutil.get_terminal_size().columns
-            text = "\n".join(part for line in text.splitlines() for part in wrap(line, width))
-        _write(text)
+        _write(wrapped(text, sys.stderr))
 
 
 def _write(text: str) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from hf_sched.finetune.launch import requests_fsdp
 from hf_sched.finetune.memory.estimate import ASSUMPTIONS, GIB, Estimate, alternative, estimate
 from hf_sched.finetune.memory.run_settings import read_run
+from hf_sched.plots.console import console
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def check_memory(
         logger.warning("memory: not estimated (%s)", error)
         return
     if in_full:
-        show(found, verdict, Console(highlight=False, soft_wrap=True, emoji=False))
+        show(found, verdict, console())
     if found.least > memory:
         needs = f"needs {_gib(found.least)} GiB for weights, gradients and optimizer states alone"
         raise ArgumentError("model_name_or_path", rule=f"{needs}, but {_gib(memory)} GiB are available", hint=verdict)
@@ -90,22 +91,22 @@ def _longest_sample(kind: str, arguments: Mapping[str, Any], rows: Iterable[Mapp
     return len(tokenizer(max(texts, key=len, default=""))["input_ids"])
 
 
-def show(found: Estimate, verdict: str, console: Console) -> None:
+def show(found: Estimate, verdict: str, out: Console) -> None:
     """Print a table of all parts at each stage of a step, the verdict and the assumptions."""
     run = found.run
     launch = run.parallelism if run.processes == 1 else f"{run.parallelism} with {run.processes} processes"
-    size = f"{run.shape.parameters:,} parameters, {found.trained:,} of them trained"
+    size = f"{run.shape.parameters:,} parameters, {found.trained:,} trained"
     title = f"[bold]Estimated memory per process[/], {run.kind} of {run.model_name_or_path}"
-    console.print(f"{title} ({launch}, {run.batch} x {run.length} tokens, {size})")
+    out.print(f"{title} ({launch}, {run.batch} x {run.length} tokens, {size})")
     table = Table("GiB", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for stage in found.breakdown:
         table.add_column(stage, justify="right")
     for part in dict.fromkeys(part for parts in found.breakdown.values() for part in parts):
         table.add_row(part, *(_gib(parts[part]) if part in parts else "-" for parts in found.breakdown.values()))
     table.add_row("total", *(_gib(sum(parts.values())) for parts in found.breakdown.values()), style="bold")
-    console.print(table)
-    console.print(verdict)
-    console.print(f"assumed: {ASSUMPTIONS}", style="dim")
+    out.print(table)
+    out.print(verdict)
+    out.print(f"assumed: {ASSUMPTIONS}", style="dim")
 
 
 def describe(found: Estimate, device_bytes: int | None) -> str:

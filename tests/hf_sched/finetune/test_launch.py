@@ -70,8 +70,9 @@ def test_command_passes_on_the_exit_status_and_rejects_a_config_that_starts_one_
 
 
 @pytest.mark.slow
-def test_mistake_is_reported_once_for_all_processes_with_its_exit_status(config, tmp_path):
-    words = [*COMMAND, *config, "--num-processes", "2", "--learning_rat", "1"]
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_mistake_is_reported_once_for_all_processes_with_its_exit_status(config, tmp_path, processes):
+    words = [*COMMAND, *config, "--num-processes", processes, "--learning_rat", "1"]
     rejected = finish(ONE_PROCESS, words, tmp_path / "run", ok=False)
     assert rejected.returncode == 2
     assert rejected.output.count("sft: error: `learning_rat` is not an argument of") == 1
@@ -79,7 +80,7 @@ def test_mistake_is_reported_once_for_all_processes_with_its_exit_status(config,
 
 
 def test_command_launches_the_installed_module():
-    launch = [sys.executable, "-m", "hf_sched.finetune.accelerate_launch", "--quiet"]
+    launch = [sys.executable, "-m", "hf_sched.finetune.accelerate_launch"]
     gpu = launch_command("dpo", ["--config", "c"], 4, "ddp.yaml", has_gpu=True)
     module = ["-m", "hf_sched.finetune.dpo", "--config", "c"]
     assert gpu == [*launch, "--config_file", "ddp.yaml", "--num_processes", "4", *module]
