@@ -6,6 +6,7 @@ python -m hf_sched.finetune.accelerate_launch [FLAGS OF accelerate launch] -m MO
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from subprocess import CalledProcessError
 
@@ -14,10 +15,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 
 def main() -> None:
-    """Launch; if a process fails, exit with its status instead of a traceback."""
+    """Launch; if a process fails or is interrupted, exit with its status instead of a traceback."""
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         launch()
+    except KeyboardInterrupt:
+        status = -signal.SIGINT
     except CalledProcessError as error:  # of a single process
         status = error.returncode
     except ChildFailedError as error:

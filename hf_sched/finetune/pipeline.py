@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -113,7 +114,7 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
     """Run a recipe with the given arguments, by default those of the command line.
 
     Returns:
-        int: The exit status: 0, 1 (diverged), 2 (wrong arguments, named in one line) or 143 (stopped by SIGTERM).
+        int: The exit status: 0, 1 (diverged), 2 (wrong arguments, named in one line), 130 (Ctrl-C) or 143 (SIGTERM).
     """
     words = sys.argv[1:] if args is None else args
     try:
@@ -141,7 +142,13 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
         trainer.accelerator.wait_for_everyone()
     if not run.pipeline.verbose:
         quiet_training(trainer)
-    status = train_and_save(trainer, run.checkpoint, run.given, run.script.dataset_name, run.model.model_name_or_path)
+    try:
+        status = train_and_save(
+            trainer, run.checkpoint, run.given, run.script.dataset_name, run.model.model_name_or_path
+        )
+    except KeyboardInterrupt:
+        logger.error("interrupted; `--resume_from_checkpoint auto` continues from the last checkpoint")
+        return 128 + signal.SIGINT
     history = trainer.state.log_history
     del trainer
     if run.training.world_size > 1:

@@ -6,10 +6,13 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
+import time
 
 import pytest
 import yaml
@@ -56,6 +59,22 @@ def test_figures_include_the_evaluation_and_an_adapter_is_merged_next(run_recipe
     *_, evaluated, _, following = lines_after("The model is in", run.output)
     assert re.fullmatch(r"  exact match +[\d.]+% -> [\d.]+% of 20 problems", evaluated)
     assert following == f"next: hf-sched merge {run.folder} --output {run.folder}_merged"
+
+
+def test_interrupted_run_ends_with_one_line_that_says_how_to_continue(run_recipe, tmp_path):
+    def interrupt() -> None:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "checkpoint-2" / "trainer_state.json").is_file():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    waiting = threading.Thread(target=interrupt, daemon=True)
+    waiting.start()
+    run = run_recipe("sft", ok=False, max_steps=2000, save_strategy="steps", save_steps=2, **SCHEDULE)
+    assert run.returncode == 130
+    assert "Traceback" not in run.output
+    assert run.output.splitlines()[-1].startswith("ERROR: interrupted; `--resume_from_checkpoint auto` continues")
 
 
 @pytest.mark.slow
