@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hf_sched.callbacks.learning_rate_log import LearningRateLog
     from hf_sched.callbacks.live_cooldown import LiveControl
     from hf_sched.integrations.accelerate import prepare_scheduler
+    from hf_sched.integrations.lightning import lightning
     from hf_sched.scheduler.anneal import anneal_from
     from hf_sched.scheduler.muon import MuonWithAdamW
     from hf_sched.scheduler.named_groups import param_groups
@@ -51,6 +52,7 @@ __all__ = [
     "decay",
     "get_scheduler",
     "hold",
+    "lightning",
     "param_groups",
     "prepare_scheduler",
     "recommend",
@@ -71,6 +73,7 @@ _LAZY = {
     "ScheduleLR": "hf_sched.scheduler.schedule_lr",
     "anneal_from": "hf_sched.scheduler.anneal",
     "get_scheduler": "hf_sched.scheduler.schedule_lr",
+    "lightning": "hf_sched.integrations.lightning",
     "param_groups": "hf_sched.scheduler.named_groups",
     "prepare_scheduler": "hf_sched.integrations.accelerate",
     "recommend": "hf_sched.schedules.recommend",

@@ -85,7 +85,8 @@ class LearningRateGuard(TrainerCallback):
         self._stepped_by_deepspeed = type(lr_scheduler).__name__ == "DeepSpeedSchedulerWrapper"
         self._checks_at_begin = self._stepped_by_deepspeed or bool(self.scheduler.optimizers.facades)
         self._skipped = max(state.global_step - self.scheduler.last_epoch, 0)
-        if model is not None and not is_deepspeed(optimizer, args):
+        # SetFit passes its own model, which is no module.
+        if isinstance(model, torch.nn.Module) and not is_deepspeed(optimizer, args):
             self._check_parameters(self.scheduler, model)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,7 +1,7 @@
-"""Other training programs under `hf-sched run`: every logged learning rate equals the schedule's.
+"""Other training programs, unmodified: every learning rate that they use equals the schedule's.
 
 Programs that need their own packages (marker `hosts`, `make test-hosts`) get a virtual environment without hf_sched,
-made from the requirements in this folder. It is kept in HF_SCHED_HOSTS if that is set, else in a temporary folder.
+made from `requirements/`. It is kept in HF_SCHED_HOSTS if that is set, else in a temporary folder.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,14 +24,129 @@ ROOT = HERE.parents[1]
 PROGRAMS = Path(sys.executable).parent
 RUN = [sys.executable, "-m", "hf_sched", "run"]
 STEPS, WARMUP, PEAK, FLOOR = 8, 2, 1e-3, 0.2
+TEXT = f"cosine_floor:floor_ratio={FLOOR}"
 SCHEDULE = {"lr_scheduler_type": "cosine_floor", "lr_scheduler_kwargs": {"floor_ratio": FLOOR}}
 ARGUMENTS = {
-    **{"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, **SCHEDULE, "use_cpu": True, "bf16": False},
+    **{"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "use_cpu": True, "bf16": False},
     **{"logging_steps": 1, "save_strategy": "steps", "save_steps": STEPS, "report_to": "none"},
-    "per_device_train_batch_size": 2,
+    **{"per_device_train_batch_size": 2, "output_dir": "{out}"},
 }
-GRPO = {"num_generations": 2, "max_completion_length": 4, "reward_funcs": "think_format_reward"}
-TWO_PROCESSES = ["accelerate_configs/cpu_2proc.yaml", "--main_process_port", "0"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """How to train 8 steps, in a process of which `{task}` is the folder with data and `{out}` the output folder."""
+
+    command: list[object]
+    environment: str = ""
+    """The name of its requirements; by default the tests' own environment."""
+    launch: list[object] = field(default_factory=lambda: RUN)
+    """How to start the command. An empty list is for programs that import hf_sched themselves."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Written to `{out}/config.yaml`."""
+    variables: dict[str, str] = field(default_factory=dict)
+    processes: int = 1
+    epoch: float = STEPS * 2 / 64
+    """The part of the data that one process sees."""
+    logs_next_step: bool = False
+    """Whether it logs the learning rate after the scheduler's step."""
+
+
+def flags(**given: object) -> list[str]:
+    words = []
+    for key, value in given.items():
+        words += [f"--{key}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return words
+
+
+def script(name: str) -> Path:
+    return HERE / "scripts" / name
+
+
+def torchrun(processes: int) -> list[object]:
+    return ["torchrun", "--standalone", "--nproc_per_node", processes]
+
+
+ACCELERATE_CONFIG = ["accelerate_configs/cpu_2proc.yaml", "--main_process_port", "0"]
+TRAINER = [script("train_trainer.py"), "{task}/model", *flags(**ARGUMENTS, **SCHEDULE)]
+
+
+def of_trl(method: str, **others: object) -> list[str]:
+    where = {"model_name_or_path": "{task}/model", "dataset_name": f"{{task}}/{method}"}
+    return flags(**where, **ARGUMENTS, **SCHEDULE, **others)
+
+
+OF_GRPO = {"num_generations": 2, "max_completion_length": 4}
+IN_OWN_ENVIRONMENT = {
+    "trl-sft": Host(["trl", "sft", *of_trl("sft")]),
+    "trl-dpo": Host(["trl", "dpo", *of_trl("dpo")]),
+    "trl-grpo": Host(["trl", "grpo", *of_trl("grpo", **OF_GRPO, reward_funcs="think_format_reward")], epoch=0.125),
+    "trl-sft-2": Host(["trl", "sft", *of_trl("sft"), "--accelerate_config", *ACCELERATE_CONFIG], processes=2),
+    # Not the program `accelerate`: it imports timm if installed, which needs torchvision.
+    "trl-sft-module-2": Host(
+        ["-m", "hf_sched", "run", "-m", "trl.scripts.sft", *of_trl("sft")],
+        launch=[sys.executable, "-m", "accelerate.commands.launch", "--config_file", *ACCELERATE_CONFIG],
+        processes=2,
+    ),
+    "trainer-2": Host([*torchrun(2), *TRAINER], processes=2),
+    "trainer-module-2": Host(["-m", "hf_sched", "run", *TRAINER], launch=torchrun(2), processes=2),
+    "transformers": Host([sys.executable, script("train_with_get_scheduler.py"), "{out}", "transformers", TEXT]),
+}
+
+SENTENCE_TRANSFORMERS = [script("train_sentence_transformers.py"), "{task}/model", *flags(**ARGUMENTS, **SCHEDULE)]
+LLAMAFACTORY = {
+    **{"model_name_or_path": "{task}/model", "stage": "sft", "do_train": True, "finetuning_type": "full"},
+    **{"dataset": "sorting", "dataset_dir": "{task}", "template": "empty", "cutoff_len": 64, "overwrite_cache": True},
+    **ARGUMENTS,
+    **SCHEDULE,
+}
+SWIFT = flags(
+    **{"model": "{task}/model", "model_type": "llama", "template": "dummy", "dataset": "{task}/messages.jsonl"},
+    **{"tuner_type": "full", "torch_dtype": "float32", "gradient_accumulation_steps": 1},
+    **{"split_dataset_ratio": 0, "add_version": False, "lr_scheduler_type": TEXT},
+    **ARGUMENTS,
+)
+SWIFT_GRPO = ["--rlhf_type", "grpo", *flags(**OF_GRPO, reward_funcs="format"), *SWIFT]
+OF_SWIFT: dict[str, Any] = {"environment": "ms-swift", "logs_next_step": True}
+HUB = {"USE_HF": "1"}  # ModelScope's hub has no offline mode
+AXOLOTL = {
+    "base_model": "{task}/model",
+    "datasets": [{"path": "{task}/text.jsonl", "ds_type": "json", "type": "completion"}],
+    **{"dataset_prepared_path": "{out}/prepared", "output_dir": "{out}"},
+    **{"sequence_len": 64, "micro_batch_size": 2, "gradient_accumulation_steps": 1, "optimizer": "adamw_torch"},
+    **{"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "logging_steps": 1, "save_steps": STEPS},
+    **dict.fromkeys(("bf16", "fp16", "tf32"), False),
+}
+AXOLOTL_PLUGIN = {**AXOLOTL, "lr_scheduler": TEXT, "plugins": ["hf_sched.integrations.axolotl.SchedulePlugin"]}
+AXOLOTL_NAME = {**AXOLOTL, "lr_scheduler": "cosine_floor", "lr_scheduler_kwargs": SCHEDULE["lr_scheduler_kwargs"]}
+OF_AXOLOTL = ["axolotl", "train", "{out}/config.yaml", "--launcher"]
+HOSTS = {
+    "ms-swift-sft": Host(["swift", "sft", *SWIFT], variables=HUB, **OF_SWIFT),
+    "ms-swift-sft-2": Host(["swift", "sft", *SWIFT], variables=HUB | {"NPROC_PER_NODE": "2"}, processes=2, **OF_SWIFT),
+    "ms-swift-grpo": Host(["swift", "rlhf", *SWIFT_GRPO], variables=HUB, epoch=0.125, **OF_SWIFT),
+    "lightning": Host(["python", script("train_lightning.py"), 1, "{out}"], "lightning", []),
+    "lightning-2": Host(["python", script("train_lightning.py"), 2, "{out}"], "lightning", [], processes=2),
+    "openrlhf": Host([*torchrun(1), script("train_openrlhf.py"), "{out}"], "openrlhf"),
+    "openrlhf-2": Host([*torchrun(2), script("train_openrlhf.py"), "{out}"], "openrlhf", processes=2),
+    "verl": Host(["python", script("train_verl.py"), "{out}"], "verl", []),
+    "setfit": Host(["python", script("train_setfit.py"), "{task}/model", "{out}"], "setfit", epoch=1.0),
+    "axolotl-plugin": Host([*OF_AXOLOTL, "python"], "axolotl", [], AXOLOTL_PLUGIN),
+    "axolotl-plugin-2": Host(
+        [*OF_AXOLOTL, "torchrun", "--", "--nproc_per_node=2"], "axolotl", [], AXOLOTL_PLUGIN, processes=2
+    ),
+    "axolotl-name": Host([*OF_AXOLOTL, "accelerate"], "axolotl", config=AXOLOTL_NAME),
+    "llamafactory": Host(["llamafactory-cli", "train", "{out}/config.yaml"], "llamafactory", config=LLAMAFACTORY),
+    "llamafactory-2": Host(
+        ["llamafactory-cli", "train", "{out}/config.yaml"],
+        "llamafactory",
+        config=LLAMAFACTORY,
+        variables={"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"},
+        processes=2,
+    ),
+    "sentence-transformers": Host(["python", *SENTENCE_TRANSFORMERS], "sentence-transformers"),
+    "sentence-transformers-2": Host([*torchrun(2), *SENTENCE_TRANSFORMERS], "sentence-transformers", processes=2),
+    "diffusers": Host(["python", script("train_with_get_scheduler.py"), "{out}", "diffusers", TEXT], "diffusers"),
+}
 
 
 @pytest.fixture(scope="session")
@@ -42,28 +159,33 @@ def task(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     save_data(folder, train=64, test=4, backwards_share=0.0, seed=0)
     rows = [json.loads(line) for line in (folder / "sft" / "train.jsonl").read_text().splitlines()]
     texts = [(row["prompt"][0]["content"], row["completion"][0]["content"]) for row in rows]
-    with (folder / "text.jsonl").open("w") as out:
-        for prompt, answer in texts:
-            print(json.dumps({"text": prompt + answer}), file=out)
+    with (folder / "text.jsonl").open("w") as text, (folder / "messages.jsonl").open("w") as messages:
+        for row, (prompt, answer) in zip(rows, texts, strict=True):
+            print(json.dumps({"text": prompt + answer}), file=text)
+            print(json.dumps({"messages": row["prompt"] + row["completion"]}), file=messages)
     (folder / "dataset_info.json").write_text(json.dumps({"sorting": {"file_name": "sorting.json"}}))
     instructions = [{"instruction": prompt, "input": "", "output": answer} for prompt, answer in texts]
     (folder / "sorting.json").write_text(json.dumps(instructions))
     return folder
 
 
-def host(name: str, temporary: Path) -> Path:
-    """The folder of programs in this host's virtual environment, which is installed if necessary."""
-    folder = Path(os.environ.get("HF_SCHED_HOSTS", temporary)) / name
+def programs_of(environment: str, temporary: Path) -> Path:
+    """The folder of programs in this virtual environment, which is installed if necessary."""
+    if not environment:
+        return PROGRAMS
+    folder = Path(os.environ.get("HF_SCHED_HOSTS", temporary)) / environment
     finished = folder / "installed"
     if not finished.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        for file, options in ((f"{name}.txt", []), (f"{name}.no-deps.txt", ["--no-deps"])):
-            if not (HERE / file).exists():
+        # axolotl is declared for Python 3.12, and runs on 3.11 as well.
+        for kind, options in (("txt", []), ("no-deps.txt", ["--no-deps", "--ignore-requires-python"])):
+            requirements = HERE / "requirements" / f"{environment}.{kind}"
+            if not requirements.exists():
                 continue
-            pip = [folder / "bin" / "python", "-m", "pip", "install", *options, "-r", HERE / file]
+            pip = [folder / "bin" / "python", "-m", "pip", "install", *options, "-r", requirements]
             done = subprocess.run(pip, capture_output=True, text=True, check=False)
             if done.returncode:
-                pytest.skip(f"{name} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+                pytest.skip(f"{environment} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
         # PyPI's build is for CUDA and does not load with torch for CPUs; its Python part suffices.
         for library in folder.glob("lib/*/site-packages/torchaudio/lib/*.so"):
             library.unlink()
@@ -76,14 +198,20 @@ def host(name: str, temporary: Path) -> Path:
 ABORTED_AT_EXIT = "terminate called without an active exception"
 
 
-def run(*words: object, programs: Path = PROGRAMS, launch: list[str] = RUN, ok: bool = True) -> str:
-    """Run a command with `programs` first on PATH; its output."""
+def run(host: Host, task: Path, out: Path, temporary: Path, ok: bool = True) -> str:
+    """Train with a program; its output."""
+
+    def filled(text: object) -> str:
+        return str(text).replace("{task}", str(task)).replace("{out}", str(out))
+
+    programs = programs_of(host.environment, temporary)
+    (out / "config.yaml").write_text(filled(yaml.safe_dump(host.config)))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"PATH": f"{programs}{os.pathsep}{environment['PATH']}", "DS_ACCELERATOR": "cpu"}
-    environment |= {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1"}
-    if programs == PROGRAMS:
+    environment |= {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", **host.variables}
+    if programs == PROGRAMS or not host.launch:
         environment["PYTHONPATH"] = str(ROOT)  # elsewhere only `hf-sched run` provides hf_sched
-    command = [*launch, *map(str, words)]
+    command = [filled(word) for word in (*host.launch, *host.command)]
     for _ in range(2):
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
         output = done.stdout + done.stderr
@@ -93,183 +221,69 @@ def run(*words: object, programs: Path = PROGRAMS, launch: list[str] = RUN, ok: 
     return output
 
 
-def flags(**given: object) -> list[str]:
-    words = []
-    for key, value in given.items():
-        words += [f"--{key}", json.dumps(value) if isinstance(value, dict) else str(value)]
-    return words
-
-
-def curve(name: str = "cosine_floor", **arguments: object) -> list[float]:
+def curve(name: str = TEXT, **arguments: object) -> list[float]:
     schedule = hf_sched.build(name, num_training_steps=STEPS, num_warmup_steps=WARMUP, **arguments)
     return schedule.curve(peak=PEAK).tolist()
 
 
-def check_logged(folder: Path) -> None:
-    """Compare the learning rates in the last checkpoint with the schedule."""
-    state = json.loads((folder / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
+def check_rates(host: Host, out: Path) -> None:
+    """Compare the learning rates in a script's files, or else in a Trainer's checkpoint, with the schedule."""
+    files = [*out.glob("rates*.json")]
+    if files:
+        assert len(files) >= host.processes
+        assert {file.name: json.loads(file.read_text()) for file in files} == {file.name: curve() for file in files}
+        return
+    (checkpoint,) = out.rglob(f"checkpoint-{STEPS}/trainer_state.json")
+    state = json.loads(checkpoint.read_text())
     rates = [row["learning_rate"] for row in state["log_history"] if "learning_rate" in row]
-    assert rates == curve(floor_ratio=FLOOR)
-
-
-def of_trl(method: str, task: Path, folder: Path) -> list[str]:
-    where = {"model_name_or_path": task / "model", "dataset_name": task / method, "output_dir": folder}
-    return flags(**where, **ARGUMENTS, **(GRPO if method == "grpo" else {}))
+    assert rates == ([*curve()[1:], FLOOR * PEAK] if host.logs_next_step else curve())
+    assert state["epoch"] == host.epoch * host.processes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
-def test_trl(task, tmp_path, method):
-    run("trl", method, *of_trl(method, task, tmp_path))
-    check_logged(tmp_path)
-
-
-@pytest.mark.slow
-def test_trl_on_two_processes(task, tmp_path):
-    output = run("trl", "sft", *of_trl("sft", task, tmp_path), "--accelerate_config", *TWO_PROCESSES)
-    check_logged(tmp_path)
-    assert "'epoch': '0.5'" in output  # 8 steps of 2 processes with 2 of 64 rows each
-
-
-TRAINER = """
-import sys, torch
-from transformers import AutoModelForCausalLM, HfArgumentParser, Trainer, TrainingArguments
-
-(args,) = HfArgumentParser(TrainingArguments).parse_args_into_dataclasses(sys.argv[2:])
-rows = [{"input_ids": torch.arange(6, 16), "labels": torch.arange(6, 16)}] * 64
-Trainer(AutoModelForCausalLM.from_pretrained(sys.argv[1]), args, train_dataset=rows).train()
-sys.stdout.write(f"processes {args.world_size}\\n")  # in one piece, since both processes write
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("as_module", [False, True])
-def test_trainer_script_under_torchrun(task, tmp_path, as_module):
-    (tmp_path / "train.py").write_text(TRAINER)
-    torchrun = [PROGRAMS / "torchrun", "--standalone", "--nproc_per_node", 2]
-    launch, module = ([], ["-m", "hf_sched", "run"]) if as_module else (RUN, [])
-    words = [tmp_path / "train.py", task / "model", *flags(output_dir=tmp_path / "run", **ARGUMENTS)]
-    output = run(*torchrun, *module, *words, launch=launch)
-    check_logged(tmp_path / "run")
-    assert output.count("processes 2") == 2
-
-
-@pytest.mark.slow
-def test_module_under_accelerate_launch(task, tmp_path):
-    # Not the program `accelerate`: it imports timm if installed, which needs torchvision.
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", *TWO_PROCESSES]
-    run("-m", "hf_sched", "run", "-m", "trl.scripts.sft", *of_trl("sft", task, tmp_path), launch=launch)
-    check_logged(tmp_path)
-
-
-# A loop without a Trainer, as in the examples of transformers and diffusers: Accelerate prepares the scheduler.
-LOOP = """
-import json, sys, torch
-from accelerate import Accelerator
-from {library}.optimization import get_scheduler
-
-accelerator = Accelerator(cpu=True)
-model = torch.nn.Linear(2, 1)
-optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-options = json.loads(sys.argv[2])
-scheduler = get_scheduler(sys.argv[1], optimizer=optimizer, num_warmup_steps=2, num_training_steps=8, **options)
-model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-used = []
-for _ in range(8):
-    accelerator.backward(model(torch.ones(1, 2)).sum())
-    used.append(optimizer.param_groups[0]["lr"])
-    optimizer.step()
-    scheduler.step()
-print(json.dumps(used))
-"""
-
-
-@pytest.mark.slow
-def test_loop_with_get_scheduler_of_transformers(tmp_path):
-    (tmp_path / "loop.py").write_text(LOOP.format(library="transformers"))
-    output = run(sys.executable, tmp_path / "loop.py", "cosine_floor", "{}")
-    assert json.loads(output.strip().splitlines()[-1]) == curve()
+@pytest.mark.parametrize("name", IN_OWN_ENVIRONMENT)
+def test_program_trains_at_the_rates_of_the_schedule(task, tmp_path, name):
+    host = IN_OWN_ENVIRONMENT[name]
+    run(host, task, tmp_path, PROGRAMS)
+    check_rates(host, tmp_path)
 
 
 @pytest.mark.hosts
-def test_loop_with_get_scheduler_of_diffusers(tmp_path, tmp_path_factory):
-    programs = host("diffusers", tmp_path_factory.getbasetemp())
-    (tmp_path / "loop.py").write_text(LOOP.format(library="diffusers"))
-
-    def train(name: str, ok: bool = True, **options: object) -> str:
-        words = [tmp_path / "loop.py", name, json.dumps({"num_cycles": 1, "power": 1.0, **options})]
-        return run("python", *words, programs=programs, ok=ok).strip().splitlines()[-1]
-
-    assert json.loads(train("cosine_floor")) == curve()
-    assert json.loads(train("cosine_restarts", num_cycles=2)) == curve("cosine_restarts", num_cycles=2)
-    assert json.loads(train("cosine_restarts:num_cycles=2")) == curve("cosine_restarts", num_cycles=2)
-    assert json.loads(train("cosine_with_restarts:num_cycles=2")) == json.loads(
-        train("cosine_with_restarts", num_cycles=2)
-    )
-    assert "`num_cycles` is given twice" in train("cosine_with_restarts:num_cycles=2", num_cycles=3, ok=False)
-    assert len(json.loads(train("cosine"))) == STEPS
-    assert "`num_cycles` is not an argument of cosine_floor" in train("cosine_floor", num_cycles=2, ok=False)
-    assert "did you mean 'cosine_floor'?" in train("cosin_floor", ok=False)
+@pytest.mark.parametrize("name", HOSTS)
+def test_program_with_its_own_packages_trains_at_the_rates_of_the_schedule(task, tmp_path, tmp_path_factory, name):
+    host = HOSTS[name]
+    run(host, task, tmp_path, tmp_path_factory.getbasetemp())
+    check_rates(host, tmp_path)
 
 
-SENTENCE_TRANSFORMERS = """
-import sys
-from datasets import Dataset
-from sentence_transformers import (
-    SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments, losses, models
+@pytest.mark.hosts
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("cosine_floor", {}, curve("cosine_floor")),
+        ("cosine_restarts", {"num_cycles": 2}, curve("cosine_restarts", num_cycles=2)),
+        ("cosine_restarts:num_cycles=2", {}, curve("cosine_restarts", num_cycles=2)),
+        ("cosine_with_restarts:num_cycles=2", {"num_cycles": 3}, "`num_cycles` is given twice"),
+        ("cosine_floor", {"num_cycles": 2}, "`num_cycles` is not an argument of cosine_floor"),
+        ("cosin_floor", {}, "did you mean 'cosine_floor'?"),
+    ],
 )
-from transformers import HfArgumentParser
-
-(args,) = HfArgumentParser(SentenceTransformerTrainingArguments).parse_args_into_dataclasses(sys.argv[2:])
-model = SentenceTransformer(modules=[models.Transformer(sys.argv[1]), models.Pooling(16)], device="cpu")
-rows = [f"sort {number}" for number in range(64)]
-data = Dataset.from_dict({"anchor": rows, "positive": rows})
-loss = losses.MultipleNegativesRankingLoss(model)
-SentenceTransformerTrainer(model=model, args=args, train_dataset=data, loss=loss).train()
-"""
-
-
-@pytest.mark.hosts
-def test_sentence_transformers(task, tmp_path, tmp_path_factory):
-    programs = host("sentence-transformers", tmp_path_factory.getbasetemp())
-    (tmp_path / "train.py").write_text(SENTENCE_TRANSFORMERS)
-    arguments = flags(output_dir=tmp_path / "run", **ARGUMENTS)
-    run("python", tmp_path / "train.py", task / "model", *arguments, programs=programs)
-    check_logged(tmp_path / "run")
+def test_diffusers_passes_the_arguments_of_its_scripts(task, tmp_path, tmp_path_factory, name, options, expected):
+    given = json.dumps({"num_cycles": 1, "power": 1.0, **options})
+    command = ["python", script("train_with_get_scheduler.py"), "{out}", "diffusers", name, given]
+    is_error = isinstance(expected, str)
+    output = run(Host(command, "diffusers"), task, tmp_path, tmp_path_factory.getbasetemp(), ok=not is_error)
+    if is_error:
+        assert expected in output.strip().splitlines()[-1]
+    else:
+        assert json.loads((tmp_path / "rates.json").read_text()) == expected
 
 
 @pytest.mark.hosts
-@pytest.mark.parametrize("processes", [1, 2])
-def test_llamafactory(task, tmp_path, tmp_path_factory, monkeypatch, processes):
-    programs = host("llamafactory", tmp_path_factory.getbasetemp())
-    config = {
-        **{"model_name_or_path": str(task / "model"), "output_dir": str(tmp_path / "run"), "overwrite_cache": True},
-        **{"stage": "sft", "do_train": True, "finetuning_type": "full", "template": "empty", "cutoff_len": 64},
-        **{"dataset": "sorting", "dataset_dir": str(task), **ARGUMENTS},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    if processes == 2:  # LLaMA-Factory then starts torchrun
-        monkeypatch.setenv("FORCE_TORCHRUN", "1")
-        monkeypatch.setenv("NPROC_PER_NODE", "2")
-    output = run("llamafactory-cli", "train", tmp_path / "config.yaml", programs=programs)
-    check_logged(tmp_path / "run")
-    assert f"Total train batch size (w. parallel, distributed & accumulation) = {2 * processes}" in output
-
-
-@pytest.mark.hosts
-@pytest.mark.parametrize("launcher", [[], ["--launcher", "python"]])
-def test_axolotl(task, tmp_path, tmp_path_factory, launcher):
-    programs = host("axolotl", tmp_path_factory.getbasetemp())
-    config = {
-        "base_model": str(task / "model"),
-        "datasets": [{"path": str(task / "text.jsonl"), "ds_type": "json", "type": "completion"}],
-        **{"dataset_prepared_path": str(tmp_path / "prepared"), "output_dir": str(tmp_path / "run")},
-        **{"sequence_len": 64, "micro_batch_size": 2, "gradient_accumulation_steps": 1, "optimizer": "adamw_torch"},
-        **{"max_steps": STEPS, "warmup_steps": WARMUP, "learning_rate": PEAK, "logging_steps": 1, "save_steps": STEPS},
-        "lr_scheduler": SCHEDULE["lr_scheduler_type"],
-        "lr_scheduler_kwargs": SCHEDULE["lr_scheduler_kwargs"],
-        **dict.fromkeys(("bf16", "fp16", "tf32", "flash_attention"), False),
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    run("axolotl", "train", tmp_path / "config.yaml", *launcher, programs=programs)
-    check_logged(tmp_path / "run")
+def test_diffusers_own_schedules_take_arguments_in_the_text(task, tmp_path, tmp_path_factory):
+    rates = []
+    for name, options in (("cosine_with_restarts:num_cycles=2", {}), ("cosine_with_restarts", {"num_cycles": 2})):
+        command = ["python", script("train_with_get_scheduler.py"), "{out}", "diffusers", name, json.dumps(options)]
+        run(Host(command, "diffusers"), task, tmp_path, tmp_path_factory.getbasetemp())
+        rates.append(json.loads((tmp_path / "rates.json").read_text()))
+    assert rates[0] == rates[1]
