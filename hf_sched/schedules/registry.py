@@ -253,6 +253,9 @@ def names() -> list[str]:
 def entry(name: str) -> Entry:
     """The schedule that is registered under a name; an unknown one is an `ArgumentError` that lists all."""
     if name not in available():
+        if name in BUILTIN_NAMES:
+            hint = "transformers makes this one: use `hf_sched.get_scheduler`"
+            raise ArgumentError("name", "the name of a schedule of hf_sched", name, hint)
         raise unknown_schedule(name)
     return _entries[name]
 

@@ -54,6 +54,11 @@ def test_arguments_that_do_not_parse_are_an_error(text: str) -> None:
         ("wsd:dekay=30%", {}, "`dekay` is not an argument of wsd, received '30%'; did you mean 'decay'?"),
         ("wds:decay=30%", {}, "`lr_scheduler_type` must be the name of a schedule, received 'wds'; did you mean 'wsd'"),
         ("wsd decay=0.3", {}, "`lr_scheduler_type` must be the name of a schedule, received 'wsd decay=0.3'"),
+        (
+            "cosine:num_cycles=1",
+            {},
+            "`name` must be the name of a schedule of hf_sched, received 'cosine'; transformers",
+        ),
         ("holdd | decay", {}, "`phases` is invalid in phase 1 ('holdd')"),
     ],
 )
