@@ -26,7 +26,7 @@ _COLUMNS = """*area*: sum of the learning rates of all steps. *mean / peak*: mea
 _CSS = """
 .gradio-container {max-width: min(1440px, 100vw) !important; margin: auto}
 #shown, #shown > * {min-width: 0 !important}
-#fields > * {align-items: end}
+#fields > * {align-items: end; background: var(--block-background-fill)}
 #fields label span {overflow-wrap: anywhere}
 h1, strong, th {font-weight: 600 !important}
 .tables {overflow-x: auto}
