@@ -10,12 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 import hf_sched
 from hf_sched._run_files import COOLDOWN_REQUEST, COOLDOWN_STATUS
 from hf_sched.callbacks import live_cooldown
-from hf_sched.cli import app
+from tests.helpers.command_line import error_message, run
 from tests.helpers.live_cooldown import COOLED, WSD, RequestAfter, curve, train
 
 
@@ -24,14 +24,10 @@ def status_at_every_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_cooldown, "STATUS_INTERVAL", 0.0)
 
 
-def call(folder: Path, *words: str) -> Result:
-    return CliRunner().invoke(app, ["cooldown", str(folder), *words])
-
-
 def call_while_training(model_path: Path, folder: Path, *words: str, **given: object) -> tuple[Result, list[float]]:
     """The result of the command after step 13, and the learning rates."""
     results: list[Result] = []
-    send: Callable[..., None] = lambda run, _: results.append(call(run, *words))  # noqa: E731
+    send: Callable[..., None] = lambda folder, _: results.append(run("cooldown", folder, *words))  # noqa: E731
     _, used = train(model_path, folder, RequestAfter(send=send), **given)
     return results[0], used[:, 0].tolist()
 
@@ -65,7 +61,7 @@ def test_all_options_reach_the_run_and_json_is_complete(model_path: Path, tmp_pa
     ],
 )
 def test_invalid_argument_is_an_error(tmp_path: Path, words: list[str], why: str) -> None:
-    assert why in str(call(tmp_path, *words).exception)
+    assert why in error_message("cooldown", tmp_path, *words)
 
 
 @pytest.mark.parametrize(
@@ -93,16 +89,16 @@ def test_no_signal_0_is_sent() -> None:
 
 def test_a_run_that_has_ended_or_was_killed_gets_no_request(model_path: Path, tmp_path: Path) -> None:
     train(model_path, tmp_path, **WSD)
-    assert "has ended (last seen after step 40 of 40): resume it" in str(call(tmp_path).exception)
+    assert "has ended (last seen after step 40 of 40): resume it" in error_message("cooldown", tmp_path)
     killed = subprocess.Popen([sys.executable, "-c", ""])
     killed.wait()
     status = json.loads((tmp_path / COOLDOWN_STATUS).read_text()) | {"ended": False, "step": 15, "process": killed.pid}
     (tmp_path / COOLDOWN_STATUS).write_text(json.dumps(status))
-    assert "was killed (last seen after step 15 of 40): resume it" in str(call(tmp_path).exception)
+    assert "was killed (last seen after step 15 of 40): resume it" in error_message("cooldown", tmp_path)
     assert not (tmp_path / COOLDOWN_REQUEST).exists()
     # The process of another host may be alive.
     (tmp_path / COOLDOWN_STATUS).write_text(json.dumps(status | {"host": "elsewhere"}))
-    assert call(tmp_path).exit_code == 0
+    assert run("cooldown", tmp_path).exit_code == 0
     assert (tmp_path / COOLDOWN_REQUEST).exists()
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from hf_sched.cli import app
 from hf_sched.finetune.starter import Data, Device, starter_config
 from hf_sched.schedules.recommend import recommend
+from tests.helpers.command_line import error_message, printed
 from tests.helpers.recipes import ONE_PROCESS, finish
 
 
@@ -26,12 +25,6 @@ def problems(tmp_path: Path) -> Path:
     return path
 
 
-def run(*words: object, status: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == status, result.output
-    return result.output
-
-
 @pytest.mark.parametrize(
     ("kind", "flags", "steps"),
     [("sft", [], 108), ("sft", ["--full"], 108), ("grpo", [], 150), ("grpo", ["--full"], 150)],
@@ -41,11 +34,11 @@ def test_configuration_passes_the_check_and_has_the_steps_it_names(
 ):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     file = tmp_path / "my.yaml"
-    run("init", kind, "--model", model_path, "--data", problems, *flags, "--output", file)
+    printed("init", kind, "--model", model_path, "--data", problems, *flags, "--output", file)
     written = file.read_text(encoding="utf-8")
     assert f"{steps} optimizer steps" in written
-    assert "errors: 0, warnings: 0" in run("check", file, "--kind", kind)
-    plan = json.loads(run("plan", file, "--kind", kind, "--json"))
+    assert "errors: 0, warnings: 0" in printed("check", file, "--kind", kind)
+    plan = json.loads(printed("plan", file, "--kind", kind, "--json"))
     assert plan["num_training_steps"] == steps
     given = yaml.safe_load(written)
     lora = {"lora_r": given["lora_r"], "lora_alpha": given["lora_alpha"]} if given.get("use_peft") else {}
@@ -74,29 +67,18 @@ def test_batch_fits_the_gpus_and_keeps_the_effective_batch_size(model_path):
 def test_unusable_requests_are_rejected_and_no_file_is_replaced(problems, tmp_path):
     file = tmp_path / "my.yaml"
     file.write_text("mine")
-    for words, message in (
+    for words, expected in (
         (["sft", "--data", problems], "add `--force`"),
         (["dpo", "--data", problems, "--force"], "`chosen` and `rejected`"),
         (["sft", "--data", tmp_path / "no.csv", "--force"], "there is no such file"),
     ):
-        result = CliRunner().invoke(app, ["init", *map(str, words), "--model", "m", "--output", str(file)])
-        assert message in str(result.exception)
+        assert expected in error_message("init", *words, "--model", "m", "--output", file)
         assert file.read_text() == "mine"
 
 
 @pytest.mark.slow
 def test_written_configuration_trains(problems, model_path, tmp_path):
     file = tmp_path / "my.yaml"
-    run("init", "sft", "--model", model_path, "--data", problems, "--output", file)
-    words = [
-        "-m",
-        "hf_sched",
-        "sft",
-        "--config",
-        str(file),
-        "--output_dir",
-        str(tmp_path / "run"),
-        "--num_train_epochs",
-        "1",
-    ]
-    assert finish(ONE_PROCESS, words, tmp_path / "run").args.num_train_epochs == 1
+    printed("init", "sft", "--model", model_path, "--data", problems, "--output", file)
+    words = ["-m", "hf_sched", "sft", "--config", file, "--output_dir", tmp_path / "run", "--num_train_epochs", 1]
+    assert finish(ONE_PROCESS, [*map(str, words)], tmp_path / "run").args.num_train_epochs == 1

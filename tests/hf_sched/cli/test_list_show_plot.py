@@ -10,22 +10,11 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 import hf_sched
-from hf_sched.cli import app
 from hf_sched.reference.description import describe
 from hf_sched.schedules.registry import BUILTIN_NAMES
-
-
-def run(*words: str) -> Result:
-    return CliRunner().invoke(app, words)
-
-
-def printed(*words: str) -> str:
-    result = run(*words)
-    assert result.exit_code == 0, result.output
-    return result.output
+from tests.helpers.command_line import error_message, printed, run
 
 
 def test_list_has_a_line_for_every_name() -> None:
@@ -80,12 +69,11 @@ def test_a_configuration_is_drawn_with_its_own_steps_and_rate(tmp_path: Path) ->
     config.write_text(
         "# trl sft --config run.yaml\nlearning_rate: 2.0e-4\nlr_scheduler_type: wsd\nmax_steps: 300\nwarmup_steps: 30\n"
     )
-    drawn = printed("plot", str(config))
+    drawn = printed("plot", config)
     assert drawn.startswith("0.0002 ┤") and "299" in drawn
-    together = printed("plot", str(config), "cosine", "--lr", "1e-4", "--steps", "200")
+    together = printed("plot", config, "cosine", "--lr", "1e-4", "--steps", "200")
     assert "0.0002 ┤" in together and "199" in together and f"a {config}" in together
-    result = run("plot", str(config), "cosine")
-    assert isinstance(result.exception, ValueError) and "`--lr` is required" in str(result.exception)
+    assert "`--lr` is required" in error_message("plot", config, "cosine")
 
 
 def test_pictures_are_written(tmp_path: Path) -> None:
@@ -99,7 +87,7 @@ def test_pictures_are_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "expected"),
     [
         (["show", "cosin"], "must be the name of a schedule, received 'cosin'; did you mean 'cosine'?"),
         (["plot", "wsd:decya=3"], "`decya` is not an argument of wsd, received 3; did you mean 'decay'?"),
@@ -113,9 +101,8 @@ def test_pictures_are_written(tmp_path: Path) -> None:
         (["--import", "no_such_module", "list"], "`--import` must be a module that can be imported"),
     ],
 )
-def test_mistakes_end_with_one_line(words: list[str], message: str) -> None:
-    result = run(*words)
-    assert isinstance(result.exception, ValueError | OSError) and message in str(result.exception)
+def test_mistakes_end_with_one_line(words: list[str], expected: str) -> None:
+    assert expected in error_message(*words)
 
 
 @pytest.mark.parametrize(
@@ -143,11 +130,6 @@ def test_commands_are_quick(words: list[str], seconds: float, tmp_path: Path) ->
     [("sho", ["show"]), ("show wsd", ["wsd"]), ("plot wsd cosine_with_r", ["cosine_with_restarts"])],
 )
 def test_shell_completion_knows_commands_and_schedules(words: str, expected: list[str]) -> None:
-    count = str(len(words.split()))
-    environment = {
-        "_HF_SCHED_COMPLETE": "bash_complete",
-        "COMP_WORDS": f"hf-sched {words}",
-        "COMP_CWORD": count,
-    }
-    result = CliRunner().invoke(app, prog_name="hf-sched", env=environment)
+    typed = {"COMP_WORDS": f"hf-sched {words}", "COMP_CWORD": str(len(words.split()))}
+    result = run(prog_name="hf-sched", env={"_HF_SCHED_COMPLETE": "bash_complete", **typed})
     assert [line.partition(",")[2] for line in result.output.split()] == expected

@@ -5,22 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from click.testing import CliRunner
-
-from hf_sched.cli import app
+from tests.helpers.command_line import printed
 
 ROOT = Path(__file__).parents[3]
 
 
-def run_plan(*words: str) -> str:
-    result = CliRunner().invoke(app, ["plan", *words])
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
 def test_plan_prints_the_facts_and_the_curve_of_a_run():
-    launch = ("--accelerate-config", str(ROOT / "accelerate_configs/cpu_2proc.yaml"))
-    printed = run_plan(str(ROOT / "recipes/configs/demo_grpo.yaml"), "--dataset-size", "2000", *launch)
+    launch = ("--accelerate-config", ROOT / "accelerate_configs/cpu_2proc.yaml")
+    shown = printed("plan", ROOT / "recipes/configs/demo_grpo.yaml", "--dataset-size", 2000, *launch)
     for line in (
         "recipes/configs/demo_grpo.yaml  grpo, 200 optimizer steps",
         "assumed: kind grpo (has `reward_funcs`)\n",
@@ -34,16 +26,16 @@ def test_plan_prints_the_facts_and_the_curve_of_a_run():
         "2, after steps 100, 200",
         "runs/demo/grpo",
     ):
-        assert line in printed
-    assert any("\u2800" <= character <= "\u28ff" for character in printed)  # Braille: the curve
-    assert "\x1b" not in printed
+        assert line in shown
+    assert any("\u2800" <= character <= "\u28ff" for character in shown)  # Braille: the curve
+    assert "\x1b" not in shown
 
 
 def test_every_shipped_config_has_a_plan(monkeypatch):
     monkeypatch.chdir(ROOT)
     for path in sorted((ROOT / "recipes" / "configs").glob("*.yaml")):
-        text = run_plan(str(path), "--dataset-size", "7473")
-        planned = json.loads(run_plan(str(path), "--dataset-size", "7473", "--json"))
+        text = printed("plan", path, "--dataset-size", 7473)
+        planned = json.loads(printed("plan", path, "--dataset-size", 7473, "--json"))
         assert f"{planned['num_training_steps']:,} optimizer steps" in text
         assert planned["schedule"] in text
         assert all(note in text for note in planned["notes"])
@@ -53,8 +45,8 @@ def test_every_shipped_config_has_a_plan(monkeypatch):
 
 
 def test_json_is_one_object_with_the_curve():
-    path = str(ROOT / "recipes/configs/demo_sft.yaml")
-    planned = json.loads(run_plan(path, "--num-processes", "3", "--kind", "sft", "--json"))
+    path = ROOT / "recipes/configs/demo_sft.yaml"
+    planned = json.loads(printed("plan", path, "--num-processes", 3, "--kind", "sft", "--json"))
     assert (planned["assumed"], planned["effective_batch"], len(planned["curve"])) == ([], 96, 300)
     assert planned["world_size"] == {"processes": 3, "source": "as given", "assumed": False}
 
@@ -62,4 +54,4 @@ def test_json_is_one_object_with_the_curve():
 def test_long_plans_are_shortened(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("max_steps: 200\nsave_steps: 1\n")
-    assert "200, after steps 1, 2, 3, ..., 199, 200" in run_plan(str(config), "--kind", "sft")
+    assert "200, after steps 1, 2, 3, ..., 199, 200" in printed("plan", config, "--kind", "sft")

@@ -7,10 +7,8 @@ import shlex
 
 import pytest
 import yaml
-from click.testing import CliRunner
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_sched.cli import app
 from hf_sched.designer.figure import AXES, step_size
 from hf_sched.designer.page import Page
 from hf_sched.designer.run_form import RunForm
@@ -21,6 +19,7 @@ from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import ArgumentError
 from tests.helpers.catalog import CATALOGUE
+from tests.helpers.command_line import printed
 
 TEXTS = {
     "learning_rate": "3e-4",
@@ -46,8 +45,8 @@ def test_plot_and_copied_texts_are_those_of_hf_sched_plan_to_the_last_digit(name
     page = page_of(name, **kwargs(describe(name)))
     path = tmp_path / "copied.yaml"
     path.write_text(FORM.as_yaml(page.schedule))
-    words = ["plan", str(path), "--kind", "trainer", "--num-processes", "2", "--dataset-size", "1001", "--json"]
-    planned = json.loads(CliRunner().invoke(app, words).output)
+    words = ["--kind", "trainer", "--num-processes", 2, "--dataset-size", 1001, "--json"]
+    planned = json.loads(printed("plan", path, *words))
     drawn, *ends = page.figure.data
     assert list(drawn.x) == list(range(planned["num_training_steps"])) and len(drawn.x) == 210
     assert list(drawn.y) == planned["curve"]

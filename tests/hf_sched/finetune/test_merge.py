@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_sched.finetune.merge as module
-from hf_sched.cli import app
 from hf_sched.finetune.merge import merge
 from hf_sched.schedules.validation import ArgumentError
+from tests.helpers.command_line import printed
 from tests.helpers.recipes import run_main
 
 
@@ -36,8 +35,7 @@ def adapter(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_merged_model_gives_the_logits_of_base_model_and_adapter(adapter: Path, task: Path, tmp_path: Path):
     output = tmp_path / "merged"
-    result = CliRunner().invoke(app, ["merge", str(adapter), "--output", str(output)], catch_exceptions=False)
-    assert result.exit_code == 0 and "merged and verified" in result.output
+    assert "merged and verified" in printed("merge", adapter, "--output", output)
     merged = AutoModelForCausalLM.from_pretrained(output)
     base = AutoModelForCausalLM.from_pretrained(task / "model")
     tokenizer = AutoTokenizer.from_pretrained(output)

@@ -15,9 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from hf_sched.cli import app
 from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation.before_after import check_evaluation
@@ -25,6 +23,7 @@ from hf_sched.finetune.evaluation.evaluate import evaluate, load_metric, load_pr
 from hf_sched.finetune.evaluation.generation import Loading
 from hf_sched.finetune.evaluation.generation_cache import Completion
 from hf_sched.finetune.evaluation.metrics import compare, compare_all, describe, score_greedy, score_sampled
+from tests.helpers import command_line
 from tests.helpers.recipes import COMMON, ONE_PROCESS, ROOT, SFT, TWO_PROCESSES, ZERO3, Finished, finish, run_main
 
 
@@ -87,13 +86,13 @@ def test_killed_evaluation_ends_in_the_same_bytes(run: Finished, task: Path, tmp
     assert 199 <= cache.read_bytes().count(b"\n") < everything
 
     for output in ("killed.json", "whole.json"):
-        CliRunner().invoke(app, words(run, task, tmp_path / output), catch_exceptions=False)
+        command_line.printed(*words(run, task, tmp_path / output))
     assert (tmp_path / "killed.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
     assert cache.read_bytes().count(b"\n") == everything + 1, "only the incomplete batch is generated twice"
 
 
 def test_only_the_first_process_evaluates(run: Finished, task: Path, tmp_path: Path):
-    result = CliRunner().invoke(app, words(run, task, tmp_path / "e.json"), env={"RANK": "1"})
+    result = command_line.run(*words(run, task, tmp_path / "e.json"), env={"RANK": "1"})
     assert (result.exit_code, result.output, list(tmp_path.iterdir())) == (0, "", [])
 
 
@@ -242,8 +241,7 @@ def test_metric_that_cannot_tell_the_answers_is_warned_of(caplog: pytest.LogCapt
 def test_command_names_the_wrong_flag(task, tmp_path, given, message):
     flags = {"--data": str(task / "grpo"), "--output": str(tmp_path / "e.json"), **given}
     model = flags.pop("model", str(task / "model"))
-    result = CliRunner().invoke(app, ["evaluate", model, *(word for pair in flags.items() for word in pair)])
-    assert isinstance(result.exception, ValueError) and message in str(result.exception)
+    assert message in command_line.error_message("evaluate", model, *(word for pair in flags.items() for word in pair))
 
 
 def test_wrong_argument_stops_a_recipe_before_training(task, tmp_path):

@@ -13,18 +13,17 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from transformers import TrainingArguments
 
 import hf_sched
 from hf_sched._run_files import LEARNING_RATES
-from hf_sched.cli import app
 from hf_sched.finetune.evaluation.generation_cache import Completion
 from hf_sched.finetune.evaluation.metrics import score_greedy
 from hf_sched.finetune.reports.panels import panels_of_run
 from hf_sched.finetune.reports.rendering import code, text, to_html
 from hf_sched.finetune.reports.run_folder import load_runs
 from hf_sched.plots import figures as plotting
+from tests.helpers.command_line import error_message, printed
 from tests.helpers.recipes import BASE, COMMON, ONE_PROCESS, finish, run_main
 from tests.helpers.trainer import make
 
@@ -50,10 +49,7 @@ def sft(task: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def report(*words: Any) -> str:
-    """Run `hf-sched report`; returns what it prints."""
-    result = CliRunner().invoke(app, ["report", *map(str, words)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
+    return printed("report", *words)
 
 
 def evaluation(models: dict[str, list[bool]], completion: str = "12") -> dict[str, Any]:
@@ -230,14 +226,13 @@ def test_command_of_the_demo_and_wrong_arguments(sft: Path, run_recipe: Any, tmp
     outcomes = ["steps", "learning rates as planned", "exact match, greedy", "measured", "loss, last", "reward, last"]
     assert all(f"\n| {name}" in written for name in outcomes)
     assert f"exact match of {sft}: 50.0% (9.5% to 90.5%)" in printed
-    for words, message in {
+    for words, expected in {
         (tmp_path,): "has no trainer_state.json",
         (sft, sft, "--output", "x.md"): "`RUN` must be different folders",
         (sft, "--output", "x.pdf"): "must be a file that ends in .md or .html",
         (sft, "--evaluation", tmp_path / "none.json"): "`--evaluation` must be a file that `hf-sched evaluate` wrote",
     }.items():
-        result = CliRunner().invoke(app, ["report", *map(str, words)])
-        assert isinstance(result.exception, ValueError) and message in str(result.exception)
+        assert expected in error_message("report", *words)
 
 
 @pytest.mark.slow
