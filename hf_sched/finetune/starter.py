@@ -9,10 +9,10 @@ from textwrap import wrap
 from typing import Any
 
 import torch
-import yaml
 from datasets import disable_progress_bars
 from trl import DatasetMixtureConfig, ScriptArguments
 
+from hf_sched.check.finding import as_yaml
 from hf_sched.check.peak import model_size
 from hf_sched.finetune.data.columns import USUAL_NAMES
 from hf_sched.finetune.data.files import columns_of, load_splits
@@ -143,14 +143,9 @@ def starter_config(kind: str, model: str, data: Data, *, lora: bool, device: Dev
 
 
 def _section(comment: str, values: Mapping[str, Any]) -> str:
-    lines = [f"{line}\n" for line in wrap(comment, 110, initial_indent="# ", subsequent_indent="# ")]
-    for key, value in values.items():
-        lines.append(
-            yaml.safe_dump(
-                {key: value}, sort_keys=False, default_flow_style=None if isinstance(value, dict | list) else False
-            )
-        )
-    return "".join(lines)
+    lines = wrap(comment, 110, initial_indent="# ", subsequent_indent="# ")
+    lines += [f"{key}: {as_yaml(value)}" for key, value in values.items()]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _batch(kind: str, given: Mapping[str, Any], device: Device) -> tuple[int, str]:
@@ -161,10 +156,7 @@ def _batch(kind: str, given: Mapping[str, Any], device: Device) -> tuple[int, st
     try:
         run = read_run(kind, get, {}, device.processes, None, 512)
     except ArgumentError as error:
-        return (
-            4,
-            f"Not estimated, because `{error.name}` {error.rule or f'must be {error.allowed}'}. Try larger batches.",
-        )
+        return 4, f"Not estimated, because `{error.name}` {error.rule}. Try larger batches."
     batch = EFFECTIVE_BATCH[kind][0] // device.processes or 1
     while batch > 1 and _needs(run, batch, device) > CLOSE * device.memory:
         batch //= 2

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from transformers.integrations import TrackioCallback
 
 from hf_sched.audit import audit
+from hf_sched.finetune.evaluation.metrics import headline
 from hf_sched.plan import Plan
 from hf_sched.plots.console import console
 from hf_sched.plots.terminal import draw
@@ -136,9 +137,10 @@ def _figures(kind: str, history: Sequence[Mapping[str, Any]], last: Mapping[str,
     evaluation = folder / "evaluation.json"
     evaluated = [record["eval_loss"] for record in history if "eval_loss" in record]
     if evaluation.is_file():
-        results = json.loads(evaluation.read_text(encoding="utf-8")).values()
-        shares = " -> ".join(f"{result['exact_match']:.1%}" for result in results)
-        figures["exact match"] = f"{shares} of {max(result['problems'] for result in results)} problems"
+        results = json.loads(evaluation.read_text(encoding="utf-8")).shown()
+        label, *_ = (headline(result)[0] for result in results)
+        shown = " -> ".join(headline(result)[1].partition(" ")[0] for result in results)
+        figures[label] = f"{shown} on {max(result['problems'] for result in results)} problems"
     elif evaluated:
         figures["eval loss"] = f"{evaluated[0]:.3g} -> {evaluated[-1]:.3g}"
     elif "train_samples_per_second" in last:

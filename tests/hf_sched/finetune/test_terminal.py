@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -17,6 +18,7 @@ import time
 import pytest
 import yaml
 
+from hf_sched.finetune.terminal import print_summary
 from tests.helpers.recipes import COMMON, ROOT, SFT
 
 SCHEDULE = {"lr_scheduler_type": "cosine_floor", "warmup_steps": 2}
@@ -53,12 +55,17 @@ def test_run_ends_with_three_figures_and_the_next_command(run_recipe, recipe, fi
     assert (len(figures), following) == (3, f"next: hf-sched report {run.folder}")
 
 
-def test_figures_include_the_evaluation_and_an_adapter_is_merged_next(run_recipe, task):
+def test_figures_include_the_evaluation_and_an_adapter_is_merged_next(run_recipe, task, capsys):
     given = {"evaluate_on": str(task / "grpo"), "evaluate_metric": "exact_answer", "evaluate_max_new_tokens": 10}
     run = run_recipe("sft", max_steps=3, use_peft=True, **given, **SCHEDULE)
     *_, evaluated, _, following = lines_after("The model is in", run.output)
-    assert re.fullmatch(r"  exact match +[\d.]+% -> [\d.]+% of 20 problems", evaluated)
+    assert re.fullmatch(r"  exact match +[\d.]+% -> [\d.]+% on 20 problems", evaluated)
     assert following == f"next: hf-sched merge {run.folder} --output {run.folder}_merged"
+    results = json.loads((run.folder / "evaluation.json").read_text())
+    graded = {model: result | {"mean": 0.25, "interval": [0.125, 0.5]} for model, result in results.items()}
+    (run.folder / "evaluation.json").write_text(json.dumps(graded))
+    print_summary("sft", str(run.folder), [], is_adapter=True)
+    assert re.search(r"^  mean score +0\.25 -> 0\.25 on 20 problems$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_interrupted_run_ends_with_one_line_that_says_how_to_continue(run_recipe, tmp_path):
