@@ -71,6 +71,12 @@ def test_site_builds_without_warnings_and_lists_every_page(tmp_path):
     html = (tmp_path / "api" / "schedules" / "index.html").read_text(encoding="utf-8")
     assert 'id="hf_sched.build"' in html
     assert not re.search(r'(?:src|href)="https?://[^"]+\.(?:js|css|woff2?)', html)  # nothing is fetched
+    links = re.findall(r"\]\((.+?)\)", (tmp_path / "llms.txt").read_text(encoding="utf-8"))
+    assert all((tmp_path / link / "index.html").is_file() for link in links), links
+    guides = re.findall(
+        r": ([\w-]+)\.md", yaml.safe_dump([part for part in config.nav if {"Tutorial", "How-to"} & set(part)])
+    )
+    assert {f"{name}/" for name in guides} <= set(links)
 
 
 def test_each_section_of_pitfalls_ends_with_its_tests():
