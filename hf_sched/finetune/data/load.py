@@ -172,10 +172,10 @@ def _check_test_split(script_args: ScriptArguments, splits: Mapping[str, Dataset
 
 def _part(rows: Dataset, column: str, test_size: float, *, is_test: bool) -> Dataset:
     """Return the test or the training rows; no training row has a question of the test rows."""
-    size = int(test_size) if float(test_size).is_integer() else test_size
     try:
+        size = int(test_size) if float(test_size).is_integer() else test_size
         parts = rows.train_test_split(test_size=size, seed=SPLIT_SEED)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         allowed = "a share between 0 and 1, or a number of rows that leaves some"
         raise ArgumentError("test_split_size", allowed, test_size, hint=str(error)) from None
     if is_test:

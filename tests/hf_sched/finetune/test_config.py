@@ -14,7 +14,6 @@ from hf_sched.finetune.config import check_arguments, given_arguments, parse
 from tests.helpers.recipes import run_main
 
 SFT_TYPES = (ScriptArguments, SFTConfig, ModelConfig, DatasetMixtureConfig)
-CPU = ["--use_cpu", "true", "--bf16", "false"]
 
 
 def write_config(folder: Path, **given: Any) -> list[str]:
@@ -27,16 +26,10 @@ def training_arguments(folder: Path, **given: Any) -> Any:
     return parse(*SFT_TYPES, args=write_config(folder, **given))[1]
 
 
-def test_schedule_arguments_come_as_yaml_or_as_json_on_the_command_line(tmp_path):
-    args = training_arguments(tmp_path, lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"floor_ratio": 0.2})
-    assert (args.lr_scheduler_type.value, args.lr_scheduler_kwargs) == ("cosine_floor", {"floor_ratio": 0.2})
-    flags = ["--lr_scheduler_type", "cosine_restarts", "--lr_scheduler_kwargs", '{"num_cycles": 2}', *CPU]
-    _, args, *_ = parse(*SFT_TYPES, args=["--output_dir", str(tmp_path), *flags])
-    assert args.lr_scheduler_kwargs == {"num_cycles": 2}
-
-
 def test_schedule_arguments_of_file_and_command_line_are_merged_for_the_same_schedule(tmp_path):
     words = write_config(tmp_path, lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={"floor_ratio": 0.2})
+    args = parse(*SFT_TYPES, args=words)[1]
+    assert (args.lr_scheduler_type.value, args.lr_scheduler_kwargs) == ("cosine_floor", {"floor_ratio": 0.2})
     flags = ["--lr_scheduler_kwargs", '{"on_resume": "rewarm"}']
     both = {"floor_ratio": 0.2, "on_resume": "rewarm"}
     assert parse(*SFT_TYPES, args=[*words, *flags])[1].lr_scheduler_kwargs == both
@@ -45,6 +38,8 @@ def test_schedule_arguments_of_file_and_command_line_are_merged_for_the_same_sch
     assert parse(*SFT_TYPES, args=same)[1].lr_scheduler_kwargs == {"floor_ratio": 0.3}
     other = [*words, "--lr_scheduler_type", "cosine_restarts", "--lr_scheduler_kwargs", '{"num_cycles": 2}']
     assert parse(*SFT_TYPES, args=other)[1].lr_scheduler_kwargs == {"num_cycles": 2}
+    flags_only = ["--output_dir", str(tmp_path), "--use_cpu", "true", "--bf16", "false", *other[2:]]
+    assert parse(*SFT_TYPES, args=flags_only)[1].lr_scheduler_kwargs == {"num_cycles": 2}
 
 
 FLOOR = {"lr_scheduler_type": "cosine_floor", "max_steps": 10}

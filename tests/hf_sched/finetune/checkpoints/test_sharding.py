@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,30 +25,21 @@ SAVES_AT = STEPS // 2
 LOSS_BOUND, LOGITS_BOUND = 1e-5, 1e-4
 
 
-class Runs:
-    """Trainings, each run once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.workshop = Workshop(folder)
-        self.model = folder / "task" / "model"
-        self._made: dict[tuple[str, ...], Run] = {}
-
-    def start(self, recipe: str, where: str, name: str, kind: str = "full", **given: object) -> Run:
-        folder = self.workshop.folder / f"{recipe}-{where}-{kind}-{name}" / "run"
-        requested = {"save_steps": SAVES_AT, **(LORA if kind == "lora" else {}), **given}
-        return self.workshop.start(recipe, OBSERVED[where], folder, **requested)
-
-    def whole(self, recipe: str, where: str, kind: str = "full") -> Run:
-        """An uninterrupted run."""
-        key = (recipe, where, kind)
-        if key not in self._made:
-            self._made[key] = self.start(recipe, where, "whole", kind).finish()
-        return self._made[key]
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    return Runs(tmp_path_factory.mktemp("sharding"))
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("sharding"))
+
+
+def start(workshop: Workshop, recipe: str, where: str, name: str, kind: str = "full", **given: object) -> Run:
+    folder = workshop.folder / f"{recipe}-{where}-{kind}-{name}" / "run"
+    requested = {"save_steps": SAVES_AT, **(LORA if kind == "lora" else {}), **given}
+    return workshop.start(recipe, OBSERVED[where], folder, **requested)
+
+
+@cache
+def whole_run(workshop: Workshop, recipe: str, where: str, kind: str = "full") -> Run:
+    """An uninterrupted run, trained once."""
+    return start(workshop, recipe, where, "whole", kind).finish()
 
 
 def middle(run: Run) -> str:
@@ -62,8 +54,9 @@ def weights(run: Run, kind: str) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("where", SHARDED)
 @pytest.mark.parametrize("kind", ["full", "lora"])
 @pytest.mark.parametrize("recipe", ["sft", "grpo"])
-def test_sharded_run_equals_ddp_saves_a_complete_model_and_resumes_exactly(runs, tmp_path, recipe, kind, where):
-    reference, whole = runs.whole(recipe, "2", kind), runs.whole(recipe, where, kind)
+def test_sharded_run_equals_ddp_saves_a_complete_model_and_resumes_exactly(workshop, tmp_path, recipe, kind, where):
+    model = workshop.folder / "task" / "model"
+    reference, whole = whole_run(workshop, recipe, "2", kind), whole_run(workshop, recipe, where, kind)
     ranks, (ddp, _) = seen(whole.folder, 2), seen(reference.folder, 2)
     for rank in ranks:
         assert rank.sharded == (where != "zero2")  # its parameters are whole, by design
@@ -73,8 +66,8 @@ def test_sharded_run_equals_ddp_saves_a_complete_model_and_resumes_exactly(runs,
         np.testing.assert_allclose(rank.losses, ddp.losses, rtol=0, atol=LOSS_BOUND)
         torch.testing.assert_close(rank.logits, ddp.logits, rtol=0, atol=LOGITS_BOUND)
 
-    saved = logits_of(whole.folder, runs.model, ranks[0].tokens)
-    untrained = logits_of(runs.model, runs.model, ranks[0].tokens)
+    saved = logits_of(whole.folder, model, ranks[0].tokens)
+    untrained = logits_of(model, model, ranks[0].tokens)
     assert (saved - untrained).abs().max() > 100 * LOGITS_BOUND
     for rank in ranks:
         torch.testing.assert_close(saved, rank.logits, rtol=0, atol=1e-6)
@@ -87,7 +80,7 @@ def test_sharded_run_equals_ddp_saves_a_complete_model_and_resumes_exactly(runs,
             assert all(bool(tensor.any()) for tensor in found.values())
         merge(whole.folder, tmp_path / "merged")
 
-    resumed = runs.start(recipe, where, "resumed", kind, resume_from_checkpoint=middle(whole)).finish()
+    resumed = start(workshop, recipe, where, "resumed", kind, resume_from_checkpoint=middle(whole)).finish()
     for rank, before in zip(seen(resumed.folder, 2), ranks, strict=True):
         assert rank.rates == before.rates[SAVES_AT:]
         assert rank.losses == before.losses
@@ -98,10 +91,10 @@ def test_sharded_run_equals_ddp_saves_a_complete_model_and_resumes_exactly(runs,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("written", "where"), [("1", "2"), ("2", "1"), ("fsdp2", "fsdp2 on 1")])
-def test_unsharded_checkpoint_resumes_on_another_number_of_processes(runs, monkeypatch, written, where):
+def test_unsharded_checkpoint_resumes_on_another_number_of_processes(workshop, monkeypatch, written, where):
     monkeypatch.setitem(OBSERVED, "fsdp2 on 1", dataclasses.replace(OBSERVED["fsdp2"], processes=1))
-    whole = runs.whole("sft", written)
-    resumed = runs.start("sft", where, f"from-{written}", resume_from_checkpoint=middle(whole)).finish()
+    whole = whole_run(workshop, "sft", written)
+    resumed = start(workshop, "sft", where, f"from-{written}", resume_from_checkpoint=middle(whole)).finish()
     before = seen(whole.folder, OBSERVED[written].processes)[0]
     for rank in seen(resumed.folder, OBSERVED[where].processes):
         assert rank.rates == before.rates[SAVES_AT:]
@@ -120,10 +113,10 @@ def test_unsharded_checkpoint_resumes_on_another_number_of_processes(runs, monke
         ("2", "fsdp2", "under one process or DDP and cannot be resumed under FSDP"),
     ],
 )
-def test_other_sharding_is_rejected_before_a_model_is_loaded(runs, monkeypatch, written, where, message):
+def test_other_sharding_is_rejected_before_a_model_is_loaded(workshop, monkeypatch, written, where, message):
     monkeypatch.setitem(OBSERVED, "zero2 on 1", dataclasses.replace(OBSERVED["zero2"], processes=1))
-    given = {"resume_from_checkpoint": middle(runs.whole("sft", written)), "model_name_or_path": "nowhere"}
-    rejected = runs.start("sft", where, f"from-{written}", **given)
+    given = {"resume_from_checkpoint": middle(whole_run(workshop, "sft", written)), "model_name_or_path": "nowhere"}
+    rejected = start(workshop, "sft", where, f"from-{written}", **given)
     with pytest.raises(RunFailed):
         rejected.finish()
     assert message in rejected.output
@@ -138,9 +131,9 @@ LARS = {
 
 
 @pytest.mark.slow
-def test_trust_ratios_are_equal_on_one_process_ddp_and_fsdp2_and_resume_in_the_warmup(runs):
+def test_trust_ratios_are_equal_on_one_process_ddp_and_fsdp2_and_resume_in_the_warmup(workshop):
     # Under FSDP2 each process holds a part of every weight (a DTensor), under DDP all of it.
-    one, ddp, fsdp2 = (runs.start("sft", where, "lars", **LARS).finish() for where in ("1", "2", "fsdp2"))
+    one, ddp, fsdp2 = (start(workshop, "sft", where, "lars", **LARS).finish() for where in ("1", "2", "fsdp2"))
     (single,), (whole, _), ranks = seen(one.folder, 1), seen(ddp.folder, 2), seen(fsdp2.folder, 2)
     assert len(set(whole.rates[0])) > 10, "the rates of layers differ"
     np.testing.assert_allclose(whole.rates, single.rates, rtol=1e-4)
@@ -148,7 +141,7 @@ def test_trust_ratios_are_equal_on_one_process_ddp_and_fsdp2_and_resume_in_the_w
         assert rank.sharded
         np.testing.assert_allclose(rank.rates, whole.rates, rtol=1e-4)
         assert rank.rates == ranks[0].rates
-    resumed = runs.start("sft", "fsdp2", "lars-resumed", resume_from_checkpoint=middle(fsdp2), **LARS).finish()
+    resumed = start(workshop, "sft", "fsdp2", "lars-resumed", resume_from_checkpoint=middle(fsdp2), **LARS).finish()
     for rank, before in zip(seen(resumed.folder, 2), ranks, strict=True):
         assert rank.rates == before.rates[SAVES_AT:]
         assert rank.losses == before.losses

@@ -152,7 +152,6 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"strange_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(
         "import asyncio, re, time\n"
-        "def relative(completions, **kwargs):\n    return [len(c) / max(map(len, completions)) for c in completions]\n"
         "def slow(completions, **kwargs):\n    return [float(bool(re.match(r'(a+)+$', c))) for c in completions]\n"
         "def stubborn(completions, **kwargs):\n"
         "    try:\n        return [time.sleep(float(c)) for c in completions]\n"
@@ -166,29 +165,23 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return name
 
 
-def test_failing_batch_after_a_success_has_no_rewards(strange: str, caplog: pytest.LogCaptureFixture):
-    (relative,) = load(f"{strange}.relative")
-    assert relative(completions=["ab", "abcd"]) == [0.5, 1.0]
+def test_failing_batch_after_a_success_has_no_rewards(caplog: pytest.LogCaptureFixture):
+    sizes: list[int] = []
+
+    def relative(completions: list[str], **_: Any) -> list[float]:
+        sizes.append(len(completions))
+        return [len(completion) / max(map(len, completions)) for completion in completions]
+
+    reward = SafeReward("relative", relative, time_limit=5)
+    assert reward(completions=["ab", "abcd"]) == [0.5, 1.0]
     for _ in range(2):
-        assert relative(completions=["", ""]) == [None, None]
-    assert relative(completions=["abc", "", "a"]) == [1.0, 0.0, pytest.approx(1 / 3)]
+        assert reward(completions=["", ""]) == [None, None]
+    assert reward(completions=["abc", "", "a"]) == [1.0, 0.0, pytest.approx(1 / 3)]
+    assert sizes == [2, 2, 2, 3], "it compares completions, so it never gets one alone"
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     expected = "the reward 'relative' failed (ZeroDivisionError: division by zero) on a batch of 2 completions"
     assert record.getMessage().startswith(expected)
-
-
-def test_batch_function_is_never_called_for_single_completions(strange: str):
-    sizes: list[int] = []
-
-    def batch(completions: list[str], **_: Any) -> list[float]:
-        sizes.append(len(completions))
-        return [1 / len(completion) for completion in completions]
-
-    reward = SafeReward("batch", batch, time_limit=5)
-    assert reward(completions=["a", "ab"]) == [1, 0.5]
-    assert reward(completions=["a", "ab", ""]) == [None, None, None]
-    assert sizes == [2, 3]
 
 
 def test_failing_completion_leaves_the_others_their_reward_if_each_is_scored_alone():
