@@ -1,7 +1,7 @@
 """Keys: unknown, misspelt, repeated, of another trainer, or of earlier versions and other programs.
 
 The table of old keys was compiled from the dataclasses of transformers 4.36 to 4.57 and TRL 0.7 to 1.8, compared with
-transformers 5.23 and TRL 1.16. An old key that the installed version still has is deprecated.
+transformers 5.24 and TRL 1.16. An old key that the installed version still has is deprecated.
 """
 
 from __future__ import annotations

@@ -45,8 +45,9 @@ def recipe_checks() -> tuple[Any, ...]:
     """The checks of our recipes' own arguments; empty without the `recipes` extra."""
     if not recipe_arguments():
         return ()
-    from hf_sched.finetune.check import check_data, check_recipe
-    from hf_sched.finetune.terminal import quiet_libraries
+    from datasets import disable_progress_bars
 
-    quiet_libraries()
+    from hf_sched.finetune.check import check_data, check_recipe
+
+    disable_progress_bars()
     return (check_recipe, check_data)
