@@ -137,7 +137,7 @@ def _figures(kind: str, history: Sequence[Mapping[str, Any]], last: Mapping[str,
     evaluation = folder / "evaluation.json"
     evaluated = [record["eval_loss"] for record in history if "eval_loss" in record]
     if evaluation.is_file():
-        results = json.loads(evaluation.read_text(encoding="utf-8")).shown()
+        results = json.loads(evaluation.read_text(encoding="utf-8")).values()
         label, *_ = (headline(result)[0] for result in results)
         shown = " -> ".join(headline(result)[1].partition(" ")[0] for result in results)
         figures[label] = f"{shown} on {max(result['problems'] for result in results)} problems"
