@@ -15,10 +15,17 @@ from hf_sched.schedules.validation import ArgumentError, Number
 
 @dataclass
 class PipelineArguments:
-    """A dry run, messages, a folder used again, a cooldown from a checkpoint at a constant rate (`wsd`, `phases`)."""
+    """A dry run, speed, messages, a folder used again, a cooldown from a checkpoint at a constant rate."""
 
     dry_run: bool = field(
         default=False, metadata={"help": "Show the plan, a training sample and the rewards' probe; do not train."}
+    )
+    fast: bool = field(
+        default=False,
+        metadata={
+            "help": "Choose attention, kernels, generation and the batch per forward pass by what is installed and by "
+            "the memory of the GPU. The samples of each optimizer step stay the same."
+        },
     )
     overwrite: bool = field(
         default=False, metadata={"help": "Delete the checkpoints of a previous run in `output_dir` and start anew."}

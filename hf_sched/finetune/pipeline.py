@@ -45,6 +45,7 @@ from hf_sched.finetune.dry_run import plan_of, show_plan
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.evaluation.before_after import check_evaluation, evaluate_before_and_after
 from hf_sched.finetune.evaluation.generation_cache import adapter_base
+from hf_sched.finetune.fast import drop_padding, make_fast
 from hf_sched.finetune.launch import check_launch
 from hf_sched.finetune.memory.before_loading import check_memory
 from hf_sched.finetune.model_card import complete_model_cards
@@ -209,6 +210,8 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
             plan_run(recipe, run, run.train_rows)
         run.resume.log(run.training.output_dir, is_branch=run.checkpoint == run.pipeline.anneal_from)
     check_tokens(recipe.kind, run.training, run.model, run.train_rows)
+    if run.pipeline.fast:
+        make_fast(recipe.kind, run.training, run.model, run.train_rows, run.given)
     check_memory(recipe.kind, run.training, run.model, run.train_rows, in_full=run.pipeline.dry_run)
     if isinstance(run.train_rows, IterableDataset):
         # One endless pass, because the Trainer does not know in which pass a checkpoint was saved.
@@ -258,6 +261,8 @@ def make_trainer(recipe: Recipe, run: Run) -> Any:
         quantization_config=get_quantization_config(run.model),
         **run.trainer_arguments,
     )
+    if run.pipeline.fast:
+        drop_padding(trainer, run.model.attn_implementation)
     check_kept_rows(trainer, len(run.train_rows) if hasattr(run.train_rows, "__len__") else None)
     return trainer
 

@@ -1,6 +1,7 @@
 """Makes a resume exact where the libraries are not: in a later epoch, and in the middle of a generation of GRPO.
 
 - TRL's sampler draws the order of an epoch's prompts after those of all epochs before, whichever epoch a resume is in.
+- transformers' sampler that groups by length draws from the global generator, whose state differs after a resume.
 - Up to Accelerate 1.10 with transformers 4, a resume on one process repeats the order of the first epoch.
 - A generation of GRPO serves `steps_per_generation * num_iterations` batches, and TRL keeps it in memory only. A resume
   in the middle would generate other completions, and would stay out of phase until the end of the run.
@@ -18,6 +19,7 @@ import torch
 from accelerate.data_loader import SeedableRandomSampler
 from accelerate.utils import send_to_device
 from transformers import TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl.trainer.utils import RepeatSampler
 
 logger = logging.getLogger(__name__)
@@ -35,10 +37,9 @@ class ExactResume(TrainerCallback):
         self._is_generating = hasattr(trainer, "_buffered_inputs")
 
     def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
-        if self._checkpoint is not None:
-            _restore_order(train_dataloader, int(state.epoch))
-            if self._is_generating:
-                self._restore_completions(args, state.global_step)
+        _restore_order(train_dataloader, 0 if self._checkpoint is None else int(state.epoch))
+        if self._checkpoint is not None and self._is_generating:
+            self._restore_completions(args, state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._is_generating and self._trainer._step % _batches_per_generation(args):
@@ -52,8 +53,9 @@ class ExactResume(TrainerCallback):
         if trained % batches == 0:
             return
         path = _path(Path(self._checkpoint or ""), args.process_index)
-        if len(list(path.parent.glob("completions_*.pt"))) == args.world_size:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+        files = len(list(path.parent.glob("completions_*.pt")))
+        saved = torch.load(path, map_location="cpu", weights_only=True) if files == args.world_size else None
+        if saved and len(saved["completions"]) == args.steps_per_generation:
             self._trainer._step = saved["batches"]
             self._trainer._buffered_inputs = send_to_device(saved["completions"], args.device)
             return
@@ -69,7 +71,11 @@ class ExactResume(TrainerCallback):
 def _restore_order(dataloader: Any, epoch: int) -> None:
     batches = getattr(dataloader, "batch_sampler", None)  # None for streamed data
     sampler = getattr(getattr(batches, "batch_sampler", batches), "sampler", None)
-    if isinstance(sampler, RepeatSampler):
+    if isinstance(sampler, LengthGroupedSampler):
+        # The state is that of the start, because a checkpoint's generators are restored later.
+        sampler.generator = torch.Generator()
+        sampler.generator.set_state(torch.get_rng_state())
+    if isinstance(sampler, (RepeatSampler, LengthGroupedSampler)):
         for _ in range(epoch):
             next(iter(sampler))  # draws the order of an epoch
     elif isinstance(sampler, SeedableRandomSampler):

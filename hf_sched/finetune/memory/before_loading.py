@@ -13,7 +13,7 @@ from rich.table import Table
 
 from hf_sched.finetune.launch import requests_fsdp
 from hf_sched.finetune.memory.estimate import ASSUMPTIONS, GIB, Estimate, alternative, estimate
-from hf_sched.finetune.memory.run_settings import read_run
+from hf_sched.finetune.memory.run_settings import Run, read_run
 from hf_sched.plots.console import console
 from hf_sched.schedules.validation import ArgumentError
 
@@ -34,15 +34,12 @@ def check_memory(
     Raises:
         ArgumentError: Weights, gradients and optimizer states alone do not fit.
     """
-    device, processes = training_args.device.type, training_args.world_size
+    device = training_args.device.type
     if training_args.local_process_index != 0 or not (device == "cuda" or (in_full and device == "cpu")):
         return
     memory = device_memory(training_args)
-    arguments = {**vars(model_args), **vars(training_args), "use_cpu": device == "cpu"}
     try:
-        longest = _longest_sample(kind, arguments, rows)
-        run = read_run(kind, arguments.get, _launch(training_args), processes, longest, longest)
-        found = estimate(run, memory)
+        found = estimate(read_arguments(kind, training_args, model_args, rows), memory)
         verdict = describe(found, memory)
     except Exception as error:  # a model that cannot be estimated must not stop a training run
         logger.warning("memory: not estimated (%s)", error)
@@ -54,6 +51,13 @@ def check_memory(
         raise ArgumentError("model_name_or_path", rule=f"{needs}, but {_gib(memory)} GiB are available", hint=verdict)
     if found.total > CLOSE * memory or not in_full:
         logger.log(logging.WARNING if found.total > CLOSE * memory else logging.INFO, "memory: %s", verdict)
+
+
+def read_arguments(kind: str, training_args: Any, model_args: Any, rows: Iterable[Mapping[str, Any]]) -> Run:
+    """Read what the memory of this process depends on; arguments as in `check_memory`."""
+    arguments = {**vars(model_args), **vars(training_args), "use_cpu": training_args.device.type == "cpu"}
+    longest = _longest_sample(kind, arguments, rows)
+    return read_run(kind, arguments.get, _launch(training_args), training_args.world_size, longest, longest)
 
 
 def device_memory(training_args: Any) -> int:
