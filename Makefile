@@ -79,4 +79,4 @@ reliability: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.reliability.run
 
 gpu: $(VENV)/installed-test
-	$(BIN)/python -m benchmarks.gpu.run --output runs/gpu
+	$(BIN)/python benchmarks/gpu/run.py --minutes 8 --output runs/gpu

@@ -1,32 +1,50 @@
-"""A random model in the shape of Qwen2.5-0.5B, and made-up problems to train on."""
+"""Models with random weights in the shape of real ones, and problems to train on."""
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd  # type: ignore[import-untyped]
-
 from benchmarks.common.task import byte_level_tokenizer, save_random_model
 from hf_sched.finetune.data import to_demonstration, to_problem
 from hf_sched.finetune.demo.sorting_task import TEMPLATE
 
-# From the model's config.json.
-SHAPE: dict[str, Any] = {
-    "vocab_size": 151_936,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
+_QWEN = {"vocab_size": 151_936, "num_key_value_heads": 2}
+# From the config.json of Qwen2.5. The tiny model runs on a CPU.
+SHAPES: dict[str, dict[str, Any]] = {
+    "0.5B": {
+        **_QWEN,
+        "hidden_size": 896,
+        "intermediate_size": 4864,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+    },
+    "1.5B": {
+        **_QWEN,
+        "hidden_size": 1536,
+        "intermediate_size": 8960,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+    },
+    "tiny": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    },
 }
-TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 _SPECIAL = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<pad>"]
 
 
-def make_problems(count: int) -> list[dict[str, str]]:
-    """Return made-up problems of about the same length and form as GSM8K's."""
+def read_problems(folder: Path | None, count: int) -> list[dict[str, str]]:
+    """Return problems of GSM8K (a folder with `train.jsonl`), or made-up ones of about the same length and form."""
+    if folder is not None:
+        lines = Path(folder, "train.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines[:count]]
     rng = random.Random(0)
     problems = []
     for _ in range(count):
@@ -40,20 +58,32 @@ def make_problems(count: int) -> list[dict[str, str]]:
     return problems
 
 
-def write_rows(problems: Sequence[dict[str, str]], folder: Path) -> None:
-    """Write demonstrations (sft/) and prompts (grpo/) in the format that TRL's own scripts accept."""
-    for kind, convert in (("sft", to_demonstration), ("grpo", to_problem)):
-        (folder / kind).mkdir(parents=True)
-        pd.DataFrame(map(convert, problems)).to_json(folder / kind / "train.jsonl", orient="records", lines=True)
+def make_inputs(problems: Sequence[dict[str, str]], folder: Path) -> dict[str, int]:
+    """Write demonstrations (sft/) and prompts (grpo/) in the format that TRL's own scripts accept, and a tokenizer.
 
-
-def make_model(shape: dict[str, Any], folder: Path, problems: Sequence[dict[str, str]]) -> int:
-    """Write a model with random weights, and a tokenizer trained on the problems; return the number of parameters."""
-    from transformers import Qwen2Config
-
+    Returns:
+        dict[str, int]: Tokens of the longest demonstration and of the longest prompt.
+    """
     tokenizer = byte_level_tokenizer((text for row in problems for text in row.values()), 8192, _SPECIAL)
     tokenizer.chat_template = TEMPLATE
-    fixed = {"num_key_value_heads": 2, "tie_word_embeddings": True, "max_position_embeddings": 32_768}
+    tokenizer.save_pretrained(folder / "tokenizer")
+    longest = {}
+    for kind, convert in (("sft", to_demonstration), ("grpo", to_problem)):
+        rows = [convert(row) for row in problems]
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / "train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+        chats = [[*row["prompt"], *row.get("completion", [])] for row in rows]
+        longest[kind] = max(map(len, tokenizer.apply_chat_template(chats)["input_ids"]))
+    return longest
+
+
+def make_model(size: str, folder: Path) -> int:
+    """Write a model with random weights to `folder`/`size`; return its number of parameters."""
+    import torch
+    from transformers import AutoTokenizer, Qwen2Config
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    fixed = {"tie_word_embeddings": True, "max_position_embeddings": 32_768, "vocab_size": len(tokenizer)}
     tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = Qwen2Config(**{"vocab_size": len(tokenizer), **shape}, **fixed, **tokens)
-    return save_random_model(config, tokenizer, folder, seed=0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # a GPU draws 1.5 billion numbers at once
+        return save_random_model(Qwen2Config(**fixed | SHAPES[size] | tokens), tokenizer, folder / size, seed=0)

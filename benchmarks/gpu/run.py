@@ -1,168 +1,316 @@
-"""How fast do the recipes train on a GPU, and how much memory do they take?
+"""Is the plugin exact on this GPU, how fast are the recipes, and is their memory as estimated?
 
-    python -m benchmarks.gpu.run --output runs/gpu             # hours; see --kinds
-    python -m benchmarks.gpu.run --tiny --output runs/gpu      # a trial run on a CPU; its figures mean nothing
+    python benchmarks/gpu/run.py --minutes 8 --output runs/gpu
+    python benchmarks/gpu/run.py --size tiny --output runs/gpu    # on a CPU: a trial run, its figures mean nothing
 
-SFT and GRPO of a model in the shape of Qwen2.5-0.5B, with the shipped configs, on one GPU, compared with TRL's own
-script at the same settings (target: at least 0.99 times as fast). Then settings are added to TRL's defaults one by one,
-to show what each gives. Weights are random, problems made up. Writes the report gpu.md, and gpu.csv with a line for
-each run.
+Works without internet: weights are random, in the shape of Qwen2.5, and `--data` names a folder with GSM8K's
+train.jsonl (otherwise problems are made up). The most informative jobs come first. Each has a time limit, and its
+result is written when it ends (results.json, table.md). The same command again continues; it repeats failed jobs.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
+import select
+import signal
+import subprocess
 import sys
 import tempfile
-from datetime import date
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
-import pandas as pd  # type: ignore[import-untyped]
-import torch
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # if it runs as a script
+
 import yaml
 
-from benchmarks.common.intervals import Interval
-from benchmarks.common.programs import BARE, RECIPE, WARM_UP, Observed, Program, run_in_rounds, training
-from benchmarks.common.reporting import command_line, installed_versions, table
-from benchmarks.common.task import ON_CPU, REWARD, ROOT
-from benchmarks.gpu.inputs import SHAPE, TINY, make_model, make_problems, write_rows
+from benchmarks.common.reporting import command_line, table
+from benchmarks.common.task import ON_CPU, REWARD, ROOT, child_environment
 
-SAME = 0.99
-# Those without which a speed would not be that of the config. vLLM is a separate setting below.
-_FROM_CONFIG = (
-    *("per_device_train_batch_size", "gradient_accumulation_steps", "bf16", "max_length"),
-    *("num_generations", "max_completion_length", "learning_rate", "seed"),
-)
-# TRL's script knows neither our rewards nor our schedules.
-_FIXED = {"lr_scheduler_type": "constant", "logging_steps": 1, "save_strategy": "no", "report_to": "none"}
-_TINY: dict[str, dict[str, Any]] = {"sft": ON_CPU, "grpo": {**ON_CPU, "max_completion_length": 8}}
-DEFAULTS = "TRL's defaults"
-SHIPPED = {script: f"shipped config, {script}" for script in (BARE, RECIPE)}
-# Each adds its arguments to those before, if the package that it needs is installed.
-_SHARED: list[tuple[str, dict[str, Any], str]] = [
-    ("+ no gradient checkpointing, bf16 weights", {"gradient_checkpointing": False, "dtype": "bfloat16"}, "torch"),
-    ("+ Liger kernels", {"use_liger_kernel": True}, "liger_kernel"),
+BARE, RECIPE, DEFAULTS = "TRL's script", "recipe", "TRL's defaults"
+WARM_UP = 4  # steps that do not count: one generation of GRPO
+ROUNDS = 3
+_MODULE = ["-m", "benchmarks.gpu.worker"]
+# Processes that take one job each, in a process group.
+LAUNCHES = {
+    "DDP": ["torch.distributed.run", "--standalone", "--nproc-per-node=1", *_MODULE],
+    "FSDP2": [
+        "accelerate.commands.launch",
+        "--config_file=accelerate_configs/fsdp2.yaml",
+        "--num_processes=1",
+        *_MODULE,
+    ],
+}
+LORA = {"use_peft": True, "lora_r": 16, "lora_alpha": 32, "lora_target_modules": "all-linear", "dtype": "bfloat16"}
+# Beside the shipped configurations, trainings whose memory is compared with the estimate.
+VARIANTS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("sft", "0.5B", "LoRA", LORA),
+    ("sft", "0.5B", "gradient checkpointing", {"gradient_checkpointing": True}),
+    ("grpo", "1.5B", "shipped config", {}),
+    ("sft", "1.5B", "gradient checkpointing", {"gradient_checkpointing": True}),
+    ("sft", "1.5B", "LoRA", LORA),
+    ("sft", "0.5B", "torch.compile", {"torch_compile": True}),
 ]
-SETTINGS = {
-    "sft": [
-        *_SHARED,
-        # Other kernels compute all pairs of tokens in the packed row and mask most of them.
-        ("+ packing", {"attn_implementation": "flash_attention_2", "packing": True}, "flash_attn"),
-        ("+ 16 sequences a process", {"per_device_train_batch_size": 16}, "torch"),
-    ],
-    "grpo": [
-        *_SHARED,
-        ("+ vLLM on the same GPU", {"use_vllm": True, "vllm_mode": "colocate"}, "vllm"),
-        ("+ 64 completions a process", {"per_device_train_batch_size": 64}, "torch"),
-    ],
+NOT_SHIPPED = ("model_name_or_path", "dataset_name", "dataset_config", "eval_strategy", "eval_steps", "save_steps")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for a worker, and the seconds that it may take."""
+
+    name: str
+    worker: str
+    limit: float
+    task: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a run, the most informative first."""
+
+    size: str
+    data: Path | None
+    folder: Path
+    """For models, data and the trainings' own output."""
+    results: Mapping[str, Any]
+
+    def __iter__(self) -> Iterator[Job]:
+        is_tiny = self.size == "tiny"
+        small = "tiny" if is_tiny else "0.5B"
+        yield Job("machine", RECIPE, 90, {"do": "machine"})
+        inputs = {"do": "prepare", "data": self.data and str(self.data), "problems": 200 if is_tiny else 2000}
+        yield Job("inputs", RECIPE, 60, {**inputs, "size": "tiny"})
+        for check in ("rates", "resume", "fp16 overflow", "tensor learning rate"):
+            yield Job(f"plugin: {check}", RECIPE, 60, {"do": "plugin", "check": check})
+        for launch in ("DDP",) if is_tiny else tuple(LAUNCHES):
+            yield Job(f"plugin: {launch}", launch, 90, {"do": "plugin", "check": "distributed"})
+        if not is_tiny:
+            yield self._model(small)
+        for number in range(1, 2 if is_tiny else ROUNDS + 1):
+            for kind in ("sft", "grpo"):
+                yield from self._round(kind, small, number)
+            if number == 1 and not is_tiny:
+                yield self._model("1.5B")
+                yield self._train("sft", "1.5B", "shipped config", {}, limit=90)
+        for kind, size, name, given in VARIANTS[:1] if is_tiny else VARIANTS:
+            yield self._train(kind, small if is_tiny else size, name, given, limit=120)
+
+    def _model(self, size: str) -> Job:
+        return Job(f"model {size}", RECIPE, 60, {"do": "prepare", "size": size, "longest": self._inputs["longest"]})
+
+    @property
+    def _inputs(self) -> Mapping[str, Any]:
+        return self.results.get("inputs", {"longest": {}})
+
+    def _round(self, kind: str, size: str, number: int) -> Iterator[Job]:
+        own = self._train(kind, size, "shipped config", {}, number, limit=120)
+        yield own
+        resolved = self.results.get(own.name, {}).get("resolved", {})
+        others = [
+            self._train(kind, size, BARE, resolved, number, limit=120),
+            self._train(kind, size, DEFAULTS, {}, number, limit=120),
+        ]
+        yield from others if number % 2 else reversed(others)
+
+    def _train(
+        self, kind: str, size: str, name: str, given: Mapping[str, Any], number: int = 1, *, limit: float
+    ) -> Job:
+        title = f"{kind.upper()} {size}, {name}, round {number}"
+        few = 4 if self.size == "tiny" or (kind == "grpo" and name == DEFAULTS) else 8
+        arguments: dict[str, Any] = {
+            "model_name_or_path": str(self.folder / size),
+            "dataset_name": str(self.folder / kind),
+            "output_dir": str(self.folder / "runs" / title.replace(" ", "_").replace("'", "").replace(",", "")),
+            "max_steps": WARM_UP + (few if kind == "grpo" or self.size == "tiny" else 16),
+            "logging_steps": WARM_UP,
+            "save_strategy": "no",
+            "report_to": "none",
+            "lr_scheduler_type": "constant",
+            **({"reward_funcs": [REWARD]} if kind == "grpo" else {}),
+            **({"max_completion_length": 8 if self.size == "tiny" else 128} if kind == "grpo" else {}),
+        }
+        if name != DEFAULTS:
+            file = ROOT / "recipes" / "configs" / f"qwen2.5-0.5b_gsm8k_{kind}.yaml"
+            shipped = yaml.safe_load(file.read_text(encoding="utf-8"))
+            arguments = {key: value for key, value in shipped.items() if key not in NOT_SHIPPED} | arguments
+            arguments |= {"warmup_steps": 0, **given}
+            del arguments["lr_scheduler_kwargs"]
+        if self.size == "tiny":
+            arguments |= {**ON_CPU, "per_device_train_batch_size": 4, "dataloader_num_workers": 0}
+            arguments |= {"max_length": 256} if kind == "sft" else {"num_generations": 4}
+        if name == BARE:
+            del arguments["fast"]
+        elif name != DEFAULTS:  # the same rate as a constant one, set and checked by hf_sched
+            arguments |= {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": {"phases": "hold"}}
+        # Liger's kernels stay in a process; without a GPU there are none.
+        worker = name if name in (BARE, DEFAULTS) and self.size != "tiny" else RECIPE
+        script = BARE if name in (BARE, DEFAULTS) else RECIPE
+        task = {"do": "train", "kind": kind, "script": script, "arguments": arguments, "warm_up": WARM_UP}
+        return Job(title, worker, limit, {**task, "longest": self._inputs["longest"]})
+
+
+class Workers:
+    """Processes that run jobs. Those that take several jobs stay, with the libraries imported."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._staying: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start a worker, with `words` as the job of one that does not stay."""
+        launch = ["-m", *LAUNCHES[name]] if name in LAUNCHES else _MODULE
+        log = (self._folder / f"{name.replace(' ', '_')}.log").open("ab")
+        pipe = subprocess.PIPE
+        environment = child_environment() | {"HF_DATASETS_CACHE": str(self._folder / "cache")}
+        command = [sys.executable, *launch, *words]
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=log, start_new_session=True
+        )
+
+    def run(self, job: Job, seconds: float) -> dict[str, Any]:
+        """Run a job and return its answer, with `error` if it fails or takes longer than `seconds`."""
+        file = self._folder / "job.json"
+        file.with_suffix(".answer").unlink(missing_ok=True)
+        file.write_text(json.dumps({**job.task, "folder": str(self._folder)}), encoding="utf-8")
+        if job.worker in LAUNCHES:
+            worker = self.start(job.worker, str(file))
+        else:
+            if job.worker not in self._staying:
+                self._staying[job.worker] = self.start(job.worker)
+            worker = self._staying[job.worker]
+            assert worker.stdin is not None
+            worker.stdin.write(f"{file}\n".encode())
+            worker.stdin.flush()
+        has_answered, _, _ = select.select([worker.stdout], [], [], seconds)
+        is_done = bool(has_answered) and worker.stdout is not None and bool(worker.stdout.readline())
+        if not is_done or job.worker in LAUNCHES:
+            self._staying.pop(job.worker, None)
+            if not is_done:
+                _kill(worker)
+            worker.wait(timeout=30)
+        if is_done and file.with_suffix(".answer").is_file():
+            return dict(json.loads(file.with_suffix(".answer").read_text(encoding="utf-8")))
+        return {"error": "the process ended" if has_answered else f"stopped after {seconds:.0f} s"}
+
+    def end(self) -> None:
+        """End all workers."""
+        for worker in self._staying.values():
+            _kill(worker)
+
+
+def _kill(worker: subprocess.Popen[bytes]) -> None:
+    """End a worker and what it has started: a launcher has its own processes."""
+    os.killpg(worker.pid, signal.SIGKILL)
+    worker.wait()
+
+
+def report(results: Mapping[str, Any]) -> str:
+    """Return one table: what was measured, the target, and whether it is met."""
+    rows: list[list[str]] = []
+    machine = results.get("machine", {})
+    trainings: dict[str, list[dict[str, Any]]] = {}
+    for name, result in results.items():
+        if "error" in result:
+            rows.append([name, result["error"], "", "FAILED"])
+        elif name.startswith("plugin: "):
+            rows.append([name, result["text"], "exact", "met" if "needs" not in result["text"] else ""])
+        elif "tokens_per_second" in result:
+            trainings.setdefault(name.rpartition(", ")[0], []).append(result)
+    for name, rounds in trainings.items():
+        size = name.partition(",")[0].split()[1]
+        parameters = results[f"model {size}" if size != "tiny" else "inputs"]["parameters"]
+        tokens, step = (median(one[key] for one in rounds) for key in ("tokens_per_second", "step"))
+        share = 6 * parameters * tokens / 1e12 / machine["tflops"]
+        text = f"{tokens:,.0f} tokens/s, {step:.3g} s per step, {share:.1%} of the matrix rate"
+        target, met = _SPEED.get(name, ("", lambda tokens, share: None))
+        rows.append([name, text, target, _verdict(met(tokens, share))])
+        if peak := max(one["peak"] or 0 for one in rounds):
+            ratio = peak / rounds[0]["estimate"]
+            text = f"{peak / 2**30:.2f} GiB, {ratio:.2f} times the estimate"
+            rows.append([f"{name}, memory", text, "0.85 to 1.15", _verdict(0.85 <= ratio <= 1.15)])
+    for kind in ("SFT", "GRPO"):
+        for other, target in ((BARE, 0.99), (DEFAULTS, 5.0)):
+            pairs = [
+                (result, results[name.replace("shipped config", other)])
+                for name, result in results.items()
+                if name.startswith(kind)
+                and "tokens_per_second" in results.get(name.replace("shipped config", other), {})
+                and ", shipped config" in name
+                and "tokens_per_second" in result
+            ]
+            if pairs:
+                ratios = [one["tokens_per_second"] / two["tokens_per_second"] for one, two in pairs]
+                text = (
+                    f"{median(ratios):.3g} times as fast, {len(pairs)} pairs ({min(ratios):.3g} to {max(ratios):.3g})"
+                )
+                rows.append([f"{kind}, recipe and {other}", text, f"{target:g}", _verdict(median(ratios) >= target)])
+            if pairs and other == BARE:
+                equal = all(one["losses"] == two["losses"] and any(one["losses"]) for one, two in pairs)
+                text = "equal, bit for bit" if equal else "NOT equal, or all 0"
+                rows.append([f"{kind}, losses of recipe and {other}", text, "equal", _verdict(equal)])
+    versions = ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())
+    rate = f"{machine.get('tflops', 0):,.0f} TFLOP/s (bf16)"
+    commit = (machine.get("commit") or {}).get("commit", "unknown")
+    lines = [f"{machine.get('card')}, {rate}; {versions}; commit {commit}; {time.strftime('%Y-%m-%d')}", ""]
+    return "\n".join(lines + table(["what", "measured", "target", ""], rows))
+
+
+_SPEED = {
+    "SFT 0.5B, shipped config": ("60,000 tokens/s, 25%", lambda tokens, share: tokens >= 60_000 and share >= 0.25),
+    "SFT 1.5B, shipped config": ("35%", lambda tokens, share: share >= 0.35),
+    "GRPO 0.5B, shipped config": ("3,700 tokens/s", lambda tokens, share: tokens >= 3_700),
 }
 
 
-def programs(kind: str, folder: Path, steps: int, tiny: bool) -> dict[str, Program]:
-    """Return the trainings that are compared."""
-    arguments = {
-        "model_name_or_path": str(folder / "model"),
-        "dataset_name": str(folder / "rows" / kind),
-        "max_steps": steps,
-        **({"reward_funcs": [REWARD]} if kind == "grpo" else {}),
-        **_FIXED,
-        **(_TINY[kind] if tiny else {}),
-    }
-    file = ROOT / "recipes" / "configs" / f"qwen2.5-0.5b_gsm8k_{kind}.yaml"
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    shipped = {key: config[key] for key in _FROM_CONFIG if key in config} | arguments
-    given = [(name, script, shipped) for script, name in SHIPPED.items()]
-    given.append((DEFAULTS, BARE, arguments))
-    for name, added, package in SETTINGS[kind]:
-        if importlib.util.find_spec(package):
-            arguments = arguments | added
-            given.append((name, RECIPE, arguments))
-    return {
-        name: training(script, kind, folder / "runs" / f"{kind}-{number}", arguments)
-        for number, (name, script, arguments) in enumerate(given)
-    }
+def _verdict(met: bool | None) -> str:
+    return "" if met is None else "met" if met else "MISSED"
 
 
-def figures(observed: Observed) -> dict[str, Any]:
-    """Return the figures of a run from the steps after `WARM_UP`; `step` is the median, in seconds.
-
-    Tokens are counted without padding: all that are read in SFT, prompts and completions in GRPO.
-    """
-    counted = observed.logged("num_tokens")
-    walls = observed.steps[WARM_UP:, 0]
-    return {
-        "tokens_per_second": (counted[-1] - counted[WARM_UP - 1]) / walls.sum(),
-        "step": np.median(walls),
-        "peak_gib": (observed.record["gpu_bytes"] or observed.record["peak_bytes"]) / 2**30,
-        "losses": json.dumps(observed.logged("loss")),
-    }
-
-
-def report(runs: pd.DataFrame, title: str) -> str:
-    """Return the report of the runs in gpu.csv."""
-    lines = [f"## {title}"]
-    for kind, of_kind in runs.groupby("kind", sort=False):
-        rates = of_kind.pivot(index="round", columns="training", values="tokens_per_second")
-        rows = []
-        for name, of_training in of_kind.groupby("training", sort=False):
-            other = SHIPPED[BARE] if name in SHIPPED.values() else DEFAULTS
-            times = Interval.of_median((rates[name] / rates[other]).tolist())
-            tokens, step, peak = of_training[["tokens_per_second", "step", "peak_gib"]].median()
-            cells = (f"{tokens:,.0f}", f"{step:.3g} s", f"{peak:.2f} GiB")
-            rows.append([name, *cells, "" if name == other else f"{times} of {other}"])
-        lines += ["", f"### {kind.upper()}", ""]
-        lines += table(["training", "tokens/s", "a step", "peak memory", "times as fast"], rows)
-        verdict = Interval.of_median((rates[SHIPPED[RECIPE]] / rates[SHIPPED[BARE]]).tolist()).verdict(at_least=SAME)
-        losses = of_kind[of_kind["training"].isin(SHIPPED.values())]["losses"]
-        same = "the same" if losses.nunique() == 1 else "NOT the same"
-        lines += ["", f"At least {SAME} times as fast as TRL's script: {verdict}; the losses are {same}, bit for bit."]
-    versions = installed_versions("torch", "transformers", "trl", "accelerate", "liger-kernel", "flash-attn", "vllm")
-    lines += [
-        "",
-        "Tokens are without padding; in GRPO, prompts and completions. Figures are medians of the rounds; ratios are "
-        f"within a round, with their interval by ranks. {date.today()}; {', '.join(map(' '.join, versions.items()))}.",
-    ]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure what is requested, write gpu.md and gpu.csv, and print the report."""
+def main() -> int:
+    """Run the jobs that fit in the time, and print the table. The exit status is 1 if a job failed."""
     parser = command_line(__doc__)
-    parser.add_argument("--kinds", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--rounds", type=int, default=6, help="at least 6 for a 95%% interval (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=20, help="of each run, of which two do not count")
-    parser.add_argument("--tiny", action="store_true", help="a small model on a CPU")
-    parser.add_argument("--output", type=Path, required=True, help="a folder for gpu.md and gpu.csv")
+    parser.add_argument("--minutes", type=float, default=8, help="when to stop (default: %(default)s)")
+    parser.add_argument("--size", choices=("full", "tiny"), default="full")
+    parser.add_argument("--data", type=Path, help="a folder with GSM8K's train.jsonl")
+    parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="for results.json and table.md")
+    parser.add_argument("--work", type=Path, help="for models and logs, gigabytes (default: a temporary folder)")
     args = parser.parse_args()
-    if not args.tiny and not torch.cuda.is_available():
-        parser.error("torch finds no GPU; add `--tiny` for a trial run")
+    deadline = time.monotonic() + 60 * args.minutes
+    folder = (args.work or Path(tempfile.mkdtemp(prefix="hf_sched_gpu_"))).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
     args.output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        os.environ["HF_DATASETS_CACHE"] = str(folder / "cache")
-        problems = make_problems(200 if args.tiny else 2000)
-        write_rows(problems, folder / "rows")
-        parameters = make_model(TINY if args.tiny else SHAPE, folder / "model", problems)
-        device = "CPU" if args.tiny else torch.cuda.get_device_name()
-        for kind in args.kinds:
-            compared = programs(kind, folder, args.steps, args.tiny)
-            # Before the first round, every training fills caches and compiles kernels.
-            warm_up = [] if args.tiny else list(compared)
-            for number, observed in enumerate(run_in_rounds(compared, args.rounds, warm_up), 1):
-                for key, one in observed.items():
-                    rows.append({"kind": kind, "training": key, "round": number, **figures(one)})
-                runs = pd.DataFrame(rows)
-                runs.to_csv(args.output / "gpu.csv", index=False)
-                text = report(runs, f"{parameters / 1e6:.1f}M parameters on one {device}")
-                (args.output / "gpu.md").write_text(text + "\n", encoding="utf-8")
-                print(f"{kind}: round {number} of {args.rounds}", file=sys.stderr, flush=True)
-    print(text)
+    file = args.output / "results.json"
+    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for name in [name for name in results if name == "inputs" or name.startswith("model ")]:
+        if not (folder / name.split()[-1]).is_dir() and not (folder / "tiny").is_dir():
+            del results[name]  # the models were in another folder
+    workers = Workers(folder)
+    try:
+        if args.size == "full":
+            for name in (RECIPE, BARE, DEFAULTS):
+                workers._staying[name] = workers.start(name)
+        for job in Plan(args.size, args.data, folder, results):
+            left = deadline - time.monotonic()
+            if job.name in results and "error" not in results[job.name]:
+                continue
+            if left < 10:
+                break
+            start = time.monotonic()
+            results[job.name] = workers.run(job, min(job.limit, left))
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
+            os.replace(temporary, file)
+            (args.output / "table.md").write_text(report(results) + "\n", encoding="utf-8")
+            print(f"{job.name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        workers.end()
+    print(report(results))
+    return int(any("error" in result for result in results.values()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -72,9 +72,11 @@ def _restore_order(dataloader: Any, epoch: int) -> None:
     batches = getattr(dataloader, "batch_sampler", None)  # None for streamed data
     sampler = getattr(getattr(batches, "batch_sampler", batches), "sampler", None)
     if isinstance(sampler, LengthGroupedSampler):
-        # The state is that of the start, because a checkpoint's generators are restored later.
+        # A copy of the global generator as it is at the start, because that of the checkpoint is restored later. The
+        # data loader draws a number before the sampler does, so the first epoch has the order of TRL's script.
         sampler.generator = torch.Generator()
         sampler.generator.set_state(torch.get_rng_state())
+        torch.empty((), dtype=torch.int64).random_(generator=sampler.generator)
     if isinstance(sampler, (RepeatSampler, LengthGroupedSampler)):
         for _ in range(epoch):
             next(iter(sampler))  # draws the order of an epoch

@@ -68,7 +68,7 @@ def test_smaller_batches_give_the_losses_of_the_large_one(run_recipe, card):
         size[name] = run.args.per_device_train_batch_size, run.args.gradient_accumulation_steps
         assert run.logged("loss") == pytest.approx(whole.logged("loss"), rel=1e-5)
         assert run.logged("learning_rate") == whole.logged("learning_rate")
-    assert size["large"] == (16, 1) and size["small"] == (2, 8)
+    assert size["large"] == (16, 1) and size["small"][0] <= 2 and size["small"][0] * size["small"][1] == 16
 
 
 def test_generation_keeps_its_size_if_the_batch_changes(run_recipe, card):
