@@ -19,6 +19,7 @@ from hf_sched.schedules.schedule_text import build
 from hf_sched.schedules.validation import ArgumentError, Count, Duration, EpochsUnknown, Period, Positive, Rate, Ratio
 
 if TYPE_CHECKING:
+    from hf_sched.callbacks.hyperparameter_schedules import HyperparameterSchedules
     from hf_sched.callbacks.learning_rate_log import LearningRateLog
     from hf_sched.callbacks.live_cooldown import LiveControl
     from hf_sched.integrations.accelerate import prepare_scheduler
@@ -35,6 +36,7 @@ __all__ = [
     "Count",
     "Duration",
     "EpochsUnknown",
+    "HyperparameterSchedules",
     "LearningRateLog",
     "LiveControl",
     "MuonWithAdamW",
@@ -67,6 +69,7 @@ _diffusers_hook.install()
 
 # Imported when they are first used: most of them need torch, which takes seconds to import.
 _LAZY = {
+    "HyperparameterSchedules": "hf_sched.callbacks.hyperparameter_schedules",
     "LearningRateLog": "hf_sched.callbacks.learning_rate_log",
     "LiveControl": "hf_sched.callbacks.live_cooldown",
     "MuonWithAdamW": "hf_sched.scheduler.muon",

@@ -27,7 +27,7 @@ class AuditReport:
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """One for each name and peak of parameter groups."""
+        """One for each name and peak of parameter groups, then one for each scheduled hyperparameter."""
         return self.record.comparisons
 
     @property
@@ -54,9 +54,10 @@ class AuditReport:
             notes.append(f"the run started at step {start}, from a checkpoint: earlier steps are not audited")
         if record.steps_made < plan.total:
             notes.append(f"the run ends after {record.steps_made} of {plan.total} steps: it is audited up to there")
-        if all(np.isnan(one.planned).all() for one in self.comparisons):
+        rates = [one for one in self.comparisons if not one.is_hyperparameter]
+        if all(np.isnan(one.planned).all() for one in rates):
             notes.append(f"{plan.name!r} follows a metric: there is no curve to compare with")
-        elif any(np.isnan(one.planned).any() for one in self.comparisons):
+        elif any(np.isnan(one.planned).any() for one in rates):
             notes.append("a warmup by trust ratios is not compared: its rates depend on the gradients")
         notes += dict.fromkeys(str(plan.cooldown) for plan in record.plans if plan.cooldown)
         return notes + [f"resumed at step {step}" for step in record.resumes]
@@ -128,6 +129,10 @@ def _findings(record: Record, compared: Comparison) -> list[str]:
     """A finding for each plan that was not followed."""
     findings = []
     steps = compared.steps
+    if compared.is_hyperparameter:
+        off = steps[compared.is_off]
+        rest = f"off its schedule at {len(off)} steps, the first of them step {off[0] + 1}" if len(off) else ""
+        return [f"{compared.label}: {rest}. Likely cause: another component sets it."] if rest else []
     for number, plan in enumerate(record.plans):
         here = np.flatnonzero(in_force(record.plans, number, steps))
         off = here[compared.is_off[here]]

@@ -41,7 +41,7 @@ _BLOCK = 1 << 18  # bytes of `learning_rates.jsonl` that are read at once
 
 @dataclass(frozen=True)
 class Comparison:
-    """Planned and actual learning rates of the parameter groups of one name and peak."""
+    """Planned and actual learning rates of the parameter groups of one name and peak, or values of a hyperparameter."""
 
     label: str
     group: int
@@ -53,6 +53,7 @@ class Comparison:
     planned: Array
     """NaN where the plan has no rate."""
     actual: Array
+    is_hyperparameter: bool = False
 
     @cached_property
     def differences(self) -> Array:
@@ -115,7 +116,7 @@ def _read_log(path: Path) -> tuple[list[dict[str, Any]], Mapping[str, array[floa
                     continue
                 if "session" in row:
                     sessions.append(row["session"])
-                    kinds = list(row["session"]["kinds"])
+                    kinds = [*row["session"]["kinds"], *row["session"].get("hyperparameters", ())]
                 elif len(row["rates"]) == len(kinds):
                     for kind, rate in zip(kinds, row["rates"], strict=True):
                         least, most = rate if isinstance(rate, list) else (rate, rate)
@@ -154,12 +155,28 @@ def _from_log(sessions: list[dict[str, Any]], rows: Mapping[str, array[float]], 
     for kind, numbers in rows.items():
         steps, most, least = np.frombuffer(numbers).reshape(-1, 3).T
         steps = steps.astype(np.int64) - 1
+        if kind not in groups:
+            values = _planned_values(sessions, kind, steps)
+            compared.append(Comparison(kind, 0, 0.0, steps, values, most, is_hyperparameter=True))
+            continue
         planned = planned_rates(plans, steps, groups[kind], peaks[kind])
         actual = np.where(np.abs(least - planned) > np.abs(most - planned), least, most)  # the farther one
         label = kind if len(groups) > 1 else "learning_rate"
         compared.append(Comparison(label, groups[kind], peaks[kind], steps, planned, actual))
     resumes = sorted({session["step"] for session in sessions if session["step"] and not session.get("is_change")})
     return Record(plans, compared, LEARNING_RATES, max(int(one.steps[-1]) + 1 for one in compared), resumes)
+
+
+def _planned_values(sessions: list[dict[str, Any]], kind: str, steps: Steps) -> Array:
+    """The values of a hyperparameter under the schedules in force, each from its session on."""
+    planned = np.full(len(steps), np.nan)
+    for session in sessions:
+        if state := session.get("hyperparameters", {}).get(kind):
+            here = steps >= session["step"]
+            schedule = GroupSchedule.from_state(state)
+            curve = schedule.rates(0, int(steps.max(initial=0)) + 1).max(axis=0)
+            planned[here] = curve[steps[here]]
+    return planned
 
 
 def _plan_of_session(session: dict[str, Any]) -> Plan:

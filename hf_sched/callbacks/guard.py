@@ -11,6 +11,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from transformers import TrainerCallback
 
+from hf_sched.callbacks.hyperparameter_schedules import HyperparameterSchedules
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
 from hf_sched.integrations.trackers import send_alert
 from hf_sched.scheduler.builtin_resume import restore_rates
@@ -42,6 +43,8 @@ class LearningRateGuard(TrainerCallback):
 
     def __init__(self) -> None:
         self.scheduler: ScheduleLR | None = None
+        self.hyperparameters: list[HyperparameterSchedules] = []
+        """Set by hf_sched when training begins."""
         self._mode = "error"
         self._warned: set[str] = set()
         self._stepped_by_deepspeed = self._checks_at_begin = False
@@ -167,6 +170,9 @@ class LearningRateGuard(TrainerCallback):
         )
 
     def _check(self, args: Any, state: Any) -> None:
+        for hyperparameters in self.hyperparameters if self._mode != "off" else ():
+            if changed_value := hyperparameters.find_changed():
+                self._fail("hyperparameter", changed_value)
         scheduler = self.scheduler
         if scheduler is None:
             return

@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from hf_sched._run_files import LEARNING_RATES, read_learning_rates, training_continues, write_text
+from hf_sched.callbacks.hyperparameter_schedules import HyperparameterSchedules
 from hf_sched.integrations.deepspeed import scheduler_type
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.param_groups import find_optimizers, is_deepspeed, peak_of, unwrap
@@ -28,7 +29,8 @@ class LearningRateLog(TrainerCallback):
     number of the first of them. If their rates differ (trust ratios), the entry is the maximum, and
     `learning_rate/NAME_min` the minimum. Groups of optimizers inside the Trainer's optimizer count as its own; groups
     that are added during training get entries from then on. `phase_steps_left/PHASE` counts down the optimizer steps
-    that are left in the current phase: the phase is in the name because not every tracker accepts text.
+    that are left in the current phase: the phase is in the name because not every tracker accepts text. The file also
+    has the values of `HyperparameterSchedules`.
 
     `learning_rates.jsonl` in `output_dir` has every optimizer step, whatever `logging_steps` is: a line with the plan
     when training begins or the plan or the groups change, and a line per step, numbered from 1 as in the log. Rank 0
@@ -39,6 +41,8 @@ class LearningRateLog(TrainerCallback):
     """
 
     def __init__(self) -> None:
+        self.hyperparameters: list[HyperparameterSchedules] = []
+        """Set by hf_sched when training begins."""
         self._kinds: dict[str, list[int]] = {}
         self._rates: list[float] = []
         self._seen_step = 0
@@ -89,7 +93,8 @@ class LearningRateLog(TrainerCallback):
             return
         if has_new_groups or (self._scheduler and self._scheduler.group_schedule is not self._group_schedule):
             self._write_session(args, state, is_change=True)
-        rates = [low if low == high else [low, high] for low, high in self._spans().values()]
+        rates: list[Any] = [low if low == high else [low, high] for low, high in self._spans().values()]
+        rates += [value for one in self.hyperparameters for value in one.values().values()]
         self._write({"step": state.global_step + 1, "rates": rates})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -162,6 +167,9 @@ class LearningRateLog(TrainerCallback):
             "facts": {"deepspeed": scheduler_type(args)},  # it may explain a deviation from the plan
             # The exact curve, including resumes and durations in epochs.
             "group_schedule": current.state() if current and is_requested else None,
+            "hyperparameters": {
+                name: plan.state() for one in self.hyperparameters for name, plan in one.plans().items()
+            },
         }
         self._write({"session": session | more})
 

@@ -9,8 +9,16 @@ from typing import Any
 
 from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.evaluation import EvaluationArguments
+from hf_sched.scheduler.hyperparameters import read_schedules
 from hf_sched.scheduler.named_groups import RateReader, read_rules
 from hf_sched.schedules.validation import ArgumentError, Number
+
+
+def _from_json(value: Any) -> Any:
+    """A mapping that is given as JSON on the command line."""
+    with suppress(ValueError):
+        return json.loads(value) if isinstance(value, str) else value
+    return value
 
 
 @dataclass
@@ -38,6 +46,15 @@ class PipelineArguments:
         default="20%", metadata={"help": "Length of the cooldown: steps, or a percentage of the shortened run."}
     )
     anneal_shape: str = field(default="1-sqrt", metadata={"help": "Shape of the decay."})
+    schedules: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": 'Schedules of other hyperparameters: {"weight_decay": "hold 50% | decay to 0"}.'},
+    )
+
+    def __post_init__(self) -> None:
+        """Check what does not depend on the run."""
+        self.schedules = _from_json(self.schedules)
+        read_schedules(self.schedules)
 
 
 @dataclass
@@ -63,9 +80,7 @@ class GroupArguments:
 
     def __post_init__(self) -> None:
         """Check what does not depend on the model."""
-        if isinstance(self.lr_groups, str):
-            with suppress(ValueError):
-                self.lr_groups = json.loads(self.lr_groups)
+        self.lr_groups = _from_json(self.lr_groups)
         read_rules(self.lr_groups)
         if self.decay_per_layer is not None:
             Number(0, 1, above_low=True)("decay_per_layer", self.decay_per_layer)

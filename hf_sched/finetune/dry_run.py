@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hf_sched.check.peak import usual_peaks
-from hf_sched.finetune.arguments import GroupArguments
+from hf_sched.finetune.arguments import GroupArguments, PipelineArguments
 from hf_sched.finetune.rewards import Reward
 from hf_sched.finetune.rewards.probe import probe
 from hf_sched.plan import Plan, plan
@@ -45,13 +45,13 @@ def show_plan(planned: Plan, data: str, arguments: Mapping[str, Any], groups: Se
         console().print("\n", table)
 
 
-def plan_of(args: Any, rows: Any, kind: str, groups: Mapping[str, Any] | None = None) -> Plan:
-    """Return the plan of a run with these arguments of the Trainer and its groups, and these training rows."""
+def plan_of(args: Any, rows: Any, kind: str, others: Mapping[str, Any] | None = None) -> Plan:
+    """Return the plan of a run with these arguments of the Trainer and of the recipe, and these training rows."""
     defaults = {field.name: field.default for field in dataclasses.fields(args)}
     given = {name: value for name, value in args.to_dict().items() if value != defaults.get(name, dataclasses.MISSING)}
     given.pop("generation_batch_size", None)  # computed from other arguments, beside which it must not be given
     size = len(rows) if hasattr(rows, "__len__") else None
-    config = TrainingConfig(kind, {**given, **(groups or {})}, "This run", extra=(GroupArguments,))
+    config = TrainingConfig(kind, {**given, **(others or {})}, "This run", extra=(GroupArguments, PipelineArguments))
     return plan(config, dataset_size=size, num_processes=args.world_size)
 
 

@@ -147,6 +147,8 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
         status = train_and_save(
             trainer, run.checkpoint, run.given, run.script.dataset_name, run.model.model_name_or_path
         )
+    except ArgumentError as error:  # what only the optimizer shows
+        return reject(recipe, error)
     except KeyboardInterrupt:
         logger.error("interrupted; `--resume_from_checkpoint auto` continues from the last checkpoint")
         return 128 + signal.SIGINT
@@ -224,7 +226,8 @@ def plan_run(recipe: Recipe, run: Run, rows: Any, groups: list[dict[str, Any]] |
 
     `groups` are the optimizer's, if they are not those of the Trainer.
     """
-    planned = plan_of(run.training, rows, recipe.kind, vars(run.groups))
+    others = {**vars(run.groups), "schedules": run.pipeline.schedules}
+    planned = plan_of(run.training, rows, recipe.kind, others)
     return planned if run.resume is None else run.resume.apply(run.training, planned, groups)
 
 
@@ -252,6 +255,7 @@ def make_trainer(recipe: Recipe, run: Run) -> Any:
     if run.training.ddp_find_unused_parameters is None:
         may_be_unused = _MAY_BE_UNUSED.search(Path(str(config)).read_text(encoding="utf-8"))
         run.training.ddp_find_unused_parameters = None if may_be_unused else False
+    schedules: Any = run.pipeline.schedules  # no text after `__post_init__`
     trainer = with_groups(recipe.trainer_class, run.groups)(
         model=run.model.model_name_or_path,
         args=run.training,
@@ -259,6 +263,7 @@ def make_trainer(recipe: Recipe, run: Run) -> Any:
         eval_dataset=run.eval_rows,
         peft_config=get_peft_config(run.model),
         quantization_config=get_quantization_config(run.model),
+        callbacks=[hf_sched.HyperparameterSchedules(schedules)] if schedules else [],
         **run.trainer_arguments,
     )
     if run.pipeline.fast:

@@ -162,15 +162,26 @@ def _keep_resume(train: Any, self: Any, resume_from_checkpoint: Any = None, *arg
     return train(self, resume_from_checkpoint, *args, **kwargs)
 
 
-@around("the learning-rate guard", TRAINER, "Trainer.train")
-def _close_guard(train: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+@around("the learning-rate guard and schedules of hyperparameters", TRAINER, "Trainer.train")
+def _connect_callbacks(train: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
     from hf_sched.callbacks.guard import LearningRateGuard
+    from hf_sched.callbacks.hyperparameter_schedules import HyperparameterSchedules
+    from hf_sched.callbacks.learning_rate_log import LearningRateLog
 
+    callbacks = self.callback_handler.callbacks
+    scheduled = [callback for callback in callbacks if isinstance(callback, HyperparameterSchedules)]
+    for callback in callbacks:
+        if callback in scheduled:
+            callback.trainer = self
+        elif isinstance(callback, (LearningRateGuard, LearningRateLog)):
+            callback.hyperparameters = scheduled
+    # They set their values first, so that a log that begins with them knows the plan.
+    self.callback_handler.callbacks = sorted(callbacks, key=lambda callback: callback not in scheduled)
     try:
         return train(self, *args, **kwargs)
     finally:  # an error ends the training without an event
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, LearningRateGuard):
+        for callback in callbacks:
+            if isinstance(callback, (LearningRateGuard, HyperparameterSchedules)):
                 callback.close()
 
 
@@ -208,9 +219,12 @@ def _add_guard(module: Any) -> None:
 @around("the log lines of LearningRateLog", TRAINER, "Trainer.log")
 def _add_to_log_lines(log: Any, self: Any, logs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
     """Complete the log before the callbacks of `report_to` see it; callbacks of the user run after those."""
+    from hf_sched.callbacks.hyperparameter_schedules import HyperparameterSchedules
     from hf_sched.callbacks.learning_rate_log import LearningRateLog
 
     for callback in self.callback_handler.callbacks:
         if isinstance(callback, LearningRateLog):
             callback.add_to(logs)
+        elif isinstance(callback, HyperparameterSchedules) and "learning_rate" in logs:
+            logs.update(callback.values())
     return log(self, logs, *args, **kwargs)

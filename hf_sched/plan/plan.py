@@ -21,6 +21,7 @@ from hf_sched.plan.run_events import find_events
 from hf_sched.plan.run_length import Batching, RunLength
 from hf_sched.plan.training_config import GENERATING, TrainingConfig
 from hf_sched.reference.named_schedule import NamedSchedule
+from hf_sched.scheduler.hyperparameters import IN_TRAINER, read_schedules
 from hf_sched.scheduler.named_groups import read_rules
 from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry, schedule_text
@@ -74,6 +75,8 @@ class Plan:
     """Steps after which the run evaluates (0: before the first step); None if they are unknown."""
     grpo: Generations | None
     groups: tuple[PlannedGroup, ...]
+    hyperparameters: dict[str, str]
+    """The schedule of each other hyperparameter that has one, as text."""
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -157,6 +160,7 @@ def plan(
         evaluations=evaluations,
         grpo=generations and generations.in_run(length),
         groups=tuple(_groups(config, length, warmup, peak, name)),
+        hyperparameters=_hyperparameters(config, length),
         notes=tuple(notes),
     )
 
@@ -230,6 +234,20 @@ def _groups(config: TrainingConfig, length: RunLength, warmup: int, peak: float,
             own = schedule_text.build(rule.schedule, **run, steps_per_epoch=length.steps_per_epoch)
             own.floor(rule.peak(peak))
         yield PlannedGroup(rule.pattern, rule.peak(peak), own)
+
+
+def _hyperparameters(config: TrainingConfig, length: RunLength) -> dict[str, str]:
+    """The schedules of other hyperparameters, with the values of their levels."""
+    found = {}
+    for one in read_schedules(config.mapping("schedules")):
+        configured = config.get(one.name, Number()) or 0.0
+        if one.name in IN_TRAINER and one.name not in config.fields:
+            raise ArgumentError(f"schedules.{one.name}", rule=f"has no effect: {config.kind} has no `{one.name}`")
+        is_unknown = one.name not in config.fields or config.get(one.name) is None
+        schedule = one.build(1.0 if is_unknown else configured, length.num_training_steps, length.steps_per_epoch)
+        values = "values" if one.absolute else "multiples" if is_unknown else f"multiples of {configured:g}"
+        found[one.name] = f"{schedule} ({values})"
+    return found
 
 
 def _warmup_steps(config: TrainingConfig, num_training_steps: int) -> int:

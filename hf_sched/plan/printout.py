@@ -54,6 +54,7 @@ def _facts(plan: Plan) -> dict[str, str]:
         "schedule": f"{plan.schedule_name}: {plan.schedule or f'warmup {plan.num_warmup_steps}'}",
         "learning rate": ", ".join(known_rates),
         **{f"  {group.pattern}": _group(group) for group in plan.groups},
+        **plan.hyperparameters,
         "evaluations": _steps(plan.evaluations),
         "checkpoints": _steps(plan.checkpoints),
         "output folder": plan.output_dir,

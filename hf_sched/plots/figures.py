@@ -48,12 +48,18 @@ def draw_curves(ax: Axes, curves: Mapping[str, npt.ArrayLike]) -> None:
 
 
 def draw_planned_and_actual(
-    ax: Axes, planned: npt.ArrayLike, steps: npt.ArrayLike, actual: npt.ArrayLike, *, name: str
+    ax: Axes,
+    planned: npt.ArrayLike,
+    steps: npt.ArrayLike,
+    actual: npt.ArrayLike,
+    *,
+    name: str,
+    ylabel: str = "learning rate",
 ) -> None:
-    """Draw the planned learning rate of every step as a band, and the logged ones at `steps` (from 0) as dots."""
+    """Draw the planned value of every step as a band, and the logged ones at `steps` (from 0) as dots."""
     ax.plot(planned, label=f"planned: {name}", color=COLORS[5], linewidth=5, alpha=0.55, solid_capstyle="round")
     ax.plot(steps, actual, ".", label="actual", color=COLORS[1], markersize=3)
-    _finish_learning_rate(ax)
+    _finish_learning_rate(ax, ylabel)
 
 
 def shade_phases(ax: Axes, schedule: Schedule) -> list[Artist]:
@@ -91,9 +97,9 @@ def save_schedules(
     figure.savefig(path)
 
 
-def _finish_learning_rate(ax: Axes) -> None:
+def _finish_learning_rate(ax: Axes, ylabel: str = "learning rate") -> None:
     ax.set_xlabel("optimizer step")
-    ax.set_ylabel("learning rate")
+    ax.set_ylabel(ylabel)
     ax.set_ylim(bottom=0)
     ax.margins(x=0.02)
     ax.ticklabel_format(axis="y", scilimits=(-2, 3))

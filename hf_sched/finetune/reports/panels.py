@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import rc_context
 
 from hf_sched.audit import AuditReport
+from hf_sched.audit.run_record import Comparison
 from hf_sched.finetune.reports.run_folder import Array, Curve, RunFolder
 from hf_sched.plots import figures as plotting
 
@@ -58,6 +59,9 @@ def draw_panels(panels: Panels, name: str, pictures: dict[str, bytes]) -> list[s
 def panels_of_run(run: RunFolder) -> Panels:
     """The learning rate, planned and actual, and every logged quantity of `CURVES`."""
     panels: Panels = {"learning rate": partial(_draw_learning_rate, run=run)} if len(_rates(run)[0]) else {}
+    for one in run.audit.comparisons if isinstance(run.audit, AuditReport) else ():
+        if one.is_hyperparameter:
+            panels[one.label.rpartition("/")[2]] = partial(_draw_hyperparameter, compared=one)
     for key, title in CURVES.items():
         if key in run.curves:
             keys = [key, *run.rewards] if key == "reward" else [key]
@@ -81,9 +85,9 @@ def _draw_learning_rate(ax: Any, run: RunFolder) -> None:
     if isinstance(run.audit, AuditReport) and not np.isnan(run.audit.comparisons[0].planned).any():
         name = run.audit.record.plans[-1].name
         plotting.draw_planned_and_actual(ax, run.audit.curve(), *_rates(run), name=name)
-        others = {one.label: (one.steps.astype(np.float64), one.actual) for one in run.audit.comparisons[1:]}
-        for number, (label, curve) in enumerate(list(others.items())[:_MOST_GROUPS]):
-            ax.plot(*curve, color=plotting.COLORS[2 + number % 3], linewidth=1.2, label=label)
+        others = [one for one in run.audit.comparisons[1:] if not one.is_hyperparameter]
+        for one, color in zip(others[:_MOST_GROUPS], itertools.cycle(plotting.COLORS[2:5]), strict=False):
+            ax.plot(one.steps, one.actual, color=color, linewidth=1.2, label=one.label)
         ax.legend(frameon=False)
     else:
         _draw_curves(ax, {"actual": _rates(run)})
@@ -94,6 +98,13 @@ def _draw_logged(ax: Any, run: RunFolder, keys: Sequence[str]) -> None:
     ax.plot(*run.curves[keys[0]], color=plotting.COLORS[0], linewidth=0.8, alpha=0.4)
     _draw_curves(ax, {key.removeprefix("rewards/").removesuffix("/mean"): _smooth(*run.curves[key]) for key in keys})
     _mark_changes(ax, run)
+
+
+def _draw_hyperparameter(ax: Any, compared: Comparison) -> None:
+    planned = np.full(compared.steps[-1] + 1, np.nan)
+    planned[compared.steps] = compared.planned
+    name = compared.label.rpartition("/")[2]
+    plotting.draw_planned_and_actual(ax, planned, compared.steps, compared.actual, name=name, ylabel="value")
 
 
 def _draw_curves(ax: Any, curves: Mapping[str, Curve]) -> None:

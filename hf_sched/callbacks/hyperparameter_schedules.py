@@ -1,0 +1,185 @@
+"""Schedules of other hyperparameters in any Trainer: weight decay, betas, momentum, and what TRL's losses read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from transformers import TrainerCallback
+
+from hf_sched.scheduler.group_schedule import GroupSchedule
+from hf_sched.scheduler.hyperparameters import IN_GROUPS, IN_TRAINER, read_schedules
+from hf_sched.scheduler.param_groups import find_optimizers
+from hf_sched.scheduler.resume import read_schedule, split_on_resume
+from hf_sched.scheduler.schedule_lr import schedule_of
+from hf_sched.schedules.validation import ArgumentError
+
+PREFIX = "hyperparameter/"
+"""Of the names in the log and in `learning_rates.jsonl`."""
+_RECORD = "HyperparameterSchedules"
+
+
+class _Place(NamedTuple):
+    """Where a value is: the key of a parameter group, or an attribute of the trainer; and its position in a pair."""
+
+    holder: dict[str, Any]
+    key: str
+    position: int | None = None
+
+    def value(self) -> float:
+        value = self.holder[self.key]
+        return float(value if self.position is None else value[self.position])
+
+    def set(self, value: float) -> None:
+        if self.position is not None:
+            pair = [*self.holder[self.key]]
+            pair[self.position] = value
+            self.holder[self.key] = tuple(pair)
+        else:
+            self.holder[self.key] = value
+
+    def configured(self, name: str) -> float:
+        """The value before any schedule changed it, which is kept beside it, as torch keeps `initial_lr`."""
+        return float(self.holder.setdefault(f"initial_{name}", self.value()))
+
+
+class _Target(NamedTuple):
+    """A hyperparameter in use: its places, and their values as those of the groups of a schedule."""
+
+    name: str
+    places: list[_Place]
+    group_schedule: GroupSchedule
+
+
+class HyperparameterSchedules(TrainerCallback):
+    """Sets hyperparameters to schedules at every optimizer step.
+
+    Names are those of the arguments: `weight_decay`, `adam_beta1`, `adam_beta2`, `adam_epsilon` and `momentum` in the
+    optimizer's groups, and `beta`, `epsilon` and `epsilon_high` of TRL's trainers. Levels are multiples of the
+    configured value. The last step trains exactly at the end level. Groups without weight decay stay without it.
+
+    Each log record gets `hyperparameter/NAME`. With `LearningRateLog` the values are recorded and audited, and the
+    guard compares them with the schedule at every step. Checkpoints record the schedules; a resume with others is
+    rejected unless `on_resume` in `lr_scheduler_kwargs` makes a choice.
+
+    Args:
+        schedules: For each name a schedule as text, or `{"schedule": text, "absolute": True}` for levels that are
+            values.
+
+    Raises:
+        ArgumentError: A hyperparameter cannot change during a run, or a schedule is wrong.
+
+    Examples:
+        >>> decayed = hf_sched.HyperparameterSchedules({"weight_decay": "hold 50% | decay to 0"})
+        >>> Trainer(model, args, train_dataset=data, callbacks=[decayed])
+    """
+
+    def __init__(self, schedules: Mapping[str, Any]) -> None:
+        self.schedules = read_schedules(schedules)
+        self.trainer: Any = None
+        """Set by hf_sched when training begins."""
+        self._given = dict(schedules)
+        self._targets: list[_Target] = []
+        self._step: int | None = None
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
+    ) -> None:
+        """Find the places of the values, and compare the schedules with those of the checkpoint."""
+        scheduler = schedule_of(lr_scheduler)
+        cooldown = scheduler.group_schedule.cooldown if scheduler else None
+        steps = scheduler.group_schedule.requested.num_training_steps if scheduler and cooldown else state.max_steps
+        groups = [group for one in find_optimizers(optimizer).training for group in one.param_groups]
+        per_epoch = getattr(self.trainer, "_hf_sched_steps_per_epoch", None)
+        self._step, self._targets = None, []
+        for schedule in self.schedules:
+            places = _find_places(schedule.name, groups, self.trainer)
+            configured = [place.configured(schedule.name) for place in places]
+            built = schedule.build(max(configured), steps, per_epoch)
+            planned = GroupSchedule(built, tuple(map(schedule.peak, configured)))
+            self._targets.append(_Target(schedule.name, places, planned))
+        if state.global_step:
+            self._resume(args, state)
+        attributes = {target.name: target.group_schedule.state() for target in self._targets}
+        state.stateful_callbacks[_RECORD] = {"args": {"schedules": self._given}, "attributes": {"saved": attributes}}
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the values of the step."""
+        self._step = state.global_step
+        for target in self._targets:
+            for place, value in zip(target.places, target.group_schedule.at(self._step), strict=True):
+                place.set(value)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the trainer; hf_sched calls this when training ends or fails."""
+        self.trainer, self._targets, self._step = None, [], None
+
+    def plans(self) -> dict[str, GroupSchedule]:
+        """The schedule of each hyperparameter, by its name in records."""
+        return {PREFIX + target.name: target.group_schedule for target in self._targets}
+
+    def values(self) -> dict[str, float]:
+        """The largest value of each hyperparameter in use."""
+        return {PREFIX + target.name: max(place.value() for place in target.places) for target in self._targets}
+
+    def find_changed(self) -> str | None:
+        """A message about the first value that is not the one that was set for the step."""
+        for target in self._targets if self._step is not None else ():
+            for place, value in zip(target.places, target.group_schedule.at(self._step), strict=True):  # type: ignore[arg-type]
+                if place.value() != value:
+                    return (
+                        f"optimizer step {self._step}: `{target.name}` is {place.value()!r}, but its schedule has "
+                        f"{value!r} there: another component sets it (a callback, the optimizer, the trainer itself)"
+                    )
+        return None
+
+    def _resume(self, args: Any, state: Any) -> None:
+        """Continue the schedules of the checkpoint, or the new ones if `on_resume` says so."""
+        record = state.stateful_callbacks.get(_RECORD, {}).get("attributes", {}).get("saved", {})
+        saved = {name: GroupSchedule.from_state(one) for name, one in record.items()}
+        here = {target.name: target.group_schedule for target in self._targets}
+        if saved == here:
+            return
+        on_resume, _ = split_on_resume(read_schedule(args)[1])
+        if on_resume is None:
+            old, new = (
+                {name: f"{one.schedule} of {max(one.peaks)!r}" for name, one in each.items()} for each in (saved, here)
+            )
+            rule = f"differ from those of the checkpoint, at step {state.global_step}: {old}, now {new}"
+            hint = "`on_resume` in `lr_scheduler_kwargs` must be `keep` (the checkpoint's) or `replace`"
+            raise ArgumentError("schedules", rule=rule, hint=hint)
+        if on_resume.choice == "keep":
+            self._targets = [
+                one._replace(group_schedule=saved.get(one.name, one.group_schedule)) for one in self._targets
+            ]
+
+
+def _find_places(name: str, groups: list[dict[str, Any]], trainer: Any) -> list[_Place]:
+    """The places of a hyperparameter; an ArgumentError says why it has none."""
+    key = f"schedules.{name}"
+    if name in IN_GROUPS:
+        entry, position = IN_GROUPS[name]
+        places = [_Place(group, entry, position) for group in groups if group.get(entry) is not None]
+        if not places:
+            raise ArgumentError(key, rule=f"has no effect: the optimizer has no `{entry}`")
+        if name == "weight_decay":
+            places = [place for place in places if place.configured(name)] or places[:1]
+        return places
+    attributes = vars(trainer) if trainer is not None else {}
+    missing = [one for one in IN_TRAINER[name] if one not in attributes]
+    if missing:
+        raise ArgumentError(key, rule=f"has no effect: {type(trainer).__name__} has no `{missing[0]}`")
+    if "liger_loss" in attributes:
+        raise ArgumentError(
+            key, rule="cannot change during a run: the loss of `use_liger_kernel` fixes it at the start"
+        )
+    if name == "beta" and attributes["beta"] == 0 and hasattr(trainer, "num_generations"):
+        hint = "set `beta` to its largest value"
+        raise ArgumentError(key, rule="cannot rise from 0: without `beta`, TRL loads no reference model", hint=hint)
+    names = IN_TRAINER[name]
+    if name == "epsilon" and trainer.args.epsilon_high is not None:
+        names = names[:1]
+    return [_Place(attributes, one) for one in names]
