@@ -244,7 +244,8 @@ def _hyperparameters(config: TrainingConfig, length: RunLength) -> dict[str, str
         if one.name in IN_TRAINER and one.name not in config.fields:
             raise ArgumentError(f"schedules.{one.name}", rule=f"has no effect: {config.kind} has no `{one.name}`")
         is_unknown = one.name not in config.fields or config.get(one.name) is None
-        schedule = one.build(1.0 if is_unknown else configured, length.num_training_steps, length.steps_per_epoch)
+        # `momentum` is no argument of a Trainer: with any value it shows whether the schedule fits the run.
+        schedule = one.build(0.5 if is_unknown else configured, length.num_training_steps, length.steps_per_epoch)
         values = "values" if one.absolute else "multiples" if is_unknown else f"multiples of {configured:g}"
         found[one.name] = f"{schedule} ({values})"
     return found
