@@ -80,7 +80,7 @@ class HyperparameterSchedules(TrainerCallback):
         """Set by hf_sched when training begins."""
         self._given = dict(schedules)
         self._targets: list[_Target] = []
-        self._step: int | None = None
+        self._at: int | None = None
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
@@ -91,7 +91,7 @@ class HyperparameterSchedules(TrainerCallback):
         steps = scheduler.group_schedule.requested.num_training_steps if scheduler and cooldown else state.max_steps
         groups = [group for one in find_optimizers(optimizer).training for group in one.param_groups]
         per_epoch = getattr(self.trainer, "_hf_sched_steps_per_epoch", None)
-        self._step, self._targets = None, []
+        self._at, self._targets = None, []
         for schedule in self.schedules:
             places = _find_places(schedule.name, groups, self.trainer)
             configured = [place.configured(schedule.name) for place in places]
@@ -105,9 +105,9 @@ class HyperparameterSchedules(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Set the values of the step."""
-        self._step = state.global_step
+        self._at = state.global_step
         for target in self._targets:
-            for place, value in zip(target.places, target.group_schedule.at(self._step), strict=True):
+            for place, value in zip(target.places, target.group_schedule.at(self._at), strict=True):
                 place.set(value)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -115,7 +115,7 @@ class HyperparameterSchedules(TrainerCallback):
 
     def close(self) -> None:
         """Release the trainer; hf_sched calls this when training ends or fails."""
-        self.trainer, self._targets, self._step = None, [], None
+        self.trainer, self._targets, self._at = None, [], None
 
     def plans(self) -> dict[str, GroupSchedule]:
         """The schedule of each hyperparameter, by its name in records."""
@@ -127,11 +127,11 @@ class HyperparameterSchedules(TrainerCallback):
 
     def find_changed(self) -> str | None:
         """A message about the first value that is not the one that was set for the step."""
-        for target in self._targets if self._step is not None else ():
-            for place, value in zip(target.places, target.group_schedule.at(self._step), strict=True):  # type: ignore[arg-type]
+        for target in self._targets if self._at is not None else ():
+            for place, value in zip(target.places, target.group_schedule.at(self._at), strict=True):  # type: ignore[arg-type]
                 if place.value() != value:
                     return (
-                        f"optimizer step {self._step}: `{target.name}` is {place.value()!r}, but its schedule has "
+                        f"optimizer step {self._at}: `{target.name}` is {place.value()!r}, but its schedule has "
                         f"{value!r} there: another component sets it (a callback, the optimizer, the trainer itself)"
                     )
         return None
