@@ -77,7 +77,7 @@ def translations() -> str:
     for name in catalogue():
         for row in reference.describe(name).coming_from:
             rows[row.library].append([f"`{row.there}`", f"[{name}](schedules.md#{name})", f"`{row.here}`"])
-    head = ["instead of", "`lr_scheduler_type`", "`lr_scheduler_kwargs`"]
+    head = ["instead of", "schedule", "`lr_scheduler_kwargs`"]
     tables = {library: _table(head, sorted(found)) for library, found in rows.items()}
     return _template(TRANSLATIONS).substitute(tables)
 

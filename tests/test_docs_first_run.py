@@ -8,11 +8,11 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COLOR = re.compile(r"\x1b\[[\d;]*m")  # IPython asks its children for colors
 # Losses and times depend on the machine.
 VARIES = re.compile(r"loss|after \d:\d\d:\d\d|^\.\.\.$")
 
@@ -32,6 +32,15 @@ def test_notebook_is_what_the_generator_writes():
     assert make.NOTEBOOK.read_text(encoding="utf-8") == make.notebook(), "run `python docs/make_notebook.py`"
 
 
+def printed_lines(cell: Any) -> list[str]:
+    """The lines of both streams; an output may end in the middle of a line."""
+    streams = {"stdout": "", "stderr": ""}
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            streams[output.name] += output.text
+    return [line.rstrip() for text in streams.values() for line in text.splitlines()]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_notebook_runs_with_the_output_on_the_page(tmp_path, monkeypatch):
@@ -43,12 +52,8 @@ def test_notebook_runs_with_the_output_on_the_page(tmp_path, monkeypatch):
     nbclient.execute(notebook, cwd=str(tmp_path), timeout=900)
 
     blocks = [(kind, text) for kind, text in make.parts() if kind != "markdown"]
-    printed = [
-        [COLOR.sub("", line).rstrip() for output in cell.outputs for line in output.get("text", "").splitlines()]
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
-    cells, compared = iter(printed), 0
+    cells = iter(printed_lines(cell) for cell in notebook.cells if cell.cell_type == "code")
+    compared = 0
     for kind, text in blocks:
         if kind != "text":
             lines = next(cells)
