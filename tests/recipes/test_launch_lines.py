@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
@@ -84,6 +85,9 @@ class Reader:
         monkeypatch.setattr(check, "is_missing_path", lambda name: "runs/" not in str(name) and is_missing(name))
         for command in app.commands.values():
             monkeypatch.setattr(command, "callback", lambda **given: None)
+            for parameter in command.params:
+                if isinstance(parameter.type, click.Path):
+                    monkeypatch.setattr(parameter.type, "exists", False)
         # argparse accepts the beginning of a flag, so many a typo would pass.
         init = argparse.ArgumentParser.__init__
         monkeypatch.setattr(
