@@ -27,7 +27,6 @@ _CSS = """
 .gradio-container {max-width: min(1440px, 100vw) !important; margin: auto}
 #shown, #shown > * {min-width: 0 !important}
 #fields > * {align-items: end; background: var(--block-background-fill)}
-#fields label span {overflow-wrap: anywhere}
 h1, strong, th {font-weight: 600 !important}
 .tables {overflow-x: auto}
 .tables :is(table, thead, tr, th, td) {border: 0 !important; font-size: 13px; font-variant-numeric: tabular-nums}
@@ -106,7 +105,8 @@ def create_app(
                 problems = gr.Markdown(visible=False, elem_id="problems")
                 with gr.Row(elem_id="fields"):
                     for name, reader in RunForm.readers().items():
-                        argument = Argument(name, reader.allowed, required=False, default=None, reader=reader)
+                        label = name.replace("_", "_\u200b")  # lines may break here
+                        argument = Argument(label, reader.allowed, required=False, default=None, reader=reader)
                         fields[name] = control(argument, getattr(form, name), elem_id=name)
                 figures = gr.Markdown(elem_id="table", elem_classes=["tables"])
                 gr.Markdown(_COLUMNS, elem_id="columns")
