@@ -70,7 +70,7 @@ def make_inputs(problems: Sequence[dict[str, str]], folder: Path) -> dict[str, i
     longest = {}
     for kind, convert in (("sft", to_demonstration), ("grpo", to_problem)):
         rows = [convert(row) for row in problems]
-        (folder / kind).mkdir(parents=True)
+        (folder / kind).mkdir(parents=True, exist_ok=True)
         (folder / kind / "train.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
         chats = [[*row["prompt"], *row.get("completion", [])] for row in rows]
         longest[kind] = max(map(len, tokenizer.apply_chat_template(chats)["input_ids"]))

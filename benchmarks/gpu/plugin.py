@@ -24,21 +24,23 @@ PRECISIONS: list[dict[str, Any]] = [
     {"optim": "sgd"},
     {"optim": "adafactor"},
     {"gradient_accumulation_steps": 2},
-    *([{"fp16": True}, {"optim": "adamw_torch_fused", "bf16": True}] if ON_GPU else []),
 ]
+if ON_GPU:
+    PRECISIONS += [{"fp16": True}, {"optim": "adamw_torch_fused", "bf16": True}]
 
 
 class _Recorder(TrainerCallback):  # type: ignore[misc, unused-ignore]
     """Reads the learning rates that each optimizer step uses; stops after a step; makes gradients overflow."""
 
     def __init__(self, stop: int | None, overflow: int | None) -> None:
-        self.stop, self.overflow, self.trainer = stop, overflow, None
+        self.stop, self.overflow = stop, overflow
+        self.trainer: Any = None
         self.rates: list[list[float]] = []
         self.skipped: list[bool] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.overflow:
-            self.trainer.accelerator.scaler.update(2.0**60)
+            self.trainer.accelerator.scaler.update(2.0**30)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any = None, **kwargs: Any) -> None:
         self.rates.append([float(group["lr"]) for group in optimizer.param_groups])
@@ -96,7 +98,8 @@ def check_overflow(folder: Path) -> str:
     """Check that a step which a gradient scaler skips does not step the schedule."""
     if not ON_GPU:
         return "needs a GPU"
-    seen, _ = _train(folder, fp16=True, overflow=8, save_strategy="no")
+    # Accelerate does not notice the steps that a fused optimizer skips.
+    seen, _ = _train(folder, fp16=True, optim="adamw_torch", overflow=8, save_strategy="no")
     _require(any(seen.skipped[8:]), "no step was skipped")
     made = 0
     for rates, skipped in zip(seen.rates, seen.skipped, strict=True):

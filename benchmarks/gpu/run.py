@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -76,7 +77,7 @@ class Plan:
     data: Path | None
     folder: Path
     """For models, data and the trainings' own output."""
-    results: Mapping[str, Any]
+    results: Mapping[str, dict[str, Any]]
 
     def __iter__(self) -> Iterator[Job]:
         is_tiny = self.size == "tiny"
@@ -103,7 +104,7 @@ class Plan:
         return Job(f"model {size}", RECIPE, 60, {"do": "prepare", "size": size, "longest": self._inputs["longest"]})
 
     @property
-    def _inputs(self) -> Mapping[str, Any]:
+    def _inputs(self) -> dict[str, Any]:
         return self.results.get("inputs", {"longest": {}})
 
     def _round(self, kind: str, size: str, number: int) -> Iterator[Job]:
@@ -156,14 +157,20 @@ class Plan:
 class Workers:
     """Processes that run jobs. Those that take several jobs stay, with the libraries imported."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, logs: Path) -> None:
+        self._folder, self._logs = folder, logs
         self._staying: dict[str, subprocess.Popen[bytes]] = {}
+
+    def keep(self, name: str) -> subprocess.Popen[bytes]:
+        """Return the worker of this name, started if necessary."""
+        if name not in self._staying:
+            self._staying[name] = self.start(name)
+        return self._staying[name]
 
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         """Start a worker, with `words` as the job of one that does not stay."""
         launch = ["-m", *LAUNCHES[name]] if name in LAUNCHES else _MODULE
-        log = (self._folder / f"{name.replace(' ', '_')}.log").open("ab")
+        log = (self._logs / f"{name.replace(' ', '_')}.log").open("ab")
         pipe = subprocess.PIPE
         environment = child_environment() | {"HF_DATASETS_CACHE": str(self._folder / "cache")}
         command = [sys.executable, *launch, *words]
@@ -178,23 +185,23 @@ class Workers:
         file.write_text(json.dumps({**job.task, "folder": str(self._folder)}), encoding="utf-8")
         if job.worker in LAUNCHES:
             worker = self.start(job.worker, str(file))
+            with suppress(subprocess.TimeoutExpired):
+                worker.wait(seconds)
+            has_ended = worker.poll() is not None
         else:
-            if job.worker not in self._staying:
-                self._staying[job.worker] = self.start(job.worker)
-            worker = self._staying[job.worker]
-            assert worker.stdin is not None
+            worker = self.keep(job.worker)
+            assert worker.stdin is not None and worker.stdout is not None
             worker.stdin.write(f"{file}\n".encode())
             worker.stdin.flush()
-        has_answered, _, _ = select.select([worker.stdout], [], [], seconds)
-        is_done = bool(has_answered) and worker.stdout is not None and bool(worker.stdout.readline())
-        if not is_done or job.worker in LAUNCHES:
-            self._staying.pop(job.worker, None)
-            if not is_done:
-                _kill(worker)
-            worker.wait(timeout=30)
-        if is_done and file.with_suffix(".answer").is_file():
+            readable, _, _ = select.select([worker.stdout], [], [], seconds)
+            has_ended = bool(readable)
+            if readable and worker.stdout.readline():
+                return dict(json.loads(file.with_suffix(".answer").read_text(encoding="utf-8")))
+            del self._staying[job.worker]
+        _kill(worker)
+        if has_ended and file.with_suffix(".answer").is_file():
             return dict(json.loads(file.with_suffix(".answer").read_text(encoding="utf-8")))
-        return {"error": "the process ended" if has_answered else f"stopped after {seconds:.0f} s"}
+        return {"error": f"the process ended; see {job.worker}.log" if has_ended else f"stopped after {seconds:.0f} s"}
 
     def end(self) -> None:
         """End all workers."""
@@ -204,7 +211,8 @@ class Workers:
 
 def _kill(worker: subprocess.Popen[bytes]) -> None:
     """End a worker and what it has started: a launcher has its own processes."""
-    os.killpg(worker.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
 
 
@@ -276,24 +284,24 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=8, help="when to stop (default: %(default)s)")
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
     parser.add_argument("--data", type=Path, help="a folder with GSM8K's train.jsonl")
-    parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="for results.json and table.md")
-    parser.add_argument("--work", type=Path, help="for models and logs, gigabytes (default: a temporary folder)")
+    parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="for results.json, table.md and logs")
+    parser.add_argument("--work", type=Path, help="for the models, gigabytes (default: a temporary folder)")
     args = parser.parse_args()
     deadline = time.monotonic() + 60 * args.minutes
-    folder = (args.work or Path(tempfile.mkdtemp(prefix="hf_sched_gpu_"))).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "results.json"
-    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    for name in [name for name in results if name == "inputs" or name.startswith("model ")]:
-        if not (folder / name.split()[-1]).is_dir() and not (folder / "tiny").is_dir():
-            del results[name]  # the models were in another folder
-    workers = Workers(folder)
-    try:
+    results: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    with ExitStack() as stack:
+        folder = args.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hf_sched_gpu_")))
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "tiny").is_dir():  # the data and models were in another folder
+            results = {name: one for name, one in results.items() if name != "inputs" and not name.startswith("model ")}
+        workers = Workers(folder.resolve(), args.output)
+        stack.callback(workers.end)
         if args.size == "full":
             for name in (RECIPE, BARE, DEFAULTS):
-                workers._staying[name] = workers.start(name)
-        for job in Plan(args.size, args.data, folder, results):
+                workers.keep(name)
+        for job in Plan(args.size, args.data and args.data.resolve(), folder.resolve(), results):
             left = deadline - time.monotonic()
             if job.name in results and "error" not in results[job.name]:
                 continue
@@ -306,8 +314,6 @@ def main() -> int:
             os.replace(temporary, file)
             (args.output / "table.md").write_text(report(results) + "\n", encoding="utf-8")
             print(f"{job.name}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-    finally:
-        workers.end()
     print(report(results))
     return int(any("error" in result for result in results.values()))
 

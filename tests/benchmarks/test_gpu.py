@@ -67,7 +67,7 @@ def test_script_gets_what_the_recipe_resolved(tmp_path):
 
 
 def test_job_that_takes_too_long_is_stopped_and_its_worker_started_again(tmp_path):
-    workers = Workers(tmp_path)
+    workers = Workers(tmp_path, tmp_path)
     try:
         answer = workers.run(Job("slow", RECIPE, 1, {"do": "machine"}), 0.1)
         assert answer == {"error": "stopped after 0 s"}
