@@ -128,6 +128,10 @@ def starter_config(kind: str, model: str, data: Data, *, lora: bool, device: Dev
         ),
         (f"{steps:,} optimizer steps of {effective} {unit}.", {"num_train_epochs": EPOCHS[kind]}),
         (fit, {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}),
+        (
+            "Choose attention, kernels and the split of the batch for the GPU at the start.",
+            {"fast": True} if on_gpu else {},
+        ),
         ("Completions per prompt.", group),
         (f"Tokens; longer {unit} are cut off.", dict([length])),
         (f"LoRA. To train all weights, remove these lines and set `learning_rate: {full.peak.start:.1e}`.", adapter),

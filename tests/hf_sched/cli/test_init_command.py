@@ -56,6 +56,7 @@ def test_batch_fits_the_gpus_and_keeps_the_effective_batch_size(model_path):
         given = yaml.safe_load(
             starter_config("sft", str(model_path), Data("x", {}, 10_000, False), lora=False, device=device)
         )
+        assert given["fast"] is True
         return given["per_device_train_batch_size"], given["gradient_accumulation_steps"]
 
     assert batches(1, 80) == (32, 1)
