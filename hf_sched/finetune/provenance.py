@@ -73,7 +73,10 @@ def write_provenance(trainer: Any, checkpoint: str | None, given: Mapping[str, A
     [session_id] = broadcast_object_list([uuid4().hex])
     [run_id] = broadcast_object_list([sessions[0].get("id", session_id) if sessions else session_id])
     if trainer.is_world_process_zero():
-        _write(path, run_id, [*sessions, _entry(trainer, session_id, step, checkpoint, given)])
+        sessions.append(_entry(trainer, session_id, step, checkpoint, given))
+        with training_continues(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, json.dumps({"run_id": run_id, "sessions": sessions}, indent=2, default=str) + "\n")
     return RunIdentity(run_id, session_id, trainer.args.world_size)
 
 
@@ -99,12 +102,6 @@ def _entry(
         "versions": {"hf_sched": hf_sched.__version__, **{one.name: one.version for one in installed}},
         "git": git_commit(),
     }
-
-
-def _write(path: Path, run_id: str, sessions: Sequence[Mapping[str, Any]]) -> None:
-    with training_continues(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"run_id": run_id, "sessions": sessions}, indent=2, default=str) + "\n")
 
 
 def read_provenance(path: Path) -> list[dict[str, Any]]:
