@@ -100,9 +100,10 @@ class Plan:
         return replace(self, group_schedule=None, **changes)
 
     def __str__(self) -> str:
-        arguments = f" {dict(self.arguments)}" if self.arguments else ""
+        arguments = ",".join(f"{name}={value}" for name, value in self.arguments.items())
+        schedule = f"{self.name}:{arguments}" if arguments else self.name
         return (
-            f"{self.name}{arguments}, {self.total} steps, {self.warmup} of them warmup, learning rate "
+            f"{schedule}, {self.total} steps, {self.warmup} of them warmup, learning rate "
             f"{self.learning_rate:.6g}"
         )
 

@@ -57,7 +57,7 @@ def _command(kind: str) -> click.Command:
         words = launch_command(kind, flags, num_processes, accelerate_config, has_gpu=has_gpu)
         started = f"{requested} processes" if (requested or 1) > 1 else "1 process"
         started = "one process per GPU" if has_gpu and not requested else started
-        click.echo(f"hf-sched {kind}: starting {started}, which loads libraries, data and model first ...", err=True)
+        click.echo(f"hf-sched {kind}: starting {started}; libraries, data and model load first", err=True)
         sys.exit(subprocess.run(words, env=environment, check=False).returncode)
 
     return command

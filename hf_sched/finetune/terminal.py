@@ -102,7 +102,7 @@ def _facts(trainer: Any, planned: Plan, data: str) -> dict[str, str]:
     share = "all trained" if trained == total else f"{_count(trained)} of them ({trained / total:.2%}) trained"
     samples, batch = planned.dataset_size.samples, f"{planned.effective_batch:,}"
     batch += " completions" if planned.grpo else " samples"
-    epochs = "" if planned.epochs is None else f" ({planned.epochs:.3g} epochs)"
+    epochs = "" if planned.epochs is None else f" ({planned.epochs:.3g} epoch{'' if planned.epochs == 1 else 's'})"
     processes = f"{args.world_size} process{'es' if args.world_size > 1 else ''}"
     curve = planned.schedule or f"warmup {planned.num_warmup_steps}"
     saving = f", a checkpoint every {args.save_steps:g} steps" if args.save_strategy == "steps" else ""
