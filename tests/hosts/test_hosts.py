@@ -121,10 +121,7 @@ AXOLOTL = {
 AXOLOTL_PLUGIN = {**AXOLOTL, "lr_scheduler": TEXT, "plugins": ["hf_sched.integrations.axolotl.SchedulePlugin"]}
 AXOLOTL_NAME = {**AXOLOTL, "lr_scheduler": "cosine_floor", "lr_scheduler_kwargs": SCHEDULE["lr_scheduler_kwargs"]}
 OF_AXOLOTL = ["axolotl", "train", "{out}/config.yaml", "--launcher"]
-PLUGIN: dict[str, Any] = {
-    **{"environment": "axolotl", "launch": [], "config": AXOLOTL_PLUGIN},
-    "prints": "Using plugin-created lr_scheduler: <hf_sched",
-}
+PLUGIN_IS_USED = "Using plugin-created lr_scheduler: <hf_sched"
 HOSTS = {
     "ms-swift-sft": Host(["swift", "sft", *SWIFT], variables=HUB, **OF_SWIFT),
     "ms-swift-sft-2": Host(["swift", "sft", *SWIFT], variables=HUB | {"NPROC_PER_NODE": "2"}, processes=2, **OF_SWIFT),
@@ -135,8 +132,7 @@ HOSTS = {
     "openrlhf-2": Host([*torchrun(2), script("train_openrlhf.py"), "{out}"], "openrlhf", processes=2),
     "verl": Host(["python", script("train_verl.py"), "{out}"], "verl", []),
     "setfit": Host(["python", script("train_setfit.py"), "{task}/model", "{out}"], "setfit", epoch=1.0),
-    "axolotl-plugin": Host([*OF_AXOLOTL, "python"], **PLUGIN),
-    "axolotl-plugin-2": Host([*OF_AXOLOTL, "torchrun", "--", "--nproc_per_node=2"], processes=2, **PLUGIN),
+    "axolotl-plugin": Host([*OF_AXOLOTL, "python"], "axolotl", [], AXOLOTL_PLUGIN, prints=PLUGIN_IS_USED),
     "axolotl-name": Host([*OF_AXOLOTL, "accelerate"], "axolotl", config=AXOLOTL_NAME),
     "llamafactory": Host(["llamafactory-cli", "train", "{out}/config.yaml"], "llamafactory", config=LLAMAFACTORY),
     "llamafactory-2": Host(
