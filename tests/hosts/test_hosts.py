@@ -110,6 +110,7 @@ SWIFT = flags(
 SWIFT_GRPO = ["--rlhf_type", "grpo", *flags(**OF_GRPO, reward_funcs="format"), *SWIFT]
 OF_SWIFT: dict[str, Any] = {"environment": "ms-swift", "logs_next_step": True}
 HUB = {"USE_HF": "1"}  # ModelScope's hub has no offline mode
+TWO = HUB | {"NPROC_PER_NODE": "2"}
 AXOLOTL = {
     "base_model": "{task}/model",
     "datasets": [{"path": "{task}/text.jsonl", "ds_type": "json", "type": "completion"}],
@@ -124,14 +125,18 @@ OF_AXOLOTL = ["axolotl", "train", "{out}/config.yaml", "--launcher"]
 PLUGIN_IS_USED = "Using plugin-created lr_scheduler: <hf_sched"
 HOSTS = {
     "ms-swift-sft": Host(["swift", "sft", *SWIFT], variables=HUB, **OF_SWIFT),
-    "ms-swift-sft-2": Host(["swift", "sft", *SWIFT], variables=HUB | {"NPROC_PER_NODE": "2"}, processes=2, **OF_SWIFT),
+    "ms-swift-sft-2": Host(["swift", "sft", *SWIFT], variables=TWO, processes=2, **OF_SWIFT),
     "ms-swift-grpo": Host(["swift", "rlhf", *SWIFT_GRPO], variables=HUB, epoch=0.125, **OF_SWIFT),
+    "ms-swift-grpo-2": Host(["swift", "rlhf", *SWIFT_GRPO], variables=TWO, processes=2, epoch=0.125, **OF_SWIFT),
     "lightning": Host(["python", script("train_lightning.py"), 1, "{out}"], "lightning", []),
     "lightning-2": Host(["python", script("train_lightning.py"), 2, "{out}"], "lightning", [], processes=2),
     "openrlhf": Host([*torchrun(1), script("train_openrlhf.py"), "{out}"], "openrlhf"),
     "openrlhf-2": Host([*torchrun(2), script("train_openrlhf.py"), "{out}"], "openrlhf", processes=2),
     "verl": Host(["python", script("train_verl.py"), "{out}"], "verl", []),
     "setfit": Host(["python", script("train_setfit.py"), "{task}/model", "{out}"], "setfit", epoch=1.0),
+    "setfit-2": Host(
+        [*torchrun(2), script("train_setfit.py"), "{task}/model", "{out}"], "setfit", processes=2, epoch=1.0
+    ),
     "axolotl-plugin": Host([*OF_AXOLOTL, "python"], "axolotl", [], AXOLOTL_PLUGIN, prints=PLUGIN_IS_USED),
     "axolotl-name": Host([*OF_AXOLOTL, "accelerate"], "axolotl", config=AXOLOTL_NAME),
     "llamafactory": Host(["llamafactory-cli", "train", "{out}/config.yaml"], "llamafactory", config=LLAMAFACTORY),
