@@ -36,4 +36,4 @@ for _ in range(8):
     rates.append(engine.optimizer.param_groups[0]["lr"])
     engine.optimizer.step()
     engine.lr_scheduler_step()
-(Path(sys.argv[1]) / "rates.json").write_text(json.dumps(rates))
+(Path(sys.argv[1]) / "rates-0.json").write_text(json.dumps(rates))

@@ -22,4 +22,4 @@ for _ in range(8):
     rates.append(optimizer.param_groups[0]["lr"])
     optimizer.step()
     scheduler.step()
-(Path(folder) / "rates.json").write_text(json.dumps(rates))
+(Path(folder) / "rates-0.json").write_text(json.dumps(rates))
