@@ -161,7 +161,7 @@ def create_app(
                 about = RunForm.read({name: values[fields[name]] for name in ("dataset_size", "num_processes")})
                 found, form, design = read_pasted(values[text], about.dataset_size, about.num_processes, extra)
             except ValueError as error:
-                return {findings: f"**Not possible**: {error}"}
+                return {findings: f"**Not possible**: {error}\n\n{getattr(error, 'findings', '')}"}
             new = {_free_id(values[designs]): design}
             shown = {field: getattr(form, name) for name, field in fields.items()}
             return {findings: found, designs: new, selected: _selection(new, None), **shown}

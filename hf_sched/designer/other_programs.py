@@ -29,6 +29,14 @@ _NAMES_OF_AXOLOTL = {
 _SCHEDULES_OF_AXOLOTL = ("one_cycle", "rex", "log_sweep")
 
 
+class NoPlanError(ValueError):
+    """A configuration cannot be planned; `findings` is what `hf-sched check` finds, as Markdown."""
+
+    def __init__(self, error: ValueError, findings: str) -> None:
+        super().__init__(f"{error}")
+        self.findings = findings
+
+
 def read_pasted(
     text: str, dataset_size: int | None = None, num_processes: int | None = None, extra: tuple[type, ...] = ()
 ) -> tuple[str, RunForm, Design]:
@@ -44,7 +52,8 @@ def read_pasted(
         The program and what `hf-sched check` finds, as Markdown; the run; and its schedule.
 
     Raises:
-        ValueError: The text is not a mapping of arguments, or the run cannot be planned.
+        NoPlanError: The run cannot be planned.
+        ValueError: The text is not a mapping of arguments.
     """
     run: dict[str, Any] = {"dataset_size": dataset_size, "num_processes": num_processes}
     with TemporaryDirectory() as folder:  # findings have the lines of a file
@@ -60,13 +69,17 @@ def read_pasted(
             config = TrainingConfig("trainer", translate(given, run), f"{path}")
         else:
             config = TrainingConfig.read(path, extra=extra)
-        planned, report = plan(config, **run), check(config, **run)
+        report = check(config, **run)
+        counts = f"{len(report.errors) or 'no'} errors, {len(report.findings) - len(report.errors) or 'no'} warnings"
+        rows = [(f"{f.line or ''}", f.severity, f"`{f.key or '-'}`", f.message) for f in report.findings]
+        about = f"Read as **{program or config.kind}**: {counts}."
+        findings = "\n\n".join([about, table(("line", "", "key", ""), rows), *report.not_judged])
+        try:
+            planned = plan(config, **run)
+        except ValueError as error:
+            raise NoPlanError(error, findings) from None
     design = planned.schedule_name, split_on_resume(config.mapping("lr_scheduler_kwargs"))[1]
-    counts = f"{len(report.errors) or 'no'} errors, {len(report.findings) - len(report.errors) or 'no'} warnings"
-    rows = [(f"{f.line or ''}", f.severity, f"`{f.key or '-'}`", f.message) for f in report.findings]
-    about = f"Read as **{program or config.kind}**: {counts}."
-    findings = "\n\n".join([about, table(("line", "", "key", ""), rows), *report.not_judged, *planned.notes])
-    return findings, RunForm.of_config(config, planned), design
+    return "\n\n".join([findings, *planned.notes]), RunForm.of_config(config, planned), design
 
 
 def _of_llama_factory(theirs: Mapping[str, Any], run: Mapping[str, Any]) -> dict[str, Any]:

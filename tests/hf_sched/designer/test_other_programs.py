@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hf_sched.designer.other_programs import read_pasted
+from hf_sched.designer.other_programs import NoPlanError, read_pasted
 from hf_sched.integrations import builtin_schedules
 from hf_sched.plan import Plan, plan
 from hf_sched.plan.training_config import TrainingConfig
@@ -94,6 +94,12 @@ def test_trl_configuration_has_its_findings_with_lines():
     findings, form, _ = read_pasted(text)
     assert findings.startswith("Read as **sft**: ") and "| 2 | error | `evaluation_strategy` |" in findings
     assert form.max_steps == 10
+
+
+def test_configuration_without_a_plan_has_its_findings():
+    with pytest.raises(NoPlanError, match="lr_scheduler_type") as caught:
+        read_pasted("max_length: 512\nevaluation_strategy: steps\nmax_steps: 10\nlr_scheduler_type: cosin_floor\n")
+    assert "| 2 | error | `evaluation_strategy` |" in caught.value.findings
 
 
 @pytest.mark.parametrize(
