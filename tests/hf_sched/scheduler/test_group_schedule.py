@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_sched import Schedule
+from hf_sched.callbacks.cooldown_request import Request, apply_request
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 
 FALLING = ("decay {}", "decay {} cosine", "decay {} 1-sqrt", "decay {} to 0.2", "decay {} cosine every 3", "hold {}")
@@ -38,7 +39,8 @@ def transitions(draw, how: str) -> GroupSchedule:
     rates = st.lists(st.floats(0, 2), min_size=groups, max_size=groups)
     peaks = tuple(draw(st.lists(st.floats(0.01, 1), min_size=groups, max_size=groups)))
     steps = total - step if how == "continue" else draw(st.integers(1, total - step))
-    return GroupSchedule(schedule, peaks, ResumeTransition(how, step, tuple(draw(rates)), steps))
+    own = draw(st.sampled_from([(), (*(None,) * (groups - 1), Schedule.parse(f"decay {total} to 0.1"))]))
+    return GroupSchedule(schedule, peaks, ResumeTransition(how, step, tuple(draw(rates)), steps), own=own)
 
 
 def whole(group_schedule: GroupSchedule, past: int = 5) -> np.ndarray:
@@ -46,7 +48,7 @@ def whole(group_schedule: GroupSchedule, past: int = 5) -> np.ndarray:
 
 
 def planned(group_schedule: GroupSchedule, past: int = 5) -> np.ndarray:
-    return whole(GroupSchedule(group_schedule.schedule, group_schedule.peaks), past)
+    return whole(GroupSchedule(group_schedule.schedule, group_schedule.peaks, own=group_schedule.own), past)
 
 
 @settings(max_examples=300, deadline=None)
@@ -109,6 +111,19 @@ def test_state_survives_a_file(group_schedule):
     again = GroupSchedule.from_state(torch.load(buffer, weights_only=True))
     assert again == group_schedule
     np.testing.assert_array_equal(whole(again), whole(group_schedule))
+
+
+def test_a_group_with_its_own_schedule_follows_it_alone():
+    run, own = Schedule.parse("hold 10 | decay 10; floor 0.1"), Schedule.parse("warmup 5 | decay 15 cosine")
+    rates = whole(GroupSchedule(run, (1.0, 0.3, 0.3), own=(None, own, None)), past=0)
+    for row, (schedule, peak) in enumerate([(run, 1.0), (own, 0.3), (run, 0.3)]):
+        np.testing.assert_array_equal(rates[row], schedule.curve(peak=peak))
+
+
+def test_live_cooldown_is_rejected_while_a_group_has_its_own_schedule():
+    held = Schedule.parse("hold 20")
+    with pytest.raises(ValueError, match="parameter groups 1 have their own schedules, which do not cool down"):
+        apply_request(GroupSchedule(held, (1.0, 1.0), own=(None, held)), Request(), name="x", step=5, skipped=0, end=20)
 
 
 def test_floor_above_a_peak_names_the_group():
