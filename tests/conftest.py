@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 TRACKIO = TemporaryDirectory(prefix="trackio")
 os.environ["TRACKIO_DIR"] = TRACKIO.name
 
+from tests.helpers.extras import pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401  (hooks)
 from tests.helpers.recipes import run_recipe, task  # noqa: E402, F401  (fixtures)
 
 

@@ -61,7 +61,7 @@ def test_grammar_commands_targets_and_files_are_as_listed():
 
 
 def test_site_builds_without_warnings_and_lists_every_page(tmp_path):
-    build = pytest.importorskip("mkdocs.commands.build")
+    from mkdocs.commands import build
     from mkdocs.config import load_config
 
     config = load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path))

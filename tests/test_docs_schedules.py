@@ -62,8 +62,9 @@ def test_a_picture_is_of_the_present_curve(name):
 
 
 def test_the_picture_in_the_readme_is_of_the_present_curves():
-    image = pytest.importorskip("PIL.Image")
-    with image.open(make.README_PICTURE) as picture:
+    from PIL import Image
+
+    with Image.open(make.README_PICTURE) as picture:
         drawn = picture.text["Description"]
     assert drawn == f"curves {make.digest(make.readme_panels())}", f"docs/schedules.png is out of date: {AGAIN}"
 

@@ -108,9 +108,11 @@ def classes_of(kind: str) -> list[type]:
         from transformers import TrainingArguments
 
         return [TrainingArguments]
-    if kind not in _installed_kinds():
-        raise ValueError(f"a configuration of kind {kind} needs trl, which is not installed: pip install trl")
-    import trl
+    try:
+        import trl
+    except ModuleNotFoundError as error:
+        rule = f"a configuration of kind {kind} needs trl, which is not installed"
+        raise ValueError(f"{rule}: pip install trl") from error
 
     own = trl.RewardConfig if kind == "reward" else getattr(trl, f"{kind.upper()}Config")
     script = trl.ScriptArguments

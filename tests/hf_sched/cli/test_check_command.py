@@ -13,6 +13,9 @@ from hf_sched.cli.training_file import read_training_file
 from hf_sched.plan.training_config import arguments_of
 from tests.helpers import trainer as helpers
 from tests.helpers.command_line import error_message, printed, run
+from tests.helpers.extras import require
+
+require("trl")  # most configurations are for its trainers
 
 BROKEN = "learning_rate: 1e-4\nlerning_rate: 2\nlr_scheduler_kwargs:\n  num_cycle: 1\nlr_scheduler_type: cosine\n"
 

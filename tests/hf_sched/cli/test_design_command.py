@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 
 from tests.helpers.command_line import error_message, run
+from tests.helpers.extras import require
 
 
 def test_wrong_path_or_configuration_is_one_sentence(tmp_path):
+    require("gradio")
     unplanned = tmp_path / "sft.yaml"
     unplanned.write_text("max_length: 512\n")
     assert "does not exist" in run("design", tmp_path / "no.yaml").output

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 from tests.helpers.command_line import printed
+from tests.helpers.extras import require
+
+require("trl")  # most plans are of its trainers
 
 ROOT = Path(__file__).parents[3]
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+import trackio
 
 import hf_sched.finetune.trackers as trackers
-
-trackio = pytest.importorskip("trackio")
 
 
 def test_resumed_recipe_continues_its_run_in_trackio(run_recipe):

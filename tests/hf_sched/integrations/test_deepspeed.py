@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.extras import require
 from tests.helpers.trainer import PEAK, STEPS, WARMUP, builtin_cosine, cosine_floor
 
 ROOT = Path(__file__).parents[3]
@@ -44,6 +45,7 @@ def train(model_path, folder, runs, *, processes=1, file=ZERO2, **environment):
 
 @pytest.mark.parametrize("source", ["arguments", pytest.param("launcher", marks=pytest.mark.slow)])
 def test_scheduler_block_is_rejected_before_a_model_is_loaded(tmp_path, source):
+    require("deepspeed")
     environment = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "zero.json")}
     runs = [{"output_dir": str(tmp_path / "a"), "lr_scheduler_type": name} for name in ("cosine_floor", "linear")]
     given = environment if source == "launcher" else {}

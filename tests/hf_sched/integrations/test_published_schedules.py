@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import hf_sched
+from tests.helpers.extras import require
 
 ROOT = Path(__file__).parents[3]
 
@@ -81,6 +82,7 @@ print(used[:, 0].tolist())
 
 
 def test_one_yaml_line_names_a_function_in_a_file(model_path, tmp_path):
+    require("trl")
     (tmp_path / "my_own.py").write_text(MINE)
     given = {"lr_scheduler_type": "my_own.trapezoid:cooldown=50%,floor_ratio=0.1", "max_steps": 12, "warmup_steps": 0}
     given |= {"learning_rate": 0.01, "output_dir": "out", "use_cpu": True, "bf16": False}

@@ -6,6 +6,8 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+import trackio
+from tensorboard.backend.event_processing import event_accumulator as events
 from transformers import TrainerCallback
 
 import hf_sched
@@ -13,9 +15,6 @@ from hf_sched.finetune.callbacks.grpo_diagnostics import WINDOW, GRPODiagnostics
 from hf_sched.integrations.trackers import send_alert
 from tests.helpers.tiny_trainer import ModelTrainer
 from tests.helpers.trainer import OURS, PEAK, STEPS, WARMUP, make, train
-
-trackio = pytest.importorskip("trackio")
-events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 CURVE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=WARMUP).curve(peak=PEAK).tolist()
 LEFT = {"warmup": [2, 1, 0], "decay": list(range(STEPS - WARMUP - 1, -1, -1))}

@@ -9,6 +9,7 @@ import pytest
 
 import hf_sched
 from hf_sched.integrations import builtin_schedules
+from tests.helpers.extras import MISSING, require
 from tests.helpers.fresh_python import FreshPython
 
 NAMES = set(hf_sched.available())
@@ -23,8 +24,9 @@ def with_torch():
 
 @pytest.fixture(scope="module")
 def with_trainer():
-    """An interpreter that has imported transformers and trl, but not hf_sched."""
-    imports = "import transformers.trainer, transformers.models.llama.modeling_llama, trl.trainer.grpo_config"
+    """An interpreter that has imported transformers and trl, if it is installed, but not hf_sched."""
+    imports = "import transformers.trainer, transformers.models.llama.modeling_llama"
+    imports += "" if "trl" in MISSING else ", trl.trainer.grpo_config"
     with closing(FreshPython(f"{imports}\nassert 'hf_sched' not in __import__('sys').modules")) as fresh:
         yield fresh
 
@@ -57,6 +59,7 @@ print(type(scheduler).__name__, scheduler.get_last_lr())
 
 
 def test_every_spelling_in_arguments_parsers_and_yaml(with_trainer, tmp_path):
+    require("trl")
     (tmp_path / "config.yaml").write_text(
         "lr_scheduler_type: warmup_cosine\nlr_scheduler_kwargs:\n  warmup: 5%\n"
         "output_dir: x\nuse_cpu: true\nbf16: false\n"
@@ -102,6 +105,7 @@ print("all")
     ],
 )
 def test_one_text_with_arguments_is_accepted_wherever_a_name_is(with_trainer, tmp_path, text, curve):
+    require("trl")
     (tmp_path / "config.yaml").write_text(json.dumps({"lr_scheduler_type": text, "use_cpu": True, "bf16": False}))
     warmup = 0 if "|" in text else 10
     code = f"""

@@ -15,6 +15,7 @@ import yaml
 
 from hf_sched.plan import Plan, plan
 from hf_sched.plan.training_config import TrainingConfig
+from tests.helpers.extras import require
 
 ROOT = Path(__file__).parents[3]
 CPU = {"use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1, "seed": 0, "save_strategy": "no"}
@@ -105,6 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
 )
 def observed(folder: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     """What the trainers of all cases did, in separate processes."""
+    require("trl")
     launch = ["-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu_2proc.yaml"]
     launcher = [*launch, "--main_process_port", "0"] if request.param == 2 else []
     for name in CASES:  # one output folder for each number of processes

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 import hf_sched
 from hf_sched._run_files import LEARNING_RATES, read_learning_rates
+from tests.helpers.extras import require
 from tests.helpers.trainer import logged, train
 
 STEPS, WARMUP, PEAK, COEFFICIENT, DECAY = 10, 5, 0.1, 0.02, 0.01
@@ -125,6 +126,7 @@ def test_unavailable_norms_are_an_error_at_construction(monkeypatch):
     flat._fsdp_flattened = True
     with pytest.raises(ValueError, match="FSDP1 flattens"):
         make(torch.nn.ParameterList([flat]))
+    require("deepspeed")
     monkeypatch.setitem(os.environ, "ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ValueError, match=r"`lars` .* DeepSpeed does not provide: use DDP or FSDP2"):
         make(network())

@@ -114,9 +114,11 @@ def timm() -> Any:
 @cache
 def optax() -> types.ModuleType:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    jax = pytest.importorskip("jax")
+    import jax
+    import optax
+
     jax.config.update("jax_enable_x64", True)
-    return pytest.importorskip("optax")
+    return optax
 
 
 def of_optax(schedule: Callable[[Any], Any]) -> Curve:
