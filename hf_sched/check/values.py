@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator
 from enum import Enum
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
@@ -26,6 +29,11 @@ ALSO_ACCEPTED: dict[str, tuple[type, ...]] = {
     "resume_from_checkpoint": (bool,),
     "scale_rewards": (bool,),
 }
+# Declared as text. TRL compares them with words only when the first batch arrives, so the words are read from its code.
+_COMPARED_IN_CODE = (
+    *("loss_type", "importance_sampling_level", "scale_rewards", "multi_objective_aggregation"),
+    *("vllm_importance_sampling_mode", "f_divergence_type"),
+)
 _BOUNDS = (
     (Number(0), "learning_rate num_train_epochs warmup_steps eval_steps weight_decay adam_epsilon max_grad_norm"),
     (Number(0, above_low=True), "save_steps temperature"),
@@ -167,4 +175,13 @@ def _choices(key: str, config: TrainingConfig) -> tuple[str, ...]:
     for option in (argument.hint, *typing.get_args(argument.hint)):
         if isinstance(option, type) and issubclass(option, Enum) and issubclass(option, str):
             return tuple(str(member.value) for member in option)
-    return ()
+    return _words_compared(config.kind, key) if key in _COMPARED_IN_CODE else ()
+
+
+@cache
+def _words_compared(kind: str, name: str) -> tuple[str, ...]:
+    """The words that TRL's trainer of this kind compares an argument with."""
+    found = find_spec(f"trl.trainer.{kind}_trainer")
+    source = Path(found.origin).read_text(encoding="utf-8") if found and found.origin else ""
+    compared = re.findall(rf'\b{name} (?:==|in) (".*?"|[\[(].*?[\])])', source, re.DOTALL)
+    return tuple(dict.fromkeys(re.findall(r'"(\w+)"', " ".join(compared))))

@@ -25,6 +25,8 @@ CASES = (
     ("sft", "learning_rate", None, "error", "must be a number, received nothing", True),
     ("sft", "label_names", "x", "error", "write [x]", True),
     ("sft", "lr_scheduler_kwargs", "min_lr=1", "error", "must be a mapping, a mapping in JSON", False),
+    ("grpo", "loss_type", "foo", "error", "dapo", True),
+    ("dpo", "loss_type", ["sigmoid", "foo"], "error", "received 'foo'", True),
     ("grpo", "reward_weights", [1.0, "a"], "error", "a list (each item a number), received [1.0, a]", True),
     # The parser converts these.
     ("sft", "learning_rate", "1e-7", "warning", "write 1.0e-07", True),
