@@ -102,10 +102,7 @@ class Plan:
     def __str__(self) -> str:
         arguments = ",".join(f"{name}={value}" for name, value in self.arguments.items())
         schedule = f"{self.name}:{arguments}" if arguments else self.name
-        return (
-            f"{schedule}, {self.total} steps, {self.warmup} of them warmup, learning rate "
-            f"{self.learning_rate:.6g}"
-        )
+        return f"{schedule}, {self.total} steps, {self.warmup} of them warmup, learning rate {self.learning_rate:.6g}"
 
 
 def in_force(plans: Sequence[Plan], number: int, steps: Steps) -> npt.NDArray[np.bool_]:

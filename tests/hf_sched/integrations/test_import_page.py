@@ -56,4 +56,4 @@ def test_page_lists_the_attributes_that_an_import_changes():
     if transformers.__version__.startswith("4."):
         listed.add("transformers.training_args.TrainingArguments.__annotations__")
     assert changed == listed
-    assert imported == ["hf_sched", "wrapt"]
+    assert set(imported) - {"numpy"} == {"hf_sched", "wrapt"}
