@@ -39,4 +39,6 @@ def wrapped(text: str, file: TextIO) -> str:
 
 def waiting(what: str) -> Status:
     """Show, on a terminal, what a command is doing until the context ends."""
-    return Console(file=sys.stderr).status(f"{what} ...", spinner="line")
+    # rich takes FORCE_COLOR, which notebooks set, for a terminal.
+    force = None if sys.stderr.isatty() else False
+    return Console(file=sys.stderr, force_terminal=force).status(f"{what} ...", spinner="line")
