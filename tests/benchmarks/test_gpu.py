@@ -13,6 +13,7 @@ import pytest
 from benchmarks.common.task import ROOT
 from benchmarks.gpu.inputs import make_inputs, make_model, read_problems
 from benchmarks.gpu.run import BARE, DEFAULTS, RECIPE, Job, Plan, Workers, report
+from tests.helpers.extras import require
 
 MACHINE = {"card": "a card", "tflops": 800.0, "commit": {"commit": "abc"}, "versions": {"torch": "2.11"}}
 
@@ -84,6 +85,7 @@ def run(script: str, *words: object) -> str:
 
 
 def test_whole_command_runs_on_a_cpu_and_continues(tmp_path):
+    require("trl")
     words = ("--size", "tiny", "--minutes", 9, "--output", tmp_path / "out", "--work", tmp_path / "work")
     text = run("run", *words)
     assert text.strip() == (tmp_path / "out" / "table.md").read_text(encoding="utf-8").strip()
