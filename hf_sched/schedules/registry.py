@@ -317,11 +317,10 @@ def unknown_schedule(
 ) -> ArgumentError:
     """The error for a name that is neither registered nor one of the library's own (`builtin`)."""
     theirs = [other for other in builtin if other not in _entries]
-    similar = suggest(name, [*_entries, *theirs])
     known = f"hf_sched has {', '.join(available())}; {library} has {', '.join(theirs)}"
+    hint = suggest(name, [*_entries, *theirs], known)
     own = "name your own function by its path, my_schedules.trapezoid"
-    hint = f"{similar} `hf-sched list` shows all" if similar else f"{known}; {own}"
-    return ArgumentError("lr_scheduler_type", "the name of a schedule", name, hint)
+    return ArgumentError("lr_scheduler_type", "the name of a schedule", name, f"{hint}; {own}")
 
 
 def on_register(listener: Callable[[str], None]) -> None:

@@ -96,10 +96,8 @@ def test_a_name_is_lower_case_letters(name):
 )
 @pytest.mark.parametrize(("wrong", "meant"), [("warmup_cosin", "warmup_cosine"), ("inverse_sqr", "inverse_sqrt")])
 def test_every_entry_point_suggests_a_similar_name(ask, wrong, meant, tmp_path):
-    with pytest.raises(ValueError, match=rf"'{wrong}'.*; did you mean '{meant}'\? `hf-sched list` shows all"):
+    with pytest.raises(ValueError, match=rf"'{wrong}'.*; did you mean '{meant}'\?") as error:
         ask(wrong, str(tmp_path))
-    with pytest.raises(ValueError, match="received 'zebra'; hf_sched has") as error:
-        ask("zebra", str(tmp_path))
     ours, theirs = str(error.value).split("transformers has")
     assert f"hf_sched has {', '.join(hf_sched.available())}; " in ours
     assert "linear, cosine, cosine_with_restarts" in theirs
