@@ -131,7 +131,7 @@ def check_tensor_rate(folder: Path) -> str:
         compilations.append(len(graphs))
         scheduler.step()
     _require(optimizer.param_groups[0]["lr"] is rate, "the tensor was replaced")
-    # The first step creates the optimizer's state, in a graph of its own.
+    # The first step creates the optimizer's state, in a separate graph.
     _require(compilations[0] > 0 and compilations[1] == compilations[-1], f"recompilations: {compilations}")
     return "the same tensor, no recompilation"
 

@@ -147,7 +147,7 @@ class Plan:
             del arguments["fast"]
         elif name != DEFAULTS:  # the same rate as a constant one, set and checked by hf_sched
             arguments |= {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": {"phases": "hold"}}
-        # Liger's kernels stay in a process; without a GPU there are none.
+        # Liger replaces functions for the rest of the process, and it needs a GPU.
         worker = name if name in (BARE, DEFAULTS) and self.size != "tiny" else RECIPE
         script = BARE if name in (BARE, DEFAULTS) else RECIPE
         task = {"do": "train", "kind": kind, "script": script, "arguments": arguments, "warm_up": WARM_UP}

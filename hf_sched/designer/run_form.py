@@ -41,7 +41,7 @@ class RunForm:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> RunForm:
-        """Read values or texts by field; None and an empty text mean the default, or that there is none.
+        """Read values or texts by field; None and an empty text mean the default, if the field has one.
 
         Raises:
             ArgumentError: A value is wrong.

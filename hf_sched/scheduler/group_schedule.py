@@ -15,7 +15,7 @@ from hf_sched.schedules.schedule import Schedule
 Array = npt.NDArray[np.float64]
 
 OWN_SCHEDULE = "lr_schedule"
-"""The key of a parameter group that holds the text of its own schedule."""
+"""The key of a parameter group for the text of a schedule that only this group follows."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def read(
 
 
 def check(name: str, text: object) -> str:
-    """Return the text of a schedule of hf_sched, whose arguments are checked; `name` is that of the user's argument.
+    """Check the text of a schedule of hf_sched and its arguments, and return the text; `name` is the argument to blame.
 
     Raises:
         ArgumentError: There is no such schedule, or its arguments are wrong.

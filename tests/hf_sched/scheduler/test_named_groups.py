@@ -17,7 +17,7 @@ OWN = "hold 50% | decay"
 
 
 def model_of(model_path):
-    """A tiny model of three layers, with an output head of its own."""
+    """A tiny model of three layers, whose output head is not tied to the embeddings."""
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(model_path, num_hidden_layers=3, tie_word_embeddings=False)
     return AutoModelForCausalLM.from_config(config)
