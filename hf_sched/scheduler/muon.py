@@ -28,6 +28,9 @@ class MuonWithAdamW(Optimizer):
         ArgumentError: The installed torch has no Muon (it is new in torch 2.9).
     """
 
+    shares_its_groups = True
+    """The parts hold the very groups of this optimizer, also after `load_state_dict`, so only its own are scheduled."""
+
     def __init__(
         self,
         groups: list[dict[str, Any]],

@@ -75,11 +75,10 @@ def _find(optimizer: Any, found: Optimizers) -> None:
                     if not any(inner is one for one in found.every):
                         _find(inner, found)
     inside = found.every[place + 1 :]
-    of_optimizer = set(map(id, vars(optimizer).get("param_groups", ())))
     if not inside:
         found.training.append(optimizer)
-    elif of_optimizer and of_optimizer.issuperset(id(group) for one in inside for group in one.param_groups):
-        found.training[own:] = [optimizer]  # it divides its own groups between the others
+    elif getattr(optimizer, "shares_its_groups", False):
+        found.training[own:] = [optimizer]
     elif "param_groups" in vars(optimizer):
         trained = {id(p) for one in inside for group in one.param_groups for p in group["params"]}
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -60,6 +60,17 @@ class Sharing(Optimizer):
         self.optimizer.step()
 
 
+class Copies(Optimizer):
+    """Has the very groups of the inner optimizer in another list, until a state is loaded."""
+
+    def __init__(self, inner):
+        super().__init__(inner.param_groups, {})
+        self.inner = inner
+
+    def step(self, closure=None):
+        self.inner.step()
+
+
 def two() -> list[Optimizer]:
     return [SGD(parameters(), lr=2e-2), AdamW(parameters(), lr=1e-3)]
 
@@ -122,6 +133,17 @@ def test_wrapper_of_one_optimizer_trains_on_the_curve(wrap):
     assert [float(rate) for rate in scheduler.get_last_lr()][:2] == planned(0.3, 0.01)[0].tolist()
     step = inner if isinstance(wrapper, PostLocalSGDOptimizer) else wrapper
     np.testing.assert_array_equal(train(step, [inner], scheduler), planned(0.3, 0.01))
+
+
+@pytest.mark.parametrize("sharing", [Sharing, Copies, lambda inner: Holder(inner, [inner])])
+def test_inner_optimizer_stays_on_the_curve_if_a_state_is_loaded_after_the_scheduler_is_made(sharing):
+    """A resume does this, and Accelerate when it prepares an optimizer."""
+    inner = AdamW(parameters(), lr=0.01)
+    wrapper = sharing(inner)
+    scheduler = hf_sched.ScheduleLR(wrapper, CURVE)
+    wrapper.load_state_dict(wrapper.state_dict())
+    scheduler.set_rates()  # as at the start of a run
+    np.testing.assert_array_equal(train(wrapper, [inner], scheduler), planned(0.01))
 
 
 def test_an_optimizer_with_parameters_of_its_own_is_scheduled_beside_its_inner_one():
