@@ -85,6 +85,7 @@ def create_app(
     with gr.Blocks(title="Learning-rate designer", analytics_enabled=False) as app:
         # The cards are made again if `names` changes: in a card that somebody edits, only arguments do.
         designs, names = gr.State(first), gr.State(None)
+        written = gr.State("")  # what the page itself wrote into the field of phases
         gr.Markdown(_INTRODUCTION)
         with gr.Row():
             with gr.Column(scale=4, min_width=330):
@@ -149,7 +150,7 @@ def create_app(
             }
             # The text of a typed schedule stays as it is, because somebody may be typing.
             is_typed = page.schedule is not None and page.schedule.name == "phases"
-            return shown if is_typed else {**shown, phases: page.phases}
+            return shown if is_typed else {**shown, phases: page.phases, written: page.phases}
 
         def add(name: str, current: Designs) -> dict[Any, Any]:
             key = _free_id(current)
@@ -168,12 +169,14 @@ def create_app(
 
         boxes = [*fields.values()]
         changes = [one.change for one in (designs, axis, checkpoint, *boxes)]
-        outputs = [facts, figure, problems, figures, selected, phases, snippets, policies]
+        outputs = [facts, figure, problems, figures, selected, phases, written, snippets, policies]
         inputs = {designs, selected, axis, folder, checkpoint, *boxes}
         gr.on([app.load, selected.input, folder.submit, *changes], redraw, inputs, outputs, **_LIVE)
         gr.on([app.load, designs.change], lambda all: {key: name for key, (name, _) in all.items()}, designs, names)
         gr.on([app.load, selected.change], _typed_phases, [designs, selected], phases, **_LIVE)
-        phases.input(_type_phases, [phases, designs, selected], designs, **_LIVE)
+        # A text that is pasted as a whole is no `input` for Gradio.
+        typed = [phases.input, phases.submit, phases.blur]
+        gr.on(typed, _type_phases, [phases, written, designs, selected], designs, **_LIVE)
         added.select(add, [added, designs], [added, designs, selected])
         read_button.click(read, {text, designs, *boxes}, [findings, designs, selected, *boxes])
         if reads_runs:
@@ -218,9 +221,9 @@ def _typed_phases(designs: Designs, key: int | None) -> Any:
     return designs[key][1]["phases"] if key in designs and designs[key][0] == "phases" else gr.skip()
 
 
-def _type_phases(text: str, designs: Designs, key: int | None) -> Designs:
-    """Make the selected schedule what the text says."""
-    return {**designs, key: ("phases", {"phases": text})} if key in designs else designs
+def _type_phases(text: str, written: str, designs: Designs, key: int | None) -> Designs:
+    """Make the selected schedule what the user's text says."""
+    return {**designs, key: ("phases", {"phases": text})} if key in designs and text != written else designs
 
 
 def _find_checkpoints(folder: str) -> gr.Dropdown:

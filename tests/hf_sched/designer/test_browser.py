@@ -150,6 +150,13 @@ def test_plot_shows_the_plan_and_follows_the_form(page, config):
     ((_, _, y),) = wait_for_traces(page, [label], 500)
     assert y == form.plan(NamedSchedule("wsd", {"decay": 100, "floor_ratio": 0.1})).curve.tolist()
 
+    field(page, "phases").focus()
+    field(page, "phases").press("Tab")  # a text that nobody changed does not replace the schedule
+    page.wait_for_timeout(1000)
+    wait_for_traces(page, [label], 500)
+    field(page, "phases").fill("warmup 5% | hold | decay 30%")  # pasted as a whole
+    field(page, "phases").press("Enter")
+    wait_for_traces(page, ["warmup 5% | hold | decay 30%"], 500)
     text = "warmup 10% cosine | hold 40% | decay 1-sqrt to 0.05"
     put(page, "phases", text)
     ((_, _, y),) = wait_for_traces(page, [f"{text[:47]}…"], 500)
