@@ -37,7 +37,7 @@ def start(workshop: Workshop, recipe: str, where: str, name: str, kind: str = "f
 
 
 @cache
-def whole_run(workshop: Workshop, recipe: str, where: str, kind: str = "full") -> Run:
+def whole_run(workshop: Workshop, recipe: str, where: str, kind: str) -> Run:
     """An uninterrupted run, trained once."""
     return start(workshop, recipe, where, "whole", kind).finish()
 
@@ -93,7 +93,7 @@ def test_sharded_run_equals_ddp_saves_a_complete_model_and_resumes_exactly(works
 @pytest.mark.parametrize(("written", "where"), [("1", "2"), ("2", "1"), ("fsdp2", "fsdp2 on 1")])
 def test_unsharded_checkpoint_resumes_on_another_number_of_processes(workshop, monkeypatch, written, where):
     monkeypatch.setitem(OBSERVED, "fsdp2 on 1", dataclasses.replace(OBSERVED["fsdp2"], processes=1))
-    whole = whole_run(workshop, "sft", written)
+    whole = whole_run(workshop, "sft", written, "full")
     resumed = start(workshop, "sft", where, f"from-{written}", resume_from_checkpoint=middle(whole)).finish()
     before = seen(whole.folder, OBSERVED[written].processes)[0]
     for rank in seen(resumed.folder, OBSERVED[where].processes):
@@ -115,7 +115,8 @@ def test_unsharded_checkpoint_resumes_on_another_number_of_processes(workshop, m
 )
 def test_other_sharding_is_rejected_before_a_model_is_loaded(workshop, monkeypatch, written, where, message):
     monkeypatch.setitem(OBSERVED, "zero2 on 1", dataclasses.replace(OBSERVED["zero2"], processes=1))
-    given = {"resume_from_checkpoint": middle(whole_run(workshop, "sft", written)), "model_name_or_path": "nowhere"}
+    checkpoint = middle(whole_run(workshop, "sft", written, "full"))
+    given = {"resume_from_checkpoint": checkpoint, "model_name_or_path": "nowhere"}
     rejected = start(workshop, "sft", where, f"from-{written}", **given)
     with pytest.raises(RunFailed):
         rejected.finish()
