@@ -21,13 +21,13 @@ UNKNOWN = 0.01  # share of unknown tokens that is worth a warning
 
 
 def check_tokens(kind: str, training_args: Any, model_args: Any, rows: Any) -> None:
-    """Check that the tokenizer suits the data: chat template and unknown tokens.
+    """Check that the tokenizer suits the data: chat template, unknown tokens, and prompts that fill `max_length`.
 
     `kind` is `sft`, `grpo` or `dpo`.
 
     Raises:
         ArgumentError: There is no tokenizer; chats have no chat template, or one that rejects them or does not mark the
-            turns that `assistant_only_loss` trains on.
+            turns that `assistant_only_loss` trains on; or `max_length` leaves nothing of any row.
     """
     first = list(islice(iter(rows), ROWS))
     processor = _load_processor(training_args, model_args)
@@ -35,7 +35,8 @@ def check_tokens(kind: str, training_args: Any, model_args: Any, rows: Any) -> N
     # SFT can take the template of another model, which is not known here.
     has_own_template = not getattr(training_args, "chat_template_path", None)
     if is_chat and has_own_template:
-        _check_template(processor, first, hasattr(training_args, "chat_template_path"))
+        _check_template(processor, hasattr(training_args, "chat_template_path"))
+        _check_rendered(processor, first)
     if getattr(training_args, "assistant_only_loss", False) and "input_ids" not in first[0]:
         if not is_chat:
             raise ArgumentError("assistant_only_loss", rule="needs chats, and the data are text")
@@ -43,6 +44,9 @@ def check_tokens(kind: str, training_args: Any, model_args: Any, rows: Any) -> N
             _check_assistant_mask(processor)
     columns = ("prompt", "answer") if kind == "grpo" else first[0]
     _warn_of_unknown_tokens(processor, [[row.get(column) for column in columns] for row in first])
+    is_all = len(first) < ROWS and all("prompt" in row for row in first)
+    if is_all and has_own_template and getattr(training_args, "completion_only_loss", True) is not False:
+        _check_max_length(processor, training_args, [row["prompt"] for row in first])
 
 
 def check_kept_rows(trainer: Any, total: int | None) -> None:
@@ -52,17 +56,22 @@ def check_kept_rows(trainer: Any, total: int | None) -> None:
         ArgumentError: None is left.
     """
     most, rows = getattr(trainer.args, "max_length", None), trainer.train_dataset
-    if total is None or most is None or getattr(trainer.args, "packing", False):
+    if total is None or most is None or getattr(trainer.args, "packing", False) or not hasattr(rows, "__len__"):
         return
     dropped = total - len(rows)
     if dropped == total:
-        rule = f"is too small: the prompts of all {total} rows fill it, and nothing is left to train on"
-        raise ArgumentError("max_length", rule=rule, received=most, hint="increase it")
+        raise no_rows_left(most, total)
     if dropped > 0:
         logger.warning(
             "max_length %d drops %d of %d rows: their prompts alone fill it, and nothing is left to train on",
             *(most, dropped, total),
         )
+
+
+def no_rows_left(max_length: int, total: int, hint: str = "") -> ArgumentError:
+    """Return the error for a `max_length` that leaves nothing to train on."""
+    rule = f"is too small: the prompts of all {total} rows fill it, and nothing is left to train on"
+    return ArgumentError("max_length", rule=rule, received=max_length, hint=hint or "increase it")
 
 
 def _load_processor(training_args: Any, model_args: Any) -> Any:
@@ -73,11 +82,14 @@ def _load_processor(training_args: Any, model_args: Any) -> Any:
         raise ArgumentError("model_name_or_path", rule="has no tokenizer that loads", hint=str(error)) from error
 
 
-def _check_template(processor: Any, rows: Sequence[Mapping[str, Any]], takes_path: bool) -> None:
+def _check_template(processor: Any, takes_path: bool) -> None:
     if not processor.chat_template:
         hint = "use the instruction-tuned version of the model, or save a template as chat_template.jinja in its folder"
         hint += ", or set `chat_template_path` to a Jinja file or to a model that has one" if takes_path else ""
         raise ArgumentError("model_name_or_path", rule="has no chat template, and the data are chats", hint=hint)
+
+
+def _check_rendered(processor: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     for row in rows:
         chat = [turn for name in ("messages", "prompt", "completion", "chosen") for turn in row.get(name) or ()]
         try:
@@ -116,9 +128,27 @@ def _warn_of_unknown_tokens(processor: Any, rows: Sequence[Sequence[Any]]) -> No
         )
 
 
+def _check_max_length(processor: Any, training_args: Any, prompts: Sequence[Any]) -> None:
+    most = getattr(training_args, "max_length", None)
+    is_cut = getattr(training_args, "truncation_mode", "") == "keep_start" and not getattr(
+        training_args, "packing", False
+    )
+    if most is not None and is_cut:
+        shortest = min(_prompt_length(processor, prompt) for prompt in prompts)
+        if shortest >= most:
+            raise no_rows_left(most, len(prompts), hint=f"the shortest prompt has {shortest} tokens")
+
+
 def _texts(row: Sequence[Any]) -> list[str]:
     texts = []
     for value in row:
         parts = value if isinstance(value, list) else [value]
         texts += [part.get("content") if isinstance(part, Mapping) else part for part in parts]
     return [text for text in texts if isinstance(text, str)]
+
+
+def _prompt_length(processor: Any, prompt: Any) -> int:
+    if isinstance(prompt, str):
+        return len(processor(text=prompt)["input_ids"])
+    text = processor.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    return len(getattr(processor, "tokenizer", processor)(text, add_special_tokens=False)["input_ids"])

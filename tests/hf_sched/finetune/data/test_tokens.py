@@ -50,8 +50,9 @@ def test_chat_that_the_template_rejects_or_shortens_is_named(run_recipe, task, n
     whole = shutil.copytree(task / "model", tmp_path / "whole")
     template = whole / "chat_template.jinja"
     template.write_text(template.read_text().replace("in messages %}", "in messages if message['role'] != 'system' %}"))
-    shared |= {"model_name_or_path": str(whole), "system_prompt": "trot"}
-    output = run_recipe("grpo", dry_run=True, **shared).output
+    output = run_recipe(
+        "grpo", model_name_or_path=str(whole), dry_run=True, **{**shared, "system_prompt": "trot"}
+    ).output
     assert "WARNING: the model's chat template leaves out the system message 'trot'" in output
 
 
@@ -70,12 +71,19 @@ def test_text_is_trained_on_without_a_chat_template(run_recipe, task, tmp_path):
     assert len(run_recipe("sft", **given).logged("loss")) == 1
 
 
+def test_max_length_that_drops_all_rows_is_named_before_loading(run_recipe, no_weights, tmp_path):
+    path = write(tmp_path / "own.jsonl", [{"prompt": CHAT[:1], "completion": CHAT[1:]}] * 16)
+    given = {"dataset_name": str(path), "max_length": 8, "max_steps": 1}
+    error = rejected(run_recipe("sft", ok=False, model_name_or_path=str(no_weights), **given))
+    message = "`max_length` is too small: the prompts of all 16 rows fill it, and nothing is left to train on"
+    assert f"{message}, received 8; the shortest prompt has 10 tokens" in error
+
+
 @drops_rows
 @pytest.mark.parametrize("recipe", ["sft", "dpo"])
-def test_max_length_that_drops_all_rows_is_named(run_recipe, recipe):
+def test_max_length_that_drops_all_of_many_rows_is_named(run_recipe, recipe):
     error = rejected(run_recipe(recipe, ok=False, max_length=8, max_steps=1))
-    message = r"`max_length` is too small: the prompts of all (400|399) rows fill it, and nothing is left to train on"
-    assert re.search(message, error)
+    assert re.search(r"`max_length` is too small: the prompts of all (400|399) rows fill it", error)
 
 
 @drops_rows
@@ -91,7 +99,9 @@ def test_text_unknown_to_the_tokenizer_is_warned_of(run_recipe, tmp_path):
     rows = [{"question": "sort 21", "answer": "#### 12"}] * 16
     given = {"dataset_name": str(write(tmp_path / "own.jsonl", rows)), "max_steps": 1, "dry_run": True}
     output = run_recipe("sft", max_length=256, **given).output
-    assert re.search(r"WARNING: \d\d% of the tokens of the first 16 rows are unknown to the tokenizer \(<u", output)
+    assert re.search(
+        r"WARNING: \d\d% of the tokens of the first 16 rows are unknown to the tokenizer \(<unk>\)", output
+    )
     assert "the answers look like GSM8K's, so its instruction follows each question" in output
     known = write(tmp_path / "known.jsonl", [{"question": "sort 21", "answer": "12"}] * 16)
     output = run_recipe("sft", **{**given, "dataset_name": str(known)}).output
@@ -102,7 +112,9 @@ def test_header_of_a_run_names_columns_and_instruction(run_recipe, tmp_path):
     rows = [{"question": "sort 21", "answer": "#### 12", "source": "web"}] * 16
     path = write(tmp_path / "own.jsonl", rows)
     output = run_recipe("sft", dataset_name=str(path), max_steps=1, max_length=256).output
-    shown = "(train): `question`, `answer`; not used: `source`; the answers look like GSM8K's, so its instruction"
+    shown = (
+        "(train): `question`, `answer`; not used: `source`; the answers look like GSM8K's, so its instruction follows"
+    )
     assert shown in " ".join(output.split())
 
 
@@ -118,12 +130,13 @@ def test_dry_run_shows_what_of_a_chat_is_trained_on(run_recipe, task, tmp_path):
     error = rejected(run_recipe("sft", ok=False, assistant_only_loss=True, **given))
     assert "`assistant_only_loss` needs a chat template that marks the assistant's turns" in error
     template = model / "chat_template.jinja"
-    marked = (
-        "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}"
-        "{% else %}{{ message['content'] }}<|end|>{% endif %}{% endfor %}"
+    marked = "{% generation %}{{ message['content'] }}<|end|>{% endgeneration %}"
+    template.write_text(
+        "{% for message in messages %}<|{{ message['role'] }}|>{% if message['role'] == 'assistant' %}"
+        + marked
+        + "{% else %}{{ message['content'] }}<|end|>{% endif %}{% endfor %}"
+        + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
-    before, _, after = template.read_text().partition("{{ message['content'] }}<|end|>{% endfor %}")
-    template.write_text(before + marked + after)
     output = run_recipe("sft", assistant_only_loss=True, **given).output
     assert f"{first.replace('12<|end|>', '«12<|end|>»')}{last}«1357<|end|>»" in output
 
