@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +51,15 @@ def apply_request(
             f"the run's schedule {name!r} is not one of hf_sched. Train with `lr_scheduler_type: wsd` or `phases` "
             "(`warmup 3% | hold` is a constant rate), or use `hf_sched.anneal_from` on the last checkpoint"
         )
-    if group_schedule.own:
-        numbers = ", ".join(str(number) for number, own in enumerate(group_schedule.own) if own)
-        raise ValueError(f"parameter groups {numbers} have their own schedules, which do not cool down with the others")
     schedule, transition, here = group_schedule.schedule, group_schedule.transition, step - skipped
     if transition is not None and (transition.how == "continue" or here < transition.step + transition.steps):
         raise ValueError(
             f"the transition of `on_resume: {transition.how}`, from step {transition.step} on, has not finished"
         )
     segment = schedule.segment_at(here)
-    if here < 1 or segment.kind != "hold" or group_schedule.at(here - 1) != group_schedule.at(here):
+    followers = [number for number in range(len(group_schedule.peaks)) if group_schedule.of_group(number) is schedule]
+    rates = group_schedule.rates(max(here - 1, 0), here + 1)[followers]
+    if here < 1 or segment.kind != "hold" or (rates[:, :1] != rates).any():
         raise ValueError(
             f"the learning rate must be constant to cool down from, but at step {step} it is in a {segment.kind} "
             f"(steps {segment.first} to {segment.first + segment.steps - 1} of\n    {schedule})"
@@ -72,13 +71,14 @@ def apply_request(
     past = [one._replace(steps=min(one.steps, here - one.first)) for one in schedule.segments if one.first < here]
     floor = {"floor_ratio": schedule.floor_ratio, "min_lr": schedule.min_lr}
     wanted = {"floor_ratio": request.floor_ratio or 0.0, "min_lr": request.min_lr}
-    if (request.floor_ratio, request.min_lr) != (None, None) and wanted != floor:
+    sets_floor = (request.floor_ratio, request.min_lr) != (None, None)
+    if sets_floor and wanted != floor:
         if any(one.start.floor or one.end.floor for one in past):
             raise ValueError(f"the floor cannot change because earlier phases depend on it: {schedule}")
         floor = wanted
     phases, semicolon, settings = str(Schedule(tuple(past), **floor)).partition(";")  # type: ignore[arg-type]
     cooled = Schedule.parse(f"{phases.strip()} | {phase}{semicolon}{settings}")
-    return GroupSchedule(cooled, group_schedule.peaks, transition, Cooldown(step, steps, str(schedule)))
+    return replace(group_schedule, schedule=cooled, cooldown=Cooldown(step, steps, str(schedule), sets_floor))
 
 
 def send_request(folder: Path, request: Request) -> dict[str, Any]:

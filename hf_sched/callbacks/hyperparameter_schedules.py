@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from transformers import TrainerCallback
 
 from hf_sched.scheduler.group_schedule import GroupSchedule
-from hf_sched.scheduler.hyperparameters import IN_GROUPS, IN_TRAINER, read_schedules
+from hf_sched.scheduler.hyperparameters import IN_GROUPS, IN_TRAINER, read_schedules, steps_with_cooldown
 from hf_sched.scheduler.param_groups import find_optimizers
 from hf_sched.scheduler.resume import read_schedule, split_on_resume
 from hf_sched.scheduler.schedule_lr import schedule_of
@@ -48,7 +50,11 @@ class _Target(NamedTuple):
 
     name: str
     places: list[_Place]
-    group_schedule: GroupSchedule
+    planned: GroupSchedule
+
+    def at(self, step: int) -> zip[tuple[_Place, float]]:
+        """Each place with its value at a step."""
+        return zip(self.places, self.planned.at(int(steps_with_cooldown(self.planned, np.array(step)))), strict=True)
 
 
 class HyperparameterSchedules(TrainerCallback):
@@ -86,29 +92,36 @@ class HyperparameterSchedules(TrainerCallback):
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
     ) -> None:
         """Find the places of the values, and compare the schedules with those of the checkpoint."""
-        scheduler = schedule_of(lr_scheduler)
-        cooldown = scheduler.group_schedule.cooldown if scheduler else None
-        steps = scheduler.group_schedule.requested.num_training_steps if scheduler and cooldown else state.max_steps
         groups = [group for one in find_optimizers(optimizer).training for group in one.param_groups]
         per_epoch = getattr(self.trainer, "_hf_sched_steps_per_epoch", None)
         self._at, self._targets = None, []
         for schedule in self.schedules:
             places = _find_places(schedule.name, groups, self.trainer)
             configured = [place.configured(schedule.name) for place in places]
-            built = schedule.build(max(configured), steps, per_epoch)
+            built = schedule.build(max(configured), state.max_steps, per_epoch)
             planned = GroupSchedule(built, tuple(map(schedule.peak, configured)))
             self._targets.append(_Target(schedule.name, places, planned))
         if state.global_step:
             self._resume(args, state)
-        attributes = {target.name: target.group_schedule.state() for target in self._targets}
+        attributes = {target.name: target.planned.state() for target in self._targets}
         state.stateful_callbacks[_RECORD] = {"args": {"schedules": self._given}, "attributes": {"saved": attributes}}
+        self._follow_cooldown(lr_scheduler)
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Set the values of the step."""
+        self._follow_cooldown(lr_scheduler)
         self._at = state.global_step
         for target in self._targets:
-            for place, value in zip(target.places, target.group_schedule.at(self._at), strict=True):
+            for place, value in target.at(self._at):
                 place.set(value)
+
+    def _follow_cooldown(self, lr_scheduler: Any) -> None:
+        """Shorten the schedules with the run; a checkpoint has the cooldown in the state of the scheduler."""
+        scheduler = schedule_of(lr_scheduler)
+        cooldown = scheduler.group_schedule.cooldown if scheduler else None
+        for number, target in enumerate(self._targets):
+            if target.planned.cooldown != cooldown:
+                self._targets[number] = target._replace(planned=replace(target.planned, cooldown=cooldown))
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.close()
@@ -119,7 +132,7 @@ class HyperparameterSchedules(TrainerCallback):
 
     def plans(self) -> dict[str, GroupSchedule]:
         """The schedule of each hyperparameter, by its name in records."""
-        return {PREFIX + target.name: target.group_schedule for target in self._targets}
+        return {PREFIX + target.name: target.planned for target in self._targets}
 
     def values(self) -> dict[str, float]:
         """The largest value of each hyperparameter in use."""
@@ -128,7 +141,7 @@ class HyperparameterSchedules(TrainerCallback):
     def find_changed(self) -> str | None:
         """A message about the first value that is not the one that was set for the step."""
         for target in self._targets if self._at is not None else ():
-            for place, value in zip(target.places, target.group_schedule.at(self._at), strict=True):  # type: ignore[arg-type]
+            for place, value in target.at(self._at):  # type: ignore[arg-type]
                 if place.value() != value:
                     return (
                         f"optimizer step {self._at}: `{target.name}` is {place.value()!r}, but its schedule has "
@@ -140,7 +153,7 @@ class HyperparameterSchedules(TrainerCallback):
         """Continue the schedules of the checkpoint, or the new ones if `on_resume` says so."""
         record = state.stateful_callbacks.get(_RECORD, {}).get("attributes", {}).get("saved", {})
         saved = {name: GroupSchedule.from_state(one) for name, one in record.items()}
-        here = {target.name: target.group_schedule for target in self._targets}
+        here = {target.name: target.planned for target in self._targets}
         if saved == here:
             return
         on_resume, _ = split_on_resume(read_schedule(args)[1])
@@ -152,9 +165,7 @@ class HyperparameterSchedules(TrainerCallback):
             hint = "`on_resume` in `lr_scheduler_kwargs` must be `keep` (the checkpoint's) or `replace`"
             raise ArgumentError("schedules", rule=rule, hint=hint)
         if on_resume.choice == "keep":
-            self._targets = [
-                one._replace(group_schedule=saved.get(one.name, one.group_schedule)) for one in self._targets
-            ]
+            self._targets = [one._replace(planned=saved.get(one.name, one.planned)) for one in self._targets]
 
 
 def _find_places(name: str, groups: list[dict[str, Any]], trainer: Any) -> list[_Place]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hf_sched.schedules.phases import FLOOR, PEAK
 from hf_sched.schedules.schedule import Schedule
 
 Array = npt.NDArray[np.float64]
@@ -41,6 +42,8 @@ class Cooldown:
     steps: int
     requested: str
     """The requested schedule as text."""
+    sets_floor: bool = False
+    """Whether the request set the floor, for the groups with their own schedules as well."""
 
     @property
     def end(self) -> int:
@@ -151,7 +154,22 @@ class GroupSchedule:
         rates = self.schedule.rates(first, stop, peaks, floors)
         for row, own in enumerate(self.own[groups]):
             if own is not None:
-                rates[row] = own.rates(first, stop, peaks[[row]], floors[[row]])[0]
+                rates[row] = self._own_rates(own, first, stop, peaks[[row]], floors[[row]])[0]
+        return rates
+
+    def _own_rates(self, own: Schedule, first: int, stop: int, peaks: Array, floors: Array) -> Array:
+        """The rates of a group with its own schedule: in a live cooldown, from the rate before it to the floor."""
+        rates = own.rates(first, stop, peaks, floors)
+        decay = self.schedule.segments[-1]
+        if self.cooldown is None or stop <= decay.first:
+            return rates
+        before = own.rates(decay.first - 1, decay.first, peaks, floors)[:, 0]
+        if self.cooldown.sets_floor:
+            ratio, min_lr = self.schedule.floor_ratio, self.schedule.min_lr
+            floors = ratio * peaks if min_lr is None else np.full_like(peaks, min_lr)
+        cooled = Schedule((decay._replace(start=PEAK, end=FLOOR),))
+        begin = max(first, decay.first)
+        rates[:, begin - first :] = cooled.rates(begin, stop, before, np.minimum(before, floors))
         return rates
 
     def state(self) -> dict[str, Any]:

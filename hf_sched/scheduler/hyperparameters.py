@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.schedules import schedule_text
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import BOOLEAN, MAPPING, ArgumentError, suggest, unknown_argument
@@ -100,3 +104,15 @@ def read_schedules(schedules: object) -> tuple[HyperparameterSchedule, ...]:
     """
     given: Mapping[Any, Any] = MAPPING("schedules", schedules or {})
     return tuple(HyperparameterSchedule.read(str(name), value) for name, value in given.items())
+
+
+def steps_with_cooldown(planned: GroupSchedule, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The steps of the planned run whose values the given steps have: a live cooldown compresses the rest of the run.
+
+    The cooldown goes on from the value before it, and its last step has the value of the last planned step.
+    """
+    if (cooldown := planned.cooldown) is None:
+        return steps
+    left = planned.schedule.num_training_steps - cooldown.step
+    passed = -(-(steps - cooldown.step + 1) * left // cooldown.steps)
+    return np.where(steps < cooldown.step, steps, cooldown.step - 1 + passed)

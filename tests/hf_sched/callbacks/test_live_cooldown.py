@@ -97,6 +97,41 @@ def test_each_group_cools_down_from_its_own_peak(model_path, tmp_path):
     assert len(passed_audit(tmp_path).comparisons) == 2
 
 
+OWN, VALUES = "decay cosine; floor 0.25", "hold 50% | decay cosine to 0.1"
+
+
+def with_own_schedule(model):
+    """Two groups, of which the second follows its own schedule."""
+    optimizer, _ = two_groups(model)
+    optimizer.param_groups[1]["lr_schedule"] = OWN
+    return optimizer, None
+
+
+@pytest.mark.parametrize("resumed_from", [None, 15, 16])
+def test_own_schedules_and_hyperparameters_end_with_the_cooldown(model_path, tmp_path, resumed_from):
+    given = {"optimizers": with_own_schedule, "weight_decay": 0.2, **SAVING}
+
+    def run(*callbacks, **more):
+        values = hf_sched.HyperparameterSchedules({"adam_beta1": VALUES})
+        return train(model_path, tmp_path, *callbacks, values, **given, **more)
+
+    trainer, used = run(RequestAfter(), SaveAfter(15))
+    if resumed_from:
+        trainer, rest = run(resume=tmp_path / f"checkpoint-{resumed_from}")
+        np.testing.assert_array_equal(rest, used[resumed_from:])
+    assert trainer.state.global_step == len(used) == 21
+    own, beta = (Schedule.parse(text, num_training_steps=40) for text in (f"warmup 5 | {OWN}", VALUES))
+    np.testing.assert_array_equal(used[:, 0], curve(COOLED))
+    np.testing.assert_array_equal(used[:15, 1], own.curve(peak=PEAK / 16)[:15])
+    assert (np.diff(used[14:, 1]) < 0).all() and used[-1, 1] == own.floor(PEAK / 16)
+    found = passed_audit(tmp_path)
+    (values,) = [one for one in found.comparisons if one.is_hyperparameter]
+    # The 25 planned steps that are left pass within 6.
+    compressed = [*range(15), *(14 + -(-25 * step // 6) for step in range(1, 7))]
+    np.testing.assert_array_equal(values.actual, beta.curve(peak=0.9)[compressed])
+    assert values.actual[-1] == 0.1 * 0.9
+
+
 @pytest.mark.filterwarnings("ignore:Detected call:UserWarning")
 def test_steps_skipped_before_do_not_shorten_the_cooldown(model_path, tmp_path):
     callbacks = [RequestAfter(), hf_sched.LiveControl()]
@@ -304,6 +339,24 @@ def test_cooldown_keeps_the_past_and_ends_on_the_floor(text):
         assert group_schedule.requested == planned.schedule
     holds = [one for one in planned.schedule.segments if one.kind == "hold"]
     assert cooled == sum(one.steps - (one.first == 0) - (one.first + one.steps > end - 2) * 2 for one in holds)
+
+
+@pytest.mark.parametrize(("given", "end"), [({}, 2.5e-4), ({"floor_ratio": 0.5}, 5e-4), ({"min_lr": 1e-5}, 1e-5)])
+@pytest.mark.parametrize("own", ["hold 2 | decay", "warmup 39 | hold", "restart 3 | hold at 0.5", "hold 1 | decay 39"])
+def test_group_with_its_own_schedule_never_rises_in_a_cooldown(own, given, end):
+    schedules = (
+        Schedule.parse("warmup 5 | hold 25 | decay 10"),
+        Schedule.parse(f"{own}; floor 0.25", num_training_steps=40),
+    )
+    planned = GroupSchedule(schedules[0], (1e-2, 1e-3), own=(None, schedules[1]))
+    cooled = apply_request(planned, Request(5, "cosine", **given), name="x", step=12, skipped=2, end=42)
+    rates, before = cooled.rates(0, 20), planned.rates(0, 10)
+    np.testing.assert_array_equal(rates[:, :10], before)
+    np.testing.assert_array_equal(rates[:, 14:], np.tile(rates[:, [14]], 6))
+    assert (np.diff(rates[:, 9:]) <= 0).all()
+    assert rates[1, 14] == min(end, before[1, 9])
+    np.testing.assert_array_equal(cooled.rates(12, 15), rates[:, 12:15])
+    assert GroupSchedule.from_state(json.loads(json.dumps(cooled.state()))) == cooled
 
 
 def test_a_resume_transition_must_finish_before_a_cooldown():

@@ -29,6 +29,12 @@ GIVEN = {
     "save_steps": FAR,
     "per_device_train_batch_size": 4,
 }
+# Beside the schedule of the run, those of a parameter group and of a hyperparameter.
+MORE = {
+    "lr_groups": {"layers.0": {"schedule": "decay 90% | hold; floor 0.25"}},
+    "weight_decay": 0.1,
+    "schedules": {"weight_decay": "hold 50% | decay to 0"},
+}
 
 
 class Request(threading.Thread):
@@ -65,7 +71,8 @@ class Request(threading.Thread):
 def test_recipe_cools_down_on_request(run_recipe: Any, tmp_path: Path, recipe: str, launcher: list[str]) -> None:
     processes = 1 if launcher == ONE_PROCESS else 2
     request = Request(tmp_path / "run")
-    done = run_recipe(recipe, [*launcher, OBSERVER] if processes == 2 else launcher, **GIVEN)
+    more = MORE if recipe == "sft" else {}
+    done = run_recipe(recipe, [*launcher, OBSERVER] if processes == 2 else launcher, **GIVEN, **more)
     request.join()
     answer = json.loads(request.answer)
     rows = [row for row in read_learning_rates(done.folder / LEARNING_RATES) if "step" in row]
@@ -79,6 +86,11 @@ def test_recipe_cools_down_on_request(run_recipe: Any, tmp_path: Path, recipe: s
         assert seen["world_size"] == processes
         assert seen["steps"] == list(range(1, end + 1))
         np.testing.assert_array_equal(np.array(seen["rates"])[:, 0], curve)
+        if more:
+            own = np.array(seen["rates"])[:, -1]
+            assert own[-1] == 0.1 * BASE[recipe]["learning_rate"] < own[-8]
+            assert (np.diff(own[3:]) < 0).all()
+    assert not more or rows[-1]["rates"][-1] == 0.0 < rows[-2]["rates"][-1]  # the weight decay
     # Saved and audited like any finished run.
     assert (done.folder / f"checkpoint-{end}").is_dir()
     assert (done.folder / "model.safetensors").is_file()
