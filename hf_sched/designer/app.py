@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def create_app(
     with gr.Blocks(title="Learning-rate designer", analytics_enabled=False) as app:
         # The cards are made again if `names` changes: in a card that somebody edits, only arguments do.
         designs, names = gr.State(first), gr.State(None)
+        others = gr.State(dict(form.others))
         written = gr.State("")  # what the page itself wrote into the field of phases
         gr.Markdown(_INTRODUCTION)
         with gr.Row():
@@ -135,6 +137,7 @@ def create_app(
         def redraw(values: dict[Any, Any]) -> dict[Any, Any]:
             try:
                 form = RunForm.read({name: values[field] for name, field in fields.items()})
+                form = replace(form, others=values[others])
             except ValueError as error:
                 return {problems: gr.Markdown(f"{error}", visible=True)}
             past_run = Path(values[folder]).expanduser() if values[folder] and reads_runs else None
@@ -165,12 +168,12 @@ def create_app(
                 return {findings: f"**Not possible**: {error}\n\n{getattr(error, 'findings', '')}"}
             new = {_free_id(values[designs]): design}
             shown = {field: getattr(form, name) for name, field in fields.items()}
-            return {findings: found, designs: new, selected: _selection(new, None), **shown}
+            return {findings: found, designs: new, others: form.others, selected: _selection(new, None), **shown}
 
         boxes = [*fields.values()]
-        changes = [one.change for one in (designs, axis, checkpoint, *boxes)]
+        changes = [one.change for one in (designs, others, axis, checkpoint, *boxes)]
         outputs = [facts, figure, problems, figures, selected, phases, written, snippets, policies]
-        inputs = {designs, selected, axis, folder, checkpoint, *boxes}
+        inputs = {designs, others, selected, axis, folder, checkpoint, *boxes}
         gr.on([app.load, selected.input, folder.submit, *changes], redraw, inputs, outputs, **_LIVE)
         gr.on([app.load, designs.change], lambda all: {key: name for key, (name, _) in all.items()}, designs, names)
         gr.on([app.load, selected.change], _typed_phases, [designs, selected], phases, **_LIVE)
@@ -178,7 +181,7 @@ def create_app(
         typed = [phases.input, phases.submit, phases.blur]
         gr.on(typed, _type_phases, [phases, written, designs, selected], designs, **_LIVE)
         added.select(add, [added, designs], [added, designs, selected])
-        read_button.click(read, {text, designs, *boxes}, [findings, designs, selected, *boxes])
+        read_button.click(read, {text, designs, *boxes}, [findings, designs, others, selected, *boxes])
         if reads_runs:
             gr.on([app.load, folder.submit], _find_checkpoints, folder, checkpoint)
     return app

@@ -18,7 +18,14 @@ from hf_sched.schedules.validation import ArgumentError
 Array = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
 AXES = {"Steps": "optimizer step", "Epochs": "epoch", "Tokens": "training tokens", "Hours": "hours of training"}
-_STYLES = {"plan": "solid", "transformers": "dash", "run": "solid", "resume": "dot"}
+_STYLES = {
+    "plan": "solid",
+    "transformers": "dash",
+    "run": "solid",
+    "resume": "dot",
+    "group": "dashdot",
+    "hyperparameter": "longdashdot",
+}
 _GRAY = "#7a8290"  # readable on a white and on a black page
 _MOST_POINTS = 10_000  # a browser draws them without delay
 _NARROW = 0.12  # a phase narrower than this share of the run has no label
@@ -26,10 +33,10 @@ _NARROW = 0.12  # a phase narrower than this share of the run has no label
 
 @dataclass(frozen=True)
 class Curve:
-    """Learning rates at optimizer steps, both of shape (steps,)."""
+    """Learning rates, or values of another hyperparameter, at optimizer steps, both of shape (steps,)."""
 
     label: str
-    kind: Literal["plan", "transformers", "run", "resume"]
+    kind: Literal["plan", "transformers", "run", "resume", "group", "hyperparameter"]
     steps: Steps
     rates: Array
     plan: Plan
@@ -65,14 +72,17 @@ def draw(curves: Sequence[Curve], form: RunForm, axis: str, selected: Plan | Non
     figure = go.Figure()
     for number, curve in enumerate(curves):
         x, y, color = curve.steps * step_size(axis, curve.plan, form), curve.rates, COLORS[number % len(COLORS)]
+        is_rate = curve.kind != "hyperparameter"
         figure.add_scatter(
             x=x,
-            y=y,
+            y=y if is_rate else y / (y.max() or 1),
+            yaxis="y" if is_rate else "y2",
+            customdata=y,
             name=curve.label,
             mode="markers" if curve.kind == "run" else "lines",
             line={"color": color, "width": 2.2, "dash": _STYLES[curve.kind]},
             marker={"color": color, "size": 4},
-            hovertemplate="%{y:.6g}",
+            hovertemplate="%{customdata:.6g}",
         )
         if curve.kind == "transformers":
             figure.add_scatter(
@@ -108,4 +118,7 @@ def draw(curves: Sequence[Curve], form: RunForm, axis: str, selected: Plan | Non
         xaxis={**lines, "title_text": AXES[axis]},
         yaxis={**lines, "title_text": "learning rate", "tickformat": ".2~e", "rangemode": "tozero"},
     )
+    if any(curve.kind == "hyperparameter" for curve in curves):
+        right = {"overlaying": "y", "side": "right", "range": [0, 1.05], "showgrid": False}
+        figure.update_layout(yaxis2={**lines, **right, "title_text": "hyperparameter / its largest value"})
     return figure

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import plotly.graph_objects as go
 
 from hf_sched.audit.run_record import read_run
-from hf_sched.designer.figure import Curve, draw, drawn_steps, step_size
+from hf_sched.designer.figure import Curve, Steps, draw, drawn_steps, step_size
 from hf_sched.designer.run_form import RunForm
 from hf_sched.plan import Plan
 from hf_sched.reference.named_schedule import NamedSchedule
@@ -60,6 +60,8 @@ class Page:
                 plan = self._plan_of(schedule, label)
             if key == self.selected:
                 self.schedule, self.plan = schedule, plan
+        if self.plan:
+            self._add_others(self.plan)
         if self.run and self.plan:
             with self._reported(f"{self.run}"):
                 recorded = read_run(self.run).comparisons[0]
@@ -86,9 +88,18 @@ class Page:
         self.problems += [f"**{label}**: {one.message}" for one in caught if one.category is UserWarning]
         if plan.curve is None:
             raise ArgumentError("learning_rate", rule=f"is unknown before the run: {schedule.name} follows a metric")
-        steps = drawn_steps(0, len(plan.curve), [one.first for one in plan.schedule.segments] if plan.schedule else [])
+        steps = _steps_of(plan)
         self.curves.append(Curve(label, "plan" if plan.schedule else "transformers", steps, plan.curve[steps], plan))
         return plan
+
+    def _add_others(self, plan: Plan) -> None:
+        """Add the parameter groups and the other hyperparameters of a plan."""
+        steps = _steps_of(plan)
+        for group in plan.groups:
+            if group.curve is not None:
+                self.curves.append(Curve(group.pattern, "group", steps, group.curve[steps], plan))
+        for name, values in plan.hyperparameter_curves.items():
+            self.curves.append(Curve(name, "hyperparameter", steps, values[steps], plan))
 
     def _add_resumes(self, checkpoint: Path, plan: Plan) -> None:
         """Add what a resume of the checkpoint does under each `on_resume`. Groups keep their ratio to group 0."""
@@ -153,6 +164,12 @@ class Page:
         form, schedule = self.form, self.schedule
         texts = {"yaml": form.as_yaml(schedule), "bash": form.as_flags(schedule), "python": form.as_python(schedule)}
         return "\n\n".join(f"```{language}\n{text}\n```" for language, text in texts.items())
+
+
+def _steps_of(plan: Plan) -> Steps:
+    return drawn_steps(
+        0, plan.num_training_steps, [one.first for one in plan.schedule.segments] if plan.schedule else []
+    )
 
 
 def requested(folder: Path) -> tuple[RunForm, Design]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, get_type_hints
 
 import yaml
@@ -32,6 +32,8 @@ class RunForm:
     dataset_size: Count | None = None
     tokens_per_sample: Positive | None = None
     seconds_per_step: Positive | None = None
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """`lr_groups` and `schedules` of a configuration, and the values of the scheduled hyperparameters; no fields."""
 
     @classmethod
     def readers(cls) -> dict[str, Reader]:
@@ -62,8 +64,10 @@ class RunForm:
                 "dataset_size": planned.dataset_size.samples,
             }
         )
-        length = form.plan(NamedSchedule("constant")).num_training_steps
-        return form if length == planned.num_training_steps else replace(form, max_steps=planned.num_training_steps)
+        if form.plan(NamedSchedule("constant")).num_training_steps != planned.num_training_steps:
+            form = replace(form, max_steps=planned.num_training_steps)
+        names = ("lr_groups", "schedules", *planned.hyperparameters)
+        return replace(form, others={name: config.get(name) for name in names if config.get(name) is not None})
 
     def arguments(self, schedule: NamedSchedule) -> dict[str, Any]:
         """The `TrainingArguments` of the run under a schedule."""
@@ -78,6 +82,7 @@ class RunForm:
             "gradient_accumulation_steps": self.gradient_accumulation_steps,
             "lr_scheduler_type": schedule.name,
             **kwargs,
+            **self.others,
         }
 
     def plan(self, schedule: NamedSchedule) -> Plan:
@@ -100,8 +105,9 @@ class RunForm:
         return " \\\n".join(map(shlex.join, flags))
 
     def as_python(self, schedule: NamedSchedule) -> str:
-        """`TrainingArguments` in Python."""
-        lines = [f"    {name}={value!r}," for name, value in self.arguments(schedule).items()]
+        """`TrainingArguments` in Python, which have no `lr_groups` and `schedules`."""
+        given = replace(self, others={}).arguments(schedule)
+        lines = [f"    {name}={value!r}," for name, value in given.items()]
         ours = ["import hf_sched  # registers the schedule"] if schedule.name in registry.available() else []
         head = ["from transformers import TrainingArguments", "", "args = TrainingArguments(", '    "out",']
         return "\n".join([*ours, *head, *lines, ")"])

@@ -37,8 +37,9 @@ class PlannedGroup:
 
     pattern: str
     peak: float
-    schedule: Schedule | None
-    """None for the schedule of the run."""
+    schedule: str | None
+    """The text of its own schedule; None for that of the run."""
+    curve: Array | None = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -77,14 +78,32 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     hyperparameters: dict[str, str]
     """The schedule of each other hyperparameter that has one, as text."""
+    hyperparameter_curves: dict[str, Array] = field(compare=False, repr=False)
+    """Their values at each step; multiples if the configured value is unknown."""
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, for JSON."""
-        plain = dataclasses.asdict(dataclasses.replace(self, schedule=None, curve=None, groups=()))
-        curve = None if self.curve is None else self.curve.tolist()
-        groups = [{**vars(group), "schedule": group.schedule and str(group.schedule)} for group in self.groups]
-        return {**plain, "schedule": self.schedule and str(self.schedule), "curve": curve, "groups": groups}
+        plain = dataclasses.asdict(
+            dataclasses.replace(self, schedule=None, curve=None, groups=(), hyperparameter_curves={})
+        )
+        return {
+            **plain,
+            "schedule": self.schedule and str(self.schedule),
+            "curve": _as_list(self.curve),
+            "groups": [{**vars(group), "curve": _as_list(group.curve)} for group in self.groups],
+            "hyperparameter_curves": {name: curve.tolist() for name, curve in self.hyperparameter_curves.items()},
+        }
+
+    @property
+    def curves(self) -> dict[str, Array]:
+        """The known learning rates: of the run, by the name of its schedule, and of each pattern of `lr_groups`."""
+        curves = {self.schedule_name: self.curve, **{group.pattern: group.curve for group in self.groups}}
+        return {name: curve for name, curve in curves.items() if curve is not None}
+
+
+def _as_list(curve: Array | None) -> list[float] | None:
+    return None if curve is None else curve.tolist()
 
 
 def plan(
@@ -120,11 +139,13 @@ def plan(
 
     name, arguments, warmup = *_schedule_of(config), _warmup_steps(config, length.num_training_steps)
     peak = config.value("learning_rate", Number(0))
+    run = length.num_training_steps, warmup, peak, length.steps_per_epoch
     try:
-        drawn = NamedSchedule(name, arguments).curve(length.num_training_steps, warmup, peak, length.steps_per_epoch)
+        drawn = NamedSchedule(name, arguments).curve(*run)
     except EpochsUnknown as error:
         raise EpochsUnknown(error.name, rule=error.rule, hint="give `--dataset-size N`") from None
     curve = drawn and drawn.curve
+    hyperparameters = dict(_hyperparameters(config, length))
     checkpoints, evaluations = find_events(config, length, trained)
     if generations and evaluations != ():
         generations.check_evaluation(config, processes.processes)
@@ -159,8 +180,9 @@ def plan(
         output_dir=config.get("output_dir", TEXT) or "trainer_output",
         evaluations=evaluations,
         grpo=generations and generations.in_run(length),
-        groups=tuple(_groups(config, length, warmup, peak, name)),
-        hyperparameters=_hyperparameters(config, length),
+        groups=tuple(_groups(config, NamedSchedule(name, arguments), *run)),
+        hyperparameters={name: text for name, (text, _) in hyperparameters.items()},
+        hyperparameter_curves={name: values for name, (_, values) in hyperparameters.items()},
         notes=tuple(notes),
     )
 
@@ -222,33 +244,33 @@ def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
     return name, split_on_resume(arguments)[1]
 
 
-def _groups(config: TrainingConfig, length: RunLength, warmup: int, peak: float, name: str) -> Iterator[PlannedGroup]:
+def _groups(
+    config: TrainingConfig, of_run: NamedSchedule, steps: int, warmup: int, peak: float, steps_per_epoch: float | None
+) -> Iterator[PlannedGroup]:
     """The groups by name, as far as the arguments say; their patterns are compared with the model when it is loaded."""
     for rule in read_rules(config.mapping("lr_groups")):
-        own = None
-        if rule.schedule is not None:
-            if name not in registry.available():
-                rest = "has its own schedule, which needs an `lr_scheduler_type` of hf_sched for the other groups"
-                raise ArgumentError(f"lr_groups.{rule.pattern}", rule=rest, received=name)
-            run = {"num_training_steps": length.num_training_steps, "num_warmup_steps": warmup}
-            own = schedule_text.build(rule.schedule, **run, steps_per_epoch=length.steps_per_epoch)
-            own.floor(rule.peak(peak))
-        yield PlannedGroup(rule.pattern, rule.peak(peak), own)
+        if rule.schedule is not None and of_run.name not in registry.available():
+            rest = "has its own schedule, which needs an `lr_scheduler_type` of hf_sched for the other groups"
+            raise ArgumentError(f"lr_groups.{rule.pattern}", rule=rest, received=of_run.name)
+        followed = of_run if rule.schedule is None else NamedSchedule.read(rule.schedule)
+        drawn = followed.curve(steps, warmup, rule.peak(peak), steps_per_epoch)
+        own = str(drawn.schedule) if drawn and rule.schedule else None
+        yield PlannedGroup(rule.pattern, rule.peak(peak), own, drawn and drawn.curve)
 
 
-def _hyperparameters(config: TrainingConfig, length: RunLength) -> dict[str, str]:
-    """The schedules of other hyperparameters, with the values of their levels."""
-    found = {}
+def _hyperparameters(config: TrainingConfig, length: RunLength) -> Iterator[tuple[str, tuple[str, Array]]]:
+    """The schedules of other hyperparameters by name: as text with the values of their levels, and as curves."""
     for one in read_schedules(config.mapping("schedules")):
-        configured = config.get(one.name, Number()) or 0.0
-        if one.name in IN_TRAINER and one.name not in config.fields:
+        if config.kind != "trainer" and one.name in IN_TRAINER and one.name not in config.fields:
             raise ArgumentError(f"schedules.{one.name}", rule=f"has no effect: {config.kind} has no `{one.name}`")
-        is_unknown = one.name not in config.fields or config.get(one.name) is None
+        configured = config.get(one.name, Number())
         # `momentum` is no argument of a Trainer: with any value it shows whether the schedule fits the run.
-        schedule = one.build(0.5 if is_unknown else configured, length.num_training_steps, length.steps_per_epoch)
-        values = "values" if one.absolute else "multiples" if is_unknown else f"multiples of {configured:g}"
-        found[one.name] = f"{schedule} ({values})"
-    return found
+        schedule = one.build(
+            0.5 if configured is None else configured, length.num_training_steps, length.steps_per_epoch
+        )
+        values = "values" if one.absolute else "multiples" if configured is None else f"multiples of {configured:g}"
+        curve = schedule.curve(peak=one.peak(1.0 if configured is None else configured))
+        yield one.name, (f"{schedule} ({values})", curve)
 
 
 def _warmup_steps(config: TrainingConfig, num_training_steps: int) -> int:

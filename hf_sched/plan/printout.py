@@ -10,6 +10,7 @@ from rich.table import Table
 
 from hf_sched.plan.grpo_batches import Generations
 from hf_sched.plan.plan import Plan, PlannedGroup
+from hf_sched.plots.console import has_colors
 from hf_sched.plots.terminal import draw
 
 _MOST_STEPS = 6
@@ -28,9 +29,9 @@ def print_plan(planned: Plan, out: Console) -> None:
     for name, fact in _facts(planned).items():
         facts.add_row(escape(name), escape(fact))
     out.print(facts)
-    if planned.curve is not None:
+    if planned.curves:
         out.print()
-        out.print(draw({planned.schedule_name: planned.curve}, width=min(out.width, 80), height=10))
+        out.print(draw(planned.curves, width=min(out.width, 80), height=10, lettered=not has_colors(out)))
     if planned.notes:
         out.print()
     for note in planned.notes:

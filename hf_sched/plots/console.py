@@ -23,6 +23,11 @@ def console(file: TextIO | None = None) -> Console:
     return Console(file=file, highlight=False, emoji=False, soft_wrap=True, width=1000, no_color=True)
 
 
+def has_colors(out: Console) -> bool:
+    """Whether it shows colors; otherwise letters mark the curves of a plot."""
+    return out.color_system is not None and not out.no_color
+
+
 def wrapped(text: str, file: TextIO) -> str:
     """Wrap each line at words if `file` is a terminal; a line of two columns continues below the second one."""
     if not file.isatty():

@@ -76,24 +76,25 @@ def shade_phases(ax: Axes, schedule: Schedule) -> list[Artist]:
 
 
 def save_schedules(
-    curves: Mapping[str, npt.ArrayLike], schedules: Sequence[Schedule | None], path: str | Path, *, ylabel: str
+    panels: Mapping[str, Mapping[str, npt.ArrayLike]], schedules: Sequence[Schedule | None], path: str | Path
 ) -> None:
-    """Write a picture of learning rates; that of a single schedule shows its phases.
+    """Write a picture of learning rates and other values; that of a single schedule shows its phases.
 
     Args:
-        curves: Learning rates of shape (num_training_steps,) by label; their lengths may differ.
-        schedules: The schedules of the curves, in the same order; None for a curve without phases.
+        panels: By what the values are ("learning rate"), curves of shape (num_training_steps,) by label; their lengths
+            may differ.
+        schedules: The schedules of the first panel, None for one without phases.
         path: A PNG, SVG or PDF file.
-        ylabel: The unit of the rates.
     """
-    figure, (ax,) = new_figure(1, (8.0, 4.4))
-    draw_curves(ax, curves)
-    ax.set_ylabel(ylabel)
-    handles = ax.get_legend_handles_labels()[0]
-    ax.get_legend().remove()
-    if len(schedules) == 1 and schedules[0]:
-        handles += shade_phases(ax, schedules[0])
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    figure, axes = new_figure(len(panels), (8.0, 4.4) if len(panels) == 1 else (5.2 * len(panels), 4.4))
+    for ax, (ylabel, curves) in zip(axes, panels.items(), strict=True):
+        draw_curves(ax, curves)
+        ax.set_ylabel(ylabel)
+        handles = ax.get_legend_handles_labels()[0]
+        if len(schedules) == 1 and schedules[0]:
+            handles += shade_phases(ax, schedules[0])
+            schedules = ()
+        ax.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
     figure.savefig(path)
 
 

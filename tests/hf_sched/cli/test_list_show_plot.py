@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import resource
 import subprocess
 import sys
@@ -74,6 +76,29 @@ def test_a_configuration_is_drawn_with_its_own_steps_and_rate(tmp_path: Path) ->
     together = printed("plot", config, "cosine", "--lr", "1e-4", "--steps", "200")
     assert "0.0002 ┤" in together and "199" in together and f"a {config}" in together
     assert "`--lr` is required" in error_message("plot", config, "cosine")
+
+
+def test_a_configuration_shows_its_groups_and_other_hyperparameters(tmp_path: Path) -> None:
+    config, picture = tmp_path / "run.yaml", tmp_path / "run.png"
+    config.write_text(
+        "learning_rate: 2.0e-4\nlr_scheduler_type: wsd\nmax_steps: 300\nweight_decay: 0.1\n"
+        "lr_groups: {lm_head: 0.1x, embed_tokens: {lr: 5.0e-5, schedule: hold 50% | decay}}\n"
+        "schedules: {weight_decay: hold 50% | decay to 0}\n"
+    )
+    drawn = printed("plot", config, "--steps", 200)
+    legend = [f"a {config}", f"b {config}: lm_head", f"c {config}: embed_tokens"]
+    assert [line.strip() for line in drawn.splitlines() if str(tmp_path) in line] == legend
+    (panel,) = re.findall(r"(?ms)^weight_decay\n +0.1 ┤.* 0 ┤.* 0 +199$", drawn)
+    assert "0.0002" not in panel
+    legend = [line.strip() for line in printed("plan", config).splitlines()[-3:]]
+    assert legend == ["a wsd", "b lm_head", "c embed_tokens"]
+    planned = json.loads(printed("plan", config, "--json"))
+    own = hf_sched.build("hold 50% | decay", num_training_steps=300)
+    assert planned["groups"][1]["curve"] == own.curve(peak=5e-5).tolist()
+    decay = hf_sched.build("hold 50% | decay to 0", num_training_steps=300)
+    assert planned["hyperparameter_curves"] == {"weight_decay": decay.curve(peak=0.1).tolist()}
+    printed("plot", config, "-o", picture)
+    assert matplotlib.image.imread(picture).shape[1] == 2 * 5.2 * 130
 
 
 def test_pictures_are_written(tmp_path: Path) -> None:

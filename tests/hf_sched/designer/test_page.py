@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from hf_sched.designer.figure import AXES, step_size
+from hf_sched.designer.other_programs import read_pasted
 from hf_sched.designer.page import Page
 from hf_sched.designer.run_form import RunForm
+from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
 from hf_sched.integrations.builtin_schedules import FOLLOWING_A_METRIC
 from hf_sched.reference.description import describe
 from hf_sched.reference.examples import kwargs
@@ -114,3 +117,24 @@ def test_wrong_text_in_the_form_names_its_argument(field, text):
     with pytest.raises(ArgumentError) as caught:
         RunForm.read({field: text})
     assert caught.value.name == field
+
+
+def test_groups_and_hyperparameters_of_a_configuration_are_drawn_and_copied():
+    given = {
+        **{"learning_rate": 1e-4, "max_steps": 60, "lr_scheduler_type": "wsd", "beta": 0.04, "num_generations": 8},
+        "lr_groups": {"lm_head": "0.1x", "layers.0": {"lr": 5e-5, "schedule": "hold 50% | decay"}},
+        "schedules": {"beta": "hold 50% | decay to 0.25"},
+    }
+    _, form, design = read_pasted(yaml.safe_dump(given, sort_keys=False), extra=RECIPE_ARGUMENTS)
+    page = Page({0: design, 1: ("linear_with_warmup", {})}, replace(form, learning_rate=2e-4))
+    assert page.problems == []
+    of_run, other, head, layer, beta = page.figure.data
+    assert [one.name for one in (head, layer, beta)] == ["lm_head", "layers.0", "beta"]
+    assert list(head.y) == page.plan.schedule.curve(peak=0.1 * 2e-4).tolist() and max(of_run.y) == 2e-4
+    assert list(layer.y) == Schedule.parse("hold 50% | decay", num_training_steps=60).curve(peak=5e-5).tolist()
+    values = Schedule.parse("hold 50% | decay to 0.25", num_training_steps=60).curve(peak=0.04)
+    assert list(beta.customdata) == values.tolist() and list(beta.y) == (values / 0.04).tolist()
+    assert (beta.yaxis, other.yaxis) == ("y2", "y")
+    copied = yaml.safe_load(form.as_yaml(page.schedule))
+    assert all(copied[key] == given[key] for key in ("lr_groups", "schedules", "beta"))
+    assert "lr_groups" not in form.as_python(page.schedule)
