@@ -261,4 +261,4 @@ def _schedule_of(args: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     text = args.get("lr_scheduler_type") or "linear"
     if isinstance(text, Inert):  # a member of transformers' enum
         (text,) = text.__dict__["made_of"]
-    return schedule_text.read(str(text), args.get("lr_scheduler_kwargs"))
+    return schedule_text.read(text, args.get("lr_scheduler_kwargs"))

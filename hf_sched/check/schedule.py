@@ -41,7 +41,7 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
         return
     written = subject.get(KWARGS)
     try:
-        name, arguments = schedule_text.read(str(subject.get("lr_scheduler_type")), written)
+        name, arguments = schedule_text.read(subject.get("lr_scheduler_type"), written)
     except ArgumentError as error:
         yield subject.error("lr_scheduler_type", str(error))
         return

@@ -26,10 +26,9 @@ def install() -> None:
 
 @around("hf_sched's schedules in diffusers (use `hf_sched.get_scheduler`)", "diffusers.optimization", "get_scheduler")
 def _get_scheduler(get_scheduler: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
-    text = str(getattr(name, "value", name))
-    plain_name, arguments = schedule_text.read(text)
+    plain_name, arguments = schedule_text.read(name)
     if plain_name in registry.available():
-        return _make_scheduler(text, *args, **kwargs)
+        return _make_scheduler(name, *args, **kwargs)
     builtin = [member.value for member in import_module("diffusers.optimization").SchedulerType]
     if plain_name not in builtin:
         raise registry.unknown_schedule(plain_name, builtin, "diffusers")
@@ -37,7 +36,7 @@ def _get_scheduler(get_scheduler: Any, name: Any, *args: Any, **kwargs: Any) -> 
         if key not in _DEFAULTS:
             raise unknown_argument(key, value, _DEFAULTS, plain_name)
         if kwargs.get(key, _DEFAULTS[key]) != _DEFAULTS[key]:
-            raise ArgumentError(key, received=kwargs[key], rule=f"is given twice: {text!r} has {value!r} already")
+            raise ArgumentError(key, received=kwargs[key], rule=f"is given twice: {name!r} has {value!r} already")
     return get_scheduler(plain_name, *args, **kwargs | arguments)
 
 

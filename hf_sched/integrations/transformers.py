@@ -52,8 +52,6 @@ def _extend_enum(module: ModuleType) -> None:
     builtin = [member.value for member in _enum]
 
     def _missing_(cls: Any, value: object) -> Any:
-        if not isinstance(value, str):
-            raise registry.unknown_schedule(value, builtin)
         name, arguments = schedule_text.read(value)
         if name in registry.available():
             registry.entry(name).check(split_on_resume(arguments)[1])

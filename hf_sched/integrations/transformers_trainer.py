@@ -29,7 +29,7 @@ steps_per_epoch: ContextVar[float | None] = ContextVar("steps_per_epoch", defaul
 def _check_schedule(post_init: Any, self: Any, *args: Any, **kwargs: Any) -> None:
     """Reject wrong schedule arguments before a model is loaded, as far as they can be judged without the data."""
     text = self.lr_scheduler_type
-    name, written = schedule_text.read(str(getattr(text, "value", text)))
+    name, written = schedule_text.read(text)
     self.lr_scheduler_type = name  # transformers' checks know the names only
     post_init(self, *args, **kwargs)
     if written:
@@ -142,7 +142,7 @@ def _make_one_scheduler(
 ) -> Any:
     """Make one scheduler for all inner optimizers, where transformers 4 makes one for each and hides them."""
     run = (optimizer, num_warmup_steps, num_training_steps, scheduler_specific_kwargs)
-    if schedule_text.read(str(getattr(name, "value", name)))[0] not in registry.available():
+    if schedule_text.read(name)[0] not in registry.available():
         return get_scheduler(name, *run)
     from hf_sched.scheduler import schedule_lr  # imports torch
 

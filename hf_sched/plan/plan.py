@@ -236,9 +236,7 @@ def find_length(config: TrainingConfig, batching: Batching, samples: DatasetSize
 
 
 def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
-    value = config.value("lr_scheduler_type")
-    text = str(getattr(value, "value", value))
-    name, arguments = schedule_text.read(text, config.mapping("lr_scheduler_kwargs"))
+    name, arguments = schedule_text.read(config.value("lr_scheduler_type"), config.mapping("lr_scheduler_kwargs"))
     if name not in (*registry.available(), *registry.BUILTIN_NAMES):
         raise registry.unknown_schedule(name)
     return name, split_on_resume(arguments)[1]

@@ -124,8 +124,7 @@ class OnResume:
 
 def read_schedule(args: Any) -> tuple[str, dict[str, Any]]:
     """The name of the schedule that `TrainingArguments` request, and its arguments with `on_resume`."""
-    text = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-    return schedule_text.read(str(text), args.lr_scheduler_kwargs)
+    return schedule_text.read(args.lr_scheduler_type, args.lr_scheduler_kwargs)
 
 
 def split_on_resume(kwargs: Mapping[str, Any] | None) -> tuple[OnResume | None, dict[str, Any]]:

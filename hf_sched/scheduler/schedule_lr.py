@@ -309,7 +309,7 @@ def get_scheduler(
     Examples:
         >>> scheduler = hf_sched.get_scheduler("wsd", optimizer, 50, 1000, {"decay": "20%"})
     """
-    text = getattr(name, "value", name)
+    text = name
     name, arguments = schedule_text.read(text, scheduler_specific_kwargs)
     if name in registry.available():
         on_resume, arguments = split_on_resume(arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Callable, Iterable
@@ -312,15 +313,16 @@ def _load_published() -> None:
             )
 
 
-def unknown_schedule(
-    name: object, builtin: Iterable[str] = BUILTIN_NAMES, library: str = "transformers"
-) -> ArgumentError:
+def unknown_schedule(name: str, builtin: Iterable[str] = BUILTIN_NAMES, library: str = "transformers") -> ArgumentError:
     """The error for a name that is neither registered nor one of the library's own (`builtin`)."""
     theirs = [other for other in builtin if other not in _entries]
     known = f"hf_sched has {', '.join(available())}; {library} has {', '.join(theirs)}"
-    hint = suggest(name, [*_entries, *theirs], known)
-    own = "name your own function by its path, my_schedules.trapezoid"
-    return ArgumentError("lr_scheduler_type", "the name of a schedule", name, f"{hint}; {own}")
+    word = re.split(r"[^\w.-]", name, maxsplit=1)[0]
+    hint = suggest(word, [*_entries, *theirs], known)
+    syntax = "name your own function by its path, my_schedules.trapezoid"
+    if word != name:
+        syntax = "write arguments after a colon, wsd:decay=20%,floor_ratio=0.1"
+    return ArgumentError("lr_scheduler_type", "the name of a schedule", name, f"{hint}; {syntax}")
 
 
 def on_register(listener: Callable[[str], None]) -> None:

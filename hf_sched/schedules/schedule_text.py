@@ -16,17 +16,17 @@ from typing import Any
 from hf_sched.schedules import registry
 from hf_sched.schedules.phases import KINDS
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import TEXT, ArgumentError
+from hf_sched.schedules.validation import ArgumentError
 
 
 def read(
-    text: str, arguments: Mapping[str, Any] | None = None, *, argument: str = "lr_scheduler_type"
+    text: object, arguments: Mapping[str, Any] | None = None, *, argument: str = "lr_scheduler_type"
 ) -> tuple[str, dict[str, Any]]:
     """Split a text into the name of a schedule and its arguments.
 
     Args:
-        text: `NAME`, `NAME:ARGUMENT=VALUE,...`, `NAME:{JSON or YAML}`, or phases. A dotted name is the path of a
-            function, which is loaded.
+        text: `NAME`, `NAME:ARGUMENT=VALUE,...`, `NAME:{JSON or YAML}`, or phases; or a member of an enum with such a
+            value. A dotted name is the path of a function, which is loaded.
         arguments: Further arguments, such as `lr_scheduler_kwargs`.
         argument: The user's name for `text`.
 
@@ -34,12 +34,16 @@ def read(
         The name, which may be unknown, and all arguments.
 
     Raises:
-        ArgumentError: The text does not parse, an argument is given twice, or the function cannot be loaded.
+        ArgumentError: It is not text or does not parse, an argument is given twice, or the function cannot be loaded.
     """
-    if "|" in text or re.split(r"[\s;]", text.strip())[0] in KINDS:
+    text = getattr(text, "value", text)
+    if not isinstance(text, str):
+        allowed = "text: a name, also with arguments (wsd:decay=20%,floor_ratio=0.1), or phases (hold | decay 20%)"
+        raise ArgumentError(argument, allowed, text)
+    name, colon, pairs = map(str.strip, text.partition(":"))
+    if "|" in name or re.split(r"[\s;]", name)[0] in KINDS:
         name, written = "phases", {"phases": text}
     else:
-        name, colon, pairs = text.strip().partition(":")
         written = _read_arguments(pairs, text, argument) if colon else {}
     if "." in name and all(part.isidentifier() for part in name.split(".")):
         registry.load(name)
@@ -59,7 +63,7 @@ def check(name: str, text: object) -> str:
         ArgumentError: There is no such schedule, or its arguments are wrong.
     """
     try:
-        schedule, arguments = read(TEXT("schedule", text), argument="schedule")
+        schedule, arguments = read(text, argument="schedule")
         registry.entry(schedule).check(arguments)
     except ArgumentError as error:
         raise ArgumentError(name, rule=f"has an unusable schedule: {error}") from None
@@ -69,7 +73,7 @@ def check(name: str, text: object) -> str:
 def _read_arguments(pairs: str, text: str, argument: str) -> dict[str, Any]:
     import yaml
 
-    if not pairs.lstrip().startswith("{"):
+    if not pairs.startswith("{"):
         pairs = "{" + re.sub(r"(^|[,{])\s*(\w+)\s*=", r"\1 \2: ", pairs) + "}"
     try:
         node, arguments = yaml.compose(pairs, Loader=yaml.SafeLoader), yaml.safe_load(pairs)
@@ -77,7 +81,8 @@ def _read_arguments(pairs: str, text: str, argument: str) -> dict[str, Any]:
         node = arguments = None
     if not isinstance(node, yaml.MappingNode) or any(value is None for value in arguments.values()):
         allowed = "a name with arguments (wsd:decay=20%,floor_ratio=0.1) or with a mapping in JSON"
-        raise ArgumentError(argument, allowed, text, "the part after the colon does not parse")
+        hint = "the part after the colon does not parse; lists need brackets (milestones=[30, 60])"
+        raise ArgumentError(argument, allowed, text, hint)
     if len(arguments) < len(keys := [key.value for key, _ in node.value]):
         raise ArgumentError(max(keys, key=keys.count), rule=f"is given twice in {text!r}")
     return {key: _as_number(value) for key, value in arguments.items()}

@@ -65,8 +65,9 @@ def suggest(word: object, known: Iterable[str], more: str = "") -> str:
     """A hint for a misspelt word, "did you mean 'x'?" if a known word is similar, followed by `more`."""
     import difflib  # only needed for errors
 
-    similar = difflib.get_close_matches(str(word), list(known), n=1)
-    return f"did you mean '{similar[0]}'? {more}".strip() if similar else more
+    words = {word.casefold(): word for word in known}
+    similar = difflib.get_close_matches(str(word).casefold(), words, n=1)
+    return f"did you mean '{words[similar[0]]}'? {more}".strip() if similar else more
 
 
 # What transformers' own schedules call the arguments of ours.

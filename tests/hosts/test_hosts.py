@@ -1,17 +1,21 @@
 """Other training programs, unmodified: every learning rate that they use equals the schedule's.
 
 Programs that need their own packages (marker `hosts`, `make test-hosts`) get a virtual environment without hf_sched,
-made from `requirements/`. It is kept in HF_SCHED_HOSTS if that is set, else in a temporary folder.
+made from `requirements/`. HF_SCHED_HOSTS names a folder that keeps the environments; otherwise each is deleted before
+the next is made.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -170,28 +174,35 @@ def task(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Path:
     return folder
 
 
-def programs_of(environment: str, temporary: Path) -> Path:
-    """The folder of programs in this virtual environment, which is installed if necessary."""
-    if not environment:
-        return PROGRAMS
-    folder = Path(os.environ.get("HF_SCHED_HOSTS", temporary)) / environment
+@pytest.fixture(scope="session")
+def environments() -> Iterator[Path]:
+    """The folder of the virtual environments."""
+    with TemporaryDirectory(prefix="hosts") as temporary:
+        yield Path(os.environ.get("HF_SCHED_HOSTS", temporary))
+
+
+def install(environment: str, environments: Path) -> Path:
+    """Make a virtual environment of pinned requirements unless it exists; its folder."""
+    folder = environments / environment
     finished = folder / "installed"
-    if not finished.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        # axolotl is declared for Python 3.12, and runs on 3.11 as well.
-        for kind, options in (("txt", []), ("no-deps.txt", ["--no-deps", "--ignore-requires-python"])):
-            requirements = HERE / "requirements" / f"{environment}.{kind}"
-            if not requirements.exists():
-                continue
+    if finished.exists():
+        return folder
+    if "HF_SCHED_HOSTS" not in os.environ:
+        for other in environments.iterdir():
+            shutil.rmtree(other)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    # axolotl is declared for Python 3.12, and runs on 3.11 as well.
+    for kind, options in (("txt", []), ("no-deps.txt", ["--no-deps", "--ignore-requires-python"])):
+        requirements = HERE / "requirements" / f"{environment}.{kind}"
+        if requirements.exists():
             pip = [folder / "bin" / "python", "-m", "pip", "install", *options, "-r", requirements]
             done = subprocess.run(pip, capture_output=True, text=True, check=False)
-            if done.returncode:
-                pytest.skip(f"{environment} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
-        # PyPI's build is for CUDA and does not load with torch for CPUs; its Python part suffices.
-        for library in folder.glob("lib/*/site-packages/torchaudio/lib/*.so"):
-            library.unlink()
-        finished.touch()
-    return folder / "bin"
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    # PyPI's build is for CUDA and does not load with torch for CPUs; its Python part suffices.
+    for library in folder.glob("lib/*/site-packages/torchaudio/lib/*.so"):
+        library.unlink()
+    finished.touch()
+    return folder
 
 
 # A process under gloo can abort at exit, after training and saving, if its process group is still alive
@@ -199,18 +210,21 @@ def programs_of(environment: str, temporary: Path) -> Path:
 ABORTED_AT_EXIT = "terminate called without an active exception"
 
 
-def run(host: Host, task: Path, out: Path, temporary: Path, ok: bool = True) -> str:
+def run(host: Host, task: Path, out: Path, environments: Path, ok: bool = True) -> str:
     """Train with a program; its output."""
+    own = install(host.environment, environments) if host.environment else None
 
     def filled(text: object) -> str:
         return str(text).replace("{task}", str(task)).replace("{out}", str(out))
 
-    programs = programs_of(host.environment, temporary)
     (out / "config.yaml").write_text(filled(yaml.safe_dump(host.config)))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    programs = own / "bin" if own else PROGRAMS
     environment |= {"PATH": f"{programs}{os.pathsep}{environment['PATH']}", "DS_ACCELERATOR": "cpu"}
     environment |= {"AXOLOTL_DO_NOT_TRACK": "1", "DO_NOT_TRACK": "1", **host.variables}
-    if programs == PROGRAMS or not host.launch:
+    if own:  # what DeepSpeed compiles fits one version of torch and of DeepSpeed
+        environment["TORCH_EXTENSIONS_DIR"] = str(own / "torch_extensions")
+    if not own or not host.launch:
         environment["PYTHONPATH"] = str(ROOT)  # elsewhere only `hf-sched run` provides hf_sched
     command = [filled(word) for word in (*host.launch, *host.command)]
     for _ in range(2):
@@ -243,21 +257,23 @@ def check_rates(host: Host, out: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", IN_OWN_ENVIRONMENT)
-def test_program_trains_at_the_rates_of_the_schedule(task, tmp_path, name):
+def test_program_trains_at_the_rates_of_the_schedule(task, tmp_path, environments, name):
     host = IN_OWN_ENVIRONMENT[name]
-    run(host, task, tmp_path, PROGRAMS)
+    run(host, task, tmp_path, environments)
     check_rates(host, tmp_path)
 
 
 @pytest.mark.hosts
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", HOSTS)
-def test_program_with_its_own_packages_trains_at_the_rates_of_the_schedule(task, tmp_path, tmp_path_factory, name):
+def test_program_with_its_own_packages_trains_at_the_rates_of_the_schedule(task, tmp_path, environments, name):
     host = HOSTS[name]
-    run(host, task, tmp_path, tmp_path_factory.getbasetemp())
+    run(host, task, tmp_path, environments)
     check_rates(host, tmp_path)
 
 
 @pytest.mark.hosts
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
@@ -269,11 +285,11 @@ def test_program_with_its_own_packages_trains_at_the_rates_of_the_schedule(task,
         ("cosin_floor", {}, "did you mean 'cosine_floor'?"),
     ],
 )
-def test_diffusers_passes_the_arguments_of_its_scripts(task, tmp_path, tmp_path_factory, name, options, expected):
+def test_diffusers_passes_the_arguments_of_its_scripts(task, tmp_path, environments, name, options, expected):
     given = json.dumps({"num_cycles": 1, "power": 1.0, **options})
     command = ["python", script("train_with_get_scheduler.py"), "{out}", "diffusers", name, given]
     is_error = isinstance(expected, str)
-    output = run(Host(command, "diffusers"), task, tmp_path, tmp_path_factory.getbasetemp(), ok=not is_error)
+    output = run(Host(command, "diffusers"), task, tmp_path, environments, ok=not is_error)
     if is_error:
         assert expected in output.strip().splitlines()[-1]
     else:
@@ -281,10 +297,11 @@ def test_diffusers_passes_the_arguments_of_its_scripts(task, tmp_path, tmp_path_
 
 
 @pytest.mark.hosts
-def test_diffusers_own_schedules_take_arguments_in_the_text(task, tmp_path, tmp_path_factory):
+@pytest.mark.timeout(3600)
+def test_diffusers_own_schedules_take_arguments_in_the_text(task, tmp_path, environments):
     rates = []
     for name, options in (("cosine_with_restarts:num_cycles=2", {}), ("cosine_with_restarts", {"num_cycles": 2})):
         command = ["python", script("train_with_get_scheduler.py"), "{out}", "diffusers", name, json.dumps(options)]
-        run(Host(command, "diffusers"), task, tmp_path, tmp_path_factory.getbasetemp())
+        run(Host(command, "diffusers"), task, tmp_path, environments)
         rates.append(json.loads((tmp_path / "rates-0.json").read_text()))
     assert rates[0] == rates[1]

@@ -202,6 +202,7 @@ def test_previous_setstate_of_training_arguments_still_runs(with_trainer):
         ({"lr_scheduler_type": "reduce_lr_on_plateau:factor=0.5"}, ["requires an eval strategy"]),
         ({"lr_scheduler_type": "wsd:decay=3", "lr_scheduler_kwargs": {"decay": 3}}, ["`decay` is given twice"]),
         ({"lr_scheduler_type": "cosine:num_cycles=2", "lr_scheduler_kwargs": {"num_cycles": 1}}, ["is given twice"]),
+        ({"lr_scheduler_type": ["hold", "decay 20%"]}, ["`lr_scheduler_type` must be text", "['hold', 'decay 20%']"]),
         ({"lr_scheduler_kwargs": {"flor_ratio": 1}}, ["`flor_ratio`", "did you mean 'floor_ratio'?"]),
         ({"lr_scheduler_kwargs": "floor_ratio=0.1"}, ["`lr_scheduler_kwargs` must be a mapping, or one in JSON"]),
         ({"warmup_steps": 10}, ["`num_warmup_steps` must be less than `num_training_steps` (10)"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -18,24 +19,33 @@ from tests.helpers.catalog import build, temporary_registrations
     [
         ("wsd", "wsd", {}),
         ("cosine_floor:floor_ratio=0.2", "cosine_floor", {"floor_ratio": 0.2}),
-        (" wsd: decay = 30%, decay_shape=linear ", "wsd", {"decay": "30%", "decay_shape": "linear"}),
+        (" wsd : decay = 30%, decay_shape=linear, ", "wsd", {"decay": "30%", "decay_shape": "linear"}),
         ("multistep:milestones=[30, 60],gamma=0.5", "multistep", {"milestones": [30, 60], "gamma": 0.5}),
         ('wsd:{"decay": 100, "floor_ratio": 0.1}', "wsd", {"decay": 100, "floor_ratio": 0.1}),
         ("cosine_with_min_lr:min_lr=1e-6", "cosine_with_min_lr", {"min_lr": 1e-6}),
         ("gradual_warmup:after_kwargs={decay=30%}", "gradual_warmup", {"after_kwargs": {"decay": "30%"}}),
         ("warmup 5% | hold", "phases", {"phases": "warmup 5% | hold"}),
         ("hold", "phases", {"phases": "hold"}),
+        ("phases:phases='hold | decay',min_lr=0.1", "phases", {"phases": "hold | decay", "min_lr": 0.1}),
+        (Enum("Names", {"WSD": "wsd:decay=3"}).WSD, "wsd", {"decay": 3}),
     ],
 )
-def test_text_has_a_name_and_arguments(text: str, name: str, arguments: dict[str, Any]) -> None:
+def test_text_has_a_name_and_arguments(text: object, name: str, arguments: dict[str, Any]) -> None:
     assert schedule_text.read(text) == (name, arguments)
     assert schedule_text.read(text, {"on_resume": "keep"}) == (name, {"on_resume": "keep", **arguments})
 
 
-@pytest.mark.parametrize("text", ["wsd:decay", "wsd:{decay", "wsd:[1]"])
+@pytest.mark.parametrize("text", ["wsd:decay", "wsd:{decay", "wsd:[1]", "multistep:milestones=30,60"])
 def test_arguments_that_do_not_parse_are_an_error(text: str) -> None:
-    with pytest.raises(ArgumentError, match=r"must be a name with arguments .* received"):
+    with pytest.raises(ArgumentError, match=r"must be a name with arguments .* received .* lists need brackets"):
         schedule_text.read(text)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["hold", "decay 20%"], {"wsd": {"decay": "30%"}}])
+def test_anything_but_text_is_an_error_of_the_argument(value: Any) -> None:
+    for read, argument in ((schedule_text.read, "lr_scheduler_type"), (build, "name")):
+        with pytest.raises(ArgumentError, match=rf"`{argument}` must be text: a name, .* or phases .* received"):
+            read(value)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +61,20 @@ def test_arguments_that_do_not_parse_are_an_error(text: str) -> None:
         ("decay cosine", {"phases": "hold"}, "`phases` is given twice"),
         ("wsd:floor_ratio=0.1", {"min_lr": 1e-5}, "`min_lr` is a second floor"),
         ("decay; floor 0.1", {"floor_ratio": 0.2}, "`floor_ratio` is a second floor"),
+        ("WSD", {}, "`lr_scheduler_type` must be the name of a schedule, received 'WSD'; did you mean 'wsd'?"),
+        ("wsd:DECAY=30%", {}, "`DECAY` is not an argument of wsd, received '30%'; did you mean 'decay'?"),
+        (
+            "Hold | decay",
+            {},
+            "`phases` is invalid in phase 1 ('Hold'): `phase` must be one of warmup, hold, decay, restart",
+        ),
         ("wsd:dekay=30%", {}, "`dekay` is not an argument of wsd, received '30%'; did you mean 'decay'?"),
         ("wds:decay=30%", {}, "`lr_scheduler_type` must be the name of a schedule, received 'wds'; did you mean 'wsd'"),
-        ("wsd decay=0.3", {}, "`lr_scheduler_type` must be the name of a schedule, received 'wsd decay=0.3'"),
+        (
+            "wsd decay=0.3",
+            {},
+            "`lr_scheduler_type` must be the name of a schedule, received 'wsd decay=0.3'; did you mean 'wsd'?",
+        ),
         (
             "cosine:num_cycles=1",
             {},
@@ -104,3 +125,5 @@ def test_a_path_names_a_function_in_the_working_directory(tmp_path, monkeypatch)
 def test_an_unknown_name_says_how_to_name_a_function() -> None:
     with pytest.raises(ArgumentError, match=r"name your own function by its path, my_schedules\.trapezoid"):
         registry.entry("trapezoid")
+    with pytest.raises(ArgumentError, match=r"write arguments after a colon, wsd:decay=20%,floor_ratio=0\.1"):
+        registry.entry("trapezoid(cooldown=20%)")
