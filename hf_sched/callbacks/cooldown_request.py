@@ -12,8 +12,9 @@ import psutil  # type: ignore[import-untyped]
 
 from hf_sched._run_files import COOLDOWN_REQUEST, COOLDOWN_STATUS, explain_damage, read_json, write_json
 from hf_sched.scheduler.anneal import cooldown_phase
-from hf_sched.scheduler.group_schedule import Cooldown, GroupSchedule
-from hf_sched.schedules.schedule import Schedule
+from hf_sched.scheduler.group_schedule import Cooldown, GroupSchedule, ResumeTransition
+from hf_sched.schedules.phases import LINEAR
+from hf_sched.schedules.schedule import Schedule, Segment
 from hf_sched.schedules.validation import ArgumentError, Number
 
 
@@ -79,6 +80,31 @@ def apply_request(
     phases, semicolon, settings = str(Schedule(tuple(past), **floor)).partition(";")  # type: ignore[arg-type]
     cooled = Schedule.parse(f"{phases.strip()} | {phase}{semicolon}{settings}")
     return replace(group_schedule, schedule=cooled, cooldown=Cooldown(step, steps, str(schedule), sets_floor))
+
+
+def decay_now(group_schedule: GroupSchedule, request: Request, *, step: int, skipped: int) -> GroupSchedule:
+    """Like `apply_request` from any rate: each parameter group decays from its present one to its floor.
+
+    In a live cooldown the duration is that of the rest, which keeps its shape.
+    """
+    schedule, here = group_schedule.schedule, step - skipped
+    steps, phase = cooldown_phase(request.duration, request.shape, step)
+    cooldown = group_schedule.cooldown or Cooldown(step, 0, str(schedule))
+    segments = schedule.segments
+    if group_schedule.cooldown:
+        *segments, decay = schedule.segments
+        phase = str(decay._replace(steps=here + steps - decay.first).as_phase(segments[-1].end))
+    past = [one._replace(steps=min(one.steps, here - one.first)) for one in segments if one.first < here]
+    if not group_schedule.cooldown and past[-1].kind != "hold":
+        # A part of a warmup or decay is no phase. Its highest level is above every present rate, which is enough here.
+        level = past[-1].end if past[-1].rises else past[-1].start
+        past[-1] = Segment("hold", past[-1].first, past[-1].steps, LINEAR, level, level, jump=False)
+    phases, semicolon, settings = str(replace(schedule, segments=tuple(past))).partition(";")
+    changed = Schedule.parse(f"{phases.strip()} | {phase}{semicolon}{settings}")
+    rates = tuple(map(min, group_schedule.at(here - 1), group_schedule.at(here)))
+    transition = ResumeTransition("continue", here, rates, steps)
+    cooldown = replace(cooldown, steps=step + steps - cooldown.step)
+    return replace(group_schedule, schedule=changed, transition=transition, cooldown=cooldown)
 
 
 def send_request(folder: Path, request: Request) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hf_sched.callbacks.time_budget import foreign_schedule
 from hf_sched.check.finding import Finding, as_yaml
 from hf_sched.check.subject import KWARGS, Subject
 from hf_sched.integrations.builtin_schedules import FOLLOWING_A_METRIC, multiplier, parameters, readers
@@ -51,6 +52,8 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
     if name not in (*registry.available(), *builtin):
         yield subject.rejected(registry.unknown_schedule(name, builtin))
         return
+    if name in builtin and subject.get("time_budget") is not None:
+        yield subject.rejected(foreign_schedule(name))
     if name in FOLLOWING_A_METRIC and subject.get("eval_strategy") == "no":
         rule = f"{name} depends on evaluations"
         yield subject.error("lr_scheduler_type", f"{rule}: write eval_strategy: steps or epoch")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf_sched.callbacks.time_budget import TimeBudget, TimeReader
 from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.evaluation import EvaluationArguments
+from hf_sched.scheduler.anneal import cooldown_phase
 from hf_sched.scheduler.hyperparameters import read_schedules
 from hf_sched.scheduler.named_groups import RateReader, read_rules
 from hf_sched.schedules.validation import ArgumentError, Number
@@ -23,7 +26,7 @@ def _from_json(value: Any) -> Any:
 
 @dataclass
 class PipelineArguments:
-    """A dry run, speed, messages, a folder used again, a cooldown from a checkpoint at a constant rate."""
+    """A dry run, speed, messages, a folder used again, a cooldown from a checkpoint or before a deadline."""
 
     dry_run: bool = field(
         default=False, metadata={"help": "Show the plan, a training sample and the rewards' probe; do not train."}
@@ -46,6 +49,16 @@ class PipelineArguments:
         default="20%", metadata={"help": "Length of the cooldown: steps, or a percentage of the shortened run."}
     )
     anneal_shape: str = field(default="1-sqrt", metadata={"help": "Shape of the decay."})
+    time_budget: float | str | None = field(
+        default=None,
+        metadata={
+            "help": 'When the run must end, cooled down and saved: "2h30m", "18:00", "2026-11-28 18:00", "slurm".'
+        },
+    )
+    time_reserve: str | None = field(
+        default=None,
+        metadata={"help": 'Time between the last step and the end of `time_budget` ("5m"); 2% of it by default.'},
+    )
     schedules: dict[str, Any] | str | None = field(
         default=None,
         metadata={"help": 'Schedules of other hyperparameters: {"weight_decay": "hold 50% | decay to 0"}.'},
@@ -55,6 +68,19 @@ class PipelineArguments:
         """Check what does not depend on the run."""
         self.schedules = _from_json(self.schedules)
         read_schedules(self.schedules)
+        if self.time_budget is not None:
+            TimeBudget.parse(self.time_budget, time.time())
+            if self.anneal_from is not None:
+                rule = "cannot be combined with `anneal_from`, which sets the length of the run"
+                raise ArgumentError("time_budget", rule=rule)
+            try:
+                cooldown_phase(self.anneal_duration, self.anneal_shape, 1)
+            except ArgumentError as error:
+                raise ArgumentError(f"anneal_{error.name}", "", error.received, error.hint, error.rule) from None
+        if self.time_reserve is not None:
+            TimeReader()("time_reserve", self.time_reserve)
+            if self.time_budget is None:
+                raise ArgumentError("time_reserve", rule="needs `time_budget`")
 
 
 @dataclass

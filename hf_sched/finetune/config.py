@@ -113,10 +113,14 @@ def given_arguments(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _flag_value(words: Sequence[str]) -> Any:
-    """Return the value of a flag as YAML reads it: `60` is a number, and no word means true."""
+    """Return the value of a flag as YAML reads it: `60` is a number, and no word means true.
+
+    Other than in YAML, `18:00` is no number to the base of 60.
+    """
     if len(words) > 1:
         return [_flag_value([word]) for word in words]
     try:
-        return yaml.safe_load(words[0]) if words else True
+        value = yaml.safe_load(words[0]) if words else True
     except yaml.YAMLError:
         return words[0]
+    return words[0] if isinstance(value, (int, float)) and ":" in "".join(words) else value

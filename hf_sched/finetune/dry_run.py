@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hf_sched.check.peak import usual_peaks
-from hf_sched.finetune.arguments import GroupArguments, PipelineArguments
+from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
 from hf_sched.finetune.rewards import Reward
 from hf_sched.finetune.rewards.probe import probe
 from hf_sched.plan import Plan, plan
@@ -51,7 +51,7 @@ def plan_of(args: Any, rows: Any, kind: str, others: Mapping[str, Any] | None = 
     given = {name: value for name, value in args.to_dict().items() if value != defaults.get(name, dataclasses.MISSING)}
     given.pop("generation_batch_size", None)  # computed from other arguments, beside which it must not be given
     size = len(rows) if hasattr(rows, "__len__") else None
-    config = TrainingConfig(kind, {**given, **(others or {})}, "This run", extra=(GroupArguments, PipelineArguments))
+    config = TrainingConfig(kind, {**given, **(others or {})}, "This run", extra=RECIPE_ARGUMENTS)
     return plan(config, dataset_size=size, num_processes=args.world_size)
 
 

@@ -24,6 +24,7 @@ from trl import DatasetMixtureConfig, ModelConfig, ScriptArguments, get_peft_con
 
 import hf_sched
 from hf_sched._run_files import training_continues
+from hf_sched.callbacks.time_budget import TimeBudget
 from hf_sched.finetune.arguments import GroupArguments, PipelineArguments, RewardArguments
 from hf_sched.finetune.callbacks.divergence import DivergenceStop
 from hf_sched.finetune.callbacks.exact_resume import ExactResume
@@ -87,6 +88,8 @@ class Run:
     """What the run uses of the data, in words."""
     trainer_arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments of this recipe's trainer in addition to those of every trainer."""
+    started: float = field(default_factory=time.time)
+    """The Unix time at which `time_budget` begins."""
 
 
 class Recipe:
@@ -145,7 +148,12 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
         quiet_training(trainer)
     try:
         status = train_and_save(
-            trainer, run.checkpoint, run.given, run.script.dataset_name, run.model.model_name_or_path
+            trainer,
+            run.checkpoint,
+            run.given,
+            run.script.dataset_name,
+            run.model.model_name_or_path,
+            live_control_of(run),
         )
     except ArgumentError as error:  # what only the optimizer shows
         return reject(recipe, error)
@@ -187,6 +195,8 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
         run.training.report_to = default_trackers()
     if "disable_tqdm" not in run.given:
         run.training.disable_tqdm = False  # transformers disables it when only its errors are shown
+    if run.pipeline.time_budget is not None and not run.pipeline.dry_run:
+        TimeBudget.parse(run.pipeline.time_budget, run.started).deadline(run.started)  # of a Slurm job, if it is one
     check_launch(run.training)
     bound_waiting(run.training)
     run.checkpoint = checkpoint_to_resume(run.training, run.pipeline, run.given)
@@ -226,7 +236,9 @@ def plan_run(recipe: Recipe, run: Run, rows: Any, groups: list[dict[str, Any]] |
 
     `groups` are the optimizer's, if they are not those of the Trainer.
     """
-    others = {**vars(run.groups), "schedules": run.pipeline.schedules}
+    names = ("schedules", "time_budget", "time_reserve", "anneal_duration")
+    others = {**vars(run.groups), **{name: getattr(run.pipeline, name) for name in names}}
+    others["evaluate_on"] = run.evaluation.evaluate_on
     planned = plan_of(run.training, rows, recipe.kind, others)
     return planned if run.resume is None else run.resume.apply(run.training, planned, groups)
 
@@ -272,12 +284,25 @@ def make_trainer(recipe: Recipe, run: Run) -> Any:
     return trainer
 
 
+def live_control_of(run: Run) -> hf_sched.LiveControl:
+    """The callback that cools the run down on request, or before its deadline."""
+    pipeline = run.pipeline
+    return hf_sched.LiveControl(
+        pipeline.time_budget,
+        pipeline.anneal_duration,
+        pipeline.anneal_shape,
+        pipeline.time_reserve,
+        started=run.started,
+    )
+
+
 def train_and_save(
     trainer: Any,
     checkpoint: str | None = None,
     given: Mapping[str, Any] | None = None,
     dataset_name: str | None = None,
     base_model: str | None = None,
+    live_control: hf_sched.LiveControl | None = None,
 ) -> int:
     """Train under all callbacks of the recipes, save the model, and push it if `push_to_hub` is set.
 
@@ -289,7 +314,7 @@ def train_and_save(
     """
     divergence, preemption = DivergenceStop(trainer), CheckpointOnSigterm(trainer)
     show_progress(trainer)
-    logs = (hf_sched.LearningRateLog(), hf_sched.LiveControl())
+    logs = (hf_sched.LearningRateLog(), live_control or hf_sched.LiveControl())
     identity = write_provenance(trainer, checkpoint, given or {})
     exactness = ExactResume(trainer, checkpoint)
     for callback in (identity, StopIfFinished(trainer), *logs, preemption, divergence, GRPODiagnostics(), exactness):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched._run_files import read_trainer_state
+from hf_sched.callbacks.time_budget import TimeBudget, foreign_schedule
 from hf_sched.plan.dataset_size import DatasetSize, find_dataset_size
 from hf_sched.plan.grpo_batches import Generations
 from hf_sched.plan.processes import LAUNCH_KEYS, WorldSize, find_world_size
@@ -150,6 +152,7 @@ def plan(
     if generations and evaluations != ():
         generations.check_evaluation(config, processes.processes)
     notes += _notes(config, batching, generations, samples.samples)
+    notes += _time_budget(config, name)
     for key in ("decay_per_layer", "loraplus_lr_ratio", "optimizer", "muon_learning_rate"):
         if (value := config.get(key)) is not None:
             notes.append(f"`{key}` {value} gives some parameters other peaks; a dry run shows them.")
@@ -269,6 +272,22 @@ def _hyperparameters(config: TrainingConfig, length: RunLength) -> Iterator[tupl
         values = "values" if one.absolute else "multiples" if configured is None else f"multiples of {configured:g}"
         curve = schedule.curve(peak=one.peak(1.0 if configured is None else configured))
         yield one.name, (f"{schedule} ({values})", curve)
+
+
+def _time_budget(config: TrainingConfig, name: str) -> Iterator[str]:
+    """The note about a deadline, which may shorten the run."""
+    if (given := config.get("time_budget")) is None:
+        return
+    budget = TimeBudget.parse(given, time.time())
+    if name not in registry.available():
+        raise foreign_schedule(name)
+    cooldown = config.get("anneal_duration") or "20%"
+    yield (
+        f"Time budget {budget}: if the steps do not fit, the run ends earlier with a cooldown of {cooldown}, which "
+        "begins in time for the run to be evaluated and saved."
+    )
+    if config.get("evaluate_on") is not None and config.get("time_reserve") is None:
+        yield "`evaluate_on` evaluates after the run, outside the time budget: `time_reserve` keeps time free for it."
 
 
 def _warmup_steps(config: TrainingConfig, num_training_steps: int) -> int:

@@ -245,7 +245,7 @@ def test_all_ranks_meet_after_a_failure_to_read_a_request(model_path, tmp_path, 
         return exists(path)
 
     monkeypatch.setattr(Path, "exists", stale)
-    monkeypatch.setattr(live_cooldown, "_broadcast", lambda found, device: met.append(found))
+    monkeypatch.setattr(live_cooldown, "_broadcast", lambda found, *others: (met.append(found), None))
     _, used = train(model_path, tmp_path, max_steps=20)
     assert len(used) == 20
     assert met == [None] * 3  # at the log lines of steps 5, 10 and 15

@@ -1,0 +1,1 @@
+"""How fast is hf_sched?"""
