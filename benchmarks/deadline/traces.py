@@ -80,14 +80,17 @@ class Run:
 
     def __post_init__(self) -> None:
         names = {"logging_strategy": "no", "eval_strategy": "steps", "save_strategy": "steps"}
-        schedule = {"lr_scheduler_type": "wsd", "lr_scheduler_kwargs": {"floor_ratio": 0.1}}
-        self.args = SimpleNamespace(output_dir=str(self.folder), device=torch.device("cpu"), **names, **schedule)
+        schedule_of_args = {"lr_scheduler_type": "wsd", "lr_scheduler_kwargs": {"floor_ratio": 0.1}}
+        self.args = SimpleNamespace(
+            output_dir=str(self.folder), device=torch.device("cpu"), **names, **schedule_of_args
+        )
         self.state = SimpleNamespace(
             **{"global_step": 0, "max_steps": STEPS, "logging_steps": 10, "stateful_callbacks": {}},
             **{"eval_steps": self.eval_steps, "save_steps": self.save_steps, "is_world_process_zero": True},
         )
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        self.scheduler = hf_sched.get_scheduler("wsd", optimizer, 50, STEPS, {"floor_ratio": 0.1})
+        schedule = hf_sched.build("wsd", num_training_steps=STEPS, num_warmup_steps=50, floor_ratio=0.1)
+        self.scheduler = hf_sched.ScheduleLR(optimizer, schedule, name="wsd")
         optimizer.step()  # torch checks the order of the calls
         self.optimizer = optimizer
 
@@ -125,7 +128,8 @@ def simulate(kind: str, seed: int, folder: Path) -> Ended:
     deadline = clock.now + budget
     control = hf_sched.LiveControl(f"{budget:.3f}s", clock=clock)
     longest = budget * draw.uniform(0.001, 0.02)  # of an evaluation or checkpoint
-    run = Run(folder, clock, control, *(int(budget * draw.uniform(0.05, 0.3)) for _ in range(2)))
+    eval_steps, save_steps = (int(budget * draw.uniform(0.05, 0.3)) for _ in range(2))
+    run = Run(folder, clock, control, eval_steps, save_steps)
     run.train(iter(times.tolist()), lambda: longest * draw.uniform(0.8, 1.0))
     rates = np.array(run.rates)
     return Ended(

@@ -90,9 +90,9 @@ def decay_now(group_schedule: GroupSchedule, request: Request, *, step: int, ski
     schedule, here = group_schedule.schedule, step - skipped
     steps, phase = cooldown_phase(request.duration, request.shape, step)
     cooldown = group_schedule.cooldown or Cooldown(step, 0, str(schedule))
-    segments = schedule.segments
+    segments = [*schedule.segments]
     if group_schedule.cooldown:
-        *segments, decay = schedule.segments
+        decay = segments.pop()
         phase = str(decay._replace(steps=here + steps - decay.first).as_phase(segments[-1].end))
     past = [one._replace(steps=min(one.steps, here - one.first)) for one in segments if one.first < here]
     if not group_schedule.cooldown and past[-1].kind != "hold":

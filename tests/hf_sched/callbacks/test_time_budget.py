@@ -137,6 +137,23 @@ def test_deadline_in_a_warmup_or_decay_ends_on_the_floor(model_path, tmp_path, s
     assert (np.diff(used[first - 1 :], axis=0) <= 0).all()
 
 
+def test_group_with_its_own_schedule_ends_with_the_others(model_path, tmp_path):
+    def with_own_schedule(model):
+        optimizer, _ = two_groups(model)
+        optimizer.param_groups[1]["lr_schedule"] = "decay cosine; floor 0.25"
+        return optimizer, None
+
+    clock = Clock(lambda step: 3.0 if step >= 62 else 1.0)
+    values = hf_sched.HyperparameterSchedules({"adam_beta1": "decay cosine to 0.1"})
+    _, used = train(model_path, tmp_path, clock, "80s", values, optimizers=with_own_schedule)
+    np.testing.assert_array_equal(used[-1], [FLOOR * PEAK, 0.25 * (PEAK / 16)])
+    assert (np.diff(used[5:], axis=0) <= 0).all() and clock.now - 1e9 <= 80
+    report = audit(tmp_path)
+    assert report.ok and report.deviation == 0 and len(report.record.plans) > 2
+    assert report.comparisons[-1].is_hyperparameter
+    assert report.comparisons[-1].actual[-1] == pytest.approx(0.09)
+
+
 def test_run_that_ends_in_time_is_unchanged_and_says_so(model_path, tmp_path, caplog):
     caplog.set_level("INFO", "hf_sched")
     trainer, used = train(model_path, tmp_path, Clock(), "100s", max_steps=50)
