@@ -33,12 +33,11 @@ class _Place(NamedTuple):
         return float(value if self.position is None else value[self.position])
 
     def set(self, value: float) -> None:
-        if self.position is not None:
-            pair = [*self.holder[self.key]]
-            pair[self.position] = value
-            self.holder[self.key] = tuple(pair)
-        else:
+        if (at := self.position) is None:
             self.holder[self.key] = value
+        else:
+            pair = self.holder[self.key]
+            self.holder[self.key] = (*pair[:at], value, *pair[at + 1 :])
 
     def configured(self, name: str) -> float:
         """The value before any schedule changed it, which is kept beside it, as torch keeps `initial_lr`."""
@@ -158,10 +157,10 @@ class HyperparameterSchedules(TrainerCallback):
             return
         on_resume, _ = split_on_resume(read_schedule(args)[1])
         if on_resume is None:
-            old, new = (
+            texts = [
                 {name: f"{one.schedule} of {max(one.peaks)!r}" for name, one in each.items()} for each in (saved, here)
-            )
-            rule = f"differ from those of the checkpoint, at step {state.global_step}: {old}, now {new}"
+            ]
+            rule = f"differ from those of the checkpoint, at step {state.global_step}: {texts[0]}, now {texts[1]}"
             hint = "`on_resume` in `lr_scheduler_kwargs` must be `keep` (the checkpoint's) or `replace`"
             raise ArgumentError("schedules", rule=rule, hint=hint)
         if on_resume.choice == "keep":
@@ -179,18 +178,16 @@ def _find_places(name: str, groups: list[dict[str, Any]], trainer: Any) -> list[
         if name == "weight_decay":
             places = [place for place in places if place.configured(name)] or places[:1]
         return places
-    attributes = vars(trainer) if trainer is not None else {}
-    missing = [one for one in IN_TRAINER[name] if one not in attributes]
-    if missing:
-        raise ArgumentError(key, rule=f"has no effect: {type(trainer).__name__} has no `{missing[0]}`")
-    if "liger_loss" in attributes:
-        raise ArgumentError(
-            key, rule="cannot change during a run: the loss of `use_liger_kernel` fixes it at the start"
-        )
-    if name == "beta" and attributes["beta"] == 0 and hasattr(trainer, "num_generations"):
-        hint = "set `beta` to its largest value"
-        raise ArgumentError(key, rule="cannot rise from 0: without `beta`, TRL loads no reference model", hint=hint)
-    names = IN_TRAINER[name]
+    attributes, names = vars(trainer) if trainer is not None else {}, IN_TRAINER[name]
+    rule = hint = ""
+    if missing := [one for one in names if one not in attributes]:
+        rule = f"has no effect: {type(trainer).__name__} has no `{missing[0]}`"
+    elif "liger_loss" in attributes:
+        rule = "cannot change during a run: the loss of `use_liger_kernel` fixes it at the start"
+    elif name == "beta" and attributes["beta"] == 0 and hasattr(trainer, "num_generations"):
+        rule, hint = "cannot rise from 0: without `beta`, TRL loads no reference model", "set it to its largest value"
+    if rule:
+        raise ArgumentError(key, rule=rule, hint=hint)
     if name == "epsilon" and trainer.args.epsilon_high is not None:
         names = names[:1]
     return [_Place(attributes, one) for one in names]

@@ -13,7 +13,7 @@ from hf_sched.check.finding import Finding, as_yaml
 from hf_sched.check.subject import KWARGS, Subject
 from hf_sched.integrations.builtin_schedules import FOLLOWING_A_METRIC, multiplier, parameters, readers
 from hf_sched.plan.dataset_size import find_dataset_size
-from hf_sched.plan.plan import find_length
+from hf_sched.plan.plan import find_length, planned_groups, planned_hyperparameters
 from hf_sched.plan.run_length import Batching
 from hf_sched.reference.named_schedule import NamedSchedule
 from hf_sched.scheduler.resume import OnResume
@@ -67,6 +67,7 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
     if "warmup_steps" in subject.wrong:  # reported once, not again by each schedule
         horizon.num_warmup_steps = 0
     yield from (_check_ours if name in registry.available() else _check_builtin)(subject, name, arguments, horizon)
+    yield from _check_others(subject, name, arguments, horizon)
     optimizer = str(subject.get("optim"))
     if optimizer.startswith("schedule_free") and _decays(name, arguments, horizon):
         rule = f"{name} lowers the learning rate, but `optim: {optimizer}` requires a constant one after the warmup"
@@ -116,6 +117,24 @@ def _check_ours(subject: Subject, name: str, arguments: dict[str, Any], horizon:
         if warning.category is UserWarning:
             key = KWARGS if arguments else "lr_scheduler_type"
             yield subject.warning(key, f"{warning.message} ({horizon.source})")
+
+
+def _check_others(subject: Subject, name: str, arguments: dict[str, Any], horizon: Horizon) -> Iterator[Finding]:
+    """Check the schedules of parameter groups and of other hyperparameters."""
+    total, per_epoch, config = horizon.num_training_steps, horizon.steps_per_epoch, subject.usable
+    if total is None or subject.wrong & {KWARGS, "lr_scheduler_type"}:
+        return
+    run = (total, horizon.num_warmup_steps, subject.get("learning_rate"), per_epoch)
+    for planned in (
+        planned_groups(config, NamedSchedule(name, arguments), *run),
+        planned_hyperparameters(config, total, per_epoch),
+    ):
+        try:
+            list(planned)
+        except EpochsUnknown as error:
+            subject.not_judged.append(f"the schedule: {error}")
+        except ArgumentError as error:
+            yield subject.rejected(error)
 
 
 def _rejected_arguments(entry: registry.Entry, arguments: Mapping[str, Any]) -> Iterator[ArgumentError]:

@@ -13,7 +13,7 @@ from hf_sched.finetune.data.columns import ColumnArguments
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.scheduler.anneal import cooldown_phase
 from hf_sched.scheduler.hyperparameters import read_schedules
-from hf_sched.scheduler.named_groups import RateReader, read_rules
+from hf_sched.scheduler.named_groups import Rate, read_rules
 from hf_sched.schedules.validation import ArgumentError, Number
 
 
@@ -115,7 +115,7 @@ class GroupArguments:
         if self.optimizer not in (None, "muon"):
             raise ArgumentError("optimizer", "muon", self.optimizer, "`optim` sets all other optimizers")
         if self.muon_learning_rate is not None:
-            RateReader()("muon_learning_rate", self.muon_learning_rate)
+            Rate.read("muon_learning_rate", self.muon_learning_rate)
             if self.optimizer is None:
                 raise ArgumentError("muon_learning_rate", rule="needs `optimizer: muon`")
 

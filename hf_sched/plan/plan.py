@@ -147,7 +147,7 @@ def plan(
     except EpochsUnknown as error:
         raise EpochsUnknown(error.name, rule=error.rule, hint="give `--dataset-size N`") from None
     curve = drawn and drawn.curve
-    hyperparameters = dict(_hyperparameters(config, length))
+    hyperparameters = dict(planned_hyperparameters(config, length.num_training_steps, length.steps_per_epoch))
     checkpoints, evaluations = find_events(config, length, trained)
     if generations and evaluations != ():
         generations.check_evaluation(config, processes.processes)
@@ -183,7 +183,7 @@ def plan(
         output_dir=config.get("output_dir", TEXT) or "trainer_output",
         evaluations=evaluations,
         grpo=generations and generations.in_run(length),
-        groups=tuple(_groups(config, NamedSchedule(name, arguments), *run)),
+        groups=tuple(planned_groups(config, NamedSchedule(name, arguments), *run)),
         hyperparameters={name: text for name, (text, _) in hyperparameters.items()},
         hyperparameter_curves={name: values for name, (_, values) in hyperparameters.items()},
         notes=tuple(notes),
@@ -245,7 +245,7 @@ def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
     return name, split_on_resume(arguments)[1]
 
 
-def _groups(
+def planned_groups(
     config: TrainingConfig, of_run: NamedSchedule, steps: int, warmup: int, peak: float, steps_per_epoch: float | None
 ) -> Iterator[PlannedGroup]:
     """The groups by name, as far as the arguments say; their patterns are compared with the model when it is loaded."""
@@ -254,21 +254,22 @@ def _groups(
             rest = "has its own schedule, which needs an `lr_scheduler_type` of hf_sched for the other groups"
             raise ArgumentError(f"lr_groups.{rule.pattern}", rule=rest, received=of_run.name)
         followed = of_run if rule.schedule is None else NamedSchedule.read(rule.schedule)
-        drawn = followed.curve(steps, warmup, rule.peak(peak), steps_per_epoch)
+        with schedule_text.blaming(f"lr_groups.{rule.pattern}"):
+            drawn = followed.curve(steps, warmup, rule.rate.at(peak), steps_per_epoch)
         own = str(drawn.schedule) if drawn and rule.schedule else None
-        yield PlannedGroup(rule.pattern, rule.peak(peak), own, drawn and drawn.curve)
+        yield PlannedGroup(rule.pattern, rule.rate.at(peak), own, drawn and drawn.curve)
 
 
-def _hyperparameters(config: TrainingConfig, length: RunLength) -> Iterator[tuple[str, tuple[str, Array]]]:
+def planned_hyperparameters(
+    config: TrainingConfig, num_training_steps: int, steps_per_epoch: float | None
+) -> Iterator[tuple[str, tuple[str, Array]]]:
     """The schedules of other hyperparameters by name: as text with the values of their levels, and as curves."""
     for one in read_schedules(config.mapping("schedules")):
         if config.kind != "trainer" and one.name in IN_TRAINER and one.name not in config.fields:
             raise ArgumentError(f"schedules.{one.name}", rule=f"has no effect: {config.kind} has no `{one.name}`")
         configured = config.get(one.name, Number())
         # `momentum` is no argument of a Trainer: with any value it shows whether the schedule fits the run.
-        schedule = one.build(
-            0.5 if configured is None else configured, length.num_training_steps, length.steps_per_epoch
-        )
+        schedule = one.build(0.5 if configured is None else configured, num_training_steps, steps_per_epoch)
         values = "values" if one.absolute else "multiples" if configured is None else f"multiples of {configured:g}"
         curve = schedule.curve(peak=one.peak(1.0 if configured is None else configured))
         yield one.name, (f"{schedule} ({values})", curve)

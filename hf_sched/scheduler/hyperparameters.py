@@ -32,8 +32,8 @@ IN_TRAINER: dict[str, tuple[str, ...]] = {
 FIXED = {
     "learning_rate": "`lr_scheduler_type` schedules it",
     "temperature": (
-        "TRL fixes it at the start in the output head that computes the log-probabilities, so that samples would be "
-        "scored at another temperature than they were drawn at"
+        "TRL fixes it at the start in the sampler, and in recent versions also in the output head that computes the "
+        "log-probabilities, so that samples would be scored at another temperature than they were drawn at"
     ),
     "max_completion_length": "TRL reads it when the trainer is created",
     "num_generations": "it sets the sizes of batches, which are fixed at the start",
@@ -54,14 +54,12 @@ class HyperparameterSchedule:
     @classmethod
     def read(cls, name: str, value: object) -> HyperparameterSchedule:
         """Read one entry of `schedules`: a text, or a mapping of `schedule` and `absolute`."""
-        key = f"schedules.{name}"
-        known = (*IN_GROUPS, *IN_TRAINER)
+        key, known = f"schedules.{name}", (*IN_GROUPS, *IN_TRAINER)
         if name in FIXED:
             raise ArgumentError(key, rule=f"cannot change during a run: {FIXED[name]}")
         if name not in known:
-            raise ArgumentError(
-                key, rule="is no hyperparameter with a schedule", hint=suggest(name, known, ", ".join(known))
-            )
+            hint = suggest(name, known, ", ".join(known))
+            raise ArgumentError(key, rule="is no hyperparameter with a schedule", hint=hint)
         given: Mapping[Any, Any] = value if isinstance(value, Mapping) else {"schedule": value}
         for word in given.keys() - {"schedule", "absolute"}:
             raise unknown_argument(f"{key}.{word}", given[word], ("schedule", "absolute"), key)
@@ -75,15 +73,13 @@ class HyperparameterSchedule:
             ArgumentError: The schedule does not fit the run, or gives values that are not possible.
         """
         key = f"schedules.{self.name}"
-        schedule = schedule_text.build(
-            self.text, num_training_steps=num_training_steps, steps_per_epoch=steps_per_epoch
-        )
-        values = schedule.curve(peak=self.peak(configured))
         if not self.absolute and not configured:
-            rule = f"is a multiple of the configured `{self.name}`, which is 0"
-            raise ArgumentError(
-                key, rule=rule, hint=f"set `{self.name}`, or `absolute: true` for levels that are values"
-            )
+            hint = f"set `{self.name}`, or `absolute: true` for levels that are values"
+            raise ArgumentError(key, rule=f"is a multiple of the configured `{self.name}`, which is 0", hint=hint)
+        run = {"num_training_steps": num_training_steps, "steps_per_epoch": steps_per_epoch}
+        with schedule_text.blaming(key):
+            schedule = schedule_text.build(self.text, **run)  # type: ignore[arg-type]
+            values = schedule.curve(peak=self.peak(configured))
         if self.name in ("adam_beta1", "adam_beta2", "momentum") and values.max() >= 1:
             raise ArgumentError(key, "below 1 at every step", float(values.max()))
         if self.name == "beta" and ((values[:-1] == 0) & (values[1:] > 0)).any():

@@ -29,7 +29,7 @@ class MuonWithAdamW(Optimizer):
     """
 
     shares_its_groups = True
-    """The parts hold the very groups of this optimizer, also after `load_state_dict`, so only its own are scheduled."""
+    """Each step of the parts uses the very groups of this optimizer, so only its own are scheduled."""
 
     def __init__(
         self,
@@ -43,23 +43,13 @@ class MuonWithAdamW(Optimizer):
             raise ArgumentError("optimizer", rule="'muon' needs torch 2.9 or later", received=torch.__version__)
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "use_muon": False})
         muon = {"momentum": momentum, "adjust_lr_fn": "match_rms_adamw"}
-        parts = [(torch.optim.Muon, True, muon), (AdamW, False, adamw)]
-        of_parts = [(cls, self._groups_of(is_muon), options) for cls, is_muon, options in parts]
-        # They share the groups and the state of this optimizer, and add their own settings to the groups.
-        self._parts = [cls(own, **options) for cls, own, options in of_parts if own]
-        self._share()
+        self._parts: list[Optimizer] = []
+        for part, is_muon, options in ((torch.optim.Muon, True, muon), (AdamW, False, adamw)):
+            if own := self._groups_of(is_muon):
+                self._parts.append(part(own, **options))  # adds its settings to the groups
 
     def _groups_of(self, is_muon: bool) -> list[dict[str, Any]]:
         return [group for group in self.param_groups if group["use_muon"] == is_muon]
-
-    def _share(self) -> None:
-        for part in self._parts:
-            part.state, part.param_groups = self.state, self._groups_of(not isinstance(part, AdamW))
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Called by `load_state_dict`, which replaces the groups and the state."""
-        super().__setstate__(state)
-        self._share()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group; after construction, only to a part that has groups already."""
@@ -76,5 +66,7 @@ class MuonWithAdamW(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for part in self._parts:
+            # They have the groups and the state of this optimizer, which `load_state_dict` replaces.
+            part.state, part.param_groups = self.state, self._groups_of(not isinstance(part, AdamW))
             part.step()
         return loss

@@ -6,11 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_sched.scheduler.group_schedule import OWN_SCHEDULE
 from hf_sched.schedules import schedule_text
-from hf_sched.schedules.validation import MAPPING, ArgumentError, Number, Reader, unknown_argument
+from hf_sched.schedules.validation import MAPPING, ArgumentError, Number, unknown_argument
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,21 +19,29 @@ DEFAULT = "default"
 """The name of the groups that no pattern matches."""
 _RANGE = re.compile(r"\((\d+)-(\d+)\)")
 _LAYER = re.compile(r"^(.*?)(?<![^.])(\d+)\.")
+_LORA_B = re.compile(r"\.lora_(embedding_)?B\.")
 _POSITIVE = Number(0, above_low=True)
 
 
-class RateReader(Reader):
-    """A learning rate (`2e-5`), or a multiple of the run's (`"0.1x"`); as a pair of both, one of which is None."""
+class Rate(NamedTuple):
+    """A learning rate (`2e-5`), or a multiple of the run's (`"0.1x"`)."""
 
-    allowed = 'a learning rate (2e-5) or a multiple of the run\'s ("0.1x")'
+    number: float
+    is_multiple: bool
 
-    def __call__(self, name: str, value: object) -> tuple[float | None, float | None]:
-        is_multiple = isinstance(value, str) and value.strip().endswith("x")
+    @classmethod
+    def read(cls, name: str, value: object) -> Rate:
+        """Read a number, or a text that ends in `x`; `name` is the argument to blame."""
+        text = value.strip() if isinstance(value, str) else ""
         try:
-            number: float = Number(0)(name, value.strip()[:-1] if is_multiple else value)  # type: ignore[attr-defined]
+            return cls(Number(0)(name, text.removesuffix("x") or value), text.endswith("x"))
         except ArgumentError:
-            raise ArgumentError(name, self.allowed, value) from None
-        return (None, number) if is_multiple else (number, None)
+            allowed = 'a learning rate (2e-5) or a multiple of the run\'s ("0.1x")'
+            raise ArgumentError(name, allowed, value) from None
+
+    def at(self, learning_rate: float) -> float:
+        """The peak in a run with this learning rate."""
+        return self.number * learning_rate if self.is_multiple else self.number
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,9 @@ class GroupRule:
     """What a pattern of `lr_groups` sets for the parameters that it matches."""
 
     pattern: str
-    lr: float | None
-    multiple: float | None
-    """Of the run's learning rate; used if `lr` is None."""
+    regex: re.Pattern[str]
+    """The pattern for whole parts of a name between its dots, with ranges of numbers spelled out."""
+    rate: Rate
     schedule: str | None
     """The text of their own schedule."""
 
@@ -54,23 +62,15 @@ class GroupRule:
         given: Mapping[Any, Any] = value if isinstance(value, Mapping) else {"lr": value}
         for key in given.keys() - {"lr", "schedule"}:
             raise unknown_argument(f"{name}.{key}", given[key], ("lr", "schedule"), "a parameter group")
-        lr, multiple = RateReader()(name, given.get("lr", "1x"))
-        schedule = given.get("schedule")
-        return cls(pattern, lr, multiple, None if schedule is None else schedule_text.check(name, schedule))
-
-    def peak(self, learning_rate: float) -> float:
-        """The peak of the matched parameters in a run with this learning rate."""
-        return peak_from((self.lr, self.multiple), learning_rate)
-
-    @property
-    def regex(self) -> re.Pattern[str]:
-        """The pattern for whole parts of a name between its dots, with ranges of numbers spelled out."""
-        written = _RANGE.sub(lambda m: f"(?:{'|'.join(map(str, range(int(m[1]), int(m[2]) + 1)))})", self.pattern)
+        written = _RANGE.sub(lambda m: f"(?:{'|'.join(map(str, range(int(m[1]), int(m[2]) + 1)))})", pattern)
         try:
-            return re.compile(rf"(?:^|\.)(?:{written})(?:\.|$)")
+            regex = re.compile(rf"(?:^|\.)(?:{written})(?:\.|$)")
         except re.error as error:
             allowed = "parts of names (lm_head), a range (layers.(0-7)) or a regular expression"
-            raise ArgumentError("lr_groups", allowed, self.pattern, str(error)) from None
+            raise ArgumentError("lr_groups", allowed, pattern, str(error)) from None
+        schedule = given.get("schedule")
+        own = None if schedule is None else schedule_text.check(name, schedule)
+        return cls(pattern, regex, Rate.read(name, given.get("lr", "1x")), own)
 
 
 def read_rules(lr_groups: object) -> tuple[GroupRule, ...]:
@@ -79,15 +79,7 @@ def read_rules(lr_groups: object) -> tuple[GroupRule, ...]:
     Raises:
         ArgumentError: It is no mapping, or an entry is wrong.
     """
-    rules = tuple(GroupRule.read(str(key), value) for key, value in MAPPING("lr_groups", lr_groups or {}).items())
-    _ = [rule.regex for rule in rules]
-    return rules
-
-
-def peak_from(rate: tuple[float | None, float | None], learning_rate: float) -> float:
-    """The learning rate that `RateReader` has read."""
-    lr, multiple = rate
-    return lr if lr is not None else (1.0 if multiple is None else multiple) * learning_rate
+    return tuple(GroupRule.read(str(key), value) for key, value in MAPPING("lr_groups", lr_groups or {}).items())
 
 
 def param_groups(
@@ -134,30 +126,30 @@ def param_groups(
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     rules = _rules_by_name(read_rules(lr_groups), trainable, names)
     layers = _layer_factors(names, decay_per_layer)
-    lora_b = {name for name in trainable if re.search(r"\.lora_(embedding_)?B\.", name)} if loraplus_lr_ratio else set()
+    ratio = 1.0 if loraplus_lr_ratio is None else _POSITIVE("loraplus_lr_ratio", loraplus_lr_ratio)
+    lora_b = {name for name in trainable if _LORA_B.search(name)} if loraplus_lr_ratio is not None else set()
     if loraplus_lr_ratio is not None and not lora_b:
         rule = "needs trainable B matrices of LoRA (`lora_B`), which the model does not have"
         raise ArgumentError("loraplus_lr_ratio", received=loraplus_lr_ratio, rule=rule, hint="set `use_peft: true`")
     muon = _hidden_matrices(model) if muon_learning_rate is not None else set()
-    muon_peak = peak_from(RateReader()("muon_learning_rate", muon_learning_rate or "1x"), learning_rate)
+    muon_peak = Rate.read("muon_learning_rate", muon_learning_rate or "1x").at(learning_rate)
     decayed = {*Trainer.get_decay_parameter_names(None, model)}  # a method that does not use the Trainer
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, parameter in trainable.items():
-        is_muon, is_b, matched = id(parameter) in muon, name in lora_b, rules.get(name)
+        is_muon, is_b, rule = id(parameter) in muon, name in lora_b, rules.get(name)
         peak = muon_peak if is_muon else learning_rate
-        layer, factor = ("", 1.0) if matched else layers.get(name, ("", 1.0))
-        ratio = _POSITIVE("loraplus_lr_ratio", loraplus_lr_ratio) if is_b and not matched else 1.0
-        labels = [matched.pattern] if matched else [layer, "lora_B" * is_b]
+        layer, factor = ("", 1.0) if rule else layers.get(name, ("", 1.0))
+        labels = [rule.pattern] if rule else [layer, "lora_B" * is_b]
         group = {
-            "lr": matched.peak(peak) if matched else peak * factor * ratio,
+            "lr": rule.rate.at(peak) if rule else peak * factor * (ratio if is_b else 1.0),
             "weight_decay": weight_decay if name in decayed else 0.0,
             "name": ".".join(filter(None, [*labels, "muon" * is_muon])) or DEFAULT,
             "params": [],
         }
-        group |= {OWN_SCHEDULE: matched.schedule} if matched and matched.schedule else {}
+        group |= {OWN_SCHEDULE: rule.schedule} if rule and rule.schedule else {}
         group |= {"use_muon": is_muon} if muon_learning_rate is not None else {}
         # The Trainer logs the first group, so what has the run's learning rate comes first.
-        order = (bool(matched), is_b, is_muon, -factor, bool(layer), name not in decayed)
+        order = (bool(rule), is_b, is_muon, -factor, bool(layer), name not in decayed)
         groups.setdefault((order, group["name"]), group)["params"].append(parameter)
     return [groups[key] for key in sorted(groups, key=lambda key: key[0])]
 

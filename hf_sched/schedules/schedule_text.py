@@ -10,13 +10,14 @@ my_schedules.trapezoid
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from hf_sched.schedules import registry
 from hf_sched.schedules.phases import KINDS
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError
+from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
 
 
 def read(
@@ -62,12 +63,21 @@ def check(name: str, text: object) -> str:
     Raises:
         ArgumentError: There is no such schedule, or its arguments are wrong.
     """
-    try:
+    with blaming(name):
         schedule, arguments = read(text, argument="schedule")
         registry.entry(schedule).check(arguments)
+    return str(text)
+
+
+@contextmanager
+def blaming(name: str) -> Iterator[None]:
+    """Let errors about a schedule name the argument that it is the value of."""
+    try:
+        yield
+    except EpochsUnknown:  # a fact about the run
+        raise
     except ArgumentError as error:
         raise ArgumentError(name, rule=f"has an unusable schedule: {error}") from None
-    return str(text)
 
 
 def _read_arguments(pairs: str, text: str, argument: str) -> dict[str, Any]:

@@ -12,7 +12,10 @@ import pytest
 import hf_sched
 from benchmarks.common.task import RunFailed
 from hf_sched.audit import audit
+from hf_sched.finetune.arguments import RECIPE_ARGUMENTS
 from hf_sched.finetune.reports.report import report
+from tests.helpers.findings import assert_error
+from tests.helpers.findings import report as report_of
 from tests.helpers.recipe_runs import LAUNCHES, SAVE_STEPS, Run, Workshop
 from tests.helpers.recipe_runs import PEAK as LAUNCHED_PEAK
 from tests.helpers.recipe_runs import SCHEDULE as LAUNCHED
@@ -25,6 +28,7 @@ SCHEDULE = {"lr_scheduler_type": "cosine_floor", "warmup_steps": 2, "max_steps":
 OWN = "hold 50% | decay"
 GROUPS = {"embed_tokens|lm_head": "0.1x", "layers.0": {"lr": 1e-4, "schedule": OWN}}
 NAMES = ("default", "embed_tokens_lm_head", "layers.0")
+VALUES = {"weight_decay": "hold 50% | decay to 0", "adam_beta1": "decay to 0.5"}
 
 
 def planned(peak: float, text: str = "cosine_floor", steps: int = STEPS, **arguments: float) -> list[float]:
@@ -107,19 +111,33 @@ def test_wrong_groups_are_rejected_before_training(run_recipe, case):
     assert re.search(message, output) and "Traceback" not in output, output
 
 
+def test_check_finds_schedules_of_groups_and_hyperparameters_that_do_not_fit_the_run():
+    given = {
+        "lr_groups": {"mlp": {"schedule": "warmup 200 | hold"}},
+        "schedules": {"weight_decay": "hold"},
+        **{"max_steps": 100, "weight_decay": 0.0},
+    }
+    groups, values = report_of(extra=RECIPE_ARGUMENTS, lr_scheduler_type="wsd", **given).findings
+    assert_error(groups, "lr_groups.mlp", "take warmup 200 = 200 steps, but the run has 100")
+    assert_error(values, "schedules.weight_decay", "is a multiple of the configured `weight_decay`, which is 0")
+    (groups, _) = report_of(extra=RECIPE_ARGUMENTS, lr_scheduler_type="cosine", **given).findings
+    assert_error(groups, "lr_groups.mlp", "own schedule, which needs an `lr_scheduler_type` of hf_sched")
+
+
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
     return Workshop(tmp_path_factory.mktemp("groups"))
 
 
 def launched(workshop: Workshop, where: str, number: int, **given: object) -> Run:
-    return workshop.start("sft", LAUNCHES[where], workshop.place("sft", where, number), lr_groups=GROUPS, **given)
+    given |= {"lr_groups": GROUPS, "weight_decay": 0.1, "schedules": VALUES}
+    return workshop.start("sft", LAUNCHES[where], workshop.place("sft", where, number), **given)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["2", pytest.param("zero2", marks=needs_compiler), "fsdp2"])
 @pytest.mark.parametrize("given", [{}, {"optimizer": "muon"}], ids=["AdamW", "Muon"])
-def test_groups_are_exact_on_two_processes_after_a_kill(workshop, where, given):
+def test_groups_and_schedules_are_exact_on_two_processes_after_a_kill(workshop, where, given):
     number = 1 + bool(given)
     if given and where == "zero2":
         run = launched(workshop, where, number, **given)
@@ -137,4 +155,7 @@ def test_groups_are_exact_on_two_processes_after_a_kill(workshop, where, given):
     assert LAUNCHED_WARMUP == 2
     for name, curve in zip(NAMES, expected, strict=True):
         assert run.logged(f"learning_rate/{name}") == one.logged(f"learning_rate/{name}") == curve
+    for (name, text), configured in zip(VALUES.items(), (0.1, 0.9), strict=True):
+        expected = hf_sched.build(text, num_training_steps=LAUNCHED_STEPS).curve(peak=configured).tolist()
+        assert run.logged(f"hyperparameter/{name}") == one.logged(f"hyperparameter/{name}") == expected
     np.testing.assert_allclose(run.logged("loss"), one.logged("loss"), rtol=0, atol=1e-5 if not given else 1e-3)
