@@ -53,7 +53,8 @@ def plot(schedules: Sequence[str], steps: int | None, warmup: str, lr: float | N
         panels[rates][text] = found.curve
         drawn.append(found.schedule)
         if planned:
-            panels[rates] |= {f"{text}: {group.pattern}": group.curve for group in planned.groups}
+            _, *groups = planned.curves.items()
+            panels[rates] |= {f"{text}: {pattern}": curve for pattern, curve in groups}
             for name, values in planned.hyperparameter_curves.items():
                 panels.setdefault(name, {})[text] = values
     if output is None:

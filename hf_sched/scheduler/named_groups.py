@@ -129,8 +129,8 @@ def param_groups(
     ratio = 1.0 if loraplus_lr_ratio is None else _POSITIVE("loraplus_lr_ratio", loraplus_lr_ratio)
     lora_b = {name for name in trainable if _LORA_B.search(name)} if loraplus_lr_ratio is not None else set()
     if loraplus_lr_ratio is not None and not lora_b:
-        rule = "needs trainable B matrices of LoRA (`lora_B`), which the model does not have"
-        raise ArgumentError("loraplus_lr_ratio", received=loraplus_lr_ratio, rule=rule, hint="set `use_peft: true`")
+        lacks = "needs trainable B matrices of LoRA (`lora_B`), which the model does not have"
+        raise ArgumentError("loraplus_lr_ratio", received=loraplus_lr_ratio, rule=lacks, hint="set `use_peft: true`")
     muon = _hidden_matrices(model) if muon_learning_rate is not None else set()
     muon_peak = Rate.read("muon_learning_rate", muon_learning_rate or "1x").at(learning_rate)
     decayed = {*Trainer.get_decay_parameter_names(None, model)}  # a method that does not use the Trainer
@@ -140,7 +140,7 @@ def param_groups(
         peak = muon_peak if is_muon else learning_rate
         layer, factor = ("", 1.0) if rule else layers.get(name, ("", 1.0))
         labels = [rule.pattern] if rule else [layer, "lora_B" * is_b]
-        group = {
+        group: dict[str, Any] = {
             "lr": rule.rate.at(peak) if rule else peak * factor * (ratio if is_b else 1.0),
             "weight_decay": weight_decay if name in decayed else 0.0,
             "name": ".".join(filter(None, [*labels, "muon" * is_muon])) or DEFAULT,

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_sched import Schedule
-from hf_sched.callbacks.cooldown_request import Request, apply_request
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 
 FALLING = ("decay {}", "decay {} cosine", "decay {} 1-sqrt", "decay {} to 0.2", "decay {} cosine every 3", "hold {}")
@@ -118,12 +117,6 @@ def test_a_group_with_its_own_schedule_follows_it_alone():
     rates = whole(GroupSchedule(run, (1.0, 0.3, 0.3), own=(None, own, None)), past=0)
     for row, (schedule, peak) in enumerate([(run, 1.0), (own, 0.3), (run, 0.3)]):
         np.testing.assert_array_equal(rates[row], schedule.curve(peak=peak))
-
-
-def test_live_cooldown_is_rejected_while_a_group_has_its_own_schedule():
-    held = Schedule.parse("hold 20")
-    with pytest.raises(ValueError, match="parameter groups 1 have their own schedules, which do not cool down"):
-        apply_request(GroupSchedule(held, (1.0, 1.0), own=(None, held)), Request(), name="x", step=5, skipped=0, end=20)
 
 
 def test_floor_above_a_peak_names_the_group():
