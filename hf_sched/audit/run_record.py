@@ -29,7 +29,7 @@ from hf_sched.audit.planned import Array, Plan, Steps, planned_rates
 from hf_sched.audit.safe_pickle import Inert, read_pickle
 from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.scheduler.group_schedule import GroupSchedule
-from hf_sched.scheduler.hyperparameters import steps_with_cooldown
+from hf_sched.scheduler.hyperparameters import Rest
 from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import schedule_text
 
@@ -176,7 +176,10 @@ def _planned_values(sessions: list[dict[str, Any]], kind: str, steps: Steps) -> 
             here = steps >= session["step"]
             schedule = GroupSchedule.from_state(state)
             curve = schedule.rates(0, schedule.schedule.num_training_steps).max(axis=0)
-            planned[here] = curve[steps_with_cooldown(schedule, steps[here]).clip(max=len(curve) - 1)]
+            positions = steps[here]
+            if state["rest"]:
+                positions = Rest(*state["rest"]).position_at(positions, len(curve))
+            planned[here] = curve[positions.clip(max=len(curve) - 1)]
     return planned
 
 

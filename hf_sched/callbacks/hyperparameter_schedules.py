@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 from transformers import TrainerCallback
 
 from hf_sched.scheduler.group_schedule import GroupSchedule
-from hf_sched.scheduler.hyperparameters import IN_GROUPS, IN_TRAINER, read_schedules, steps_with_cooldown
+from hf_sched.scheduler.hyperparameters import IN_GROUPS, IN_TRAINER, Rest, read_schedules
 from hf_sched.scheduler.param_groups import find_optimizers
 from hf_sched.scheduler.resume import read_schedule, split_on_resume
 from hf_sched.scheduler.schedule_lr import schedule_of
@@ -51,10 +49,6 @@ class _Target(NamedTuple):
     places: list[_Place]
     planned: GroupSchedule
 
-    def at(self, step: int) -> zip[tuple[_Place, float]]:
-        """Each place with its value at a step."""
-        return zip(self.places, self.planned.at(int(steps_with_cooldown(self.planned, np.array(step)))), strict=True)
-
 
 class HyperparameterSchedules(TrainerCallback):
     """Sets hyperparameters to schedules at every optimizer step.
@@ -85,6 +79,7 @@ class HyperparameterSchedules(TrainerCallback):
         """Set by hf_sched when training begins."""
         self._given = dict(schedules)
         self._targets: list[_Target] = []
+        self._rest: Rest | None = None
         self._at: int | None = None
 
     def on_train_begin(
@@ -93,7 +88,7 @@ class HyperparameterSchedules(TrainerCallback):
         """Find the places of the values, and compare the schedules with those of the checkpoint."""
         groups = [group for one in find_optimizers(optimizer).training for group in one.param_groups]
         per_epoch = getattr(self.trainer, "_hf_sched_steps_per_epoch", None)
-        self._at, self._targets = None, []
+        self._at, self._rest, self._targets = None, None, []
         for schedule in self.schedules:
             places = _find_places(schedule.name, groups, self.trainer)
             configured = [place.configured(schedule.name) for place in places]
@@ -102,25 +97,40 @@ class HyperparameterSchedules(TrainerCallback):
             self._targets.append(_Target(schedule.name, places, planned))
         if state.global_step:
             self._resume(args, state)
-        attributes = {target.name: target.planned.state() for target in self._targets}
-        state.stateful_callbacks[_RECORD] = {"args": {"schedules": self._given}, "attributes": {"saved": attributes}}
-        self._follow_cooldown(lr_scheduler)
+        self._follow_cooldown(state, lr_scheduler)
+        self._save(state)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any) -> None:
         """Set the values of the step."""
-        self._follow_cooldown(lr_scheduler)
+        if self._follow_cooldown(state, lr_scheduler):
+            self._save(state)
         self._at = state.global_step
         for target in self._targets:
-            for place, value in target.at(self._at):
+            for place, value in self._values_of(target, self._at):
                 place.set(value)
 
-    def _follow_cooldown(self, lr_scheduler: Any) -> None:
-        """Shorten the schedules with the run; a checkpoint has the cooldown in the state of the scheduler."""
-        scheduler = schedule_of(lr_scheduler)
+    def _values_of(self, target: _Target, step: int) -> zip[tuple[_Place, float]]:
+        """Each place of a hyperparameter with its value at a step."""
+        if self._rest is not None:
+            step = self._rest.position_at(step, target.planned.schedule.num_training_steps)
+        return zip(target.places, target.planned.at(step), strict=True)
+
+    def _follow_cooldown(self, state: Any, lr_scheduler: Any) -> bool:
+        """Shorten the schedules with the run from this step on; returns whether the end has changed."""
+        scheduler, rest, step = schedule_of(lr_scheduler), self._rest, state.global_step
         cooldown = scheduler.group_schedule.cooldown if scheduler else None
-        for number, target in enumerate(self._targets):
-            if target.planned.cooldown != cooldown:
-                self._targets[number] = target._replace(planned=replace(target.planned, cooldown=cooldown))
+        if cooldown is None:
+            self._rest = None
+        elif (rest is None or rest.first + rest.steps != cooldown.end) and step < cooldown.end:
+            planned = max((one.planned.schedule.num_training_steps for one in self._targets), default=1)
+            position = step - 1 if rest is None else rest.position_at(step - 1, planned)
+            self._rest = Rest(step, position, cooldown.end - step)
+        return self._rest != rest
+
+    def _save(self, state: Any) -> None:
+        """Write the schedules and their rest into the state, which each checkpoint has."""
+        attributes = {"saved": self.plans(), "rest": self._rest}
+        state.stateful_callbacks[_RECORD] = {"args": {"schedules": self._given}, "attributes": attributes}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.close()
@@ -129,9 +139,9 @@ class HyperparameterSchedules(TrainerCallback):
         """Release the trainer; hf_sched calls this when training ends or fails."""
         self.trainer, self._targets, self._at = None, [], None
 
-    def plans(self) -> dict[str, GroupSchedule]:
-        """The schedule of each hyperparameter, by its name in records."""
-        return {PREFIX + target.name: target.planned for target in self._targets}
+    def plans(self) -> dict[str, dict[str, Any]]:
+        """The schedule of each hyperparameter as plain values, by its name in records."""
+        return {PREFIX + target.name: {**target.planned.state(), "rest": self._rest} for target in self._targets}
 
     def values(self) -> dict[str, float]:
         """The largest value of each hyperparameter in use."""
@@ -140,7 +150,7 @@ class HyperparameterSchedules(TrainerCallback):
     def find_changed(self) -> str | None:
         """A message about the first value that is not the one that was set for the step."""
         for target in self._targets if self._at is not None else ():
-            for place, value in target.at(self._at):  # type: ignore[arg-type]
+            for place, value in self._values_of(target, self._at):  # type: ignore[arg-type]
                 if place.value() != value:
                     return (
                         f"optimizer step {self._at}: `{target.name}` is {place.value()!r}, but its schedule has "
@@ -150,9 +160,12 @@ class HyperparameterSchedules(TrainerCallback):
 
     def _resume(self, args: Any, state: Any) -> None:
         """Continue the schedules of the checkpoint, or the new ones if `on_resume` says so."""
-        record = state.stateful_callbacks.get(_RECORD, {}).get("attributes", {}).get("saved", {})
-        saved = {name: GroupSchedule.from_state(one) for name, one in record.items()}
+        record = state.stateful_callbacks.get(_RECORD, {}).get("attributes", {})
+        saved = {
+            name.removeprefix(PREFIX): GroupSchedule.from_state(one) for name, one in record.get("saved", {}).items()
+        }
         here = {target.name: target.planned for target in self._targets}
+        self._rest = Rest(*record["rest"]) if record.get("rest") else None
         if saved == here:
             return
         on_resume, _ = split_on_resume(read_schedule(args)[1])

@@ -167,9 +167,7 @@ class LearningRateLog(TrainerCallback):
             "facts": {"deepspeed": scheduler_type(args)},  # it may explain a deviation from the plan
             # The exact curve, including resumes and durations in epochs.
             "group_schedule": current.state() if current and is_requested else None,
-            "hyperparameters": {
-                name: plan.state() for one in self.hyperparameters for name, plan in one.plans().items()
-            },
+            "hyperparameters": {name: plan for one in self.hyperparameters for name, plan in one.plans().items()},
         }
         self._write({"session": session | more})
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.schedules import schedule_text
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.validation import BOOLEAN, MAPPING, ArgumentError, suggest, unknown_argument
+
+Steps = TypeVar("Steps", int, npt.NDArray[np.int64])
 
 IN_GROUPS: dict[str, tuple[str, int | None]] = {
     "weight_decay": ("weight_decay", None),
@@ -102,13 +103,16 @@ def read_schedules(schedules: object) -> tuple[HyperparameterSchedule, ...]:
     return tuple(HyperparameterSchedule.read(str(name), value) for name, value in given.items())
 
 
-def steps_with_cooldown(planned: GroupSchedule, steps: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The steps of the planned run whose values the given steps have: a live cooldown compresses the rest of the run.
+class Rest(NamedTuple):
+    """What a live cooldown leaves of a schedule: the rest is compressed, so that the last step has its last value."""
 
-    The cooldown goes on from the value before it, and its last step has the value of the last planned step.
-    """
-    if (cooldown := planned.cooldown) is None:
-        return steps
-    left = planned.schedule.num_training_steps - cooldown.step
-    passed = -(-(steps - cooldown.step + 1) * left // cooldown.steps)
-    return np.where(steps < cooldown.step, steps, cooldown.step - 1 + passed)
+    first: int
+    """The first step of the cooldown, or the step from which on it has another length."""
+    position: int
+    """The step of the schedule whose value the step before has."""
+    steps: int
+
+    def position_at(self, step: Steps, num_training_steps: int) -> Steps:
+        """The step of the schedule, planned for `num_training_steps`, whose value a step of the run has."""
+        left = num_training_steps - 1 - self.position
+        return self.position - (-(step - self.first + 1) * left // self.steps)

@@ -23,7 +23,7 @@ from hf_sched._run_files import (
 )
 from hf_sched.audit import audit
 from hf_sched.callbacks import live_cooldown
-from hf_sched.callbacks.cooldown_request import Request, apply_request, send_request
+from hf_sched.callbacks.cooldown_request import Request, apply_request, decay_now, send_request
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules.schedule import Schedule
 from tests.helpers.live_cooldown import COOLED, WSD, RequestAfter, curve, train, write_request
@@ -130,6 +130,33 @@ def test_own_schedules_and_hyperparameters_end_with_the_cooldown(model_path, tmp
     compressed = [*range(15), *(14 + -(-25 * step // 6) for step in range(1, 7))]
     np.testing.assert_array_equal(values.actual, beta.curve(peak=0.9)[compressed])
     assert values.actual[-1] == 0.1 * 0.9
+
+
+class Lengthen(TrainerCallback):
+    """Gives a cooldown 8 more steps after step 17, as a deadline does."""
+
+    def on_step_end(self, args, state, control, lr_scheduler=None, **kwargs):
+        if state.global_step == 17:
+            lr_scheduler.set_group_schedule(decay_now(lr_scheduler.group_schedule, Request(8), step=17, skipped=0))
+            lr_scheduler.set_rates()
+            state.max_steps = 25
+
+
+@pytest.mark.parametrize("resumed_from", [None, 16, 17, 20])
+def test_hyperparameters_keep_their_direction_if_the_end_moves(model_path, tmp_path, resumed_from):
+    def run(*callbacks, **more):
+        values = hf_sched.HyperparameterSchedules({"adam_beta1": "decay 60% to 0.5 | warmup 40% to 0.8"})
+        return train(model_path, tmp_path, *callbacks, Lengthen(), values, **SAVING, **more)
+
+    run(RequestAfter(), SaveAfter(17))
+    whole = passed_audit(tmp_path).comparisons[1].actual
+    if resumed_from:
+        run(resume=tmp_path / f"checkpoint-{resumed_from}")
+        np.testing.assert_array_equal(passed_audit(tmp_path).comparisons[1].actual, whole)
+    planned = Schedule.parse("decay 60% to 0.5 | warmup 40% to 0.8", num_training_steps=40).curve(peak=0.9)
+    at = [planned.tolist().index(value) for value in whole]
+    assert len(at) == 25 and at[:15] == [*range(15)] and at[15:17] == [19, 23]
+    assert at == sorted(at) and at[-1] == 39
 
 
 @pytest.mark.filterwarnings("ignore:Detected call:UserWarning")
