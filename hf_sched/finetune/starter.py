@@ -13,7 +13,7 @@ from datasets import disable_progress_bars
 from trl import DatasetMixtureConfig, ScriptArguments
 
 from hf_sched.check.finding import as_yaml
-from hf_sched.check.peak import model_size
+from hf_sched.check.peak import TASKS, model_size
 from hf_sched.finetune.data.columns import USUAL_NAMES
 from hf_sched.finetune.data.files import columns_of, load_splits
 from hf_sched.finetune.data.load import data_fault
@@ -21,6 +21,7 @@ from hf_sched.finetune.memory.before_loading import CLOSE
 from hf_sched.finetune.memory.estimate import estimate
 from hf_sched.finetune.memory.run_settings import read_run
 from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.schedules.peak_range import peak_range
 from hf_sched.schedules.recommend import recommend
 from hf_sched.schedules.validation import ArgumentError
 
@@ -103,11 +104,10 @@ def starter_config(kind: str, model: str, data: Data, *, lora: bool, device: Dev
     rows = data.rows - math.ceil(data.rows * held_out.get("test_split_size", 0))
     steps = math.ceil(rows * group.get("num_generations", 1) / effective) * EPOCHS[kind]
     width, layers = model_size(model)
-    run = {"width": width, "layers": layers, "batch_size": effective}
-    rank = {name: adapter[name] for name in ("lora_r", "lora_alpha") if lora}
-    advice = recommend(task=kind, num_training_steps=steps, **run, **rank)
-    full = recommend(task=kind, **run)
-    assert advice.peak and full.peak  # there are usual peaks for every recipe
+    run: dict[str, Any] = {"width": width, "layers": layers, "batch_size": effective}
+    rank: dict[str, Any] = {name: adapter[name] for name in ("lora_r", "lora_alpha") if lora}
+    advice = recommend(task=kind, num_training_steps=steps)
+    usual, full = peak_range(TASKS[kind], **run, **rank), peak_range(TASKS[kind], **run)
     schedule = {key: value for key, value in advice.training_arguments().items() if value != {}}
     every = max(steps // 10, 1)
     trained = "a LoRA adapter" if lora else "all weights"
@@ -123,8 +123,8 @@ def starter_config(kind: str, model: str, data: Data, *, lora: bool, device: Dev
         ),
         (f"{advice.reason} `hf-sched list` shows all schedules.", schedule),
         (
-            f"Usual peaks to train {trained}: {advice.peak}. The peak matters more than the shape.",
-            {"learning_rate": advice.peak.start},
+            f"Usual peaks to train {trained}: {usual}. The peak matters more than the shape.",
+            {"learning_rate": usual.start},
         ),
         (f"{steps:,} optimizer steps of {effective} {unit}.", {"num_train_epochs": EPOCHS[kind]}),
         (fit, {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}),
@@ -134,7 +134,7 @@ def starter_config(kind: str, model: str, data: Data, *, lora: bool, device: Dev
         ),
         ("Completions per prompt.", group),
         (f"Tokens; longer {unit} are cut off.", dict([length])),
-        (f"LoRA. To train all weights, remove these lines and set `learning_rate: {full.peak.start:.1e}`.", adapter),
+        (f"LoRA. To train all weights, remove these lines and set `learning_rate: {full.start:.1e}`.", adapter),
         (
             "",
             hardware

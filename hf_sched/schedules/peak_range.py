@@ -56,8 +56,8 @@ def peak_range(
     use_rslora: bool = False,
     batch_size: int | None = None,
     optimizer: str = "adamw",
-) -> PeakRange | None:
-    """Return the range of usual peaks for a task; None for a task without a published basis for one.
+) -> PeakRange:
+    """Return the range of usual peaks for a task.
 
     For fine-tuning, the table's peak is multiplied by `sqrt(2048 / width)`, by `sqrt(batch_size / 64)` (at least 1/2,
     at most 2), and, with LoRA, by `10 * sqrt(32 / lora_alpha)`. The rank has an influence with rsLoRA only. For
@@ -75,6 +75,7 @@ def peak_range(
 
     Raises:
         ArgumentError: A number is not above 0, or the optimizer is unknown.
+        LookupError: Nothing is published for the task.
     """
     smallest, largest = OPTIMIZERS[OneOf(tuple(OPTIMIZERS))("optimizer", optimizer)]
     width, layers, lora_r, batch_size = (
@@ -82,8 +83,6 @@ def peak_range(
         for name, value in (("width", width), ("layers", layers), ("lora_r", lora_r), ("batch_size", batch_size))
     )
     lora_alpha = Number(0, above_low=True)("lora_alpha", lora_alpha)
-    if task not in _TABLE:
-        return None
     peak, spread, evidence, sources, reason = _TABLE[task]
     narrow, wide = (width, width) if width else WIDTHS
     if task == "pretraining":

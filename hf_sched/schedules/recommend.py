@@ -5,6 +5,7 @@ This file is the table behind `recommend()`. `docs/choosing.md` explains it, and
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -82,7 +83,9 @@ def recommend(*, task: str, num_training_steps: int | None = None, **run: Any) -
         0.0001
     """
     task = OneOf((*TASKS, *ALIASES))("task", task)
-    peak = peak_range("rl" if task == "grpo" else task, **run)
+    peak = None
+    with suppress(LookupError):
+        peak = peak_range("rl" if task == "grpo" else task, **run)
     task = ALIASES.get(task, task)
     if num_training_steps is None:
         # A fraction of an unknown length would be a guess, so the warmup is a number of steps.

@@ -29,9 +29,7 @@ PROCESSES = {"cpu_2proc": 2, "single_gpu": 1, "ddp": 8, "zero2": 8}
 
 
 def of(task: str, **run: Any) -> PeakRange:
-    found = peak_range(task, **run)
-    assert found
-    return found
+    return peak_range(task, **run)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +79,10 @@ def test_ranges_follow_the_published_rules() -> None:
     assert of("pretraining", width=1024, layers=48).high < of("pretraining", width=1024, layers=12).high
     unknown = of("sft")
     assert unknown.low < of("sft", width=16384).low * 1.1 and unknown.high > of("sft", width=256).high * 0.9
-    assert all(peak_range(task) is None for task in ("classification", "cnn", "long"))
+    for task in ("classification", "cnn", "long"):
+        assert recommend(task=task).peak is None
+        with pytest.raises(LookupError):
+            peak_range(task)
     assert [base.times_outside(peak) for peak in (2e-7, 1e-5, 1e-2)] == pytest.approx([10, 1, 100])
 
 
