@@ -136,6 +136,7 @@ HOSTS = {
     "lightning-2": Host(["python", script("train_lightning.py"), 2, "{out}"], "lightning", [], processes=2),
     "openrlhf": Host([*torchrun(1), script("train_openrlhf.py"), "{out}"], "openrlhf"),
     "openrlhf-2": Host([*torchrun(2), script("train_openrlhf.py"), "{out}"], "openrlhf", processes=2),
+    "skyrl": Host(["python", script("train_skyrl.py"), "{out}"], "skyrl"),
     "verl": Host(["python", script("train_verl.py"), "{out}"], "verl", []),
     "setfit": Host(["python", script("train_setfit.py"), "{task}/model", "{out}"], "setfit", epoch=1.0),
     "axolotl-plugin": Host([*OF_AXOLOTL, "python"], "axolotl", [], AXOLOTL_PLUGIN, prints=PLUGIN_IS_USED),
@@ -191,7 +192,7 @@ def install(environment: str, environments: Path) -> Path:
         for other in environments.iterdir():
             shutil.rmtree(other)
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-    # axolotl is declared for Python 3.12, and runs on 3.11 as well.
+    # axolotl and SkyRL are declared for Python 3.12, and run on 3.11 as well.
     for kind, options in (("txt", []), ("no-deps.txt", ["--no-deps", "--ignore-requires-python"])):
         requirements = HERE / "requirements" / f"{environment}.{kind}"
         if requirements.exists():
@@ -228,7 +229,7 @@ def run(host: Host, task: Path, out: Path, environments: Path, ok: bool = True) 
         environment["PYTHONPATH"] = str(ROOT)  # elsewhere only `hf-sched run` provides hf_sched
     command = [filled(word) for word in (*host.launch, *host.command)]
     for _ in range(2):
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500)
         output = done.stdout + done.stderr
         if ABORTED_AT_EXIT not in output:
             break

@@ -3,29 +3,16 @@
 Its trainers need CUDA, so the loop is here.
 """
 
-import importlib.util
 import json
 import os
 import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 
+import deepspeed
 import torch
-
-# OpenRLHF imports these functions of flash-attn, which cannot be installed without CUDA, and calls none of them here.
-FLASH_ATTENTION = {
-    "flash_attn": (),
-    "flash_attn.bert_padding": ("index_first_axis", "pad_input", "rearrange", "unpad_input"),
-    "flash_attn.utils": (),
-    "flash_attn.utils.distributed": ("all_gather",),
-}
-for name, functions in FLASH_ATTENTION.items():
-    sys.modules[name] = importlib.util.module_from_spec(ModuleSpec(name, None))
-    vars(sys.modules[name]).update(dict.fromkeys(functions))
-
-import deepspeed  # noqa: E402
-from openrlhf.utils.deepspeed import DeepspeedStrategy  # noqa: E402
+import without_flash_attention  # noqa: F401
+from openrlhf.utils.deepspeed import DeepspeedStrategy
 
 deepspeed.init_distributed()
 world_size = int(os.environ["WORLD_SIZE"])
