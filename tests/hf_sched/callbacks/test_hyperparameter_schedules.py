@@ -93,18 +93,26 @@ def test_guard_and_audit_find_a_value_that_another_callback_sets(model_path, tmp
     assert finding.startswith("hyperparameter/weight_decay: off its schedule at 1 steps, the first of them step 6")
 
 
-def test_momentum_of_sgd_follows_its_schedule(model_path, tmp_path):
-    momenta: list[float] = []
+OPTIMIZERS = {
+    "momentum": ("momentum", lambda model: torch.optim.SGD(model.parameters(), 1e-2, momentum=0.9)),
+    "adam_epsilon": ("eps", lambda model: torch.optim.AdamW(model.parameters(), 1e-2, eps=0.9)),
+}
 
-    class Momentum(TrainerCallback):
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_momentum_and_epsilon_follow_a_schedule_that_rises(model_path, tmp_path, name):
+    key, make_optimizer = OPTIMIZERS[name]
+    used: list[float] = []
+
+    class Values(TrainerCallback):
         def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
-            momenta.append(optimizer.param_groups[0]["momentum"])
+            used.append(optimizer.param_groups[0][key])
 
     text = "warmup 50% from 0.5 to 1 | hold"
-    callbacks = [hf_sched.HyperparameterSchedules({"momentum": text}), Momentum()]
-    make_sgd = lambda model: (torch.optim.SGD(model.parameters(), 1e-2, momentum=0.9), None)  # noqa: E731
-    make(model_path, tmp_path, callbacks=callbacks, optimizers=make_sgd, **OURS)[0].train()
-    assert momenta == planned(text, 0.9)
+    callbacks = [hf_sched.HyperparameterSchedules({name: text}), Values()]
+    optimizers = lambda model: (make_optimizer(model), None)  # noqa: E731
+    make(model_path, tmp_path, callbacks=callbacks, optimizers=optimizers, **OURS)[0].train()
+    assert used == planned(text, 0.9)
 
 
 WRONG = {

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from trl import DPOTrainer, GRPOTrainer
 
 import hf_sched
 from hf_sched.audit import audit
@@ -22,17 +23,25 @@ def planned(text: str, configured: float, steps: int) -> list[float]:
     return hf_sched.build(text, num_training_steps=steps).curve(peak=configured).tolist()
 
 
-def test_grpo_reads_beta_and_epsilon_at_every_step(run_recipe, monkeypatch):
-    from trl import GRPOTrainer
+@pytest.fixture
+def read_in_losses(monkeypatch):
+    """A function that makes a trainer of TRL record attributes at each loss; it returns the records."""
 
-    read = []
-    compute_loss = GRPOTrainer.compute_loss
+    def observe(trainer, *names):
+        read, compute_loss = [], trainer.compute_loss
 
-    def observed(self, *args, **kwargs):
-        read.append((self.beta, self.epsilon_low, self.epsilon_high))
-        return compute_loss(self, *args, **kwargs)
+        def observed(self, *args, **kwargs):
+            read.append(tuple(getattr(self, name) for name in names))
+            return compute_loss(self, *args, **kwargs)
 
-    monkeypatch.setattr(GRPOTrainer, "compute_loss", observed)
+        monkeypatch.setattr(trainer, "compute_loss", observed)
+        return read
+
+    return observe
+
+
+def test_grpo_reads_beta_and_epsilon_at_every_step(run_recipe, read_in_losses):
+    read = read_in_losses(GRPOTrainer, "beta", "epsilon_low", "epsilon_high")
     run = run_recipe("grpo", schedules=SCHEDULES, **GRPO)
     beta, epsilon = planned(SCHEDULES["beta"], 0.5, 4), planned(SCHEDULES["epsilon"], 0.3, 4)
     assert read == list(zip(beta, epsilon, epsilon, strict=True))
@@ -41,6 +50,17 @@ def test_grpo_reads_beta_and_epsilon_at_every_step(run_recipe, monkeypatch):
     assert found.ok and sum(one.is_hyperparameter for one in found.comparisons) == 3
     (file,), _ = report([run.folder], None, None, html=False)
     assert all(f"![{name}]" in file.read_text() for name in SCHEDULES)
+
+
+def test_epsilon_sets_one_side_beside_epsilon_high_and_dpo_reads_beta(run_recipe, read_in_losses):
+    text, given = "decay to 0.5", {**GRPO, "beta": 0.0, "epsilon_high": 0.4}
+    read = read_in_losses(GRPOTrainer, "epsilon_low", "epsilon_high")
+    run_recipe("grpo", schedules={"epsilon": text}, **given)
+    assert read == [(value, 0.4) for value in planned(text, 0.3, 4)]
+    read = read_in_losses(DPOTrainer, "beta")
+    run = run_recipe("dpo", schedules={"beta": text}, beta=0.3, name="dpo", **RUN)
+    assert read == [(value,) for value in planned(text, 0.3, 4)]
+    assert audit(run.folder).ok
 
 
 def test_plan_shows_the_schedules_and_mistakes_are_reported_before_training(run_recipe):
