@@ -231,6 +231,7 @@ class LiveControl(TrainerCallback):
         """Write what `hf-sched cooldown` checks before it sends a request."""
         status = {
             **_position(args, state, scheduler),
+            "deadline": self._deadline.end if self._deadline is not None else None,
             "ended": ended,
             "every": self._every,
             "group_schedule": scheduler.group_schedule.state() if scheduler else None,
