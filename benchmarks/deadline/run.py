@@ -34,7 +34,7 @@ ENDLESS: dict[str, Any] = {
     **{"max_steps": 1_000_000, "warmup_steps": 10, "logging_steps": 10, "learning_rate": PEAK},
     **{"per_device_train_batch_size": 8, "save_strategy": "steps", "save_steps": 100, "save_total_limit": 2},
 }
-EVALUATED = {"test_split_size": 0.1, "eval_strategy": "steps", "eval_steps": 100}
+EVALUATED = {"eval_strategy": "steps", "eval_steps": 100}
 # Recipe, processes, seconds of the budget, whether other programs run.
 RUNS = (
     *(("sft", 1, 20, False), ("sft", 1, 30, True), ("sft", 1, 60, True), ("sft", 2, 40, False), ("sft", 2, 60, True)),

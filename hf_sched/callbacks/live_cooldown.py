@@ -203,10 +203,10 @@ class LiveControl(TrainerCallback):
             cooled = decay_now(current, request, step=step, skipped=step - scheduler.last_epoch)
         with training_continues(file := Path(args.output_dir, COOLDOWN_DONE)):
             write_json(file, {**vars(request), "step": step, "group_schedule": cooled.state()})
-        rates = (
-            numbers_text(cooled.at(at)) for at in (scheduler.last_epoch - 1, cooled.schedule.num_training_steps - 1)
+        start, end = current.at(scheduler.last_epoch - 1), cooled.at(cooled.schedule.num_training_steps - 1)
+        logger.warning(
+            "%s, from %s to %s, to end before the deadline", cooled.cooldown, *map(numbers_text, (start, end))
         )
-        logger.warning("%s, from %s to %s, to end before the deadline", cooled.cooldown, *rates)
         return cooled
 
     def _read_request(self, args: Any, state: Any, scheduler: ScheduleLR | None) -> GroupSchedule | None:
