@@ -128,12 +128,13 @@ class LiveControl(TrainerCallback):
         if not (reads or looks) or step >= state.max_steps:
             return  # on all ranks alike, because the broadcast below needs all of them
         scheduler = schedule_of(lr_scheduler)
-        group_schedule = None
+        group_schedule, next_look = None, None
         if state.is_world_process_zero:
             group_schedule = self._read_request(args, state, scheduler) if reads else None
-            if looks and self._deadline is not None and scheduler is not None:
-                group_schedule = group_schedule or self._keep_deadline(self._deadline, args, state, scheduler)
-        next_look = self._deadline.next_look if self._deadline is not None else None
+            if self._deadline is not None and scheduler is not None:
+                if looks and group_schedule is None:
+                    group_schedule = self._keep_deadline(self._deadline, args, state, scheduler)
+                next_look = max(self._deadline.next_look, step + 1)
         group_schedule, self._next_look = _broadcast(group_schedule, next_look, args.device)
         if group_schedule is not None:
             assert scheduler is not None and group_schedule.cooldown is not None
