@@ -16,7 +16,7 @@ from hf_sched.schedules.phases import Phase, decay, hold, restart, warmup
 from hf_sched.schedules.registry import available, register
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.schedule_text import build
-from hf_sched.schedules.validation import ArgumentError, Count, Duration, EpochsUnknown, Period, Positive, Rate, Ratio
+from hf_sched.schedules.validation import ArgumentError, Count, Duration, DurationUnknown, Period, Positive, Rate, Ratio
 
 if TYPE_CHECKING:
     from hf_sched.callbacks.hyperparameter_schedules import HyperparameterSchedules
@@ -35,7 +35,7 @@ __all__ = [
     "ArgumentError",
     "Count",
     "Duration",
-    "EpochsUnknown",
+    "DurationUnknown",
     "HyperparameterSchedules",
     "LearningRateLog",
     "LiveControl",

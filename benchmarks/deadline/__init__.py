@@ -1,1 +1,1 @@
-"""How close to its deadline does a run end?"""
+"""How fast is hf_sched?"""

@@ -14,7 +14,7 @@ from hf_sched.integrations import builtin_schedules
 from hf_sched.scheduler.group_schedule import Cooldown, GroupSchedule
 from hf_sched.schedules import registry
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError
+from hf_sched.schedules.validation import NO_UNITS, ArgumentError, StepUnits
 
 Array = npt.NDArray[np.float64]
 Steps = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ class Plan:
     """The optimizer step, from 0, from which the plan is in force."""
     group_schedule: GroupSchedule | None = field(default=None, compare=False)
     """The schedule of hf_sched as it was recorded, with resume transition, cooldown and epochs resolved."""
-    steps_per_epoch: float | None = field(default=None, compare=False)
+    units: StepUnits = field(default=NO_UNITS, compare=False)
 
     def rates(self, steps: Steps, *, group: int = 0, peak: float | None = None) -> Array | None:
         """The rates of a group with a peak (`learning_rate` by default) at steps from 0, in any order.
@@ -78,7 +78,7 @@ class Plan:
             return self.group_schedule.schedule
         if self.name not in registry.available():
             return None
-        return registry.entry(self.name).build(self.total, self.warmup, dict(self.arguments), self.steps_per_epoch)
+        return registry.entry(self.name).build(self.total, self.warmup, dict(self.arguments), self.units)
 
     @cached_property
     def _multiplier(self) -> Callable[[int], float] | None:

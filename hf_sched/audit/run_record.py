@@ -31,7 +31,8 @@ from hf_sched.plan.training_config import TrainingConfig
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.hyperparameters import Rest
 from hf_sched.scheduler.resume import split_on_resume
-from hf_sched.schedules import schedule_text
+from hf_sched.schedules import registry, schedule_text
+from hf_sched.schedules.validation import NO_UNITS, StepUnits
 
 _ARGUMENTS = "training_args.bin"
 _STATE = "trainer_state.json"
@@ -175,7 +176,7 @@ def _planned_values(sessions: list[dict[str, Any]], kind: str, steps: Steps) -> 
         if state := session.get("hyperparameters", {}).get(kind):
             here = steps >= session["step"]
             schedule = GroupSchedule.from_state(state)
-            curve = schedule.rates(0, schedule.schedule.num_training_steps).max(axis=0)
+            curve = schedule.rates(0, schedule.schedule.num_training_steps or int(steps.max()) + 1).max(axis=0)
             positions = steps[here]
             if state["rest"]:
                 positions = Rest(*state["rest"]).position_at(positions, len(curve))
@@ -223,15 +224,15 @@ def _plan_of_arguments(states: dict[Path, dict[str, Any]], last: dict[str, Any],
             f"nothing in {str(folder)!r} says what was requested (no {_ARGUMENTS}, no {LEARNING_RATES}): give the YAML "
             "file of the run with --config"
         )
-    plans = [_plan(args, states[place]["max_steps"], _ARGUMENTS) for place, args in saved.items()]
+    units = StepUnits(round(last["global_step"] / last["epoch"]) or None if last.get("epoch") else None)
+    plans = [_plan(args, states[place]["max_steps"], _ARGUMENTS, units) for place, args in saved.items()]
     has_changed = any(plan != plans[-1] for plan in plans) or (folder / COOLDOWN_DONE).is_file()
     if has_changed or any(_is_resumed(args, folder) for args in saved.values()):
         raise ValueError(
             f"the plan of {str(folder)!r} changed at a resume or a live cooldown, and only {LEARNING_RATES} records "
             "such changes: train with hf_sched.LearningRateLog"
         )
-    per_epoch = round(last["global_step"] / last["epoch"]) if last.get("epoch") else None
-    return replace(plans[-1], steps_per_epoch=per_epoch or None)
+    return plans[-1]
 
 
 def _is_resumed(args: Mapping[str, Any], folder: Path) -> bool:
@@ -246,17 +247,20 @@ def _plan_of_config(path: Path, total: int) -> Plan:
     return _plan({**config.given, "learning_rate": config.value("learning_rate")}, total, str(path))
 
 
-def _plan(args: Mapping[str, Any], total: int, source: str) -> Plan:
+def _plan(args: Mapping[str, Any], total: int, source: str, units: StepUnits = NO_UNITS) -> Plan:
     """The plan of TrainingArguments, or of a configuration's keys."""
     warmup = float(args.get("warmup_steps") or args.get("warmup_ratio") or 0)
     name, arguments = _schedule_of(args)
+    arguments = split_on_resume(arguments)[1]
+    length = registry.length_of(name, arguments, total, units) or total
     return Plan(
         name,
-        split_on_resume(arguments)[1],
+        arguments,
         total,
-        math.ceil(total * warmup) if warmup < 1 else int(warmup),
+        math.ceil(length * warmup) if warmup < 1 else int(warmup),
         float(args["learning_rate"]),
         source,
+        units=units,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,11 @@ def apply_request(
         raise ValueError(
             f"the transition of `on_resume: {transition.how}`, from step {transition.step} on, has not finished"
         )
-    segment = schedule.segment_at(here)
+    segment, horizon = schedule.segment_at(here), schedule.horizon
+    is_held = segment.kind == "hold" or (horizon is not None and here >= horizon)
     followers = [number for number in range(len(group_schedule.peaks)) if group_schedule.of_group(number) is schedule]
     rates = group_schedule.rates(max(here - 1, 0), here + 1)[followers]
-    if here < 1 or segment.kind != "hold" or (rates[:, :1] != rates).any():
+    if here < 1 or not is_held or (rates[:, :1] != rates).any():
         raise ValueError(
             f"the learning rate must be constant to cool down from, but at step {step} it is in a {segment.kind} "
             f"(steps {segment.first} to {segment.first + segment.steps - 1} of\n    {schedule})"
@@ -69,7 +70,7 @@ def apply_request(
     if steps > end - step:
         left = f"at most the {end - step} steps that the run of {end} has left after step {step}"
         raise ArgumentError("duration", left, request.duration, f"that is {steps} steps")
-    past = [one._replace(steps=min(one.steps, here - one.first)) for one in schedule.segments if one.first < here]
+    past = _past(schedule.segments, here)
     floor = {"floor_ratio": schedule.floor_ratio, "min_lr": schedule.min_lr}
     wanted = {"floor_ratio": request.floor_ratio or 0.0, "min_lr": request.min_lr}
     sets_floor = (request.floor_ratio, request.min_lr) != (None, None)
@@ -79,7 +80,8 @@ def apply_request(
         floor = wanted
     phases, semicolon, settings = str(Schedule(tuple(past), **floor)).partition(";")  # type: ignore[arg-type]
     cooled = Schedule.parse(f"{phases.strip()} | {phase}{semicolon}{settings}")
-    return replace(group_schedule, schedule=cooled, cooldown=Cooldown(step, steps, str(schedule), sets_floor))
+    cooldown = Cooldown(step, steps, str(schedule), sets_floor, schedule.num_training_steps)
+    return replace(group_schedule, schedule=cooled, cooldown=cooldown)
 
 
 def decay_now(group_schedule: GroupSchedule, request: Request, *, step: int, skipped: int) -> GroupSchedule:
@@ -89,22 +91,29 @@ def decay_now(group_schedule: GroupSchedule, request: Request, *, step: int, ski
     """
     schedule, here = group_schedule.schedule, step - skipped
     steps, phase = cooldown_phase(request.duration, request.shape, step)
-    cooldown = group_schedule.cooldown or Cooldown(step, 0, str(schedule))
+    cooldown = group_schedule.cooldown or Cooldown(step, 0, str(schedule), planned=schedule.num_training_steps)
     segments = [*schedule.segments]
     if group_schedule.cooldown:
         decay = segments.pop()
         phase = str(decay._replace(steps=here + steps - decay.first).as_phase(segments[-1].end))
-    past = [one._replace(steps=min(one.steps, here - one.first)) for one in segments if one.first < here]
+    past = segments if group_schedule.cooldown else _past(segments, here)
     if not group_schedule.cooldown and past[-1].kind != "hold":
         # A part of a warmup or decay is no phase. Its highest level is above every present rate, which is enough here.
         level = past[-1].end if past[-1].rises else past[-1].start
         past[-1] = Segment("hold", past[-1].first, past[-1].steps, LINEAR, level, level, jump=False)
-    phases, semicolon, settings = str(replace(schedule, segments=tuple(past))).partition(";")
+    phases, semicolon, settings = str(replace(schedule, segments=tuple(past), run_steps=None)).partition(";")
     changed = Schedule.parse(f"{phases.strip()} | {phase}{semicolon}{settings}")
     rates = tuple(map(min, group_schedule.at(here - 1), group_schedule.at(here)))
     transition = ResumeTransition("continue", here, rates, steps)
     cooldown = replace(cooldown, steps=step + steps - cooldown.step)
     return replace(group_schedule, schedule=changed, transition=transition, cooldown=cooldown)
+
+
+def _past(segments: Sequence[Segment], step: int) -> list[Segment]:
+    """The segments up to a step, with a hold at the last level if they end before it."""
+    past = [one._replace(steps=min(one.steps, step - one.first)) for one in segments if one.first < step]
+    end, level = past[-1].first + past[-1].steps, past[-1].end
+    return past if end == step else [*past, Segment("hold", end, step - end, LINEAR, level, level, jump=False)]
 
 
 def send_request(folder: Path, request: Request) -> dict[str, Any]:
@@ -137,7 +146,7 @@ def _send(folder: Path, request: Request, status: Mapping[str, Any]) -> dict[str
     return {
         **{"run": str(folder), "step": step, "every": every, "steps": new_end - step, "end": new_end},
         **{"planned_end": end, "schedule": str(cooled.schedule)},
-        "rates": list(cooled.at(cooled.schedule.num_training_steps - 1)),
+        "rates": list(cooled.at((cooled.schedule.horizon or new_end) - 1)),
     }
 
 

@@ -14,12 +14,13 @@ from transformers import TrainerCallback
 from hf_sched.callbacks.hyperparameter_schedules import HyperparameterSchedules
 from hf_sched.integrations.deepspeed import check_no_scheduler_block
 from hf_sched.integrations.trackers import send_alert
+from hf_sched.integrations.transformers_trainer import step_units
 from hf_sched.scheduler.builtin_resume import restore_rates
 from hf_sched.scheduler.param_groups import is_deepspeed, label_of, unwrap
 from hf_sched.scheduler.resume import numbers_text, read_schedule, split_on_resume
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 from hf_sched.schedules import registry
-from hf_sched.schedules.validation import EpochsUnknown, OneOf
+from hf_sched.schedules.validation import DurationUnknown, OneOf
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class LearningRateGuard(TrainerCallback):
         made = scheduler.last_epoch
         missed = min(state.global_step - made, self._skipped)
         # Steps that were skipped before a live cooldown do not shorten it.
-        if missed > 0 and made < scheduler.schedule.num_training_steps:
+        if missed > 0 and made < (scheduler.schedule.num_training_steps or state.max_steps):
             ended, planned = (scheduler.group_schedule.at(step - 1)[0] for step in (made, state.max_steps))
             logger.warning(
                 "a gradient scaler skipped %d of %d optimizer steps, so the schedule %r did not reach its end: the "
@@ -235,9 +236,10 @@ def _require_requested_scheduler(scheduler: Any, name: str, planned_steps: int, 
             "checkpoint, or start a new run from its weights, without `resume_from_checkpoint`"
         )
     _, arguments = split_on_resume(read_schedule(args)[1])
-    with suppress(EpochsUnknown):
-        requested = registry.entry(name).build(planned_steps, args.get_warmup_steps(planned_steps), arguments)
-        if requested != scheduler.requested.schedule:
+    with suppress(DurationUnknown):
+        warmup_steps, units = args.get_warmup_steps(planned_steps), step_units.get()
+        requested = registry.entry(name).build(planned_steps, warmup_steps, arguments, units)
+        if not requested.has_same_curve(scheduler.requested.schedule):
             raise ValueError(
                 f"`lr_scheduler_type` {name!r} requests the curve\n    {requested}\nbut the scheduler has\n"
                 f"    {scheduler.requested.schedule}\nIt was made by a subclass or passed as `optimizers=`: remove it"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from transformers import TrainerCallback
 
+from hf_sched.integrations.transformers_trainer import step_units
 from hf_sched.scheduler.group_schedule import GroupSchedule
 from hf_sched.scheduler.hyperparameters import IN_GROUPS, IN_TRAINER, Rest, read_schedules
 from hf_sched.scheduler.param_groups import find_optimizers
@@ -49,6 +50,11 @@ class _Target(NamedTuple):
     places: list[_Place]
     planned: GroupSchedule
 
+    @property
+    def steps(self) -> int:
+        """The planned steps of the run, which a Trainer knows."""
+        return self.planned.schedule.num_training_steps or 1
+
 
 class HyperparameterSchedules(TrainerCallback):
     """Sets hyperparameters to schedules at every optimizer step.
@@ -87,12 +93,11 @@ class HyperparameterSchedules(TrainerCallback):
     ) -> None:
         """Find the places of the values, and compare the schedules with those of the checkpoint."""
         groups = [group for one in find_optimizers(optimizer).training for group in one.param_groups]
-        per_epoch = getattr(self.trainer, "_hf_sched_steps_per_epoch", None)
         self._at, self._rest, self._targets = None, None, []
         for schedule in self.schedules:
             places = _find_places(schedule.name, groups, self.trainer)
             configured = [place.configured(schedule.name) for place in places]
-            built = schedule.build(max(configured), state.max_steps, per_epoch)
+            built = schedule.build(max(configured), state.max_steps, step_units.get())
             planned = GroupSchedule(built, tuple(map(schedule.peak, configured)))
             self._targets.append(_Target(schedule.name, places, planned))
         if state.global_step:
@@ -112,7 +117,7 @@ class HyperparameterSchedules(TrainerCallback):
     def _values_of(self, target: _Target, step: int) -> zip[tuple[_Place, float]]:
         """Each place of a hyperparameter with its value at a step."""
         if self._rest is not None:
-            step = self._rest.position_at(step, target.planned.schedule.num_training_steps)
+            step = self._rest.position_at(step, target.steps)
         return zip(target.places, target.planned.at(step), strict=True)
 
     def _follow_cooldown(self, state: Any, lr_scheduler: Any) -> bool:
@@ -122,7 +127,7 @@ class HyperparameterSchedules(TrainerCallback):
         if cooldown is None:
             self._rest = None
         elif (rest is None or rest.first + rest.steps != cooldown.end) and step < cooldown.end:
-            planned = max((one.planned.schedule.num_training_steps for one in self._targets), default=1)
+            planned = max((one.steps for one in self._targets), default=1)
             position = step - 1 if rest is None else rest.position_at(step - 1, planned)
             self._rest = Rest(step, position, cooldown.end - step)
         return self._rest != rest
@@ -166,7 +171,7 @@ class HyperparameterSchedules(TrainerCallback):
         }
         here = {target.name: target.planned for target in self._targets}
         self._rest = Rest(*record["rest"]) if record.get("rest") else None
-        if saved == here:
+        if saved.keys() == here.keys() and all(saved[name].requests_same(one) for name, one in here.items()):
             return
         on_resume, _ = split_on_resume(read_schedule(args)[1])
         if on_resume is None:

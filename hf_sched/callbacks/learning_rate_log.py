@@ -126,7 +126,8 @@ class LearningRateLog(TrainerCallback):
                 logs[f"learning_rate/planned_{name}"] = planned[self._kinds[name][0]]
         if self._scheduler:
             phase, left = self._scheduler.group_schedule.phase_at(self._seen_step)
-            logs[f"phase_steps_left/{phase}"] = left
+            if left is not None:
+                logs[f"phase_steps_left/{phase}"] = left
 
     def _groups(self) -> Sequence[Mapping[str, Any]]:
         if self._scheduler is not None:
@@ -152,7 +153,7 @@ class LearningRateLog(TrainerCallback):
         """Write the plan from this step on, up to the next resume, live cooldown or new group."""
         name, kwargs = read_schedule(args)
         self._group_schedule = current = self._scheduler.group_schedule if self._scheduler else None
-        planned_steps = current.requested.num_training_steps if current and current.cooldown else state.max_steps
+        planned_steps = current.requested.num_training_steps if current and current.cooldown else None
         # Our schedule was requested by name, or kept on a resume; otherwise user code passed it in.
         is_requested = name in registry.available() or "on_resume" in kwargs
         session = {
@@ -163,7 +164,7 @@ class LearningRateLog(TrainerCallback):
             "lr_scheduler_type": name,
             "lr_scheduler_kwargs": kwargs,
             "num_training_steps": state.max_steps,
-            "num_warmup_steps": args.get_warmup_steps(planned_steps),
+            "num_warmup_steps": args.get_warmup_steps(planned_steps or state.max_steps),
             "facts": {"deepspeed": scheduler_type(args)},  # it may explain a deviation from the plan
             # The exact curve, including resumes and durations in epochs.
             "group_schedule": current.state() if current and is_requested else None,

@@ -42,6 +42,7 @@ def check(
     dataset_size: int | None = None,
     num_processes: int | None = None,
     accelerate_config: str | None = None,
+    tokens_per_sample: float | None = None,
     allow: Collection[str] | None = None,
     more: Sequence[Check] = (),
 ) -> CheckReport:
@@ -52,6 +53,7 @@ def check(
         dataset_size: Samples of the training data, if the length of the run depends on it.
         num_processes: The number of processes. None for the number in the Accelerate configuration, if there is one.
         accelerate_config: The file for `accelerate launch --config_file`. None for the one that the arguments name.
+        tokens_per_sample: The mean number of tokens of these samples, if the schedule has durations in tokens.
         allow: Keys that your own script accepts; None for a script that has no others.
         more: Checks of the script's own arguments, after all others.
 
@@ -59,7 +61,7 @@ def check(
         >>> check(TrainingConfig("sft", {"lerning_rate": 1e-4})).findings[0].message
         'is not an argument of SFT: did you mean `learning_rate`?'
     """
-    subject = Subject(config, dataset_size, num_processes, accelerate_config, allow)
+    subject = Subject(config, dataset_size, tokens_per_sample, num_processes, accelerate_config, allow)
     for find in (*CHECKS, *more):
         for finding in find(subject):
             if finding not in subject.findings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,22 +14,24 @@ from hf_sched.check.finding import Finding, as_yaml
 from hf_sched.check.subject import KWARGS, Subject
 from hf_sched.integrations.builtin_schedules import FOLLOWING_A_METRIC, multiplier, parameters, readers
 from hf_sched.plan.dataset_size import find_dataset_size
-from hf_sched.plan.plan import find_length, planned_groups, planned_hyperparameters
+from hf_sched.plan.plan import find_length, find_units, horizon_notes, planned_groups, planned_hyperparameters
 from hf_sched.plan.run_length import Batching
 from hf_sched.reference.named_schedule import NamedSchedule
-from hf_sched.scheduler.resume import OnResume
+from hf_sched.scheduler.resume import OnResume, split_on_resume
 from hf_sched.schedules import registry, schedule_text
-from hf_sched.schedules.validation import ArgumentError, EpochsUnknown, unknown_argument
+from hf_sched.schedules.validation import NO_UNITS, ArgumentError, DurationUnknown, StepUnits, unknown_argument
 
 
 @dataclass
-class Horizon:
+class Length:
     """The length of a run."""
 
     num_training_steps: int | None = None
     source: str = ""
     """How the length is known, for messages."""
-    steps_per_epoch: float | None = None
+    units: StepUnits = NO_UNITS
+    laid_out_for: int | None = None
+    """The horizon of the schedule; by default the length."""
     num_warmup_steps: int = 0
     """0 if it is a share of an unknown length."""
 
@@ -46,8 +49,8 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
     except ArgumentError as error:
         yield subject.error("lr_scheduler_type", str(error))
         return
-    horizon = _find_horizon(subject, name)
-    yield from _check_warmup(subject, horizon, name)
+    length = _find_length(subject, name, arguments)
+    yield from _check_warmup(subject, length, name)
     builtin = [str(member.value) for member in SchedulerType if member.value not in registry.available()]
     if name not in (*registry.available(), *builtin):
         yield subject.rejected(registry.unknown_schedule(name, builtin))
@@ -65,36 +68,36 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
     except ArgumentError as error:
         yield subject.rejected(error, KWARGS)
     if "warmup_steps" in subject.wrong:  # reported once, not again by each schedule
-        horizon.num_warmup_steps = 0
-    yield from (_check_ours if name in registry.available() else _check_builtin)(subject, name, arguments, horizon)
-    yield from _check_others(subject, name, arguments, horizon)
+        length.num_warmup_steps = 0
+    yield from (_check_ours if name in registry.available() else _check_builtin)(subject, name, arguments, length)
+    yield from _check_others(subject, name, arguments, length)
     optimizer = str(subject.get("optim"))
-    if optimizer.startswith("schedule_free") and _decays(name, arguments, horizon):
+    if optimizer.startswith("schedule_free") and _decays(name, arguments, length):
         rule = f"{name} lowers the learning rate, but `optim: {optimizer}` requires a constant one after the warmup"
         yield subject.warning("lr_scheduler_type", f"{rule}: write constant_with_warmup")
 
 
-def _decays(name: str, arguments: Mapping[str, Any], horizon: Horizon) -> bool:
-    total = horizon.num_training_steps or 1000
+def _decays(name: str, arguments: Mapping[str, Any], length: Length) -> bool:
+    total = length.num_training_steps or 1000
     try:
-        drawn = NamedSchedule(name, arguments).curve(total, horizon.num_warmup_steps, 1.0, horizon.steps_per_epoch)
+        drawn = NamedSchedule(name, arguments).curve(total, length.num_warmup_steps, 1.0, length.units)
     except ArgumentError:  # reported already, or its length is unknown
         return True
     return drawn is None or bool((drawn.curve[1:] < drawn.curve[:-1]).any())
 
 
-def _check_warmup(subject: Subject, horizon: Horizon, name: str) -> Iterator[Finding]:
-    total, warmup = horizon.num_training_steps, horizon.num_warmup_steps
+def _check_warmup(subject: Subject, length: Length, name: str) -> Iterator[Finding]:
+    total, warmup = length.laid_out_for, length.num_warmup_steps
     if total is not None and warmup >= total:
-        rule = f"is a warmup of {warmup} steps in a run of {total} ({horizon.source}), which never reaches its peak"
+        rule = f"is a warmup of {warmup} steps in a run of {total} ({length.source}), which never reaches its peak"
         yield subject.error("warmup_steps", f"{rule}: write fewer, or a share of the run (warmup_steps: 0.05)")
     elif name in ("constant", *FOLLOWING_A_METRIC) and subject.get("warmup_steps"):
         remedy = "write lr_scheduler_type: constant_with_warmup" if name == "constant" else "leave it out"
         yield subject.error("warmup_steps", f"is ignored by `lr_scheduler_type: {name}`: {remedy}")
 
 
-def _check_ours(subject: Subject, name: str, arguments: dict[str, Any], horizon: Horizon) -> Iterator[Finding]:
-    entry, total = registry.entry(name), horizon.num_training_steps
+def _check_ours(subject: Subject, name: str, arguments: dict[str, Any], length: Length) -> Iterator[Finding]:
+    entry, total = registry.entry(name), length.num_training_steps
     for error in _rejected_arguments(entry, arguments):
         yield subject.rejected(error, KWARGS)
     if KWARGS in subject.wrong:
@@ -108,30 +111,34 @@ def _check_ours(subject: Subject, name: str, arguments: dict[str, Any], horizon:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            entry.build(total, horizon.num_warmup_steps, arguments, horizon.steps_per_epoch)
-    except EpochsUnknown as error:
+            schedule = entry.build(total, length.num_warmup_steps, arguments, length.units)
+    except DurationUnknown as error:
         subject.not_judged.append(f"the schedule: {error}")
     except ArgumentError as error:
         yield subject.rejected(error, KWARGS)
+    else:
+        with suppress(ArgumentError):  # a floor above the peak
+            for note in horizon_notes(schedule, peak):
+                yield subject.warning(KWARGS if subject.get(KWARGS) else "lr_scheduler_type", note)
     for warning in caught:
         if warning.category is UserWarning:
             key = KWARGS if arguments else "lr_scheduler_type"
-            yield subject.warning(key, f"{warning.message} ({horizon.source})")
+            yield subject.warning(key, f"{warning.message} ({length.source})")
 
 
-def _check_others(subject: Subject, name: str, arguments: dict[str, Any], horizon: Horizon) -> Iterator[Finding]:
+def _check_others(subject: Subject, name: str, arguments: dict[str, Any], length: Length) -> Iterator[Finding]:
     """Check the schedules of parameter groups and of other hyperparameters."""
-    total, per_epoch, config = horizon.num_training_steps, horizon.steps_per_epoch, subject.usable
+    total, config = length.num_training_steps, subject.usable
     if total is None or subject.wrong & {KWARGS, "lr_scheduler_type"}:
         return
-    run = (total, horizon.num_warmup_steps, subject.get("learning_rate"), per_epoch)
+    run = (total, length.num_warmup_steps, subject.get("learning_rate"), length.units)
     for planned in (
         planned_groups(config, NamedSchedule(name, arguments), *run),
-        planned_hyperparameters(config, total, per_epoch),
+        planned_hyperparameters(config, total, length.units),
     ):
         try:
             list(planned)
-        except EpochsUnknown as error:
+        except DurationUnknown as error:
             subject.not_judged.append(f"the schedule: {error}")
         except ArgumentError as error:
             yield subject.rejected(error)
@@ -151,33 +158,37 @@ def _rejected_arguments(entry: registry.Entry, arguments: Mapping[str, Any]) -> 
                 return
 
 
-def _find_horizon(subject: Subject, name: str) -> Horizon:
+def _find_length(subject: Subject, name: str, arguments: Mapping[str, Any]) -> Length:
     """The length from `max_steps`, or as a plan counts it."""
     config, processes = subject.usable, subject.num_processes or 1
     max_steps, warmup = subject.get("max_steps") or 0, subject.get("warmup_steps") or 0
-    horizon = Horizon(max_steps, "`max_steps`") if max_steps > 0 else Horizon()
+    found = Length(max_steps, "`max_steps`") if max_steps > 0 else Length()
     try:
-        samples = find_dataset_size(config, subject.dataset_size)
-        length = find_length(config, Batching.read(config, processes), samples)
+        samples, batching = find_dataset_size(config, subject.dataset_size), Batching.read(config, processes)
+        length = find_length(config, batching, samples)
+        units = find_units(config, length, batching, subject.tokens_per_sample)
     except ValueError as error:
         if max_steps <= 0 and (warmup >= 1 or name in registry.available()):
             subject.not_judged.append(f"whether warmup and schedule fit the run: {error}")
     else:
         by_data = f"{samples.samples} samples on {processes} process{'' if processes == 1 else 'es'}"
-        horizon = Horizon(length.num_training_steps, horizon.source or by_data, length.steps_per_epoch)
-    total = horizon.num_training_steps or 0
-    horizon.num_warmup_steps = math.ceil(total * warmup) if warmup < 1 else int(warmup)
-    return horizon
+        found = Length(length.num_training_steps, found.source or by_data, units)
+    found.laid_out_for = found.num_training_steps
+    with suppress(ArgumentError):  # reported with the arguments of the schedule
+        given = split_on_resume(arguments)[1]
+        found.laid_out_for = registry.length_of(name, given, found.num_training_steps, found.units)
+    found.num_warmup_steps = math.ceil((found.laid_out_for or 0) * warmup) if warmup < 1 else int(warmup)
+    return found
 
 
-def _check_builtin(subject: Subject, name: str, arguments: Mapping[str, Any], horizon: Horizon) -> Iterator[Finding]:
+def _check_builtin(subject: Subject, name: str, arguments: Mapping[str, Any], length: Length) -> Iterator[Finding]:
     """Check each argument by its type hint, then all of them by transformers' function."""
     yield from _check_types(subject, name, arguments)
     yield from _check_levels(subject, name, arguments)
     if KWARGS in subject.wrong:
         return
-    total = horizon.num_training_steps or 1000  # if it is unknown, only the arguments are judged
-    run = {"num_training_steps": total, "num_warmup_steps": horizon.num_warmup_steps}
+    total = length.num_training_steps or 1000  # if it is unknown, only the arguments are judged
+    run = {"num_training_steps": total, "num_warmup_steps": length.num_warmup_steps}
     try:
         multiplier(name, arguments, **run, peak=subject.get("learning_rate"))
     except ArgumentError as error:
@@ -185,10 +196,10 @@ def _check_builtin(subject: Subject, name: str, arguments: Mapping[str, Any], ho
         return
     if name in FOLLOWING_A_METRIC:
         yield from _check_metric_schedule(subject, name, arguments)
-    if name == "warmup_stable_decay" and horizon.num_training_steps:
-        used = horizon.num_warmup_steps + (arguments.get("num_stable_steps") or 0) + arguments["num_decay_steps"]
+    if name == "warmup_stable_decay" and length.num_training_steps:
+        used = length.num_warmup_steps + (arguments.get("num_stable_steps") or 0) + arguments["num_decay_steps"]
         if used > total:
-            rule = f"needs {used} steps with warmup and stable phase, but the run has {total} ({horizon.source})"
+            rule = f"needs {used} steps with warmup and stable phase, but the run has {total} ({length.source})"
             yield subject.error(f"{KWARGS}.num_decay_steps", f"{rule}: write fewer")
 
 

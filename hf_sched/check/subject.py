@@ -25,6 +25,7 @@ class Subject:
     config: TrainingConfig
     dataset_size: int | None = None
     """Samples of the training data, if they are known."""
+    tokens_per_sample: float | None = None
     num_processes: int | None = None
     """None if it is unknown."""
     accelerate_config: str | None = None

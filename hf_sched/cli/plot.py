@@ -11,6 +11,7 @@ import click
 from hf_sched.cli.completion import complete_schedule
 from hf_sched.plots.console import console, has_colors
 from hf_sched.reference.named_schedule import LabeledCurve, NamedSchedule
+from hf_sched.schedules import registry
 from hf_sched.schedules.validation import ArgumentError, Number, as_steps
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def _curve(text: str, steps: int | None, warmup: str, lr: float | None) -> Label
     if requested.needs_peak and lr is None:
         raise ArgumentError("--lr", rule=f"is required, because the curve of {text!r} depends on the learning rate")
     total = STEPS if steps is None else steps
-    warmup_steps = as_steps(warmup, total, name="--warmup")
+    length = registry.length_of(requested.name, requested.arguments, total)
+    warmup_steps = as_steps(warmup, length, name="--warmup")
     peak = 1.0 if lr is None else Number(0)("--lr", lr)
     return requested.curve(total, 0 if requested.has_own_warmup else warmup_steps, peak)
 

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 
 def run_options(command: Any) -> Any:
-    """Add the options that describe a run: `--kind`, `--num-processes`, `--accelerate-config`, `--dataset-size`."""
+    """Add the options that describe a run: `--kind`, `--num-processes`, `--accelerate-config`, `--dataset-size`,
+    `--tokens-per-sample`."""
     for option in (
+        click.option("--tokens-per-sample", type=float, metavar="N", help="Mean tokens, for durations in tokens."),
         click.option("--dataset-size", type=int, metavar="N", help="Training samples, if they cannot be counted."),
         click.option("--accelerate-config", metavar="FILE", help="The file for `accelerate launch --config_file`."),
         click.option("--num-processes", type=int, metavar="N", help="Processes; by default those of FILE, or 1."),

@@ -99,7 +99,7 @@ def draw(curves: Sequence[Curve], form: RunForm, axis: str, selected: Plan | Non
             )
     if selected and selected.schedule:
         size = step_size(axis, selected, form)
-        for segment in selected.schedule.segments:
+        for segment in selected.schedule.segments_in_run:
             is_narrow = segment.steps < _NARROW * selected.num_training_steps
             label = {"text": "" if is_narrow else segment.kind, "textposition": "top center", "font_size": 11}
             area = {"fillcolor": PHASE_COLORS[segment.kind], "opacity": 0.13, "line_width": 0, "layer": "below"}

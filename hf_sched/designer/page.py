@@ -153,7 +153,7 @@ class Page:
         if self.schedule is None or self.plan is None or self.plan.schedule is None:
             return ""
         run = self.plan.num_training_steps, self.plan.num_warmup_steps, dict(self.schedule.arguments)
-        spec = registry.entry(self.schedule.name).spec(*run, self.plan.steps_per_epoch)
+        spec = registry.entry(self.schedule.name).spec(*run, self.plan.units)
         return re.sub(r"(\d)\.0(?=%|ep)", r"\1", str(spec))
 
     @property
@@ -168,7 +168,7 @@ class Page:
 
 def _steps_of(plan: Plan) -> Steps:
     return drawn_steps(
-        0, plan.num_training_steps, [one.first for one in plan.schedule.segments] if plan.schedule else []
+        0, plan.num_training_steps, [one.first for one in plan.schedule.segments_in_run] if plan.schedule else []
     )
 
 

@@ -92,7 +92,8 @@ class RunForm:
             ValueError: An argument is wrong, or the length is unknown.
         """
         config = TrainingConfig("trainer", self.arguments(schedule))
-        return plan(config, dataset_size=self.dataset_size, num_processes=self.num_processes)
+        run: dict[str, Any] = {"dataset_size": self.dataset_size, "num_processes": self.num_processes}
+        return plan(config, **run, tokens_per_sample=self.tokens_per_sample)
 
     def as_yaml(self, schedule: NamedSchedule) -> str:
         """The keys of a YAML file of training arguments."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, islice
 from typing import Any
 
@@ -45,14 +45,20 @@ def show_plan(planned: Plan, data: str, arguments: Mapping[str, Any], groups: Se
         console().print("\n", table)
 
 
-def plan_of(args: Any, rows: Any, kind: str, others: Mapping[str, Any] | None = None) -> Plan:
+def plan_of(
+    args: Any,
+    rows: Any,
+    kind: str,
+    others: Mapping[str, Any] | None = None,
+    tokens_per_sample: Callable[[], float] | None = None,
+) -> Plan:
     """Return the plan of a run with these arguments of the Trainer and of the recipe, and these training rows."""
     defaults = {field.name: field.default for field in dataclasses.fields(args)}
     given = {name: value for name, value in args.to_dict().items() if value != defaults.get(name, dataclasses.MISSING)}
     given.pop("generation_batch_size", None)  # computed from other arguments, beside which it must not be given
     size = len(rows) if hasattr(rows, "__len__") else None
     config = TrainingConfig(kind, {**given, **(others or {})}, "This run", extra=RECIPE_ARGUMENTS)
-    return plan(config, dataset_size=size, num_processes=args.world_size)
+    return plan(config, dataset_size=size, num_processes=args.world_size, tokens_per_sample=tokens_per_sample)
 
 
 def show_sample(trainer: Any, *, in_full: bool) -> None:

@@ -14,7 +14,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -54,9 +56,10 @@ from hf_sched.finetune.optimizer import groups_of, with_groups
 from hf_sched.finetune.provenance import write_provenance
 from hf_sched.finetune.terminal import print_header, print_summary, quiet_libraries, quiet_training
 from hf_sched.finetune.trackers import default_trackers, name_of_run
+from hf_sched.integrations.token_count import tokens_per_sample
 from hf_sched.plan import Plan
 from hf_sched.plots.console import wrapped
-from hf_sched.schedules.validation import ArgumentError
+from hf_sched.schedules.validation import ArgumentError, DurationUnknown
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +132,7 @@ def run_recipe(recipe: Recipe, args: Sequence[str] | None = None) -> int:
     try:
         trainer = make_trainer(recipe, run)
         groups = groups_of(trainer, run.groups) if run.groups.are_given else []
-        planned = plan_run(recipe, run, trainer.train_dataset, groups)
+        planned = plan_run(recipe, run, trainer.train_dataset, groups, trainer.data_collator)
     except (ArgumentError, ResumeRejected) as error:
         return reject(recipe, error)
     if trainer.is_world_process_zero():
@@ -219,7 +222,8 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     check_model(run.model)
     if run.resume is not None:
         if run.resume.knows_length(run.training) and not run.groups.are_given:
-            plan_run(recipe, run, run.train_rows)
+            with suppress(DurationUnknown):  # the rows are tokenized later
+                plan_run(recipe, run, run.train_rows)
         run.resume.log(run.training.output_dir, is_branch=run.checkpoint == run.pipeline.anneal_from)
     check_tokens(recipe.kind, run.training, run.model, run.train_rows)
     if run.pipeline.fast:
@@ -231,15 +235,22 @@ def prepare(recipe: Recipe, args: Sequence[str]) -> Run:
     return run
 
 
-def plan_run(recipe: Recipe, run: Run, rows: Any, groups: list[dict[str, Any]] | None = None) -> Plan:
+def plan_run(
+    recipe: Recipe,
+    run: Run,
+    rows: Any,
+    groups: list[dict[str, Any]] | None = None,
+    collate: Callable[[Sequence[Any]], Any] | None = None,
+) -> Plan:
     """Return the plan of the run, after a resume if there is one; raise a ValueError if it cannot be resumed.
 
-    `groups` are the optimizer's, if they are not those of the Trainer.
+    `groups` are the optimizer's, if they are not those of the Trainer. `collate` makes a batch of tokenized rows.
     """
     names = ("schedules", "time_budget", "time_reserve", "anneal_duration")
     others = {**vars(run.groups), **{name: getattr(run.pipeline, name) for name in names}}
     others["evaluate_on"] = run.evaluation.evaluate_on
-    planned = plan_of(run.training, rows, recipe.kind, others)
+    count = None if collate is None else partial(tokens_per_sample, rows, collate)
+    planned = plan_of(run.training, rows, recipe.kind, others, count)
     return planned if run.resume is None else run.resume.apply(run.training, planned, groups)
 
 

@@ -13,8 +13,9 @@ from axolotl.integrations.base import BasePlugin
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from hf_sched.integrations.transformers_trainer import step_units
 from hf_sched.scheduler.resume import read_schedule
-from hf_sched.scheduler.schedule_lr import get_scheduler
+from hf_sched.scheduler.schedule_lr import make_scheduler
 from hf_sched.schedules import registry
 
 
@@ -28,4 +29,4 @@ class SchedulePlugin(BasePlugin):  # type: ignore[misc]
         if name not in registry.available():
             return None
         run = (trainer.args.get_warmup_steps(num_training_steps), num_training_steps, arguments)
-        return get_scheduler(name, optimizer, *run, steps_per_epoch=trainer._hf_sched_steps_per_epoch)
+        return make_scheduler(name, optimizer, *run, units=step_units.get())

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from hf_sched.scheduler.schedule_lr import get_scheduler
-from hf_sched.schedules.validation import ArgumentError
+from hf_sched.scheduler.resume import split_on_resume
+from hf_sched.scheduler.schedule_lr import make_scheduler
+from hf_sched.schedules import registry, schedule_text
+from hf_sched.schedules.validation import ArgumentError, StepUnits
 
 _UNKNOWN_LENGTH = "neither the epochs nor the data have a length"
 
@@ -39,8 +41,10 @@ def lightning(module: Any, optimizer: Optimizer, name: str, warmup_steps: float 
     steps = trainer.estimated_stepping_batches  # also loads the data, if necessary
     if not 0 < steps < math.inf:
         raise ArgumentError("max_steps", "the Trainer's number of optimizer steps", trainer.max_steps, _UNKNOWN_LENGTH)
-    warmup = math.ceil(steps * warmup_steps) if warmup_steps < 1 else int(warmup_steps)
     batches = trainer.num_training_batches
-    epoch = math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None
-    scheduler = get_scheduler(name, optimizer, warmup, steps, kwargs, steps_per_epoch=epoch)
+    units = StepUnits(math.ceil(batches / trainer.accumulate_grad_batches) if math.isfinite(batches) else None)
+    plain_name, arguments = schedule_text.read(name, kwargs)
+    length = registry.length_of(plain_name, split_on_resume(arguments)[1], steps, units) or steps
+    warmup = math.ceil(length * warmup_steps) if warmup_steps < 1 else int(warmup_steps)
+    scheduler = make_scheduler(name, optimizer, warmup, steps, kwargs, units=units)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -51,7 +51,7 @@ def _extend_enum(module: ModuleType) -> None:
         raise _unsupported("trainer_utils.SchedulerType")
     builtin = [member.value for member in _enum]
 
-    def _missing_(cls: Any, value: object) -> Any:
+    def _missing_(cls: Any, value: Any) -> Any:
         name, arguments = schedule_text.read(value)
         if name in registry.available():
             registry.entry(name).check(split_on_resume(arguments)[1])
@@ -110,9 +110,9 @@ def _make_scheduler(
     if name not in registry.available():
         builtin = builtin_schedules.read_arguments(name, arguments)
         return get_scheduler(name, optimizer, num_warmup_steps, num_training_steps, builtin)
-    epoch = transformers_trainer.steps_per_epoch.get()
     run = (num_warmup_steps, num_training_steps, arguments)
-    return schedule_lr.get_scheduler(name, optimizer, *run, steps_per_epoch=epoch, last_epoch=last_epoch)
+    units = transformers_trainer.step_units.get()
+    return schedule_lr.make_scheduler(name, optimizer, *run, units=units, last_epoch=last_epoch)
 
 
 def _add_member(enum: Any, value: str, is_listed: bool) -> None:

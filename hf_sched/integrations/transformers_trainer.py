@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -12,17 +13,17 @@ from hf_sched.integrations.deepspeed import check_no_scheduler_block
 from hf_sched.scheduler.group_schedule import OWN_SCHEDULE
 from hf_sched.scheduler.resume import read_schedule, read_scheduler_state, split_on_resume
 from hf_sched.schedules import registry, schedule_text
-from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
+from hf_sched.schedules.validation import NO_UNITS, ArgumentError, DurationUnknown, StepUnits
 
 ARGUMENTS, TRAINER = "transformers.training_args", "transformers.trainer"
-EPOCHS = "durations in epochs (`1ep`)"
+UNITS = "durations in epochs (`1ep`), samples and tokens"
 LAYER_WISE = "layer-wise optimizers (GaLore, APOLLO) under the schedules of hf_sched"
 TRL_PARSER = "scripts._hf_argparser"  # in the package trl
 COMMAND_LINES = "schedules with arguments on command lines"
 BUILTIN_RESUME = "`on_resume` with transformers' own schedules"
 
-steps_per_epoch: ContextVar[float | None] = ContextVar("steps_per_epoch", default=None)
-"""Optimizer steps per epoch of the Trainer that is making its scheduler."""
+step_units: ContextVar[StepUnits] = ContextVar("step_units", default=NO_UNITS)
+"""The units of the Trainer that is training."""
 
 
 @around("the check of schedule arguments in TrainingArguments", ARGUMENTS, "TrainingArguments.__post_init__")
@@ -56,7 +57,7 @@ def _check_schedule(post_init: Any, self: Any, *args: Any, **kwargs: Any) -> Non
 
         check_no_deepspeed(bool(getattr(self, "deepspeed", None)))
     if self.max_steps > 0:
-        with suppress(EpochsUnknown):  # the Trainer knows them later
+        with suppress(DurationUnknown):  # the Trainer knows them later
             entry.build(self.max_steps, self.get_warmup_steps(self.max_steps), arguments)
 
 
@@ -113,22 +114,34 @@ def _accept_arguments_of_transformers_5(module: Any) -> None:
     wrap(module, "TrainingArguments.__post_init__", read_fraction)
 
 
-@around(EPOCHS, TRAINER, "Trainer.set_initial_training_values")
-def _keep_steps_per_epoch(original: Any, self: Any, args: Any, dataloader: Any, *others: Any) -> Any:
+@around(UNITS, TRAINER, "Trainer.set_initial_training_values")
+def _provide_step_units(original: Any, self: Any, args: Any, dataloader: Any, *others: Any) -> Any:
     from transformers.trainer_utils import has_length
 
+    from hf_sched.integrations.token_count import tokens_per_sample
+
     values = original(self, args, dataloader, *others)
-    self._hf_sched_steps_per_epoch = values[1] if has_length(dataloader) else None
+    samples: int = self.get_total_train_batch_size(args)
+    if getattr(args.accelerator_config, "split_batches", False):  # all processes share a batch
+        samples //= args.world_size
+
+    @cache
+    def tokens_per_step() -> float:
+        return samples * tokens_per_sample(dataloader.dataset, dataloader.collate_fn)
+
+    epoch = values[1] if has_length(dataloader) else None
+    step_units.set(StepUnits(epoch, samples, count_tokens=tokens_per_step))
     return values
 
 
-@around(EPOCHS, TRAINER, "Trainer.create_scheduler")
-def _provide_steps_per_epoch(create_scheduler: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
-    token = steps_per_epoch.set(getattr(self, "_hf_sched_steps_per_epoch", None))
-    try:
-        return create_scheduler(self, *args, **kwargs)
-    finally:
-        steps_per_epoch.reset(token)
+@around("a warmup as a share of the horizon", ARGUMENTS, "TrainingArguments.get_warmup_steps")
+def _lay_warmup_out(get_warmup_steps: Any, self: Any, num_training_steps: int) -> Any:
+    """A warmup that is a share of the run is the share of the schedule's horizon, if it has one."""
+    if getattr(self, "lr_scheduler_type", None) is not None:
+        name, arguments = read_schedule(self)
+        length = registry.length_of(name, split_on_resume(arguments)[1], num_training_steps, step_units.get())
+        num_training_steps = num_training_steps if length is None else length
+    return get_warmup_steps(self, num_training_steps)
 
 
 @around(LAYER_WISE, TRAINER, "get_scheduler")
@@ -146,7 +159,7 @@ def _make_one_scheduler(
         return get_scheduler(name, *run)
     from hf_sched.scheduler import schedule_lr  # imports torch
 
-    return schedule_lr.get_scheduler(name, *run, steps_per_epoch=steps_per_epoch.get())
+    return schedule_lr.make_scheduler(name, *run, units=step_units.get())
 
 
 @around(BUILTIN_RESUME, TRAINER, "Trainer.train")
@@ -177,9 +190,11 @@ def _connect_callbacks(train: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
             callback.hyperparameters = scheduled
     # They set their values first, so that a log that begins with them knows the plan.
     self.callback_handler.callbacks = sorted(callbacks, key=lambda callback: callback not in scheduled)
+    token = step_units.set(NO_UNITS)
     try:
         return train(self, *args, **kwargs)
     finally:  # an error ends the training without an event
+        step_units.reset(token)
         for callback in callbacks:
             if isinstance(callback, (LearningRateGuard, HyperparameterSchedules)):
                 callback.close()

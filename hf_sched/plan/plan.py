@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +28,16 @@ from hf_sched.scheduler.named_groups import read_rules
 from hf_sched.scheduler.resume import split_on_resume
 from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import TEXT, ArgumentError, EpochsUnknown, Number, Whole, suggest
+from hf_sched.schedules.validation import (
+    NO_UNITS,
+    TEXT,
+    ArgumentError,
+    DurationUnknown,
+    Number,
+    StepUnits,
+    Whole,
+    suggest,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -83,12 +92,14 @@ class Plan:
     hyperparameter_curves: dict[str, Array] = field(compare=False, repr=False)
     """Their values at each step; multiples if the configured value is unknown."""
     notes: tuple[str, ...]
+    units: StepUnits = field(default=NO_UNITS, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as plain values, for JSON."""
         plain = dataclasses.asdict(
-            dataclasses.replace(self, schedule=None, curve=None, groups=(), hyperparameter_curves={})
+            dataclasses.replace(self, schedule=None, curve=None, groups=(), hyperparameter_curves={}, units=NO_UNITS)
         )
+        del plain["units"]
         return {
             **plain,
             "schedule": self.schedule and str(self.schedule),
@@ -114,6 +125,7 @@ def plan(
     dataset_size: int | None = None,
     num_processes: int | None = None,
     accelerate_config: str | None = None,
+    tokens_per_sample: float | Callable[[], float] | None = None,
 ) -> Plan:
     """Compute what a run with these arguments will do.
 
@@ -121,6 +133,8 @@ def plan(
         config: The arguments.
         dataset_size: Samples of the training data (with `packing`: packed sequences). None to count a local or cached
             dataset, or to plan without the number if `max_steps` is set.
+        tokens_per_sample: The mean number of tokens of these samples, for durations in tokens; a function is called
+            only if there are any.
         num_processes: The number of processes. None for the number in the Accelerate configuration, or 1.
         accelerate_config: The file for `accelerate launch --config_file`. None for the one that the arguments name.
 
@@ -139,15 +153,18 @@ def plan(
     generations = Generations.read(config, batching) if config.kind in GENERATING else None
     length = find_length(config, batching, samples)
 
-    name, arguments, warmup = *_schedule_of(config), _warmup_steps(config, length.num_training_steps)
-    peak = config.value("learning_rate", Number(0))
-    run = length.num_training_steps, warmup, peak, length.steps_per_epoch
+    (name, arguments), peak = _schedule_of(config), config.value("learning_rate", Number(0))
+    units = find_units(config, length, batching, tokens_per_sample)
     try:
+        laid_out_for = registry.length_of(name, arguments, length.num_training_steps, units)
+        warmup = _warmup_steps(config, laid_out_for or length.num_training_steps)
+        run = length.num_training_steps, warmup, peak, units
         drawn = NamedSchedule(name, arguments).curve(*run)
-    except EpochsUnknown as error:
-        raise EpochsUnknown(error.name, rule=error.rule, hint="give `--dataset-size N`") from None
+    except DurationUnknown as error:
+        hint = "give `--dataset-size N`" if error.hint else ""  # the tokens have their own remedy
+        raise DurationUnknown(error.name, rule=error.rule, hint=hint) from None
     curve = drawn and drawn.curve
-    hyperparameters = dict(planned_hyperparameters(config, length.num_training_steps, length.steps_per_epoch))
+    hyperparameters = dict(planned_hyperparameters(config, length.num_training_steps, units))
     checkpoints, evaluations = find_events(config, length, trained)
     if generations and evaluations != ():
         generations.check_evaluation(config, processes.processes)
@@ -156,6 +173,7 @@ def plan(
     for key in ("decay_per_layer", "loraplus_lr_ratio", "optimizer", "muon_learning_rate"):
         if (value := config.get(key)) is not None:
             notes.append(f"`{key}` {value} gives some parameters other peaks; a dry run shows them.")
+    notes += horizon_notes(drawn and drawn.schedule, peak)
     if curve is None:
         notes.append("The learning rate depends on metrics; only its start is known.")
     elif curve[0] == 0 and curve.max() > 0:
@@ -187,6 +205,7 @@ def plan(
         hyperparameters={name: text for name, (text, _) in hyperparameters.items()},
         hyperparameter_curves={name: values for name, (_, values) in hyperparameters.items()},
         notes=tuple(notes),
+        units=units,
     )
 
 
@@ -238,6 +257,39 @@ def find_length(config: TrainingConfig, batching: Batching, samples: DatasetSize
     return RunLength(max_steps, batching.accumulation, batches)
 
 
+def find_units(
+    config: TrainingConfig,
+    length: RunLength,
+    batching: Batching,
+    tokens_per_sample: float | Callable[[], float] | None = None,
+) -> StepUnits:
+    """What turns epochs, samples (GRPO: completions) and tokens of a run into optimizer steps."""
+
+    def tokens_per_step() -> float:
+        if config.kind in GENERATING:
+            raise ValueError("the completions are generated in training: write steps or samples")
+        if tokens_per_sample is None:
+            raise ValueError("the data are not tokenized yet: give `--tokens-per-sample N`, or write steps or samples")
+        tokens = tokens_per_sample() if callable(tokens_per_sample) else tokens_per_sample
+        return batching.effective_batch * Number(0, above_low=True)("tokens_per_sample", tokens)
+
+    return StepUnits(length.steps_per_epoch, batching.effective_batch, count_tokens=tokens_per_step)
+
+
+def horizon_notes(schedule: Schedule | None, peak: float) -> Iterator[str]:
+    """What follows from a horizon that is not the length of the run."""
+    if schedule is None or schedule.horizon in (None, schedule.num_training_steps):
+        return
+    horizon, total = schedule.horizon or 0, schedule.num_training_steps or 0
+    last, end = schedule.lr(total - 1, peak=peak), schedule.lr(horizon - 1, peak=peak)
+    if horizon < total:
+        held = f"the learning rate stays at {end:.4g} for {total - horizon:,} steps"
+        yield f"The horizon ends at step {horizon:,}: {held}."
+    else:
+        above = f"{last:.4g}, not at the end level {end:.4g}" if last != end else f"{last:.4g}"
+        yield f"The run ends at step {total:,} of the horizon of {horizon:,}, at a learning rate of {above}."
+
+
 def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
     name, arguments = schedule_text.read(config.value("lr_scheduler_type"), config.mapping("lr_scheduler_kwargs"))
     if name not in (*registry.available(), *registry.BUILTIN_NAMES):
@@ -246,7 +298,7 @@ def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:
 
 
 def planned_groups(
-    config: TrainingConfig, of_run: NamedSchedule, steps: int, warmup: int, peak: float, steps_per_epoch: float | None
+    config: TrainingConfig, of_run: NamedSchedule, steps: int, warmup: int, peak: float, units: StepUnits
 ) -> Iterator[PlannedGroup]:
     """The groups by name, as far as the arguments say; their patterns are compared with the model when it is loaded."""
     for rule in read_rules(config.mapping("lr_groups")):
@@ -255,13 +307,13 @@ def planned_groups(
             raise ArgumentError(f"lr_groups.{rule.pattern}", rule=rest, received=of_run.name)
         followed = of_run if rule.schedule is None else NamedSchedule.read(rule.schedule)
         with schedule_text.blaming(f"lr_groups.{rule.pattern}"):
-            drawn = followed.curve(steps, warmup, rule.rate.at(peak), steps_per_epoch)
+            drawn = followed.curve(steps, warmup, rule.rate.at(peak), units)
         own = str(drawn.schedule) if drawn and rule.schedule else None
         yield PlannedGroup(rule.pattern, rule.rate.at(peak), own, drawn and drawn.curve)
 
 
 def planned_hyperparameters(
-    config: TrainingConfig, num_training_steps: int, steps_per_epoch: float | None
+    config: TrainingConfig, num_training_steps: int, units: StepUnits
 ) -> Iterator[tuple[str, tuple[str, Array]]]:
     """The schedules of other hyperparameters by name: as text with the values of their levels, and as curves."""
     for one in read_schedules(config.mapping("schedules")):
@@ -269,7 +321,7 @@ def planned_hyperparameters(
             raise ArgumentError(f"schedules.{one.name}", rule=f"has no effect: {config.kind} has no `{one.name}`")
         configured = config.get(one.name, Number())
         # `momentum` is no argument of a Trainer: with any value it shows whether the schedule fits the run.
-        schedule = one.build(0.5 if configured is None else configured, num_training_steps, steps_per_epoch)
+        schedule = one.build(0.5 if configured is None else configured, num_training_steps, units)
         values = "values" if one.absolute else "multiples" if configured is None else f"multiples of {configured:g}"
         curve = schedule.curve(peak=one.peak(1.0 if configured is None else configured))
         yield one.name, (f"{schedule} ({values})", curve)

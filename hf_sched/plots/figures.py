@@ -66,12 +66,12 @@ def shade_phases(ax: Axes, schedule: Schedule) -> list[Artist]:
     """Shade the phases of a schedule; returns the handles of a legend."""
     from matplotlib.patches import Patch
 
-    for segment in schedule.segments:
+    for segment in schedule.segments_in_run:
         first, stop = segment.first - 0.5, segment.first + segment.steps - 0.5
         ax.axvspan(first, stop, color=PHASE_COLORS[segment.kind], alpha=0.22, linewidth=0)
         if segment.first:
             ax.axvline(segment.first, color="0.55", linewidth=0.6)
-    kinds = dict.fromkeys(segment.kind for segment in schedule.segments)
+    kinds = dict.fromkeys(segment.kind for segment in schedule.segments_in_run)
     return [Patch(color=PHASE_COLORS[kind], alpha=0.35, linewidth=0, label=kind) for kind in kinds]
 
 

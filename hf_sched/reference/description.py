@@ -82,7 +82,7 @@ def describe(name: str) -> Reference:
     else:
         entry = registry.entry(name)
         docstring = inspect.getdoc(entry.build_phases) or ""
-        defaults = {"floor_ratio": entry.floor_ratio, "min_lr": None}
+        defaults = {"floor_ratio": entry.floor_ratio, "min_lr": None, "horizon": None}
         defaults |= {argument: parameter.default for argument, parameter in entry.parameters.items()}
         arguments = [_argument(argument, entry.reader(argument), defaults[argument]) for argument in entry.arguments]
     fields, coming_from, text = _read(docstring)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hf_sched.integrations import builtin_schedules
 from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.validation import NO_UNITS, StepUnits
 
 # Arguments that are learning rates, not fractions of the peak.
 _ABSOLUTE = re.compile(r"\b(min_lr|lr_end|max_lr)\b")
@@ -60,9 +61,9 @@ class NamedSchedule:
         return bool(_ABSOLUTE.search(f"{dict(self.arguments)}")) or self.name == "polynomial"
 
     def curve(
-        self, num_training_steps: int, num_warmup_steps: int, peak: float, steps_per_epoch: float | None = None
+        self, num_training_steps: int, num_warmup_steps: int, peak: float, units: StepUnits = NO_UNITS
     ) -> LabeledCurve | None:
-        """Its curve in a run; None if it follows a metric. Arguments as in `hf_sched.build`.
+        """Its curve in a run; None if it follows a metric. Arguments as in `Entry.build`.
 
         Raises:
             ArgumentError: An argument is wrong or does not fit the run.
@@ -70,7 +71,7 @@ class NamedSchedule:
         label = self.label or self.name
         if self.name in registry.available():
             entry, arguments = registry.entry(self.name), dict(self.arguments)
-            schedule = entry.build(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
+            schedule = entry.build(num_training_steps, num_warmup_steps, arguments, units)
             return LabeledCurve(label, schedule.curve(peak=peak), schedule)
         steps = {"num_training_steps": num_training_steps, "num_warmup_steps": num_warmup_steps}
         curve = builtin_schedules.curve(self.name, self.arguments, **steps, peak=peak)

@@ -15,7 +15,7 @@ from typing import Any
 from hf_sched._run_files import read_trainer_state
 from hf_sched.scheduler.resume import Saved
 from hf_sched.schedules.shapes import DECAY_SHAPES, Shape, ShapeReader
-from hf_sched.schedules.validation import ArgumentError, Duration, DurationReader, Epochs, round_half_up
+from hf_sched.schedules.validation import Amount, ArgumentError, Duration, DurationReader, round_half_up
 
 
 def anneal_from(
@@ -86,13 +86,14 @@ def _is_constant(saved: Saved, state: Mapping[str, Any], step: int) -> bool:
         logged = [row["learning_rate"] for row in state.get("log_history", []) if "learning_rate" in row]
         return levels == {1.0} and set(logged[-2:]) <= {saved.rates[0]}
     before, here = saved.group_schedule.at(step - 1), saved.group_schedule.at(step)
-    return len(levels) == 1 and before == here and step < saved.group_schedule.schedule.num_training_steps
+    total = saved.group_schedule.schedule.num_training_steps
+    return len(levels) == 1 and before == here and (total is None or step < total)
 
 
 def cooldown_phase(duration: Duration, shape: str | Shape, step: int) -> tuple[int, str]:
     """The optimizer steps of a cooldown that begins at `step`, and its phase as text."""
     length = DurationReader(above_zero=True)("duration", duration)
-    if isinstance(length, Epochs):
+    if isinstance(length, Amount):
         allowed = "a number of steps (200) or a fraction of the shortened run (20%)"
         raise ArgumentError("duration", allowed, str(duration))
     if isinstance(length, Fraction):

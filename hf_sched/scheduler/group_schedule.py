@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_sched.schedules.phases import FLOOR, PEAK
-from hf_sched.schedules.schedule import Schedule
+from hf_sched.schedules.schedule import OPEN, Schedule
 
 Array = npt.NDArray[np.float64]
 
@@ -44,6 +44,8 @@ class Cooldown:
     """The requested schedule as text."""
     sets_floor: bool = False
     """Whether the request set the floor, for the groups with their own schedules as well."""
+    planned: int | None = None
+    """Optimizer steps of the run that was requested; None if they are unknown."""
 
     @property
     def end(self) -> int:
@@ -80,7 +82,24 @@ class GroupSchedule:
     @property
     def requested(self) -> Schedule:
         """The schedule that the run was started with."""
-        return Schedule.parse(self.cooldown.requested) if self.cooldown else self.schedule
+        if self.cooldown is None:
+            return self.schedule
+        return Schedule.parse(self.cooldown.requested).in_run(self.cooldown.planned)
+
+    def requests_same(self, other: GroupSchedule) -> bool:
+        """Whether both request the same learning rate for each group at every step, in runs of any length."""
+        if self.peaks != other.peaks or len(self.own) != len(other.own):
+            return False
+        pairs = zip((self.requested, *self.own), (other.requested, *other.own), strict=True)
+        return all(one.has_same_curve(another) if one and another else one is another for one, another in pairs)
+
+    def in_run(self, num_training_steps: int | None) -> GroupSchedule:
+        """The same learning rates, where a run of another length requests them."""
+        if num_training_steps == self.requested.num_training_steps:
+            return self
+        if self.cooldown is not None:
+            return replace(self, cooldown=replace(self.cooldown, planned=num_training_steps))
+        return replace(self, schedule=self.schedule.in_run(num_training_steps))
 
     @property
     def has_equal_rates(self) -> bool:
@@ -112,7 +131,7 @@ class GroupSchedule:
             blend = before + (planned - before) * share
             return np.where(is_planned | (share == 1.0), planned, blend)
         # The rest of the curve, scaled so that it starts at the previous rate and ends where the curve ends.
-        fixed = (transition.step, self.schedule.num_training_steps - 1)
+        fixed = (transition.step, transition.step + transition.steps - 1)
         here, end = (self._planned(step, step + 1, groups) for step in fixed)
         left = np.clip((transition.step + transition.steps - 1 - steps) / max(transition.steps - 1, 1), 0.0, 1.0)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -125,12 +144,15 @@ class GroupSchedule:
         """The learning rate of each group at a step."""
         return tuple(self.rates(step, step + 1)[:, 0].tolist())
 
-    def phase_at(self, step: int) -> tuple[str, int]:
-        """The name of the phase at a step, and how many steps are left in it after this one."""
-        segment = self.schedule.segment_at(step)
+    def phase_at(self, step: int) -> tuple[str, int | None]:
+        """The name of the phase at a step, and how many steps are left in it after this one; None if it has no end."""
+        schedule, segment = self.schedule, self.schedule.segment_at(step)
         is_cooldown = self.cooldown is not None and step >= self.cooldown.step
-        left = max(segment.first + segment.steps - 1 - step, 0)
-        return "cooldown" if is_cooldown else segment.kind, left
+        is_held = schedule.horizon is not None and step >= schedule.horizon
+        has_end = not is_held and segment.steps < OPEN
+        ends = (segment.first + segment.steps if has_end else None, schedule.num_training_steps)
+        left = min((max(end - 1 - step, 0) for end in ends if end is not None), default=None)
+        return "cooldown" if is_cooldown else "hold" if is_held else segment.kind, left
 
     @cached_property
     def _peaks(self) -> Array:
@@ -189,7 +211,7 @@ class GroupSchedule:
         """Read what `state` returned."""
         transition, cooldown = state.get("transition"), state.get("cooldown")
         return cls(
-            Schedule.parse(state["schedule"]),
+            Schedule.parse(state["schedule"]).in_run(state["num_training_steps"]),
             tuple(state["base_lrs"]),
             ResumeTransition(**{**transition, "rates": tuple(transition["rates"])}) if transition else None,
             Cooldown(**cooldown) if cooldown else None,

@@ -11,7 +11,15 @@ import numpy.typing as npt
 
 from hf_sched.schedules import schedule_text
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import BOOLEAN, MAPPING, ArgumentError, suggest, unknown_argument
+from hf_sched.schedules.validation import (
+    BOOLEAN,
+    MAPPING,
+    NO_UNITS,
+    ArgumentError,
+    StepUnits,
+    suggest,
+    unknown_argument,
+)
 
 Steps = TypeVar("Steps", int, npt.NDArray[np.int64])
 
@@ -67,7 +75,7 @@ class HyperparameterSchedule:
         text = schedule_text.check(key, given.get("schedule"))
         return cls(name, text, BOOLEAN(f"{key}.absolute", given.get("absolute", False)))
 
-    def build(self, configured: float, num_training_steps: int, steps_per_epoch: float | None = None) -> Schedule:
+    def build(self, configured: float, num_training_steps: int, units: StepUnits = NO_UNITS) -> Schedule:
         """The schedule of a run in which the hyperparameter is configured with a value.
 
         Raises:
@@ -77,9 +85,8 @@ class HyperparameterSchedule:
         if not self.absolute and not configured:
             hint = f"set `{self.name}`, or `absolute: true` for levels that are values"
             raise ArgumentError(key, rule=f"is a multiple of the configured `{self.name}`, which is 0", hint=hint)
-        run = {"num_training_steps": num_training_steps, "steps_per_epoch": steps_per_epoch}
         with schedule_text.blaming(key):
-            schedule = schedule_text.build(self.text, **run)  # type: ignore[arg-type]
+            schedule = schedule_text.build_text(self.text, num_training_steps, units=units)
             values = schedule.curve(peak=self.peak(configured))
         if self.name in ("adam_beta1", "adam_beta2", "momentum") and values.max() >= 1:
             raise ArgumentError(key, "below 1 at every step", float(values.max()))

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.schedules import schedule_text
-from hf_sched.schedules.validation import ArgumentError, DurationReader, Epochs, OneOf, as_steps
+from hf_sched.schedules.validation import Amount, ArgumentError, DurationReader, OneOf, as_steps
 
 Row: TypeAlias = tuple[str, str, str]
 
@@ -110,15 +110,15 @@ class OnResume:
     """What to do if a checkpoint was trained under another schedule."""
 
     choice: str
-    duration: int | Fraction | Epochs = Fraction(2, 100)
+    duration: int | Fraction | Amount = Fraction(2, 100)
     """The duration of `rewarm`."""
 
     @classmethod
     def parse(cls, value: object) -> OnResume:
         """Read `keep`, `replace`, `continue`, `rewarm`, or `rewarm 50` (or another duration)."""
-        choice, *duration = (value.split() if isinstance(value, str) else []) or [""]
-        if choice == "rewarm" and len(duration) == 1:
-            return cls(choice, DurationReader(above_zero=True)("on_resume", duration[0]))
+        choice, _, duration = value.strip().partition(" ") if isinstance(value, str) else ("", "", "")
+        if choice == "rewarm" and duration:
+            return cls(choice, DurationReader(above_zero=True)("on_resume", duration))
         return cls(OneOf(tuple(CHOICES))("on_resume", value))
 
 
@@ -142,9 +142,8 @@ def resumed(saved: Saved, requested: GroupSchedule, name: str, on_resume: OnResu
         ArgumentError: `on_resume` is not possible.
     """
     before = saved.group_schedule
-    wanted = (requested.schedule, requested.peaks, requested.own)
-    if before is not None and (before.requested, before.peaks, before.own) == wanted:
-        return before  # including its transition or cooldown
+    if before is not None and before.requests_same(requested):
+        return before.in_run(requested.schedule.num_training_steps)  # including its transition or cooldown
     if on_resume is None:
         choices = [_row_of(choice, saved, requested) for choice in CHOICES]
         changes = _changes(saved, requested, name)
@@ -172,13 +171,18 @@ def _choose(saved: Saved, requested: GroupSchedule, on_resume: OnResume) -> Grou
         return f"the checkpoint has {len(saved.rates)} parameter group(s), this run {len(requested.peaks)}"
     if choice == "keep":
         return saved.group_schedule or f"the checkpoint does not hold the curve of {saved.name}"
-    if step >= total:
+    if total is not None and step >= total:
         return f"the run has {total} steps, all of which are done"
     if choice == "rewarm":
-        steps = min(max(as_steps(on_resume.duration, total, name="on_resume"), 1), total - step)
+        if total is None and isinstance(on_resume.duration, Fraction):
+            return "its duration is a share of a run whose length is unknown; write steps (`rewarm 50`)"
+        steps = max(as_steps(on_resume.duration, total, name="on_resume"), 1)
+        steps = steps if total is None else min(steps, total - step)
         return replace(requested, transition=ResumeTransition("rewarm", step, saved.rates, steps))
+    if total is None:
+        return "the run has no known end"
     schedules = [requested.schedule, *filter(None, requested.own)]
-    for segment in [one for schedule in schedules for one in schedule.segments]:
+    for segment in [one for schedule in schedules for one in schedule.segments_in_run]:
         last = segment.first + segment.steps - 1
         if (segment.kind == "warmup" and last > step) or (segment.kind == "restart" and segment.first > step):
             return f"the new curve rises again in the {segment.kind} from step {max(segment.first, step)} on"
@@ -203,7 +207,7 @@ def _changes(saved: Saved, requested: GroupSchedule, name: str) -> list[Row]:
         ("own curves", _own_text(saved.group_schedule), _own_text(requested)),
         ("peak learning rate", numbers_text(saved.peaks), numbers_text(requested.peaks)),
         ("parameter groups", str(len(saved.peaks)), str(len(requested.peaks))),
-        ("steps", str(old.num_training_steps if old else "?"), str(new.num_training_steps)),
+        ("steps", str(old.num_training_steps or "unknown") if old else "?", str(new.num_training_steps or "unknown")),
     ]
     return [row for row in rows if row[1] != row[2]]
 

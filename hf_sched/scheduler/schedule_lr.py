@@ -19,8 +19,8 @@ from hf_sched.scheduler.param_groups import find_optimizers, peak_of, set_rate
 from hf_sched.scheduler.resume import OnResume, Saved, numbers_text, resumed, split_on_resume
 from hf_sched.schedules import registry, schedule_text
 from hf_sched.schedules.registry import BUILTIN_NAMES
-from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError, Epochs, epochs_as_steps
+from hf_sched.schedules.schedule import OPEN, Schedule
+from hf_sched.schedules.validation import NO_UNITS, Amount, ArgumentError, StepUnits
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class ScheduleLR(LRScheduler):
         build: Callable[[str], Schedule] | None = None,
     ) -> None:
         self.name = name
-        self._build = build or partial(schedule_text.build, num_training_steps=schedule.num_training_steps)
+        self._build = build or partial(schedule_text.build_text, num_training_steps=schedule.num_training_steps)
         self.on_resume = OnResume.parse(on_resume) if isinstance(on_resume, str) else on_resume
         self.resumed = False
         """Whether the state of a checkpoint was loaded."""
@@ -190,6 +190,7 @@ class ScheduleLR(LRScheduler):
     def _compute_rates(self, step: int) -> None:
         """Compute the rates of `step` and of many steps after it."""
         total = self.schedule.num_training_steps
+        total = OPEN if total is None else total
         groups = slice(0, 1 if self._equal_groups else self._size)
         stop = step + max(_CHUNK // groups.stop, 1)
         # The last optimizer step is followed by a call of `step` as well; only the ones after it are worth a warning.
@@ -289,6 +290,8 @@ def get_scheduler(
     scheduler_specific_kwargs: dict[str, Any] | None = None,
     *,
     steps_per_epoch: float | None = None,
+    samples_per_step: float | None = None,
+    tokens_per_step: float | None = None,
     last_epoch: int = -1,
 ) -> LRScheduler:
     """Like `transformers.get_scheduler`, for the names of hf_sched as well.
@@ -298,9 +301,11 @@ def get_scheduler(
             text.
         optimizer: The optimizer; the learning rates of its groups are their peaks.
         num_warmup_steps: Optimizer steps of warmup; None means 0.
-        num_training_steps: Optimizer steps of the run.
+        num_training_steps: Optimizer steps of the run; None if they are unknown, as in `hf_sched.build`.
         scheduler_specific_kwargs: The schedule's own arguments, and `on_resume`.
         steps_per_epoch: Optimizer steps per epoch, for arguments in epochs (`"1ep"`).
+        samples_per_step: Samples of an optimizer step on all processes, for arguments in samples (`"9k samples"`).
+        tokens_per_step: Tokens of an optimizer step on all processes, for arguments in tokens (`"5M tok"`).
         last_epoch: The optimizer step before the first one, for schedules of hf_sched.
 
     Raises:
@@ -309,19 +314,35 @@ def get_scheduler(
     Examples:
         >>> scheduler = hf_sched.get_scheduler("wsd", optimizer, 50, 1000, {"decay": "20%"})
     """
-    text = name
+    run = (num_warmup_steps, num_training_steps, scheduler_specific_kwargs)
+    units = StepUnits(steps_per_epoch, samples_per_step, tokens_per_step)
+    return make_scheduler(name, optimizer, *run, units=units, last_epoch=last_epoch)
+
+
+def make_scheduler(
+    name: str,
+    optimizer: Optimizer,
+    num_warmup_steps: int | None = None,
+    num_training_steps: int | None = None,
+    scheduler_specific_kwargs: dict[str, Any] | None = None,
+    *,
+    units: StepUnits = NO_UNITS,
+    last_epoch: int = -1,
+) -> LRScheduler:
+    """Like `get_scheduler`, with the units of the run in one value."""
+    text = getattr(name, "value", name)
     name, arguments = schedule_text.read(text, scheduler_specific_kwargs)
     if name in registry.available():
         on_resume, arguments = split_on_resume(arguments)
-        schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, arguments, steps_per_epoch)
+        schedule = registry.entry(name).build(num_training_steps, num_warmup_steps or 0, arguments, units)
         build = partial(
-            schedule_text.build,
-            num_training_steps=schedule.num_training_steps,
+            schedule_text.build_text,
+            num_training_steps=num_training_steps,
             num_warmup_steps=num_warmup_steps or 0,
-            steps_per_epoch=steps_per_epoch,
+            units=units,
         )
-        if on_resume and isinstance(on_resume.duration, Epochs):
-            on_resume = OnResume(on_resume.choice, epochs_as_steps("on_resume", on_resume.duration, steps_per_epoch))
+        if on_resume and isinstance(on_resume.duration, Amount):
+            on_resume = OnResume(on_resume.choice, units.as_steps("on_resume", on_resume.duration))
         return ScheduleLR(optimizer, schedule, name=name, on_resume=on_resume, last_epoch=last_epoch, build=build)
     if name not in BUILTIN_NAMES:
         raise registry.unknown_schedule(name)

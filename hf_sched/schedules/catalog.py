@@ -36,6 +36,7 @@ from hf_sched.schedules.validation import (
     Positive,
     Rate,
     Ratio,
+    StepUnits,
     as_steps,
     suggest,
 )
@@ -258,9 +259,8 @@ def step(*, num_training_steps: int, num_warmup_steps: int, step_size: Period, g
 @register("multistep", floor_ratio=None)
 def multistep(
     *,
-    num_training_steps: int,
+    num_training_steps: int | None,
     num_warmup_steps: int,
-    steps_per_epoch: float | None,
     milestones: Annotated[list[Any], ListOf(DurationReader(above_zero=True))],
     gamma: Factor = 0.1,
 ) -> list[Phase]:
@@ -268,7 +268,7 @@ def multistep(
 
     Formula: peak * gamma ** (number of milestones at or before optimizer step k)
 
-    Milestones are optimizer steps of the run (counted from 0, warmup included), shares of the run or epochs.
+    Milestones are optimizer steps of the run (counted from 0, warmup included), or other durations from its start.
 
     Source: torch.optim.lr_scheduler.MultiStepLR
     Example: {milestones: ["50%", "75%"], gamma: 0.1}
@@ -276,16 +276,16 @@ def multistep(
     From timm: MultiStepLRScheduler(decay_t=[301, 601], decay_rate=0.1) -> {milestones: [300, 600], gamma: 0.1}
     From optax: piecewise_constant_schedule(peak, {300: 0.1, 600: 0.1}) -> {milestones: [300, 600], gamma: 0.1}
     """
-    at = [as_steps(milestone, num_training_steps, steps_per_epoch, "milestones") for milestone in milestones]
+    at = [as_steps(milestone, num_training_steps, name="milestones") for milestone in milestones]
     for i, (previous, here) in enumerate(pairwise([num_warmup_steps, *at])):
-        if not previous < here < num_training_steps:
-            warmup = f"the warmup ({num_warmup_steps} steps)"
-            allowed = f"in ascending order, after {warmup} and before step {num_training_steps}"
+        if not previous < here or (num_training_steps is not None and here >= num_training_steps):
+            warmup, end = f"the warmup ({num_warmup_steps} steps)", num_training_steps
+            allowed = f"in ascending order, after {warmup}{'' if end is None else f' and before step {end}'}"
             hint = f"step {here} does not come after step {previous}"
             raise ArgumentError("milestones", allowed, milestones[i], hint)
-    stops = [*at, num_training_steps]
+    lengths = [*(stop - here for here, stop in pairwise(at)), None]
     return [phases.hold(at[0] - num_warmup_steps)] + [
-        phases.hold(stop - here, at=gamma**i) for i, (here, stop) in enumerate(zip(at, stops[1:], strict=True), 1)
+        phases.hold(length, at=gamma**i) for i, length in enumerate(lengths, 1)
     ]
 
 
@@ -402,8 +402,8 @@ def rex() -> list[Phase]:
 @register("gradual_warmup")
 def gradual_warmup(
     *,
-    num_training_steps: int,
-    steps_per_epoch: float | None,
+    num_training_steps: int | None,
+    units: StepUnits,
     warmup: Duration = "5%",
     multiplier: Annotated[float, Number(1)] = 1.0,
     after: str | None = None,
@@ -424,7 +424,7 @@ def gradual_warmup(
     """
     steps = as_steps(warmup, num_training_steps, name="warmup")
     floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
-    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, steps_per_epoch)
+    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, units)
     if not steps and multiplier > 1:
         raise ArgumentError("warmup", f"1 step or more to reach `multiplier` {multiplier!r}", warmup)
     higher = [phase.scaled(multiplier) for phase in rest.phases]
@@ -436,8 +436,8 @@ def gradual_warmup(
 @register("lars_warmup")
 def lars_warmup(
     *,
-    num_training_steps: int,
-    steps_per_epoch: float | None,
+    num_training_steps: int | None,
+    units: StepUnits,
     warmup: Duration = "5%",
     trust_coefficient: Positive = 0.001,
     after: str | None = None,
@@ -461,7 +461,7 @@ def lars_warmup(
     if not steps:
         raise ArgumentError("warmup", "1 step or more, because lars_warmup acts during the warmup", warmup)
     floor = _given(floor_ratio=floor_ratio, min_lr=min_lr)
-    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, steps_per_epoch)
+    rest = _following(after, after_kwargs or {}, floor, num_training_steps, steps, units)
     rise = phases.warmup(steps, to=rest.phases[0].start or PEAK, lars=trust_coefficient)
     return ScheduleSpec((rise, *rest.phases), rest.floor_ratio, rest.min_lr)
 
@@ -496,9 +496,9 @@ def _following(
     name: str | None,
     after_kwargs: Mapping[str, Any],
     floor: dict[str, float],
-    num_training_steps: int,
+    num_training_steps: int | None,
     num_warmup_steps: int,
-    steps_per_epoch: float | None,
+    units: StepUnits,
 ) -> ScheduleSpec:
     """The phases of another schedule after its warmup."""
     for key, value in floor.items():
@@ -517,10 +517,13 @@ def _following(
         hint = suggest(name, known, f"there are {', '.join(known)}")
         raise ArgumentError("after", "a schedule of hf_sched without a special warmup", text, hint)
     try:
-        spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
+        spec = registry.entry(name).spec(num_training_steps, num_warmup_steps, arguments, units)
     except ArgumentError as error:
         culprit = (
             "warmup" if error.name == "num_warmup_steps" else error.name if error.name in floor else "after_kwargs"
         )
         raise type(error)(culprit, rule=f"cannot be used for `after` {name!r}: {error}") from None
+    if spec.horizon is not None:
+        rule = f"has a `horizon` for `after` {name!r}"
+        raise ArgumentError("after_kwargs", rule=rule, hint="give `horizon` beside `after`, for both parts")
     return replace(spec, phases=spec.phases[1:]) if num_warmup_steps else spec

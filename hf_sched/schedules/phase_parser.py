@@ -2,8 +2,8 @@
 
     "warmup 5% | hold | decay 20% 1-sqrt to 0.1"
 
-`GRAMMAR` is the whole language. Words are separated by blanks (`0.5 + 1 floor`), a unit is not (`5%`). The text is
-parsed and never evaluated. The same schedule as a list of mappings, one per phase:
+`GRAMMAR` is the whole language. Words are separated by blanks (`0.5 + 1 floor`); `%` follows its number directly. The
+text is parsed and never evaluated. The same schedule as a list of mappings, one per phase:
 
     [{"warmup": "5%"}, "hold", {"decay": "20%", "shape": "1-sqrt", "to": 0.1}]
 """
@@ -15,17 +15,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_sched.schedules import phases
+from hf_sched.schedules.horizon import HorizonReader
 from hf_sched.schedules.phases import KINDS, Phase, ScheduleSpec
 from hf_sched.schedules.shapes import DECAY_SHAPES, WARMUP_SHAPES
-from hf_sched.schedules.validation import ArgumentError, NotGiven, Number, Reader, suggest, unknown_argument
+from hf_sched.schedules.validation import (
+    UNIT_PATTERN,
+    ArgumentError,
+    NotGiven,
+    Number,
+    Reader,
+    suggest,
+    unknown_argument,
+)
 
 GRAMMAR = """\
-schedule = phase { "|" phase } [ ";" ( "floor" | "min_lr" ) NUMBER ]
+schedule = phase { "|" phase } { ";" setting }
+setting  = ( "floor" | "min_lr" ) NUMBER | "horizon" ( STEPS | NUMBER "x" | amount )
 phase    = "warmup" duration [ shape ] { "from" level | "to" level | "lars" NUMBER }
          | "hold" [ duration ] [ "at" level ]
          | "decay" [ duration ] [ shape ] { "from" level | "to" level | "every" duration }
          | "restart" [ duration ] [ shape ] { "from" level | "to" level }
-duration = STEPS | SHARE | NUMBER "%" | NUMBER "ep"
+duration = STEPS | SHARE | NUMBER "%" | amount
+amount   = NUMBER "ep" | NUMBER [ "k" | "M" | "B" | "T" ] ( "samples" | "tok" )
 shape    = "linear" | "cosine" | "sqrt" | "1-sqrt" | "rex" | "geometric"
          | "polynomial" POWER | "exponential" [ RATE ] | "inverse_sqrt" LENGTH
 level    = term { "+" term }
@@ -39,7 +50,14 @@ _OPTIONS = {
     "decay": ("shape", "from", "to", "every"),
     "restart": ("shape", "from", "to"),
 }
-_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(%|[eE][pP])?"  # `re` compiles it when text is parsed first
+# `re` compiles them when text is parsed first.
+_NUMBER = rf"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?(%|[eE][pP]|[kMBT]?({UNIT_PATTERN})?)"
+_SETTINGS: dict[str, tuple[str, Reader]] = {
+    "floor": ("floor_ratio", Number(0)),
+    "min_lr": ("min_lr", Number(0)),
+    "horizon": ("horizon", HorizonReader()),
+}
+"""What may follow a `;`, with its name in Python."""
 
 
 class PhasesReader(Reader):
@@ -59,15 +77,19 @@ class PhasesReader(Reader):
 
 def parse(text: str, name: str = "phases") -> ScheduleSpec:
     """Read text in the phase language; `name` is the argument that holds it, for messages."""
-    written, semicolon, floor = text.partition(";")
-    found = _read_phases(name, written.split("|"))
-    if not semicolon:
-        return ScheduleSpec(found)
-    kind, *numbers = floor.split() or [""]
-    if kind not in ("floor", "min_lr") or len(numbers) != 1:
-        raise ArgumentError(name, rule=f"must have 'floor' or 'min_lr' and one number after the ';', not {floor!r}")
-    argument = "floor_ratio" if kind == "floor" else kind
-    return ScheduleSpec(found, **{argument: Number(0)(argument, numbers[0])})
+    written, *settings = text.split(";")
+    found, given = _read_phases(name, written.split("|")), {}
+    for setting in settings:
+        word, *value = setting.split(maxsplit=1) or [""]
+        if word not in _SETTINGS or not value or "|" in setting:
+            raise ArgumentError(
+                name, rule=f"must have 'floor', 'min_lr' or 'horizon' and one value after the ';', not {setting!r}"
+            )
+        argument, reader = _SETTINGS[word]
+        if argument in given:
+            raise ArgumentError(name, rule=f"has {word!r} twice after a ';'")
+        given[argument] = reader(argument, value[0].strip())
+    return ScheduleSpec(found, **given)
 
 
 def _read_phases(name: str, items: Sequence[object]) -> tuple[Phase, ...]:
@@ -108,6 +130,8 @@ def _sort_words(words: list[str]) -> tuple[str, dict[str, Any]]:
     if kind not in KINDS:
         raise ArgumentError("phase", f"one of {', '.join(KINDS)}", kind, suggest(kind, KINDS))
     values: dict[str, Any] = {"duration": words.pop(0) if words and re.fullmatch(_NUMBER, words[0]) else None}
+    if values["duration"] and words and re.fullmatch(UNIT_PATTERN, words[0]):
+        values["duration"] += words.pop(0)
     shapes = {"warmup": WARMUP_SHAPES, "hold": ()}.get(kind, DECAY_SHAPES)
     if words and words[0] in shapes:
         has_number = len(words) > 1 and re.fullmatch(_NUMBER, words[1])

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
+from hf_sched.schedules.horizon import Horizon, horizon_text
 from hf_sched.schedules.shapes import DECAY_SHAPES, WARMUP_SHAPES, Shape, ShapeReader
-from hf_sched.schedules.validation import ArgumentError, Duration, DurationReader, Epochs, Number, Reader
+from hf_sched.schedules.validation import Amount, ArgumentError, Duration, DurationReader, Number, Reader
 
 Kind = Literal["warmup", "hold", "decay", "restart"]
 KINDS: tuple[Kind, ...] = ("warmup", "hold", "decay", "restart")
@@ -78,14 +79,14 @@ class Phase:
     """One part of a schedule, created by `warmup`, `hold`, `decay` or `restart`."""
 
     kind: Kind
-    duration: int | Fraction | Epochs | None
-    """Optimizer steps, a fraction of the run, epochs, or None for the rest of the run."""
+    duration: int | Fraction | Amount | None
+    """Optimizer steps, a fraction of the run, an amount of data, or None for the rest of the run."""
     shape: Shape = LINEAR
     start: Level | None = None
     """None: where the previous phase ended. A first warmup then starts from 0, any other first phase from the peak."""
     end: Level | None = None
     """None: at its start."""
-    every: int | Fraction | Epochs = 1
+    every: int | Fraction | Amount = 1
     """The length of a stair, if the phase goes down in stairs."""
     trust_coefficient: float | None = None
     """For a warmup that scales each layer's learning rate by its trust ratio (see `hf_sched.scheduler.lars`)."""
@@ -117,21 +118,25 @@ class Phase:
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """Phases and their floor, before they are placed on the steps of a run. Without a floor it is 0."""
+    """Phases, their floor and their horizon, before they are placed on the steps of a run. Without a floor it is 0."""
 
     phases: tuple[Phase, ...]
     floor_ratio: float | None = None
     min_lr: float | None = None
+    horizon: Horizon | None = None
+    """None: that of the run."""
 
     def __post_init__(self) -> None:
         check_one_floor(self.floor_ratio, self.min_lr)
 
     def __str__(self) -> str:
-        """The phases and their floor in the phase language."""
+        """The phases, their floor and their horizon in the phase language."""
         text = " | ".join(map(str, self.phases))
         if self.min_lr is not None:
-            return f"{text}; min_lr {self.min_lr!r}"
-        return f"{text}; floor {self.floor_ratio!r}" if self.floor_ratio else text
+            text += f"; min_lr {self.min_lr!r}"
+        elif self.floor_ratio:
+            text += f"; floor {self.floor_ratio!r}"
+        return text if self.horizon is None else f"{text}; horizon {horizon_text(self.horizon)}"
 
 
 def check_one_floor(floor_ratio: object, min_lr: object) -> None:
@@ -152,7 +157,8 @@ def warmup(
     """Rise to the peak, which the last step trains at. No step trains at the level that the phase starts from.
 
     Args:
-        duration: Steps (`500`), a share of the run (`0.05`, `"5%"`) or epochs (`"1ep"`).
+        duration: Steps (`500`), a share of the run (`0.05`, `"5%"`), epochs (`"1ep"`), samples (`"9k samples"`) or
+            tokens (`"5M tok"`).
         shape: `linear`, `cosine`, `sqrt`, `exponential` (and a rate) or `geometric`, which needs a start above 0.
         start: The level to start from, as a share of the peak. None: 0 for the first phase, otherwise where the
             previous phase ended.
@@ -229,11 +235,9 @@ def _moving(kind: Kind, shapes: tuple[str, ...], duration: object, shape: object
     )
 
 
-def _duration_or_rest(duration: object) -> int | Fraction | Epochs | None:
+def _duration_or_rest(duration: object) -> int | Fraction | Amount | None:
     return None if duration is None else DurationReader()("duration", duration)
 
 
-def _duration_text(duration: int | Fraction | Epochs) -> str:
-    if isinstance(duration, Fraction):
-        return f"{float(duration * 100)!r}%"
-    return f"{float(duration.number)!r}ep" if isinstance(duration, Epochs) else str(duration)
+def _duration_text(duration: int | Fraction | Amount) -> str:
+    return f"{float(duration * 100)!r}%" if isinstance(duration, Fraction) else str(duration)

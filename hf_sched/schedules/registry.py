@@ -7,22 +7,26 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_sched.schedules import phases
+from hf_sched.schedules.horizon import Horizon, HorizonReader, horizon_steps
 from hf_sched.schedules.phases import PEAK, Phase, ScheduleSpec
 from hf_sched.schedules.schedule import Schedule
 from hf_sched.schedules.shapes import ShapeReader
 from hf_sched.schedules.validation import (
+    NO_UNITS,
     ArgumentError,
     Number,
+    Reader,
+    StepUnits,
     Whole,
-    epochs_as_steps,
     reader_of,
+    require_length,
     suggest,
     unknown_argument,
 )
@@ -41,10 +45,12 @@ BUILTIN_NAMES = (
 )
 
 # Arguments that `build` passes to a function that has them. They are not part of `lr_scheduler_kwargs`.
-OF_THE_RUN = ("num_training_steps", "num_warmup_steps", "steps_per_epoch")
+OF_THE_RUN = ("num_training_steps", "num_warmup_steps", "steps_per_epoch", "units")
 # The group of the entry points by which a package publishes schedules.
 ENTRY_POINTS = "hf_sched.schedules"
 FLOORS = {"floor_ratio": Number(0, 1, unit="a share of the peak"), "min_lr": Number(0, unit="a learning rate")}
+COMMON: dict[str, Reader] = {**FLOORS, "horizon": HorizonReader()}
+"""Arguments of every schedule."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ class Entry:
     @property
     def arguments(self) -> list[str]:
         """The names that `lr_scheduler_kwargs` may have."""
-        return [*self.parameters, *(() if self.has_own_floor or self.floor_ratio is None else FLOORS)]
+        floors = () if self.has_own_floor or self.floor_ratio is None else FLOORS
+        return [*dict.fromkeys((*self.parameters, *floors, "horizon"))]
 
     @property
     def has_own_floor(self) -> bool:
@@ -74,7 +81,7 @@ class Entry:
 
     def reader(self, name: str) -> Callable[[str, Any], Any]:
         """The reader of an argument. Without an annotation, a value passes as it is."""
-        return reader_of(self._hints.get(name)) or FLOORS.get(name) or (lambda _, value: value)
+        return reader_of(self._hints.get(name)) or COMMON.get(name) or (lambda _, value: value)
 
     def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """All arguments in their canonical form, defaults included (a floor only if it is given). None means the
@@ -104,12 +111,12 @@ class Entry:
         num_training_steps: int | None,
         num_warmup_steps: int,
         arguments: dict[str, Any],
-        steps_per_epoch: float | None = None,
+        units: StepUnits = NO_UNITS,
     ) -> Schedule:
         """See `hf_sched.build`."""
-        spec = self.spec(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
+        spec = self.spec(num_training_steps, num_warmup_steps, arguments, units)
         try:
-            return Schedule.from_spec(spec, num_training_steps, steps_per_epoch)
+            return Schedule.from_spec(spec, num_training_steps, units)
         except ArgumentError as error:
             if error.name in (*self.arguments, *OF_THE_RUN):
                 raise
@@ -125,24 +132,28 @@ class Entry:
         num_training_steps: int | None,
         num_warmup_steps: int,
         arguments: dict[str, Any],
-        steps_per_epoch: float | None = None,
+        units: StepUnits = NO_UNITS,
     ) -> ScheduleSpec:
-        """The phases of a run and their floor, with the Trainer's warmup first. Arguments and errors as in `build`."""
-        total = Whole(1)("num_training_steps", num_training_steps)
+        """The phases of a run, their floor and their horizon in steps, with the Trainer's warmup first.
+
+        Arguments and errors as in `build`.
+        """
+        length = self.length(num_training_steps, arguments, units)
         warmup_steps = Whole()("num_warmup_steps", num_warmup_steps)
-        if warmup_steps >= total:
-            allowed = f"less than `num_training_steps` ({total})"
+        given = self.read(arguments)
+        horizon = None if self._horizon(given) is None else length
+        if length is not None and warmup_steps >= length:
+            allowed = f"less than `{'horizon' if horizon else 'num_training_steps'}` ({length})"
             hint = "shorten the warmup (a Trainer's `warmup_steps`) or lengthen the run"
             raise ArgumentError("num_warmup_steps", allowed, warmup_steps, hint)
-        if steps_per_epoch is not None:
-            steps_per_epoch = Number(0, above_low=True)("steps_per_epoch", steps_per_epoch)
-        values = {name: epochs_as_steps(name, value, steps_per_epoch) for name, value in self.read(arguments).items()}
+        values = {name: units.as_steps(name, value) for name, value in given.items() if name != "horizon"}
         if warmup_steps and "warmup" in self.parameters:
             values["warmup"] = warmup_steps
-        run = dict(zip(OF_THE_RUN, (total, warmup_steps, steps_per_epoch), strict=True))
+        run = dict(zip(OF_THE_RUN, (length, warmup_steps, units.steps_per_epoch, units), strict=True))
         spec = self._call(values | run)
         if warmup_steps:
             spec = self._with_trainers_warmup(spec, warmup_steps, arguments)
+        spec = replace(spec, horizon=horizon)
         # A given floor replaces the function's default for the other one.
         floors = [name for name in FLOORS if arguments.get(name) is not None] or list(FLOORS)
         floor = {name: values[name] for name in floors if name in values}
@@ -153,11 +164,30 @@ class Entry:
         if has_floor:
             return spec
         ratio = floor.get("floor_ratio", None if floor else self.floor_ratio)
-        return ScheduleSpec(spec.phases, ratio, floor.get("min_lr"))
+        return ScheduleSpec(spec.phases, ratio, floor.get("min_lr"), horizon)
+
+    def length(
+        self, num_training_steps: int | None, arguments: dict[str, Any], units: StepUnits = NO_UNITS
+    ) -> int | None:
+        """The steps that the schedule is laid out for: its horizon, by default the steps of the run."""
+        total = None if num_training_steps is None else Whole(1)("num_training_steps", num_training_steps)
+        horizon = self._horizon(self.read(arguments))
+        return total if horizon is None else horizon_steps(horizon, total, units)
+
+    def _horizon(self, values: dict[str, Any]) -> Horizon | None:
+        """The horizon among the arguments, or in the text of phases."""
+        specs = [value for value in values.values() if isinstance(value, ScheduleSpec)]
+        given = [*(spec.horizon for spec in specs), values.get("horizon")]
+        found = [horizon for horizon in given if horizon is not None]
+        if len(found) > 1:
+            raise ArgumentError("horizon", rule="is given twice: the phases have one already", received=found[-1])
+        return found[0] if found else None
 
     def _call(self, values: dict[str, Any]) -> ScheduleSpec:
         """Call the function with the arguments that it takes."""
         wanted = inspect.signature(self.build_phases).parameters
+        if "num_training_steps" in wanted and type(None) not in typing.get_args(self._hints.get("num_training_steps")):
+            require_length(values["num_training_steps"], "lr_scheduler_type", self.name)
         spec = self.build_phases(**{name: value for name, value in values.items() if name in wanted})
         if not isinstance(spec, ScheduleSpec):
             spec = ScheduleSpec(tuple(spec) if isinstance(spec, Iterable) else (spec,))
@@ -201,8 +231,10 @@ def register(name: str, *, floor_ratio: float | None = 0.0) -> Callable[[F], F]:
 
     The function returns phases. Its keyword arguments are the keys that `lr_scheduler_kwargs` may have. Warmup and
     floor come for free: the Trainer's warmup is prepended to the phases (unless the function has an argument `warmup`),
-    and every schedule takes `floor_ratio` or `min_lr` (unless the function has an argument of that name). Arguments
-    called `num_training_steps`, `num_warmup_steps` and `steps_per_epoch` receive those of the run.
+    and every schedule takes `floor_ratio` or `min_lr` (unless the function has an argument of that name) and `horizon`.
+    Arguments called `num_training_steps` (with a `horizon`: that one), `num_warmup_steps` and `steps_per_epoch` receive
+    those of the run, and `units` what turns durations such as `"1ep"` into steps. A function that also works without a
+    known length annotates `num_training_steps: int | None`.
 
     Args:
         name: Lower-case letters, digits and underscores. A name may be registered again only from the same place, as a
@@ -259,6 +291,18 @@ def entry(name: str) -> Entry:
             raise ArgumentError("name", "the name of a schedule of hf_sched", name, hint)
         raise unknown_schedule(name)
     return _entries[name]
+
+
+def length_of(
+    name: str, arguments: Mapping[str, Any], num_training_steps: int | None, units: StepUnits = NO_UNITS
+) -> int | None:
+    """The steps that a schedule is laid out for: with a `horizon` others than those of the run.
+
+    transformers' own schedules have no horizon.
+    """
+    if name not in available():
+        return num_training_steps
+    return entry(name).length(num_training_steps, dict(arguments), units)
 
 
 def load(path: str) -> None:

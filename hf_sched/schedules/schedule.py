@@ -18,20 +18,33 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from hf_sched.schedules.horizon import horizon_steps
 from hf_sched.schedules.phase_parser import parse
 from hf_sched.schedules.phases import PEAK, Kind, Level, Phase, ScheduleSpec
 from hf_sched.schedules.shapes import Shape
-from hf_sched.schedules.validation import ArgumentError, Number, Whole, as_steps, epochs_as_steps, round_half_up
+from hf_sched.schedules.validation import (
+    NO_UNITS,
+    ArgumentError,
+    Number,
+    StepUnits,
+    Whole,
+    as_steps,
+    require_length,
+    round_half_up,
+)
 
 Array = npt.NDArray[np.float64]
+
+OPEN = 2**60
+"""The steps of a last `hold` in a run whose length is unknown: more than any run has."""
 
 # A curve is computed in blocks that stay in the processor's cache, which is twice as fast as all of it at once.
 _BLOCK = 8192
@@ -80,20 +93,22 @@ class Segment(NamedTuple):
         """The phase that gives this segment after a segment that ends at `previous_end`."""
         default = _default_start(self.kind, previous_end)
         start = None if self.start == default and self.kind != "restart" else self.start
-        return Phase(self.kind, self.steps, self.shape, start, self.end, self.every, self.trust_coefficient)
+        steps = None if self.steps == OPEN else self.steps
+        return Phase(self.kind, steps, self.shape, start, self.end, self.every, self.trust_coefficient)
 
 
 @dataclass(frozen=True, repr=False)
 class Schedule:
     """The learning rate of a whole run, as a pure function of the step and a parameter group's peak.
 
-    Create one with `hf_sched.build` or `Schedule.parse`. Two schedules are equal if their curves are. `str(schedule)`
-    is text in the phase language, which `Schedule.parse` reads back.
+    Create one with `hf_sched.build` or `Schedule.parse`. Two schedules are equal if their segments and floors are.
+    `str(schedule)` is text in the phase language, which `Schedule.parse` reads back.
 
     Args:
         segments: The curve from step 0 on, without gaps. `Schedule.from_phases` creates them from phases.
         floor_ratio: The floor as a share of each group's peak, from 0 to 1.
         min_lr: The floor as a learning rate, the same in every group. It replaces `floor_ratio`.
+        run_steps: The optimizer steps of the run, if the segments have another horizon; `OPEN` if they are unknown.
 
     Examples:
         >>> schedule = Schedule.parse("warmup 5% | decay cosine; floor 0.1", num_training_steps=100)
@@ -106,67 +121,92 @@ class Schedule:
     segments: tuple[Segment, ...]
     floor_ratio: float = 0.0
     min_lr: float | None = None
+    run_steps: int | None = field(default=None, compare=False)
 
     @classmethod
     def from_phases(
         cls,
         phases: Iterable[Phase],
         *,
-        num_training_steps: int,
+        num_training_steps: int | None,
         floor_ratio: float | None = None,
         min_lr: float | None = None,
-        steps_per_epoch: float | None = None,
+        **units: Any,
     ) -> Schedule:
         """Place phases, such as `[hf_sched.warmup("5%"), hf_sched.decay()]`, on the steps of a run.
 
-        `steps_per_epoch` is for durations like `"1ep"`; for the floors see `Schedule`.
+        `units` are `steps_per_epoch`, `samples_per_step` and `tokens_per_step`, as in `hf_sched.build`; for the floors
+        see `Schedule`.
 
         Raises:
             ArgumentError: The durations do not add up to the run, the run is all warmup, a phase goes the wrong way,
                 or a floor is wrong or given twice.
         """
         spec = ScheduleSpec(tuple(phases), floor_ratio, min_lr)
-        return cls.from_spec(spec, num_training_steps, steps_per_epoch)
+        return cls.from_spec(spec, num_training_steps, StepUnits(**units))
 
     @classmethod
-    def from_spec(cls, spec: ScheduleSpec, num_training_steps: int | None, steps_per_epoch: float | None) -> Schedule:
-        """Like `from_phases`, with the phases and their floor in one value."""
-        total = Whole(1)("num_training_steps", num_training_steps)
+    def from_spec(cls, spec: ScheduleSpec, num_training_steps: int | None, units: StepUnits = NO_UNITS) -> Schedule:
+        """Like `from_phases`, with the phases, their floor and their horizon in one value."""
+        total = None if num_training_steps is None else Whole(1)("num_training_steps", num_training_steps)
+        length = total if spec.horizon is None else horizon_steps(spec.horizon, total, units)
         floor_ratio = Number(0, 1)("floor_ratio", spec.floor_ratio or 0.0)
-        if spec.min_lr is not None:
-            min_lr = Number(0)("min_lr", spec.min_lr)
-            return cls(tuple(_place(spec.phases, total, steps_per_epoch, None)), floor_ratio, min_lr)
-        schedule = cls(tuple(_place(spec.phases, total, steps_per_epoch, floor_ratio)), floor_ratio)
-        schedule._check_directions(1.0)  # an absolute floor is compared with each group's peak later
+        min_lr = None if spec.min_lr is None else Number(0)("min_lr", spec.min_lr)
+        segments = tuple(_place(spec.phases, length, units, floor_ratio if min_lr is None else None))
+        schedule = cls(segments, floor_ratio, min_lr, OPEN if total is None else total)
+        if min_lr is None:
+            schedule._check_directions(1.0)  # an absolute floor is compared with each group's peak later
         return schedule
 
     @classmethod
-    def parse(
-        cls, text: str, *, num_training_steps: int | None = None, steps_per_epoch: float | None = None
-    ) -> Schedule:
+    def parse(cls, text: str, *, num_training_steps: int | None = None, **units: Any) -> Schedule:
         """Read a schedule in the phase language (`hf_sched.GRAMMAR`), for example what `str(schedule)` returns.
 
         Args:
             text: `"warmup 50 | decay 950 cosine; floor 0.1"`.
-            num_training_steps: The optimizer steps of the run; None if every phase has its number of steps.
-            steps_per_epoch: The optimizer steps of an epoch, for durations like `"1ep"`.
+            num_training_steps: The optimizer steps of the run. None if every phase has its number of steps, or if the
+                number is unknown: then the text has a `horizon`, or ends with `hold`.
+            **units: `steps_per_epoch`, `samples_per_step` and `tokens_per_step`, as in `hf_sched.build`.
 
         Raises:
             ArgumentError: The text does not parse. The message names the wrong word.
         """
         spec = parse(text)
-        if num_training_steps is None:
+        if num_training_steps is None and spec.horizon is None:
             steps = [phase.duration for phase in spec.phases if isinstance(phase.duration, int)]
-            if len(steps) < len(spec.phases):
-                rule = f"is required, because not every phase of {text!r} is in steps"
-                raise ArgumentError("num_training_steps", rule=rule)
-            num_training_steps = sum(steps)
-        return cls.from_spec(spec, num_training_steps, steps_per_epoch)
+            num_training_steps = sum(steps) if len(steps) == len(spec.phases) else None
+        return cls.from_spec(spec, num_training_steps, StepUnits(**units))
 
     @property
-    def num_training_steps(self) -> int:
-        """The optimizer steps of the run, N."""
+    def num_training_steps(self) -> int | None:
+        """The optimizer steps of the run, N; None if they are unknown."""
+        steps = self.horizon if self.run_steps is None else self.run_steps
+        return None if steps is None or steps >= OPEN else steps
+
+    @property
+    def horizon(self) -> int | None:
+        """The optimizer steps that the segments take, after which the last level is kept; None if they have no end."""
+        return None if self.segments[-1].steps == OPEN else self._stop
+
+    @property
+    def _stop(self) -> int:
         return self.segments[-1].first + self.segments[-1].steps
+
+    @property
+    def segments_in_run(self) -> tuple[Segment, ...]:
+        """The segments as far as the run goes."""
+        total = self.num_training_steps or self._stop
+        return tuple(
+            one._replace(steps=min(one.steps, total - one.first)) for one in self.segments if one.first < total
+        )
+
+    def in_run(self, num_training_steps: int | None) -> Schedule:
+        """The same curve in a run of another length; None for an unknown one."""
+        return replace(self, run_steps=OPEN if num_training_steps is None else num_training_steps)
+
+    def has_same_curve(self, other: Schedule) -> bool:
+        """Whether both have the same learning rate at every step, also after their ends."""
+        return replace(self, segments=_to_last_level(self)) == replace(other, segments=_to_last_level(other))
 
     def floor(self, peak: float) -> float:
         """The floor of a parameter group whose peak is `peak`.
@@ -185,28 +225,33 @@ class Schedule:
     def lr(self, step: int, *, peak: float) -> float:
         """The learning rate of optimizer step `step` (from 0) in a group whose peak is `peak`.
 
-        After the end of the run it is that of the last step.
+        After the last segment it is that of its last step.
         """
-        step = min(Whole()("step", step), self.num_training_steps - 1)
+        step = min(Whole()("step", step), self._stop - 1)
         return float(self.rates(step, step + 1, *self._group(peak))[0, 0])
 
-    def curve(self, *, peak: float) -> Array:
-        """The learning rates of all steps, float64 of shape (num_training_steps,), equal to `lr` bit for bit."""
-        curve: Array = self.rates(0, self.num_training_steps, *self._group(peak))[0]
+    def curve(self, steps: int | None = None, *, peak: float) -> Array:
+        """The learning rates of all steps, float64 of shape (steps,), equal to `lr` bit for bit.
+
+        `steps` are those of the run by default, and are required if its length is unknown.
+        """
+        total = self.num_training_steps if steps is None else Whole()("steps", steps)
+        if total is None:
+            raise ArgumentError("steps", rule="is required, because the length of the run is unknown")
+        curve: Array = self.rates(0, total, *self._group(peak))[0]
         return curve
 
     def segment_at(self, step: int) -> Segment:
-        """The segment that optimizer step `step` (from 0) is in; after the end of the run, the last one."""
+        """The segment that optimizer step `step` (from 0) is in; after their end, the last one."""
         return self.segments[bisect_right(self._firsts, step) - 1]
 
     def rates(self, first: int, stop: int, peaks: Array, floors: Array) -> Array:
-        """The learning rates of steps `first` to `stop - 1` for several parameter groups, also after the end of the
-        run.
+        """The learning rates of steps `first` to `stop - 1` for several parameter groups, also after the last segment.
 
         The arguments are not checked: a scheduler calls this during training. `peaks` and `floors` (from `floor`) are
         float64 of shape (groups,), the result is float64 of shape (groups, stop - first).
         """
-        last = self.num_training_steps - 1
+        last = self._stop - 1
         if stop > last + 1 and stop > first:
             inside = self.rates(min(first, last), last + 1, peaks, floors)
             padded: Array = np.pad(inside, ((0, 0), (0, stop - first - inside.shape[1])), mode="edge")
@@ -230,7 +275,8 @@ class Schedule:
     def __str__(self) -> str:
         previous_ends: list[Level | None] = [None, *(segment.end for segment in self.segments)]
         phases = tuple(s.as_phase(end) for s, end in zip(self.segments, previous_ends, strict=False))
-        return str(ScheduleSpec(phases, self.floor_ratio or None, self.min_lr))
+        is_of_run = self.horizon == self.num_training_steps
+        return str(ScheduleSpec(phases, self.floor_ratio or None, self.min_lr, None if is_of_run else self.horizon))
 
     __repr__ = __str__
 
@@ -258,18 +304,28 @@ class Schedule:
             raise ArgumentError(name, rule=rule, hint="change the levels or the floor")
 
 
+def _to_last_level(schedule: Schedule) -> tuple[Segment, ...]:
+    """The segments up to the one that reaches the last level, which is kept after it in any case."""
+    segments = [*schedule.segments]
+    while len(segments) > 1 and segments[-1].kind == "hold" and segments[-1].start == segments[-2].end:
+        segments.pop()
+    if segments[-1].kind == "hold":
+        segments[-1] = segments[-1]._replace(steps=OPEN)
+    return tuple(segments)
+
+
 def _default_start(kind: Kind, previous_end: Level | None) -> Level:
     """Where a phase starts if it does not say so."""
     return previous_end or (Level() if kind == "warmup" else PEAK)
 
 
 def _place(
-    phases: Sequence[Phase], total: int, steps_per_epoch: float | None, floor_ratio: float | None
+    phases: Sequence[Phase], total: int | None, units: StepUnits, floor_ratio: float | None
 ) -> Iterator[Segment]:
-    """The segments of phases in a run of `total` steps; `floor_ratio` is None if the floor is a learning rate."""
+    """The segments of phases over `total` steps; `floor_ratio` is None if the floor is a learning rate."""
     previous_end: Level | None = None
     first = 0
-    durations = _durations_in_steps(phases, total, steps_per_epoch)
+    durations = _durations_in_steps(phases, total, units)
     for number, (phase, steps) in enumerate(zip(phases, durations, strict=True), 1):
         if steps == 0:
             continue
@@ -283,7 +339,7 @@ def _place(
         shape = phase.shape
         if shape.name == "geometric":
             shape = shape._replace(number=_log_ratio(where, start, end, floor_ratio))
-        every = max(min(as_steps(phase.every, total, steps_per_epoch, "every"), steps - jump), 1)
+        every = max(min(as_steps(phase.every, total, units, "every"), steps - jump), 1)
         yield Segment(phase.kind, first, steps, shape, start, end, jump, every, phase.trust_coefficient)
         previous_end = end
         first += steps
@@ -302,14 +358,23 @@ def _log_ratio(where: str, start: Level, end: Level, floor_ratio: float | None) 
     return math.log(high / low) if high / low < math.inf else math.log(high) - math.log(low)
 
 
-def _durations_in_steps(phases: Sequence[Phase], total: int, steps_per_epoch: float | None) -> list[int]:
-    """The steps of each phase. Their sum is `total`.
+def _durations_in_steps(phases: Sequence[Phase], total: int | None, units: StepUnits) -> list[int]:
+    """The steps of each phase. Their sum is `total`, if it is known.
 
     Fractions are rounded where two phases meet, so that "50%" twice fills a run of 101 steps.
     """
-    durations = [epochs_as_steps("duration", phase.duration, steps_per_epoch) for phase in phases]
+    durations = [units.as_steps("duration", phase.duration) for phase in phases]
     if durations.count(None) > 1:
         raise ArgumentError("phases", rule=f"may omit one duration only, and {durations.count(None)} of them do")
+    if total is None:
+        if phases and phases[-1].kind == "hold" and durations[-1] is None:
+            durations[-1] = OPEN
+        for phase, duration in zip(phases, durations, strict=True):
+            if not isinstance(duration, int):
+                require_length(total, phase.kind, duration)
+        total = sum(durations)
+        if total == 0:
+            raise ArgumentError("phases", rule="take no steps")
     split = durations.index(None) if None in durations else len(phases)
     steps = _rounded_where_they_meet(durations[:split], total)
     if split < len(phases):
@@ -318,7 +383,7 @@ def _durations_in_steps(phases: Sequence[Phase], total: int, steps_per_epoch: fl
     if sum(steps) != total:
         fixed = [(p.kind, n) for p, n in zip(phases, steps, strict=True) if p.duration is not None]
         taken = f"{' + '.join(f'{kind} {n}' for kind, n in fixed) or 'nothing'} = {sum(steps)} steps"
-        raise ArgumentError("phases", rule=f"take {taken}, but the run has {total} (`num_training_steps`)")
+        raise ArgumentError("phases", rule=f"take {taken}, but the run has {total} (`num_training_steps` or `horizon`)")
     if total > 1 and steps[-1] == 0 and isinstance(durations[-1], Fraction) and durations[-1] > 0:
         # The last phase brings the curve to its end, so even a fraction of a step gets one, from the longest phase.
         donor = max(range(len(steps)), key=lambda i: steps[i] if phases[i].kind != "warmup" else 0)

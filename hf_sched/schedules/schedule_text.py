@@ -17,7 +17,7 @@ from typing import Any
 from hf_sched.schedules import registry
 from hf_sched.schedules.phases import KINDS
 from hf_sched.schedules.schedule import Schedule
-from hf_sched.schedules.validation import ArgumentError, EpochsUnknown
+from hf_sched.schedules.validation import NO_UNITS, ArgumentError, DurationUnknown, StepUnits
 
 
 def read(
@@ -74,7 +74,7 @@ def blaming(name: str) -> Iterator[None]:
     """Let errors about a schedule name the argument that it is the value of."""
     try:
         yield
-    except EpochsUnknown:  # a fact about the run
+    except DurationUnknown:  # a fact about the run
         raise
     except ArgumentError as error:
         raise ArgumentError(name, rule=f"has an unusable schedule: {error}") from None
@@ -109,20 +109,25 @@ def _as_number(value: Any) -> Any:
 def build(
     name: str,
     *,
-    num_training_steps: int,
+    num_training_steps: int | None,
     num_warmup_steps: int = 0,
     steps_per_epoch: float | None = None,
+    samples_per_step: float | None = None,
+    tokens_per_step: float | None = None,
     **kwargs: Any,
 ) -> Schedule:
     """Build the schedule with the given name for a run.
 
     Args:
         name: One of `available()`, also with arguments (`"wsd:decay=30%"`), or phases as text.
-        num_training_steps: Optimizer steps of the run, 1 or more.
+        num_training_steps: Optimizer steps of the run, 1 or more. None if they are unknown: then the schedule needs a
+            `horizon`, or ends with `hold` and has all durations in steps.
         num_warmup_steps: Optimizer steps of warmup, a Trainer's `warmup_steps`.
         steps_per_epoch: Optimizer steps of an epoch, if an argument is in epochs (`"1ep"`).
-        **kwargs: The schedule's own arguments, and `floor_ratio` (a fraction of the peak) or `min_lr` (a learning
-            rate).
+        samples_per_step: Samples of an optimizer step on all processes, if an argument is in samples.
+        tokens_per_step: Tokens of an optimizer step on all processes, if an argument is in tokens.
+        **kwargs: The schedule's own arguments, `floor_ratio` (a fraction of the peak) or `min_lr` (a learning rate),
+            and `horizon` (the steps to lay the schedule out for, or `"1.5x"` the steps of the run).
 
     Raises:
         ArgumentError: An argument is unknown, missing or wrong, or the phases do not fit into the run.
@@ -133,4 +138,13 @@ def build(
         0.0001
     """
     name, arguments = read(name, kwargs, argument="name")
-    return registry.entry(name).build(num_training_steps, num_warmup_steps, arguments, steps_per_epoch)
+    units = StepUnits(steps_per_epoch, samples_per_step, tokens_per_step)
+    return registry.entry(name).build(num_training_steps, num_warmup_steps, arguments, units)
+
+
+def build_text(
+    text: str, num_training_steps: int | None, num_warmup_steps: int = 0, units: StepUnits = NO_UNITS
+) -> Schedule:
+    """Build a schedule from its text alone, for example that of a parameter group."""
+    name, arguments = read(text, argument="schedule")
+    return registry.entry(name).build(num_training_steps, num_warmup_steps, arguments, units)

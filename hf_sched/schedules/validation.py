@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import numbers
+import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Any, TypeAlias
@@ -57,8 +58,8 @@ class ArgumentError(ValueError):
         return f"`{self.name}` {self.detail}"
 
 
-class EpochsUnknown(ArgumentError):
-    """A duration is in epochs, but the number of steps per epoch is not known yet."""
+class DurationUnknown(ArgumentError):
+    """A duration is in epochs, samples or tokens, but how many of them make an optimizer step is not known yet."""
 
 
 def suggest(word: object, known: Iterable[str], more: str = "") -> str:
@@ -143,30 +144,38 @@ class Whole(Reader):
 
 
 @dataclass(frozen=True)
-class Epochs:
-    """A duration in passes over the training data, written as `1ep`."""
+class Amount:
+    """A duration in epochs, samples or tokens, written as `1ep`, `100k samples` or `500e6tok`."""
 
     number: Fraction
+    unit: str = "ep"
+    """One of `UNITS`."""
 
     def __str__(self) -> str:
-        return f"{float(self.number):g}ep"
+        return f"{float(self.number)!r}".removesuffix(".0") + self.unit
+
+
+UNITS = {"ep": "epochs", "samples": "samples", "tok": "tokens"}
+"""The units of an `Amount`, and their names."""
+UNIT_PATTERN = "(?P<unit>ep|samples?|tok(?:ens?)?)"
+_PREFIXES = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
 
 class DurationReader(Reader):
-    """A number of optimizer steps (an int), a fraction of the run (a `Fraction` from 0 to 1) or `Epochs`.
+    """A number of optimizer steps (an int), a fraction of the run (a `Fraction` from 0 to 1) or an `Amount`.
 
-    `500` and `"500"` are steps; `0.05`, `"0.05"` and `"5%"` are fractions; `"1ep"` is one epoch. Fractions and epochs
-    stay exact, so that 0.07 of 100 steps is 7 and not 8.
+    `500` and `"500"` are steps; `0.05`, `"0.05"` and `"5%"` are fractions; `"1ep"` is one epoch, `"100k samples"` and
+    `"1.5B tokens"` are amounts of data. Fractions and amounts stay exact, so that 0.07 of 100 steps is 7 and not 8.
     """
 
     def __init__(self, above_zero: bool = False) -> None:
         self.above_zero = above_zero
         least = "above 0" if above_zero else "0 or more"
-        self.allowed = f"a number of steps (500), a share of the run (5%) or epochs (1ep), {least}"
+        self.allowed = f"steps (500), a share of the run (5%) or an amount of data (1ep, 9k samples, 5M tok), {least}"
 
-    def __call__(self, name: str, value: object) -> int | Fraction | Epochs:
+    def __call__(self, name: str, value: object) -> int | Fraction | Amount:
         duration = _as_duration(value)
-        size = duration.number if isinstance(duration, Epochs) else duration
+        size = duration.number if isinstance(duration, Amount) else duration
         most = 1 if isinstance(duration, Fraction) else _LARGEST
         if duration is None or size is None or not 0 <= size <= most or (self.above_zero and size == 0):
             raise ArgumentError(name, self.allowed, value)
@@ -180,18 +189,21 @@ def percentage_as_fraction(value: object) -> object:
     return float(fraction) if isinstance(fraction, Fraction) else value
 
 
-def _as_duration(value: object) -> int | Fraction | Epochs | None:
-    """The value as a duration of any size; None if it is neither steps nor a fraction nor epochs."""
-    if isinstance(value, (Fraction, Epochs)):
+def _as_duration(value: object) -> int | Fraction | Amount | None:
+    """The value as a duration of any size; None if it is neither steps nor a fraction nor an amount."""
+    if isinstance(value, (Fraction, Amount)):
         return value
     text = value.strip() if isinstance(value, str) else ""
-    unit = "%" if text.endswith("%") else "ep" if text.endswith("ep") else ""
-    number = _as_float(text.removesuffix(unit) if unit else value)
+    amount = re.fullmatch(rf"(?P<number>.*?)\s*(?P<prefix>[kMBT]?)\s*{UNIT_PATTERN}", text)
+    number = _as_float(amount["number"] if amount else text[:-1] if text.endswith("%") else value)
     if number is None:
         return None
     exact = Fraction(repr(number))  # of the decimal digits, not of the nearest binary number
-    if unit:
-        return exact / 100 if unit == "%" else Epochs(exact)
+    if amount:
+        unit = next(unit for unit in UNITS if unit[:3] == amount["unit"][:3])
+        return Amount(exact * _PREFIXES[amount["prefix"]], unit)
+    if text.endswith("%"):
+        return exact / 100
     return int(number) if number.is_integer() else exact
 
 
@@ -233,28 +245,75 @@ class ListOf(Reader):
         return tuple(self.reader(name, item) for item in value)
 
 
+@dataclass(frozen=True)
+class StepUnits:
+    """What turns epochs, samples and tokens of a run into optimizer steps; None for what is unknown."""
+
+    steps_per_epoch: float | None = None
+    samples_per_step: float | None = None
+    """The effective batch: on all processes, over all accumulated batches."""
+    tokens_per_step: float | None = None
+    count_tokens: Callable[[], float] | None = None
+    """Returns `tokens_per_step` if a duration needs it. Its ValueError says why there is none, with a remedy."""
+
+    def __post_init__(self) -> None:
+        for name, value in [*vars(self).items()]:
+            if value is not None and name != "count_tokens":
+                object.__setattr__(self, name, Number(0, above_low=True)(name, value))
+
+    def __reduce__(self) -> Any:
+        """Without `count_tokens`, which needs the data."""
+        return StepUnits, (self.steps_per_epoch, self.samples_per_step, self.tokens_per_step)
+
+    def as_steps(self, name: str, value: Any) -> Any:
+        """A value in which amounts are optimizer steps, rounded to the nearest one. Any part of one is at least a step.
+
+        Raises:
+            DurationUnknown: The value is in a unit whose size is unknown.
+        """
+        if type(value) is tuple:  # a shape is one as well
+            return tuple(self.as_steps(name, item) for item in value)
+        if not isinstance(value, Amount):
+            return value
+        per_step = 1 / Fraction(self._size(name, value)) if value.unit != "ep" else Fraction(self._size(name, value))
+        steps = value.number * per_step
+        return max(round_half_up(steps), 1) if steps else 0
+
+    def _size(self, name: str, amount: Amount) -> float:
+        argument = {"ep": "steps_per_epoch", "samples": "samples_per_step", "tok": "tokens_per_step"}[amount.unit]
+        size, what = getattr(self, argument), f"is in {UNITS[amount.unit]} ({amount}), but"
+        try:
+            if argument == "tokens_per_step" and size is None and self.count_tokens is not None:
+                size = self.count_tokens()
+        except ValueError as error:
+            raise DurationUnknown(name, rule=f"{what} {error}") from None
+        if size is None:
+            hint = f"give `{argument}` (a Trainer sets it in training), or write steps (500) or a share of the run (5%)"
+            rule = f"{what} the number of {argument.replace('_', ' ')} is unknown"
+            raise DurationUnknown(name, rule=rule, hint=hint)
+        return Number(0, above_low=True)(argument, size)
+
+
+NO_UNITS = StepUnits()
+
+
 def as_steps(
-    duration: Duration, num_training_steps: int, steps_per_epoch: float | None = None, name: str = "duration"
+    duration: Duration, num_training_steps: int | None, units: StepUnits = NO_UNITS, name: str = "duration"
 ) -> int:
-    """A duration in optimizer steps. Fractions and epochs are rounded to the nearest step, half a step upwards."""
-    steps: int | Fraction = epochs_as_steps(name, DurationReader()(name, duration), steps_per_epoch)
-    return round_half_up(steps * num_training_steps) if isinstance(steps, Fraction) else steps
+    """A duration in optimizer steps. Fractions and amounts are rounded to the nearest step, half a step upwards."""
+    steps: int | Fraction = units.as_steps(name, DurationReader()(name, duration))
+    if isinstance(steps, Fraction):
+        return round_half_up(steps * require_length(num_training_steps, name, steps))
+    return steps
 
 
-def epochs_as_steps(name: str, value: Any, steps_per_epoch: float | None) -> Any:
-    """A value in which epochs are optimizer steps, rounded to the nearest one. Any part of an epoch is at least a step.
-
-    Raises:
-        EpochsUnknown: The value is in epochs, and `steps_per_epoch` is None.
-    """
-    if not isinstance(value, Epochs):
-        return value
-    if steps_per_epoch is None:
-        hint = "give `steps_per_epoch` (a Trainer sets it in training), or write steps (500) or a share of the run (5%)"
-        rule = f"is in epochs ({value}), but the number of steps per epoch is unknown"
-        raise EpochsUnknown(name, rule=rule, hint=hint)
-    steps = value.number * Fraction(Number(0, above_low=True)("steps_per_epoch", steps_per_epoch))
-    return max(round_half_up(steps), 1) if steps else 0
+def require_length(num_training_steps: int | None, name: str, value: object) -> int:
+    """The length of the run; an `ArgumentError` if it is None, because the value of an argument depends on it."""
+    if num_training_steps is None:
+        what = "for the rest of the run" if value is None else _show(value)
+        hint = "give `horizon`, the number of steps that the schedule is laid out for"
+        raise ArgumentError("num_training_steps", rule=f"is None, but `{name}` {what} depends on it", hint=hint)
+    return num_training_steps
 
 
 def round_half_up(number: Fraction) -> int:
@@ -280,10 +339,10 @@ def reader_of(hint: object) -> Reader | None:
 
 
 def _show(value: object) -> str:
-    """A value as messages show it: fractions of the run and epochs as a user writes them."""
+    """A value as messages show it: fractions of the run and amounts as a user writes them."""
     if isinstance(value, Fraction):
         return repr(f"{float(value * 100):g}%")
-    return repr(str(value)) if isinstance(value, Epochs) else repr(value)
+    return repr(str(value)) if isinstance(value, Amount) else repr(value)
 
 
 def _as_float(value: object) -> float | None:
@@ -305,9 +364,9 @@ Rate: TypeAlias = Annotated[float, Number(0)]
 """A number, 0 or more, for example a learning rate."""
 Count: TypeAlias = Annotated[int, Whole(1)]
 """How many of something: 1 or more."""
-Duration: TypeAlias = Annotated[int | float | str | Fraction | Epochs, DurationReader()]
-"""Steps (`500`), a share of the run (`0.05`, `"5%"`) or epochs (`"1ep"`)."""
-Period: TypeAlias = Annotated[int | float | str | Fraction | Epochs, DurationReader(above_zero=True)]
+Duration: TypeAlias = Annotated[int | float | str | Fraction | Amount, DurationReader()]
+"""Steps (`500`), a share of the run (`0.05`, `"5%"`), or an amount of data (`"1ep"`, `"9k samples"`, `"5M tok"`)."""
+Period: TypeAlias = Annotated[int | float | str | Fraction | Amount, DurationReader(above_zero=True)]
 """A duration above 0."""
 Keywords: TypeAlias = Annotated[Mapping[str, Any], MAPPING]
 """Arguments by name."""

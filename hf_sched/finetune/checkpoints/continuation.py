@@ -25,7 +25,7 @@ from hf_sched.finetune.provenance import read_provenance
 from hf_sched.plan import Plan
 from hf_sched.scheduler.builtin_resume import check_next_load
 from hf_sched.scheduler.resume import Saved, ScheduleChanged, read_schedule, read_scheduler_state, split_on_resume
-from hf_sched.scheduler.schedule_lr import schedule_of
+from hf_sched.scheduler.schedule_lr import make_scheduler, schedule_of
 from hf_sched.schedules.validation import ArgumentError
 
 logger = logging.getLogger(__name__)
@@ -93,21 +93,21 @@ class Resume:
         saved = Saved.read(self.scheduler_state) if "schedule" in self.scheduler_state else None
         if args.max_steps <= 0 and self.keeps_length:
             before = saved.group_schedule if saved else None
-            total = before.requested.num_training_steps if before else self.state["max_steps"]
-            planned = replace(planned, num_training_steps=total)
+            total = before.requested.num_training_steps if before else None
+            planned = replace(planned, num_training_steps=total or self.state["max_steps"])
         peaks, is_ours = self.scheduler_state.get("base_lrs") or [0.0], name in hf_sched.available()
         if not self.scheduler_state or (not is_ours and saved is None):
             return self._remaining(planned, planned.curve)
         had_groups = len(set(peaks)) > 1 or bool(self.scheduler_state.get("own"))
         here = groups or [{}] * (2 if had_groups else len(peaks))  # the Trainer makes two
         parameters = [{**group, "params": [torch.nn.Parameter(torch.zeros(1))]} for group in here]
-        scheduler = hf_sched.get_scheduler(
+        scheduler = make_scheduler(
             name,
             torch.optim.SGD(parameters, lr=args.learning_rate),
             args.get_warmup_steps(planned.num_training_steps),
             planned.num_training_steps,
             given if is_ours else arguments,
-            steps_per_epoch=planned.steps_per_epoch,
+            units=planned.units,
         )
         check_next_load(scheduler, name, on_resume)
         try:

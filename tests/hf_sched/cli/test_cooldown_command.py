@@ -54,7 +54,7 @@ def test_all_options_reach_the_run_and_json_is_complete(model_path: Path, tmp_pa
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["--duration", "soon"], "`duration` must be a number of steps"),
+        (["--duration", "soon"], "`duration` must be steps (500)"),
         (["--shape", "1-sqr"], "did you mean '1-sqrt'?"),
         (["--floor-ratio", "2"], "`floor_ratio` must be a number from 0 to 1, received 2"),
         ([], "no run reads requests in"),

@@ -120,7 +120,7 @@ def test_pictures_are_written(tmp_path: Path) -> None:
         (["plot", "wsd", "-o", "no/such/folder/x.png"], "No such file or directory: 'no/such/folder/x.png'"),
         (["plot", "polynomial"], "`--lr` is required, because the curve of 'polynomial' depends on the learning rate"),
         (["plot", "greedy"], "`schedule` must be one whose curve is known before the run, received 'greedy'"),
-        (["plot", "wsd", "--warmup", "half"], "`--warmup` must be a number of steps (500)"),
+        (["plot", "wsd", "--warmup", "half"], "`--warmup` must be steps (500)"),
         (["plot", "wsd", "--steps", "0"], "`num_training_steps` must be a whole number, 1 or more, received 0"),
         (["plot", "no_such.yaml"], "there is no file 'no_such.yaml'"),
         (["--import", "no_such_module", "list"], "`--import` must be a module that can be imported"),

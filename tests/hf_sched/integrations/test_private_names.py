@@ -17,7 +17,7 @@ SOURCES = {
 
 
 # Set on the Trainer by hooks, or documented methods.
-OWN = {"_hf_sched_resumes", "_hf_sched_steps_per_epoch", "_replace"}
+OWN = {"_hf_sched_resumes", "_replace"}
 ASSIGNED = r"\bself\.(_[a-z]\w*)(?=(?:, self\.\w+)*(?:: [^=]+)? [-+]?=)"
 DEFINED = re.compile(rf"{ASSIGNED}|\b(?:def|class) (_[a-z]\w*)|^ *(_[a-z]\w*)", re.MULTILINE)
 TAKEN = re.compile(r"""\.(_[a-z]\w*)|attr\([\w.]+, "(_[a-z]\w*)"|(?:import|from) (_[a-z]\w*)""")

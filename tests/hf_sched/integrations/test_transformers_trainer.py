@@ -15,7 +15,7 @@ import hf_sched
 from hf_sched.audit import audit
 from hf_sched.scheduler.schedule_lr import ScheduleLR
 from hf_sched.schedules import registry
-from hf_sched.schedules.validation import EpochsUnknown
+from hf_sched.schedules.validation import DurationUnknown
 from tests.helpers.trainer import OURS, PEAK, STEPS, WARMUP, Endless, Recorder, logged, train, two_groups
 
 # The example of each schedule, or one with more arguments.
@@ -80,7 +80,7 @@ def test_warmup_of_one_epoch_ends_with_the_first_epoch(model_path, tmp_path):
     steps = dict(zip(logged(trainer, "epoch"), logged(trainer, "learning_rate"), strict=False))
     assert steps[1.0] == max(steps.values()) == PEAK
     # Outside of this Trainer the epoch length is unknown.
-    with pytest.raises(EpochsUnknown):
+    with pytest.raises(DurationUnknown):
         transformers.get_scheduler("phases", trainer.optimizer, 0, 6, PHASES_IN_EPOCHS["lr_scheduler_kwargs"])
 
 
@@ -102,7 +102,7 @@ def test_fractions_and_epochs_use_the_trainers_steps(model_path, tmp_path, run, 
 
 def test_impossible_schedule_stops_before_the_first_step(model_path, tmp_path):
     recorder = Recorder()
-    with pytest.raises(EpochsUnknown, match=r"`duration` is in epochs \(1ep\)"):
+    with pytest.raises(DurationUnknown, match=r"`duration` is in epochs \(1ep\)"):
         train(model_path, tmp_path, recorder=recorder, data=Endless(), **PHASES_IN_EPOCHS)
     given = {"optimizers": two_groups, **OURS, "lr_scheduler_kwargs": {"min_lr": 1e-3}}
     with pytest.raises(ValueError, match=r"parameter group 1: `min_lr` must be at most the peak .* 0\.000625"):

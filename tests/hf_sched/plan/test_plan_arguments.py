@@ -183,7 +183,9 @@ def test_a_wrong_argument_is_named_with_its_remedy(config, message):
 
 def test_epochs_in_schedule_and_strategies_need_the_samples():
     config = sft(max_steps=9, lr_scheduler_type="wsd", lr_scheduler_kwargs={"decay": "1ep"})
-    with pytest.raises(hf_sched.EpochsUnknown, match=r"`decay` is in epochs \(1ep\).*unknown; give `--dataset-size N`"):
+    with pytest.raises(
+        hf_sched.DurationUnknown, match=r"`decay` is in epochs \(1ep\).*unknown; give `--dataset-size N`"
+    ):
         plan(config)
     assert str(plan(config, dataset_size=16).schedule) == "hold 5 | decay 4 1-sqrt"
     config = sft(max_steps=10, save_strategy="epoch", eval_strategy="epoch")

@@ -12,11 +12,13 @@ import hf_sched
 from hf_sched.reference import description as reference
 from hf_sched.reference.description import Argument, ComingFrom
 from hf_sched.schedules.catalog import Factor
+from hf_sched.schedules.horizon import HorizonReader
 from hf_sched.schedules.validation import ListOf, Whole
 from tests.helpers.catalog import temporary_registrations
 
 FLOOR_RATIO = Argument("floor_ratio", "a share of the peak from 0 to 1", False, 0.0)
 MIN_LR = Argument("min_lr", "a learning rate, 0 or more", False, None)
+HORIZON = Argument("horizon", HorizonReader.allowed, False, None)
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_without_a_docstring_there_are_only_arguments(describe):
     assert (of.name, of.summary, of.formula, of.text, of.source, of.example) == ("bare", "", "", "", "", "")
     assert of.coming_from == ()
     steps = Argument("steps", "a list of one or more, each a whole number, 2 or more", True, None)
-    assert of.arguments == (steps, Argument("share", "anything", False, 0.5), FLOOR_RATIO, MIN_LR)
+    assert of.arguments == (steps, Argument("share", "anything", False, 0.5), FLOOR_RATIO, MIN_LR, HORIZON)
 
 
 def test_a_docstring_in_another_format_is_text(describe):
@@ -96,6 +98,7 @@ def test_a_floor_is_an_argument_with_its_default(describe):
     def falls_by_itself(*, floor_ratio: Factor = 0.5):
         return [hf_sched.decay()]
 
-    assert describe(falls, floor_ratio=0.25).arguments == (replace(FLOOR_RATIO, default=0.25), MIN_LR)
-    (argument,) = describe(falls_by_itself).arguments
+    assert describe(falls, floor_ratio=0.25).arguments == (replace(FLOOR_RATIO, default=0.25), MIN_LR, HORIZON)
+    argument, horizon = describe(falls_by_itself).arguments
+    assert horizon == HORIZON
     assert argument == Argument("floor_ratio", "a number above 0, 1 at most", False, 0.5)

@@ -13,7 +13,7 @@ import hf_sched
 from hf_sched import Schedule
 from hf_sched.scheduler.group_schedule import GroupSchedule, ResumeTransition
 from hf_sched.scheduler.resume import CHOICES, OnResume, Saved, resumed, split_on_resume
-from hf_sched.schedules.validation import ArgumentError, Epochs, EpochsUnknown
+from hf_sched.schedules.validation import Amount, ArgumentError, DurationUnknown
 
 OLD = Schedule.parse("warmup 4 | decay 16 cosine; floor 0.1")
 
@@ -39,7 +39,7 @@ def optimizer_of(*rates: float | torch.Tensor) -> torch.optim.Optimizer:
         *((choice, OnResume(choice)) for choice in CHOICES),
         ("rewarm 50", OnResume("rewarm", 50)),
         ("rewarm 5%", OnResume("rewarm", Fraction(5, 100))),
-        ("rewarm 1.5ep", OnResume("rewarm", Epochs(Fraction(3, 2)))),
+        ("rewarm 1.5ep", OnResume("rewarm", Amount(Fraction(3, 2)))),
         (None, None),
     ],
 )
@@ -51,7 +51,7 @@ def test_on_resume_is_parsed_and_split_from_the_arguments(text, read):
     ("value", "message"),
     [
         ("rewam", "one of keep, replace, continue, rewarm, received 'rewam'; did you mean 'rewarm'?"),
-        ("rewarm 0", "a number of steps"),
+        ("rewarm 0", "steps (500)"),
     ],
 )
 def test_an_invalid_on_resume_is_rejected(value, message):
@@ -62,7 +62,7 @@ def test_an_invalid_on_resume_is_rejected(value, message):
 def test_a_rewarm_in_epochs_needs_the_steps_per_epoch():
     arguments = ("cosine_floor", optimizer_of(1.0), 0, 20, {"on_resume": "rewarm 1.5ep"})
     assert hf_sched.get_scheduler(*arguments, steps_per_epoch=6).on_resume == OnResume("rewarm", 9)
-    with pytest.raises(EpochsUnknown, match=r"`on_resume` is in epochs \(1.5ep\)"):
+    with pytest.raises(DurationUnknown, match=r"`on_resume` is in epochs \(1.5ep\)"):
         hf_sched.get_scheduler(*arguments)
 
 

@@ -20,12 +20,15 @@ import hf_sched
 from hf_sched import ArgumentError, Schedule
 from hf_sched.schedules import registry
 from hf_sched.schedules.phases import KINDS
-from hf_sched.schedules.registry import OF_THE_RUN
 from hf_sched.schedules.shapes import FORMS, Shape
-from hf_sched.schedules.validation import Epochs
+from hf_sched.schedules.validation import Amount
 from tests.helpers.catalog import CATALOGUE, EXCLUSIVE, example
 
 STEPS = 100
+OF_THE_RUN = (
+    *("num_training_steps", "num_warmup_steps"),
+    *("steps_per_epoch", "samples_per_step", "tokens_per_step"),
+)
 each_argument = pytest.mark.parametrize(
     ("name", "argument"),
     [
@@ -77,7 +80,7 @@ def check(schedule: Schedule) -> None:
 
 def may_be_named(argument: str, name: str) -> set[str]:
     """The arguments that an error may name if `argument` is wrong."""
-    if argument in OF_THE_RUN:  # another argument may not fit into the run
+    if argument in (*OF_THE_RUN, "horizon"):  # another argument may not fit into the run
         return {argument, *registry.entry(name).arguments}
     return {argument}.union(*(group for group in FIT_TOGETHER if argument in group))
 
@@ -148,7 +151,7 @@ anything = st.recursive(
         st.text(max_size=8),
         durations,
         st.fractions(),
-        st.fractions(0, 3).map(Epochs),
+        st.fractions(0, 3).map(Amount),
         st.sampled_from([*NONSENSE, *EXTREMES, *FORMS, *CATALOGUE, *phase_texts]),
         st.sampled_from([np.float64(0.1), np.int64(7), np.bool_(True), np.array(3), Shape("cosine"), -(10**400)]),
     ),
@@ -197,7 +200,7 @@ def test_any_values_make_a_valid_schedule_or_an_error_that_names_an_argument(nam
         ("wsd", {"min_lr_ratio": 0.1},
          "`min_lr_ratio` is not an argument of wsd, received 0.1; did you mean 'floor_ratio'?"),
         ("step", {"stepsize": 5}, "`stepsize` is not an argument of step, received 5; did you mean 'step_size'? step"),
-        ("multistep", {"milestones": "50%"}, "`milestones` must be a list of one or more, each a number of steps (500"),
+        ("multistep", {"milestones": "50%"}, "`milestones` must be a list of one or more, each steps (500), a share"),
         ("wsd", {"decay": 200},
          "`decay` cannot be used here: `phases` take decay 200 = 200 steps, but the run has 100"),
         ("wsd", {"decay_shape": "geometric"}, "`decay_shape` cannot be used here: `shape` 'geometric' needs levels ab"),

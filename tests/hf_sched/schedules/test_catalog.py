@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hf_sched
-from hf_sched import ArgumentError, EpochsUnknown
+from hf_sched import ArgumentError, DurationUnknown
 from hf_sched.schedules import registry, restart_cycles
 from tests.helpers.catalog import CATALOGUE, build, example
 
@@ -106,7 +106,7 @@ def test_the_last_descent_of_a_wave_is_adapted_with_a_warning(steps, lengths):
 def test_milestones_ascend_within_the_run(milestones, step, previous):
     with pytest.raises(ArgumentError, match=f"`milestones` must .*; step {step} does not come after step {previous}"):
         build("multistep", 10, milestones=milestones, steps_per_epoch=10)
-    with pytest.raises(EpochsUnknown, match=r"^`milestones.* in epochs \(11ep\)"):
+    with pytest.raises(DurationUnknown, match=r"^`milestones.* in epochs \(11ep\)"):
         build("multistep", milestones=["11ep"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 
 import pytest
 import yaml
@@ -13,9 +14,10 @@ import hf_sched
 from hf_sched import GRAMMAR, ArgumentError, Schedule, decay, hold, restart, warmup
 from hf_sched.schedules.phase_parser import PhasesReader, parse
 from hf_sched.schedules.phases import Level, ScheduleSpec
+from hf_sched.schedules.validation import Amount
 
 STEPS, PER_EPOCH = 1000, 150
-RUN = {"num_training_steps": STEPS, "steps_per_epoch": PER_EPOCH}
+RUN = {"num_training_steps": STEPS, "steps_per_epoch": PER_EPOCH, "samples_per_step": 100, "tokens_per_step": 50_000}
 # Text and its phases.
 TEXTS = {
     "hold": ScheduleSpec((hold(),)),
@@ -44,6 +46,12 @@ TEXTS = {
     "decay every 30 from 1.0 + 1.0 floor; floor 0.5": ScheduleSpec(
         (decay(start=Level(1, 1), every=30),), floor_ratio=0.5
     ),
+    "warmup 9k samples | hold 0.005B tok | decay every 3 samples; horizon 1.5x; floor 0.1": ScheduleSpec(
+        (warmup("9000 samples"), hold("5e6tok"), decay(every="3samples")), floor_ratio=0.1, horizon=Fraction(3, 2)
+    ),
+    "warmup 2M tok | hold 1e-6T tok | decay; min_lr 1e-5; horizon 1e8 tok": ScheduleSpec(
+        (warmup("2e6 tokens"), hold("1e6tok"), decay()), min_lr=1e-5, horizon=Amount(Fraction(10**8), "tok")
+    ),
 }
 every_text = pytest.mark.parametrize("text", TEXTS)
 
@@ -56,7 +64,7 @@ def test_text_parses_to_its_phases(text):
 
 
 def test_every_word_of_the_grammar_is_in_some_text():
-    words = " ".join(re.sub(r"([|;%]|(?<=\d)ep)", r" \1 ", text) for text in TEXTS).split()
+    words = " ".join(re.sub(r"([|;%]|(?<=\d)(?:ep|[kMBTx]))", r" \1 ", text) for text in TEXTS).split()
     assert set(re.findall(r'"([^"]+)"', GRAMMAR)) <= set(words)
 
 
@@ -69,15 +77,16 @@ def test_a_schedule_reads_back_from_what_it_prints(text):
     again = Schedule.parse(repr(schedule))
     assert again == schedule
     assert (repr(again), str(again)) == (repr(schedule),) * 2
-    assert again.curve(peak=1.0).tolist() == schedule.curve(peak=1.0).tolist()
+    assert again.curve(STEPS, peak=1.0).tolist() == schedule.curve(peak=1.0).tolist()
 
 
 def test_without_the_length_of_the_run_every_phase_needs_its_steps():
     assert Schedule.parse("warmup 5 | decay 15").num_training_steps == 20
-    for text in ("warmup 5 | decay", "warmup 5% | decay 15", "warmup 1ep | decay 15"):
-        with pytest.raises(
-            ArgumentError, match=f"`num_training_steps` is required, because .*'{re.escape(text)}' is in steps"
-        ):
+    for text, what in (
+        ("warmup 5 | decay", "`decay` for the rest of the run"),
+        ("warmup 5% | decay 15", "`warmup` '5%'"),
+    ):
+        with pytest.raises(ArgumentError, match=f"`num_training_steps` is None, but {what} depends on it; .*`horizon`"):
             Schedule.parse(text)
     with pytest.raises(ArgumentError, match=r"decay 15 = 20 steps, but the run has 21"):
         Schedule.parse("warmup 5 | decay 15", num_training_steps=21)
@@ -133,9 +142,9 @@ MISTAKES = [
     ("decay cosine too 0.1", "phase 1 ('decay cosine too 0.1'): `too` is not an argument of decay; did you mean 'to'?"),
     ("decay to | hold", "phase 1 ('decay to'): `to` must be a share of the peak (0.1), peak, floor, or a sum of them"),
     ("decay from 0.1 to 0 from 0.2", "phase 1 ('decay from 0.1 to 0 from 0.2'): `from` is given twice"),
-    ("warmup 1.5 | decay", "phase 1 ('warmup 1.5'): `duration` must be a number of steps (500)"),
-    ("warmup cosine | hold", "phase 1 ('warmup cosine'): `duration` must be a number of steps (500)"),
-    ("decay 5 every 0", "phase 1 ('decay 5 every 0'): `every` must be a number of steps (500)"),
+    ("warmup 1.5 | decay", "phase 1 ('warmup 1.5'): `duration` must be steps (500)"),
+    ("warmup cosine | hold", "phase 1 ('warmup cosine'): `duration` must be steps (500)"),
+    ("decay 5 every 0", "phase 1 ('decay 5 every 0'): `every` must be steps (500)"),
     ("warmup 5% from -1 | hold", "phase 1 ('warmup 5% from -1'): `start` must be a share of the peak (0.1)"),
     # An empty phase.
     ("", "phase 1 (''): `phase` must be one of"),
@@ -146,7 +155,7 @@ MISTAKES = [
     ([{"decay": 5, "hold": 5}], "phase 1 ({'decay': 5, 'hold': 5}): `phase` must be a mapping with exactly one of the"),
     ([{"decay": 5, "shap": "x"}], "phase 1 ({'decay': 5, 'shap': 'x'}): `shap` is not an argument of decay, received 'x"
      "'; did you mean 'shape'? decay takes shape, from, to, every"),
-    ([{"warmup": None}], "phase 1 ({'warmup': None}): `duration` must be a number of steps (500)"),
+    ([{"warmup": None}], "phase 1 ({'warmup': None}): `duration` must be steps (500)"),
 ]  # fmt: skip
 
 
@@ -161,9 +170,18 @@ def test_an_error_shows_the_wrong_phase_and_names_the_wrong_word(value, message)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("decay;", "`phases` must have 'floor' or 'min_lr' and one number after the ';', not ''"),
-        ("decay; flor 0.1", "`phases` must have 'floor' or 'min_lr' and one number after the ';', not ' flor 0.1'"),
-        ("decay; floor 0.1 | hold", "`phases` must have 'floor' or 'min_lr' and one number after the ';'"),
+        (
+            "decay;",
+            "`phases` must have 'floor', 'min_lr' or 'horizon' and one value after the ';', not ''",
+        ),
+        (
+            "decay; flor 0.1",
+            "`phases` must have 'floor', 'min_lr' or 'horizon' and one value after the ';', not ' flor 0.1'",
+        ),
+        (
+            "decay; floor 0.1 | hold",
+            "`phases` must have 'floor', 'min_lr' or 'horizon' and one value after the ';'",
+        ),
         ("decay; floor 10%", "`floor_ratio` must be a finite number, 0 or more, received '10%'"),
         ("decay; floor 2", "`floor_ratio` must be a number from 0 to 1, received 2.0"),
         ("decay; min_lr -1e-5", "`min_lr` must be a finite number, 0 or more, received '-1e-5'"),

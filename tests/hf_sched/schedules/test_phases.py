@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hf_sched import ArgumentError, Phase, Schedule, decay, hold, restart, warmup
 from hf_sched.schedules.phases import FLOOR, PEAK, Level
-from hf_sched.schedules.validation import EpochsUnknown
+from hf_sched.schedules.validation import DurationUnknown
 
 
 def from_phases(*phases: Phase, steps: int, **given: object) -> Schedule:
@@ -197,9 +197,9 @@ def test_with_an_absolute_floor_the_direction_depends_on_the_peak():
 def test_phases_may_last_epochs():
     phases = [warmup("1ep"), hold(), decay("0.5ep")]
     assert lengths(*phases, steps=20, steps_per_epoch=7) == [("warmup", 7), ("hold", 9), ("decay", 4)]
-    with pytest.raises(EpochsUnknown, match=r"`duration` is in epochs \(1ep\)"):
+    with pytest.raises(DurationUnknown, match=r"`duration` is in epochs \(1ep\)"):
         from_phases(*phases, steps=20)
-    with pytest.raises(EpochsUnknown, match=r"`every` is in epochs \(2ep\)"):
+    with pytest.raises(DurationUnknown, match=r"`every` is in epochs \(2ep\)"):
         from_phases(decay(every="2ep"), steps=20)
 
 
@@ -235,7 +235,7 @@ def test_a_last_share_that_rounds_to_no_step_gets_one(phases, steps, expected):
 @pytest.mark.parametrize(
     ("phases", "message"),
     [
-        ([], r"`phases` take nothing = 0 steps, but the run has 10 \(`num_training_steps`\)"),
+        ([], r"`phases` take nothing = 0 steps, but the run has 10 \(`num_training_steps` or `horizon`\)"),
         ([decay(4), hold(5)], r"`phases` take decay 4 \+ hold 5 = 9 steps, but the run has 10"),
         ([decay(4), hold(), decay("70%")], r"`phases` take decay 4 \+ decay 7 = 11 steps, but"),
         ([hold(), decay()], "`phases` may omit one duration only, and 2 of them do"),

@@ -18,7 +18,7 @@ import hf_sched
 from hf_sched import ArgumentError
 from hf_sched.schedules import recommend, registry, schedule
 from hf_sched.schedules.phases import ScheduleSpec
-from hf_sched.schedules.validation import EpochsUnknown
+from hf_sched.schedules.validation import DurationUnknown
 from tests.helpers.catalog import temporary_registrations
 
 
@@ -189,11 +189,11 @@ def test_a_function_receives_the_arguments_that_it_names(clean_registry):
     run = {"num_training_steps": 20, "num_warmup_steps": 2, "needed": "x"}
     schedule = hf_sched.build("curious", **run, steps_per_epoch=8, cooldown="0.5ep")
     hf_sched.build("curious", **run)
-    # Epochs are steps before the function sees them.
+    # Amount are steps before the function sees them.
     assert seen == [(20, 2, 8, "x", 4), (20, 2, None, "x", Fraction(1, 5))]
     assert str(schedule) == "warmup 2 | hold 14 | decay 4"
     assert registry.entry("curious").arguments == ["needed", "cooldown", "floor_ratio", "min_lr"]
-    with pytest.raises(EpochsUnknown, match=r"`cooldown` is in epochs \(1ep\)"):
+    with pytest.raises(DurationUnknown, match=r"`cooldown` is in epochs \(1ep\)"):
         hf_sched.build("curious", **run, cooldown="1ep")
     with pytest.raises(ArgumentError, match="`needed` is required by curious"):
         hf_sched.build("curious", num_training_steps=9)

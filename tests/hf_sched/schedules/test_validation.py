@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 import hf_sched
 from hf_sched.schedules.shapes import DECAY_SHAPES, Shape, ShapeReader
 from hf_sched.schedules.validation import (
+    Amount,
     ArgumentError,
     DurationReader,
-    Epochs,
-    EpochsUnknown,
+    DurationUnknown,
     ListOf,
     Number,
     OfType,
     OneOf,
+    StepUnits,
     Whole,
     as_steps,
     suggest,
@@ -40,7 +41,7 @@ NOT_A_DURATION = (None, "", -1, 1.5, math.nan, 10**400, [5], "101%", "nan%", "-1
         (ArgumentError("power", "a number", 5, "use 2"), "`power` must be a number, received 5; use 2"),
         (ArgumentError("power", rule="is required"), "`power` is required"),
         (ArgumentError("power", "a number", Fraction(1, 20)), "`power` must be a number, received '5%'"),
-        (EpochsUnknown("power", rule="is in epochs", hint="use steps"), "`power` is in epochs; use steps"),
+        (DurationUnknown("power", rule="is in epochs", hint="use steps"), "`power` is in epochs; use steps"),
     ],
 )
 def test_an_argument_error_has_text_and_attributes_and_can_be_pickled(error, text):
@@ -64,10 +65,10 @@ def test_an_argument_error_has_text_and_attributes_and_can_be_pickled(error, tex
         (UP_OR_DOWN, "up", "up"),
         (OfType(bool, "true or false"), False, False),
         (ListOf(Whole()), ["3", 5.0], (3, 5)),
-        (ListOf(DurationReader()), ("1ep", "5%", 7), (Epochs(Fraction(1)), Fraction(1, 20), 7)),
+        (ListOf(DurationReader()), ("1ep", "5%", 7), (Amount(Fraction(1)), Fraction(1, 20), 7)),
         *((DurationReader(), value, 500) for value in (500, "500", 500.0)),
         *((DurationReader(), value, Fraction(1, 20)) for value in (0.05, "0.05", "5%", Fraction(1, 20))),
-        *((DurationReader(), value, Epochs(HALF)) for value in ("0.5ep", " 0.5 ep ", Epochs(HALF))),
+        *((DurationReader(), value, Amount(HALF)) for value in ("0.5ep", " 0.5 ep ", Amount(HALF))),
         (DurationReader(above_zero=True), 1, 1),
         (DurationReader(), "100%", Fraction(1)),
         (SHAPES, "  1-sqrt ", Shape("1-sqrt")),
@@ -118,12 +119,14 @@ def test_other_values_are_no_duration(value):
     with pytest.raises(ArgumentError) as caught:
         DurationReader()("decay", value)
     assert caught.value.name == "decay" and caught.value.received is value
-    assert caught.value.allowed == "a number of steps (500), a share of the run (5%) or epochs (1ep), 0 or more"
+    assert caught.value.allowed == (
+        "steps (500), a share of the run (5%) or an amount of data (1ep, 9k samples, 5M tok), 0 or more"
+    )
 
 
-@pytest.mark.parametrize("zero", [0, "0", 0.0, "0%", "0ep", "0.0 ep", Fraction(0), Epochs(Fraction(0))], ids=repr)
+@pytest.mark.parametrize("zero", [0, "0", 0.0, "0%", "0ep", "0.0 ep", Fraction(0), Amount(Fraction(0))], ids=repr)
 def test_a_period_is_above_zero(zero):
-    assert as_steps(zero, 100, 10) == 0
+    assert as_steps(zero, 100, StepUnits(10)) == 0
     with pytest.raises(ArgumentError, match=r"`decay` must be .*, above 0, received "):
         DurationReader(above_zero=True)("decay", zero)
 
@@ -133,11 +136,11 @@ def test_a_period_is_above_zero(zero):
     [
         *((value, None, 7) for value in (7, "7", 0.07, "7%")),
         *((value, None, steps) for value, steps in ((0.005, 1), (0.0049, 0), ("0.5%", 1), (" 5 % ", 5), (1.0, 1))),
-        *(("1ep", 7, 7), ("0.5ep", 7, 4), ("0.49ep", 7, 3), ("3ep", 2.5, 8), ("0.1ep", 3, 1), (Epochs(HALF), "7", 4)),
+        *(("1ep", 7, 7), ("0.5ep", 7, 4), ("0.49ep", 7, 3), ("3ep", 2.5, 8), ("0.1ep", 3, 1), (Amount(HALF), "7", 4)),
     ],
 )
 def test_a_duration_is_rounded_to_the_nearest_step_and_half_a_step_upwards(value, per_epoch, steps):
-    assert as_steps(value, 100, per_epoch) == steps
+    assert as_steps(value, 100, StepUnits(per_epoch)) == steps
 
 
 @given(hundredths=st.integers(0, 100), steps=st.integers(1, 10**6), per_epoch=st.integers(1, 10**6))
@@ -145,15 +148,15 @@ def test_fractions_and_epochs_are_exact(hundredths, steps, per_epoch):
     # In whole numbers: hundredths * steps / 100, half a step upwards.
     assert as_steps(f"{hundredths}%", steps) == (2 * hundredths * steps + 100) // 200
     in_epochs = (2 * hundredths * per_epoch + 100) // 200
-    assert as_steps(f"{hundredths / 100}ep", steps, per_epoch) == max(in_epochs, min(hundredths, 1))
+    assert as_steps(f"{hundredths / 100}ep", steps, StepUnits(per_epoch)) == max(in_epochs, min(hundredths, 1))
 
 
 def test_epochs_need_a_known_and_valid_length():
-    with pytest.raises(EpochsUnknown, match=r"`warmup` is in epochs \(1ep\), .*`steps_per_epoch`.*\(500\).*\(5%\)"):
+    with pytest.raises(DurationUnknown, match=r"`warmup` is in epochs \(1ep\), .*`steps_per_epoch`.*\(500\).*\(5%\)"):
         hf_sched.build("warmup_cosine", num_training_steps=100, warmup="1ep")
     for wrong in (0, math.nan, "many"):
         with pytest.raises(ArgumentError, match="`steps_per_epoch` must be a finite number above 0"):
-            as_steps("1ep", 100, wrong)
+            as_steps("1ep", 100, StepUnits(wrong))
 
 
 def test_only_a_similar_word_is_suggested():
