@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE = 1
 export CI = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-slow test-oldest test-hosts lint docs benchmark overhead learning reliability gpu
+.PHONY: demo test test-slow test-oldest test-hosts lint docs benchmark overhead learning sweep reliability gpu
 
 # Installs an extra of setup.cfg: $(VENV)/installed-recipes, $(VENV)/installed-test. timm goes into its own folder because
 # it requires torchvision, which breaks `accelerate launch` beside a torch without CUDA.
@@ -74,6 +74,11 @@ overhead: $(VENV)/installed-test
 learning: $(VENV)/installed-test
 	test -n "$(GSM8K)" || { echo 'name the folder of GSM8K: make learning GSM8K=FOLDER'; exit 2; }
 	$(BIN)/python -m benchmarks.learning.run all --gsm8k $(GSM8K)
+
+# Start it in two terminals to use two cores: they share the trainings.
+sweep: $(VENV)/installed-test
+	test -n "$(GSM8K)" || { echo 'name the folder of GSM8K: make sweep GSM8K=FOLDER'; exit 2; }
+	$(BIN)/python -m benchmarks.sweep.run --gsm8k $(GSM8K)
 
 reliability: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.reliability.run

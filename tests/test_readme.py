@@ -37,7 +37,7 @@ def test_commands_that_need_no_run_succeed(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("hf-sched ")]
     commands = [shlex.split(line, comments=True)[1:] for line in lines]
-    of_runs = {"run", "cooldown", "design", "init", "sft"}
+    of_runs = {"run", "cooldown", "design", "init", "sft", "sweep"}
     assert {"list", "show", "recommend", "plot", "plan", "check", *of_runs} == {words[0] for words in commands}
     for words in commands:
         if words[0] in of_runs or {"runs/demo/grpo", "out"} & set(words):

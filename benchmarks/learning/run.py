@@ -116,7 +116,7 @@ def run_all(args: argparse.Namespace) -> None:
     folder: Path = args.output
     make_text_task(args.gsm8k, folder / "text", args.seeds)
     for seed in args.seeds:
-        _make_sorting_task(folder, seed)
+        make_sorting_task(folder, seed)
 
     def recipe(name: str, config: str, model: str, rows: str) -> Recipe:
         flags = ("--model_name_or_path", str(folder / model), "--dataset_name", str(folder / rows))
@@ -129,7 +129,7 @@ def run_all(args: argparse.Namespace) -> None:
     run_budgets(recipe("budgets", *text), peak=4.5e-3)
 
 
-def _make_sorting_task(folder: Path, seed: int) -> None:
+def make_sorting_task(folder: Path, seed: int) -> None:
     """Make the sorting task of a seed, and the fine-tuned model that GRPO starts from."""
     task, sft = folder / f"task-{seed}", folder / f"sft-{seed}"
     save_model(task / "model", layers=2, width=128, seed=seed)

@@ -25,7 +25,7 @@ from hf_sched.audit import audit
 from hf_sched.reference.named_schedule import NamedSchedule
 
 # Imported once, by the process that the trainings are forked from.
-_PRELOAD = ["hf_sched.finetune.sft", "hf_sched.finetune.grpo"]
+PRELOAD = ["hf_sched.finetune.sft", "hf_sched.finetune.grpo"]
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,8 @@ def _train(recipe: Recipe, trial: Trial) -> dict[str, Any]:
     start = time.monotonic()
     # A fork of a process that has imported everything starts at once.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
-    process = context.Process(target=_run_recipe, args=(words, folder / "log.txt"))
+    context.set_forkserver_preload(PRELOAD)
+    process = context.Process(target=run_recipe, args=(words, folder / "log.txt"))
     process.start()
     process.join()
     row: dict[str, Any] = {
@@ -158,7 +158,7 @@ def _train(recipe: Recipe, trial: Trial) -> dict[str, Any]:
     return row
 
 
-def _run_recipe(words: list[str], log: Path) -> None:
+def run_recipe(words: list[str], log: Path) -> None:
     """Do what `python recipe ...` does, in a child process that prints into a file."""
     with log.open("wb") as out:
         os.dup2(out.fileno(), 1)

@@ -27,6 +27,7 @@ from hf_sched.cli.recommend import recommend_schedule
 from hf_sched.cli.report import report_runs
 from hf_sched.cli.run import run
 from hf_sched.cli.show import show
+from hf_sched.cli.sweep import find_peak
 from hf_sched.plots.console import wrapped
 
 
@@ -47,7 +48,7 @@ def app(modules: tuple[str, ...]) -> None:
 
 for command in (
     *(list_schedules, show, recommend_schedule, plot, design, plan_run, check_paths),
-    *(write_starter, sft, grpo, dpo, estimate_memory, merge_adapter),
+    *(write_starter, find_peak, sft, grpo, dpo, estimate_memory, merge_adapter),
     *(evaluate_models, report_runs, cooldown, run),
 ):
     app.add_command(command)

@@ -13,6 +13,7 @@ import pytest
 
 PACKAGES = {
     "recipes": ("datasets", "math_verify", "matplotlib", "pandas", "peft", "PIL", "scipy", "trl"),
+    "sweep": ("optuna",),
     "ui": ("gradio", "plotly"),
     "deepspeed": ("deepspeed",),
     "benchmark": ("jax", "optax"),

@@ -133,10 +133,11 @@ class Reader:
     def hf_sched(self, words: list[str]) -> None:
         result = CliRunner().invoke(app, words, catch_exceptions=False)
         assert result.exit_code == 0, result.output
-        if words[0] in RECIPES:
+        if words[0] in (*RECIPES, "sweep"):
             command = app.commands[words[0]]
             given = command.make_context(words[0], words[1:]).params
-            self.recipe(words[0], ["--config", given["config"], *given["flags"]])
+            kind = "sft" if words[0] == "sweep" else words[0]
+            self.recipe(kind, ["--config", given["config"], *given["flags"]])
 
     def kubectl(self, words: list[str]) -> None:
         if "-f" in words:

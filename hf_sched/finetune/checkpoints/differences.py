@@ -12,7 +12,6 @@ from hf_sched._run_files import RUN
 from hf_sched.finetune.checkpoints.identity import RunIdentity
 from hf_sched.finetune.provenance import hide, read_provenance
 
-# Arguments that change neither the weights nor the order of the data.
 _HARMLESS_PREFIXES = ("logging_", "log_", "save_", "eval", "hub_", "push_to_hub", "report_to", "dataloader_", "anneal_")
 _HARMLESS = {
     *("config", "output_dir", "run_name", "resume_from_checkpoint", "overwrite", "dry_run", "disable_tqdm"),
@@ -26,6 +25,11 @@ def recorded_session(checkpoint: Path) -> Mapping[str, Any] | None:
     written_in = RunIdentity.of(checkpoint).session_id
     sessions = read_provenance(checkpoint.parent / RUN)
     return next((session for session in sessions if written_in and session.get("id") == written_in), None)
+
+
+def is_harmless(name: str) -> bool:
+    """Return whether an argument changes neither the weights nor the order of the data."""
+    return name in _HARMLESS or name.startswith(_HARMLESS_PREFIXES)
 
 
 def differences(
@@ -47,7 +51,7 @@ def differences(
     if processes is not None and session.get("processes") not in (None, processes):
         found.append(f"processes {session['processes']} -> {processes}")
     for name in dict.fromkeys([*before, *now]):
-        is_compared = name in only if only else not (name in _HARMLESS or name.startswith(_HARMLESS_PREFIXES))
+        is_compared = name in only if only else not is_harmless(name)
         old, new = (_comparable(name, arguments.get(name)) for arguments in (before, now))
         if is_compared and old != new:
             found.append(f"`{name}` {_show(old)} -> {_show(new)}")
