@@ -1,1 +1,1 @@
-"""How fast is hf_sched?"""
+"""How close to its deadline does a run end?"""

@@ -128,12 +128,13 @@ class LiveControl(TrainerCallback):
         if not (reads or looks) or step >= state.max_steps:
             return  # on all ranks alike, because the broadcast below needs all of them
         scheduler = schedule_of(lr_scheduler)
-        group_schedule = None
+        group_schedule, next_look = None, None
         if state.is_world_process_zero:
             group_schedule = self._read_request(args, state, scheduler) if reads else None
-            if looks and self._deadline is not None and scheduler is not None:
-                group_schedule = group_schedule or self._keep_deadline(self._deadline, args, state, scheduler)
-        next_look = self._deadline.next_look if self._deadline is not None else None
+            if self._deadline is not None and scheduler is not None:
+                if looks and group_schedule is None:
+                    group_schedule = self._keep_deadline(self._deadline, args, state, scheduler)
+                next_look = max(self._deadline.next_look, step + 1)
         group_schedule, self._next_look = _broadcast(group_schedule, next_look, args.device)
         if group_schedule is not None:
             assert scheduler is not None and group_schedule.cooldown is not None
@@ -203,8 +204,10 @@ class LiveControl(TrainerCallback):
             cooled = decay_now(current, request, step=step, skipped=step - scheduler.last_epoch)
         with training_continues(file := Path(args.output_dir, COOLDOWN_DONE)):
             write_json(file, {**vars(request), "step": step, "group_schedule": cooled.state()})
-        rates = (numbers_text(cooled.at(at)) for at in (scheduler.last_epoch - 1, (cooled.schedule.horizon or 1) - 1))
-        logger.warning("%s, from %s to %s, to end before the deadline", cooled.cooldown, *rates)
+        start, end = current.at(scheduler.last_epoch - 1), cooled.at((cooled.schedule.horizon or 1) - 1)
+        logger.warning(
+            "%s, from %s to %s, to end before the deadline", cooled.cooldown, *map(numbers_text, (start, end))
+        )
         return cooled
 
     def _read_request(self, args: Any, state: Any, scheduler: ScheduleLR | None) -> GroupSchedule | None:
@@ -229,6 +232,7 @@ class LiveControl(TrainerCallback):
         """Write what `hf-sched cooldown` checks before it sends a request."""
         status = {
             **_position(args, state, scheduler),
+            "deadline": self._deadline.end if self._deadline is not None else None,
             "ended": ended,
             "every": self._every,
             "group_schedule": scheduler.group_schedule.state() if scheduler else None,

@@ -21,7 +21,7 @@ DEFAULT_RESERVE = 0.02
 _PARTS = ("days", "hours", "minutes", "seconds")
 _DURATION = re.compile("".join(rf"(?:(?P<{part}>\d+(?:\.\d+)?){part[0]})?" for part in _PARTS))
 # The time of a step is the mean of as many recent ones as are left, within these bounds.
-_FEWEST, _MOST = 20, 1000
+_FEWEST, _MOST = 8, 1000
 # Standard deviations of the last steps that are kept free; if more is missing, there is time to shorten the cooldown.
 _MARGIN, _LAST = 1.0, 16
 _MARGIN_OF_PAUSES = 1.1

@@ -117,11 +117,11 @@ def _draw_curves(ax: Any, curves: Mapping[str, Curve]) -> None:
 
 
 def _mark_changes(ax: Any, run: RunFolder) -> None:
-    """Mark resumes, cooldown requests and the departure from the plan: other changes may come from these."""
+    """Mark resumes, live cooldowns and the departure from the plan: other changes may come from these."""
     marks = [(step, "resumed", "0.35", "--") for step in run.resumes]
     if isinstance(run.audit, AuditReport):
         cooldowns = {plan.cooldown.step for plan in run.audit.record.plans if plan.cooldown}
-        marks += [(step, "cooldown requested", "0.35", "-.") for step in cooldowns]
+        marks += [(step, "live cooldown", "0.35", "-.") for step in cooldowns]
         if (step := run.audit.departs) is not None:
             marks.append((step, f"off the plan from step {step + 1}", "#C00000", ":"))
     for step, label, color, line in marks:

@@ -188,11 +188,13 @@ def test_used_up_budget_ends_the_resumed_run_at_once(model_path, tmp_path):
     assert trainer.state.global_step == 33 and used[-1, 0] == FLOOR * PEAK
 
 
-def test_request_is_accepted_beside_a_time_budget(model_path, tmp_path):
-    request = RequestAfter(13)
-    trainer, used = train(model_path, tmp_path, Clock(), "90s", request, logging_strategy="steps", logging_steps=5)
-    assert trainer.state.global_step == 21
+@pytest.mark.parametrize(("seconds", "steps"), [(1.0, 21), (3.0, 20)])
+def test_cooldown_on_request_keeps_the_deadline(model_path, tmp_path, seconds, steps):
+    request, clock = RequestAfter(13), Clock(lambda step: seconds if step >= 16 else 1.0)
+    log = {"logging_strategy": "steps", "logging_steps": 5}
+    trainer, used = train(model_path, tmp_path, clock, "30s", request, live={"cooldown": "5%"}, **log)
     ends_on_floor(tmp_path, trainer, used)
+    assert trainer.state.global_step == steps and clock.now - 1e9 <= 30
 
 
 def test_first_slow_step_does_not_begin_the_cooldown(model_path, tmp_path):
