@@ -31,11 +31,10 @@ def complete_model_cards(trainer: Any, base_model: str) -> None:
 def _describe_schedule(trainer: Any) -> str:
     args, scheduler = trainer.args, schedule_of(trainer.lr_scheduler)
     (name, arguments), steps = read_schedule(args), trainer.state.max_steps
-    curve = f"warmup over {args.get_warmup_steps(steps)} steps"
     if scheduler is not None:
         curve = f"`{scheduler.group_schedule.schedule}`"
-    elif arguments:
-        curve += f", `{arguments}`"
+    else:
+        curve = f"warmup over {args.get_warmup_steps(steps)} steps" + (f", `{arguments}`" if arguments else "")
     return (
         f"Learning rate: `{name}` with a peak of {args.learning_rate:g} over {steps} optimizer steps ({curve}), "
         "set by hf_sched."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,16 @@ BUILTIN_RESUME = "`on_resume` with transformers' own schedules"
 
 step_units: ContextVar[StepUnits] = ContextVar("step_units", default=NO_UNITS)
 """The units of the Trainer that is training."""
+
+
+@contextmanager
+def using(units: StepUnits) -> Iterator[None]:
+    """Let `TrainingArguments` count a warmup over a horizon in these units."""
+    token = step_units.set(units)
+    try:
+        yield
+    finally:
+        step_units.reset(token)
 
 
 @around("the check of schedule arguments in TrainingArguments", ARGUMENTS, "TrainingArguments.__post_init__")
@@ -137,7 +148,8 @@ def _provide_step_units(original: Any, self: Any, args: Any, dataloader: Any, *o
 @around("a warmup as a share of the horizon", ARGUMENTS, "TrainingArguments.get_warmup_steps")
 def _lay_warmup_out(get_warmup_steps: Any, self: Any, num_training_steps: int) -> Any:
     """A warmup that is a share of the run is the share of the schedule's horizon, if it has one."""
-    if getattr(self, "lr_scheduler_type", None) is not None:
+    share = getattr(self, "warmup_steps", 0) or getattr(self, "warmup_ratio", 0) or 0
+    if 0 < share < 1 and getattr(self, "lr_scheduler_type", None) is not None:
         name, arguments = read_schedule(self)
         length = registry.length_of(name, split_on_resume(arguments)[1], num_training_steps, step_units.get())
         num_training_steps = num_training_steps if length is None else length
@@ -190,11 +202,10 @@ def _connect_callbacks(train: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
             callback.hyperparameters = scheduled
     # They set their values first, so that a log that begins with them knows the plan.
     self.callback_handler.callbacks = sorted(callbacks, key=lambda callback: callback not in scheduled)
-    token = step_units.set(NO_UNITS)
     try:
-        return train(self, *args, **kwargs)
+        with using(NO_UNITS):
+            return train(self, *args, **kwargs)
     finally:  # an error ends the training without an event
-        step_units.reset(token)
         for callback in callbacks:
             if isinstance(callback, (LearningRateGuard, HyperparameterSchedules)):
                 callback.close()

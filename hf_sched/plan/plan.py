@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -265,6 +266,7 @@ def find_units(
 ) -> StepUnits:
     """What turns epochs, samples (GRPO: completions) and tokens of a run into optimizer steps."""
 
+    @cache
     def tokens_per_step() -> float:
         if config.kind in GENERATING:
             raise ValueError("the completions are generated in training: write steps or samples")
@@ -283,7 +285,7 @@ def horizon_notes(schedule: Schedule | None, peak: float) -> Iterator[str]:
     horizon, total = schedule.horizon or 0, schedule.num_training_steps or 0
     last, end = schedule.lr(total - 1, peak=peak), schedule.lr(horizon - 1, peak=peak)
     if horizon < total:
-        held = f"the learning rate stays at {end:.4g} for {total - horizon:,} steps"
+        held = f"the learning rate stays at {end:.4g} for {total - horizon:,} step{'s' * (total - horizon > 1)}"
         yield f"The horizon ends at step {horizon:,}: {held}."
     else:
         above = f"{last:.4g}, not at the end level {end:.4g}" if last != end else f"{last:.4g}"

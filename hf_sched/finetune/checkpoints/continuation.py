@@ -22,6 +22,7 @@ from hf_sched.finetune.checkpoints.identity import is_own
 from hf_sched.finetune.checkpoints.selection import is_in
 from hf_sched.finetune.checkpoints.sharding import weights_of
 from hf_sched.finetune.provenance import read_provenance
+from hf_sched.integrations.transformers_trainer import using
 from hf_sched.plan import Plan
 from hf_sched.scheduler.builtin_resume import check_next_load
 from hf_sched.scheduler.resume import Saved, ScheduleChanged, read_schedule, read_scheduler_state, split_on_resume
@@ -101,10 +102,12 @@ class Resume:
         had_groups = len(set(peaks)) > 1 or bool(self.scheduler_state.get("own"))
         here = groups or [{}] * (2 if had_groups else len(peaks))  # the Trainer makes two
         parameters = [{**group, "params": [torch.nn.Parameter(torch.zeros(1))]} for group in here]
+        with using(planned.units):
+            warmup_steps = args.get_warmup_steps(planned.num_training_steps)
         scheduler = make_scheduler(
             name,
             torch.optim.SGD(parameters, lr=args.learning_rate),
-            args.get_warmup_steps(planned.num_training_steps),
+            warmup_steps,
             planned.num_training_steps,
             given if is_ours else arguments,
             units=planned.units,
