@@ -172,7 +172,7 @@ class LearningRateGuard(TrainerCallback):
 
     def _check(self, args: Any, state: Any) -> None:
         for hyperparameters in self.hyperparameters if self._mode != "off" else ():
-            if changed_value := hyperparameters.find_changed():
+            if changed_value := hyperparameters.find_changed(state.global_step):
                 self._fail("hyperparameter", changed_value)
         scheduler = self.scheduler
         if scheduler is None:

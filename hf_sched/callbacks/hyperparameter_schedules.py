@@ -86,14 +86,15 @@ class HyperparameterSchedules(TrainerCallback):
         self._given = dict(schedules)
         self._targets: list[_Target] = []
         self._rest: Rest | None = None
-        self._at: int | None = None
+        self._set: list[tuple[str, _Place, float]] = []
+        """The values of this step."""
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
     ) -> None:
         """Find the places of the values, and compare the schedules with those of the checkpoint."""
         groups = [group for one in find_optimizers(optimizer).training for group in one.param_groups]
-        self._at, self._rest, self._targets = None, None, []
+        self._rest, self._targets, self._set = None, [], []
         for schedule in self.schedules:
             places = _find_places(schedule.name, groups, self.trainer)
             configured = [place.configured(schedule.name) for place in places]
@@ -109,16 +110,15 @@ class HyperparameterSchedules(TrainerCallback):
         """Set the values of the step."""
         if self._follow_cooldown(state, lr_scheduler):
             self._save(state)
-        self._at = state.global_step
+        self._set = []
         for target in self._targets:
-            for place, value in self._values_of(target, self._at):
-                place.set(value)
-
-    def _values_of(self, target: _Target, step: int) -> zip[tuple[_Place, float]]:
-        """Each place of a hyperparameter with its value at a step."""
-        if self._rest is not None:
-            step = self._rest.position_at(step, target.steps)
-        return zip(target.places, target.planned.at(step), strict=True)
+            at = state.global_step
+            if self._rest is not None:
+                at = self._rest.position_at(at, target.steps)
+            values = zip(target.places, target.planned.at(at), strict=True)
+            self._set += [(target.name, place, value) for place, value in values]
+        for _, place, value in self._set:
+            place.set(value)
 
     def _follow_cooldown(self, state: Any, lr_scheduler: Any) -> bool:
         """Shorten the schedules with the run from this step on; returns whether the end has changed."""
@@ -134,7 +134,7 @@ class HyperparameterSchedules(TrainerCallback):
 
     def _save(self, state: Any) -> None:
         """Write the schedules and their rest into the state, which each checkpoint has."""
-        attributes = {"saved": self.plans(), "rest": self._rest}
+        attributes = {"saved": self.plans()}
         state.stateful_callbacks[_RECORD] = {"args": {"schedules": self._given}, "attributes": attributes}
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -142,7 +142,7 @@ class HyperparameterSchedules(TrainerCallback):
 
     def close(self) -> None:
         """Release the trainer; hf_sched calls this when training ends or fails."""
-        self.trainer, self._targets, self._at = None, [], None
+        self.trainer, self._targets, self._set = None, [], []
 
     def plans(self) -> dict[str, dict[str, Any]]:
         """The schedule of each hyperparameter as plain values, by its name in records."""
@@ -152,25 +152,22 @@ class HyperparameterSchedules(TrainerCallback):
         """The largest value of each hyperparameter in use."""
         return {PREFIX + target.name: max(place.value() for place in target.places) for target in self._targets}
 
-    def find_changed(self) -> str | None:
-        """A message about the first value that is not the one that was set for the step."""
-        for target in self._targets if self._at is not None else ():
-            for place, value in self._values_of(target, self._at):  # type: ignore[arg-type]
-                if place.value() != value:
-                    return (
-                        f"optimizer step {self._at}: `{target.name}` is {place.value()!r}, but its schedule has "
-                        f"{value!r} there: another component sets it (a callback, the optimizer, the trainer itself)"
-                    )
+    def find_changed(self, step: int) -> str | None:
+        """A message about the first value that is not the one that was set for this step."""
+        for name, place, value in self._set:
+            if place.value() != value:
+                return (
+                    f"optimizer step {step}: `{name}` is {place.value()!r}, but its schedule has {value!r} there: "
+                    "another component sets it (a callback, the optimizer, the trainer itself)"
+                )
         return None
 
     def _resume(self, args: Any, state: Any) -> None:
         """Continue the schedules of the checkpoint, or the new ones if `on_resume` says so."""
-        record = state.stateful_callbacks.get(_RECORD, {}).get("attributes", {})
-        saved = {
-            name.removeprefix(PREFIX): GroupSchedule.from_state(one) for name, one in record.get("saved", {}).items()
-        }
+        record = state.stateful_callbacks.get(_RECORD, {}).get("attributes", {}).get("saved", {})
+        saved = {name.removeprefix(PREFIX): GroupSchedule.from_state(one) for name, one in record.items()}
+        self._rest = next((Rest(*one["rest"]) for one in record.values() if one["rest"]), None)
         here = {target.name: target.planned for target in self._targets}
-        self._rest = Rest(*record["rest"]) if record.get("rest") else None
         if saved.keys() == here.keys() and all(saved[name].requests_same(one) for name, one in here.items()):
             return
         on_resume, _ = split_on_resume(read_schedule(args)[1])
