@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hf_sched.scheduler.group_schedule import OWN_SCHEDULE
@@ -198,13 +199,10 @@ def _layer_factors(names: list[str], decay: float | None) -> dict[str, tuple[str
         raise ArgumentError("decay_per_layer", received=decay, rule="needs a model with numbered layers (`layers.0`)")
     # Other numbered parts, such as those of a classifier, have fewer members.
     (layers, _), *_ = Counter(layers for layers, _ in {*places.values()}).most_common(1)
-    last = max(number for place, number in places.values() if place == layers)
-    first = next(place for place, name in enumerate(names) if places.get(name, ("", 0))[0] == layers)
-    factors = dict.fromkeys(names[:first], ("embeddings", decay ** (last + 1)))
-    for name, (place, number) in places.items():
-        if place == layers:
-            factors[name] = (f"layer_{number}", decay ** (last - number))
-    return factors
+    numbers = {name: number for name, (place, number) in places.items() if place == layers}
+    last, before = max(numbers.values()), takewhile(lambda name: name not in numbers, names)
+    factors = dict.fromkeys(before, ("embeddings", decay ** (last + 1)))
+    return factors | {name: (f"layer_{number}", decay ** (last - number)) for name, number in numbers.items()}
 
 
 def _hidden_matrices(model: nn.Module) -> set[int]:
