@@ -6,37 +6,14 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.common.task import byte_level_tokenizer, save_random_model
 from hf_sched.finetune.data import to_demonstration, to_problem
 from hf_sched.finetune.demo.sorting_task import TEMPLATE
 
-_QWEN = {"vocab_size": 151_936, "num_key_value_heads": 2}
+_NAMES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 # From the config.json of Qwen2.5. The tiny model runs on a CPU.
-SHAPES: dict[str, dict[str, Any]] = {
-    "0.5B": {
-        **_QWEN,
-        "hidden_size": 896,
-        "intermediate_size": 4864,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 14,
-    },
-    "1.5B": {
-        **_QWEN,
-        "hidden_size": 1536,
-        "intermediate_size": 8960,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 12,
-    },
-    "tiny": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    },
-}
+SHAPES = {"0.5B": (896, 4864, 24, 14), "1.5B": (1536, 8960, 28, 12), "tiny": (32, 64, 2, 4)}
 _SPECIAL = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<pad>"]
 
 
@@ -83,7 +60,9 @@ def make_model(size: str, folder: Path) -> int:
     from transformers import AutoTokenizer, Qwen2Config
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    fixed = {"tie_word_embeddings": True, "max_position_embeddings": 32_768, "vocab_size": len(tokenizer)}
+    shape = dict(zip(_NAMES, SHAPES[size], strict=True)) | {"num_key_value_heads": 2}
+    vocabulary = len(tokenizer) if size == "tiny" else 151_936
+    fixed = {"tie_word_embeddings": True, "max_position_embeddings": 32_768, "vocab_size": vocabulary}
     tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # a GPU draws 1.5 billion numbers at once
-        return save_random_model(Qwen2Config(**fixed | SHAPES[size] | tokens), tokenizer, folder / size, seed=0)
+        return save_random_model(Qwen2Config(**fixed, **shape, **tokens), tokenizer, folder / size, seed=0)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,14 @@ import yaml
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 import hf_sched
+from benchmarks.common.task import ON_CPU
 from hf_sched.audit import audit
 
+LAUNCHES = {
+    "DDP": ["torch.distributed.run", "--standalone", "--nproc-per-node=1"],
+    "FSDP2": ["accelerate.commands.launch", "--config_file=accelerate_configs/fsdp2.yaml", "--num_processes=1"],
+}
+_ENVIRONMENT = dict(os.environ)  # to which trainings in this process add
 STEPS, PEAK = 20, 1e-3
 SCHEDULE = hf_sched.build("cosine_floor", num_training_steps=STEPS, num_warmup_steps=5, floor_ratio=0.1)
 ON_GPU = torch.cuda.is_available()
@@ -136,32 +145,39 @@ def check_tensor_rate(folder: Path) -> str:
     return "the same tensor, no recompilation"
 
 
-def check_distributed(folder: Path) -> str:
+def check_distributed(folder: Path, launch: str) -> str:
+    """Check the learning rates of SFT in a process group of one process."""
+    command = [sys.executable, "-m", *LAUNCHES[launch], "-m", "benchmarks.gpu.plugin", str(folder)]
+    done = subprocess.run(command, env=_ENVIRONMENT, stdout=subprocess.PIPE, text=True, check=False)
+    print(done.stdout)
+    _require(done.returncode == 0, "the training failed; see the log")
+    return done.stdout.splitlines()[-1]
+
+
+def _train_distributed(folder: Path) -> str:
     """Run SFT in the process group that this process was launched in, and audit its learning rates."""
     from accelerate import PartialState
 
     from hf_sched.finetune import sft
 
-    inputs = folder.parents[1]
-    output = folder / f"rates-{os.environ.get('ACCELERATE_USE_FSDP', 'ddp')}"
-    config = folder / f"{output.name}.yaml"
+    inputs, config = folder.parents[1], folder / "config.yaml"
     arguments = {
         "model_name_or_path": str(inputs / "tiny"),
         "dataset_name": str(inputs / "sft"),
-        "output_dir": str(output),
+        "output_dir": str(folder / "run"),
         "lr_scheduler_type": "cosine_floor",
         "max_steps": 8,
         "save_strategy": "no",
         "report_to": "none",
         "per_device_train_batch_size": 2,
         "max_length": 256,
-        **({} if ON_GPU else {"use_cpu": True, "bf16": False}),
+        **({} if ON_GPU else ON_CPU),
     }
     folder.mkdir(parents=True, exist_ok=True)
     config.write_text(yaml.safe_dump(arguments), encoding="utf-8")
     _require(sft.main(["--config", str(config)]) == 0, "the training failed")
     state = PartialState()
-    _require(audit(output).ok, "the learning rates are off the plan")
+    _require(audit(folder / "run").ok, "the learning rates are off the plan")
     return f"{state.distributed_type.value} over {state.backend}: planned rates"
 
 
@@ -170,5 +186,8 @@ CHECKS: dict[str, Callable[[Path], str]] = {
     "resume": check_resume,
     "fp16 overflow": check_overflow,
     "tensor learning rate": check_tensor_rate,
-    "distributed": check_distributed,
+    **{launch: partial(check_distributed, launch=launch) for launch in LAUNCHES},
 }
+
+if __name__ == "__main__":
+    print(_train_distributed(Path(sys.argv[1])))

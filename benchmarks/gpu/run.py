@@ -11,16 +11,18 @@ result is written when it ends (results.json, table.md). The same command again 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import select
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from itertools import product
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,17 +37,6 @@ from benchmarks.common.task import ON_CPU, REWARD, ROOT, child_environment
 BARE, RECIPE, DEFAULTS = "TRL's script", "recipe", "TRL's defaults"
 WARM_UP = 4  # steps that do not count: one generation of GRPO
 ROUNDS = 3
-_MODULE = ["-m", "benchmarks.gpu.worker"]
-# Processes that take one job each, in a process group.
-LAUNCHES = {
-    "DDP": ["torch.distributed.run", "--standalone", "--nproc-per-node=1", *_MODULE],
-    "FSDP2": [
-        "accelerate.commands.launch",
-        "--config_file=accelerate_configs/fsdp2.yaml",
-        "--num_processes=1",
-        *_MODULE,
-    ],
-}
 LORA = {"use_peft": True, "lora_r": 16, "lora_alpha": 32, "lora_target_modules": "all-linear", "dtype": "bfloat16"}
 # Beside the shipped configurations, trainings whose memory is compared with the estimate.
 VARIANTS: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -56,6 +47,12 @@ VARIANTS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("sft", "1.5B", "LoRA", LORA),
     ("sft", "0.5B", "torch.compile", {"torch_compile": True}),
 ]
+# Targets: as text, tokens per second, and the share of the matrix rate.
+_SPEED: dict[str, tuple[Any, ...]] = {
+    "SFT 0.5B, shipped config": ("60,000 tokens/s, 25%", 60_000, 0.25),
+    "SFT 1.5B, shipped config": ("35%", 0, 0.35),
+    "GRPO 0.5B, shipped config": ("3,700 tokens/s", 3_700, 0),
+}
 NOT_SHIPPED = ("model_name_or_path", "dataset_name", "dataset_config", "eval_strategy", "eval_steps", "save_steps")
 
 
@@ -85,10 +82,15 @@ class Plan:
         yield Job("machine", RECIPE, 90, {"do": "machine"})
         inputs = {"do": "prepare", "data": self.data and str(self.data), "problems": 200 if is_tiny else 2000}
         yield Job("inputs", RECIPE, 60, {**inputs, "size": "tiny"})
-        for check in ("rates", "resume", "fp16 overflow", "tensor learning rate"):
-            yield Job(f"plugin: {check}", RECIPE, 60, {"do": "plugin", "check": check})
-        for launch in ("DDP",) if is_tiny else tuple(LAUNCHES):
-            yield Job(f"plugin: {launch}", launch, 90, {"do": "plugin", "check": "distributed"})
+        for check in (
+            "rates",
+            "resume",
+            "fp16 overflow",
+            "tensor learning rate",
+            "DDP",
+            *(() if is_tiny else ("FSDP2",)),
+        ):
+            yield Job(f"plugin: {check}", RECIPE, 90, {"do": "plugin", "check": check})
         if not is_tiny:
             yield self._model(small)
         for number in range(1, 2 if is_tiny else ROUNDS + 1):
@@ -96,31 +98,26 @@ class Plan:
                 yield from self._round(kind, small, number)
             if number == 1 and not is_tiny:
                 yield self._model("1.5B")
-                yield self._train("sft", "1.5B", "shipped config", {}, limit=90)
+                yield self._train("sft", "1.5B", "shipped config", {})
         for kind, size, name, given in VARIANTS[:1] if is_tiny else VARIANTS:
-            yield self._train(kind, small if is_tiny else size, name, given, limit=120)
+            yield self._train(kind, small if is_tiny else size, name, given)
 
     def _model(self, size: str) -> Job:
-        return Job(f"model {size}", RECIPE, 60, {"do": "prepare", "size": size, "longest": self._inputs["longest"]})
+        return Job(f"model {size}", RECIPE, 60, {"do": "prepare", "size": size, "longest": self._longest})
 
     @property
-    def _inputs(self) -> dict[str, Any]:
-        return self.results.get("inputs", {"longest": {}})
+    def _longest(self) -> dict[str, int]:
+        return dict(self.results.get("inputs", {}).get("longest", {}))
 
     def _round(self, kind: str, size: str, number: int) -> Iterator[Job]:
-        own = self._train(kind, size, "shipped config", {}, number, limit=120)
+        own = self._train(kind, size, "shipped config", {}, number)
         yield own
         resolved = self.results.get(own.name, {}).get("resolved", {})
-        others = [
-            self._train(kind, size, BARE, resolved, number, limit=120),
-            self._train(kind, size, DEFAULTS, {}, number, limit=120),
-        ]
+        others = [self._train(kind, size, name, given, number) for name, given in ((BARE, resolved), (DEFAULTS, {}))]
         yield from others if number % 2 else reversed(others)
 
-    def _train(
-        self, kind: str, size: str, name: str, given: Mapping[str, Any], number: int = 1, *, limit: float
-    ) -> Job:
-        title = f"{kind.upper()} {size}, {name}, round {number}"
+    def _train(self, kind: str, size: str, name: str, given: Mapping[str, Any], number: int = 1) -> Job:
+        title, is_recipe = f"{kind.upper()} {size}, {name}, round {number}", name not in (BARE, DEFAULTS)
         few = 4 if self.size == "tiny" or (kind == "grpo" and name == DEFAULTS) else 8
         arguments: dict[str, Any] = {
             "model_name_or_path": str(self.folder / size),
@@ -145,133 +142,117 @@ class Plan:
             arguments |= {"max_length": 256} if kind == "sft" else {"num_generations": 4}
         if name == BARE:
             del arguments["fast"]
-        elif name != DEFAULTS:  # the same rate as a constant one, set and checked by hf_sched
+        if is_recipe:  # the same rate as a constant one, set and checked by hf_sched
             arguments |= {"lr_scheduler_type": "phases", "lr_scheduler_kwargs": {"phases": "hold"}}
         # Liger replaces functions for the rest of the process, and it needs a GPU.
-        worker = name if name in (BARE, DEFAULTS) and self.size != "tiny" else RECIPE
-        script = BARE if name in (BARE, DEFAULTS) else RECIPE
-        task = {"do": "train", "kind": kind, "script": script, "arguments": arguments, "warm_up": WARM_UP}
-        return Job(title, worker, limit, {**task, "longest": self._inputs["longest"]})
+        worker = RECIPE if is_recipe or self.size == "tiny" else name
+        task = {"do": "train", "kind": kind, "script": RECIPE if is_recipe else BARE, "arguments": arguments}
+        return Job(title, worker, 120, {**task, "warm_up": WARM_UP, "longest": self._longest})
 
 
 class Workers:
-    """Processes that run jobs. Those that take several jobs stay, with the libraries imported."""
+    """Processes that take one job after another, with the libraries imported."""
 
     def __init__(self, folder: Path, logs: Path) -> None:
         self._folder, self._logs = folder, logs
-        self._staying: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, tuple[BaseProcess, Connection]] = {}
 
-    def keep(self, name: str) -> subprocess.Popen[bytes]:
-        """Return the worker of this name, started if necessary."""
-        if name not in self._staying:
-            self._staying[name] = self.start(name)
-        return self._staying[name]
-
-    def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
-        """Start a worker, with `words` as the job of one that does not stay."""
-        launch = ["-m", *LAUNCHES[name]] if name in LAUNCHES else _MODULE
-        log = (self._logs / f"{name.replace(' ', '_')}.log").open("ab")
-        pipe = subprocess.PIPE
-        environment = child_environment() | {"HF_DATASETS_CACHE": str(self._folder / "cache")}
-        command = [sys.executable, *launch, *words]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=log, start_new_session=True
-        )
+    def start(self, name: str) -> tuple[BaseProcess, Connection]:
+        """Return the worker of this name, started if necessary, and the connection to it."""
+        if name not in self._running:
+            ours, theirs = multiprocessing.Pipe()
+            log = self._logs / f"{name.replace(' ', '_')}.log"
+            process = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, self._folder, log))
+            process.start()
+            theirs.close()  # so that the end of the process ends the connection
+            self._running[name] = process, ours
+        return self._running[name]
 
     def run(self, job: Job, seconds: float) -> dict[str, Any]:
         """Run a job and return its answer, with `error` if it fails or takes longer than `seconds`."""
-        file = self._folder / "job.json"
-        file.with_suffix(".answer").unlink(missing_ok=True)
-        file.write_text(json.dumps({**job.task, "folder": str(self._folder)}), encoding="utf-8")
-        if job.worker in LAUNCHES:
-            worker = self.start(job.worker, str(file))
-            with suppress(subprocess.TimeoutExpired):
-                worker.wait(seconds)
-            has_ended = worker.poll() is not None
-        else:
-            worker = self.keep(job.worker)
-            assert worker.stdin is not None and worker.stdout is not None
-            worker.stdin.write(f"{file}\n".encode())
-            worker.stdin.flush()
-            readable, _, _ = select.select([worker.stdout], [], [], seconds)
-            has_ended = bool(readable)
-            if readable and worker.stdout.readline():
-                return dict(json.loads(file.with_suffix(".answer").read_text(encoding="utf-8")))
-            del self._staying[job.worker]
-        _kill(worker)
-        if has_ended and file.with_suffix(".answer").is_file():
-            return dict(json.loads(file.with_suffix(".answer").read_text(encoding="utf-8")))
-        return {"error": f"the process ended; see {job.worker}.log" if has_ended else f"stopped after {seconds:.0f} s"}
+        process, connection = self.start(job.worker)
+        connection.send({**job.task, "folder": str(self._folder)})
+        error = f"stopped after {seconds:.0f} s"
+        if connection.poll(seconds):
+            try:
+                return dict(connection.recv())
+            except (EOFError, OSError):
+                error = f"the process ended; see {job.worker}.log"
+        _kill(process)
+        del self._running[job.worker]
+        return {"error": error}
 
     def end(self) -> None:
         """End all workers."""
-        for worker in self._staying.values():
-            _kill(worker)
+        for process, _ in self._running.values():
+            _kill(process)
 
 
-def _kill(worker: subprocess.Popen[bytes]) -> None:
+def _work(connection: Connection, folder: Path, log: Path) -> None:
+    """Run jobs until this process is killed. What they print goes to the log."""
+    os.setsid()  # to be killed with what it starts
+    os.chdir(ROOT)
+    os.environ |= child_environment() | {"HF_DATASETS_CACHE": str(folder / "cache")}
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    from benchmarks.gpu.worker import run_job  # imports the libraries
+
+    while True:
+        connection.send(run_job(connection.recv()))
+
+
+def _kill(process: BaseProcess) -> None:
     """End a worker and what it has started: a launcher has its own processes."""
-    with suppress(ProcessLookupError):
-        os.killpg(worker.pid, signal.SIGKILL)
-    worker.wait()
+    if process.pid is not None:
+        with suppress(ProcessLookupError):  # it has no group before `setsid`
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
 
 
 def report(results: Mapping[str, Any]) -> str:
     """Return one table: what was measured, the target, and whether it is met."""
     rows: list[list[str]] = []
     machine = results.get("machine", {})
-    trainings: dict[str, list[dict[str, Any]]] = {}
+    trained = {name: result for name, result in results.items() if "tokens_per_second" in result}
     for name, result in results.items():
         if "error" in result:
             rows.append([name, result["error"], "", "FAILED"])
         elif name.startswith("plugin: "):
             rows.append([name, result["text"], "exact", "met" if "needs" not in result["text"] else ""])
-        elif "tokens_per_second" in result:
-            trainings.setdefault(name.rpartition(", ")[0], []).append(result)
+    trainings: dict[str, list[dict[str, Any]]] = {}
+    for name, result in trained.items():
+        trainings.setdefault(name.rpartition(", ")[0], []).append(result)
     for name, rounds in trainings.items():
         size = name.partition(",")[0].split()[1]
         parameters = results[f"model {size}" if size != "tiny" else "inputs"]["parameters"]
         tokens, step = (median(one[key] for one in rounds) for key in ("tokens_per_second", "step"))
         share = 6 * parameters * tokens / 1e12 / machine["tflops"]
         text = f"{tokens:,.0f} tokens/s, {step:.3g} s per step, {share:.1%} of the matrix rate"
-        target, met = _SPEED.get(name, ("", lambda tokens, share: None))
-        rows.append([name, text, target, _verdict(met(tokens, share))])
+        target, *least = _SPEED.get(name, ("",))
+        met = tokens >= least[0] and share >= least[1] if least else None
+        rows.append([name, text, target, _verdict(met)])
         if peak := max(one["peak"] or 0 for one in rounds):
             ratio = peak / rounds[0]["estimate"]
             text = f"{peak / 2**30:.2f} GiB, {ratio:.2f} times the estimate"
             rows.append([f"{name}, memory", text, "0.85 to 1.15", _verdict(0.85 <= ratio <= 1.15)])
-    for kind in ("SFT", "GRPO"):
-        for other, target in ((BARE, 0.99), (DEFAULTS, 5.0)):
-            pairs = [
-                (result, results[name.replace("shipped config", other)])
-                for name, result in results.items()
-                if name.startswith(kind)
-                and "tokens_per_second" in results.get(name.replace("shipped config", other), {})
-                and ", shipped config" in name
-                and "tokens_per_second" in result
-            ]
-            if pairs:
-                ratios = [one["tokens_per_second"] / two["tokens_per_second"] for one, two in pairs]
-                text = (
-                    f"{median(ratios):.3g} times as fast, {len(pairs)} pairs ({min(ratios):.3g} to {max(ratios):.3g})"
-                )
-                rows.append([f"{kind}, recipe and {other}", text, f"{target:g}", _verdict(median(ratios) >= target)])
-            if pairs and other == BARE:
-                equal = all(one["losses"] == two["losses"] and any(one["losses"]) for one, two in pairs)
-                text = "equal, bit for bit" if equal else "NOT equal, or all 0"
-                rows.append([f"{kind}, losses of recipe and {other}", text, "equal", _verdict(equal)])
+    for kind, (other, target) in product(("SFT", "GRPO"), ((BARE, 0.99), (DEFAULTS, 5.0))):
+        twins = {name: name.replace("shipped config", other) for name in trained if name.startswith(kind)}
+        pairs = [(trained[name], trained[twin]) for name, twin in twins.items() if twin != name and twin in trained]
+        if pairs:
+            ratios = [one["tokens_per_second"] / two["tokens_per_second"] for one, two in pairs]
+            text = f"{median(ratios):.3g} times as fast, {len(pairs)} pairs ({min(ratios):.3g} to {max(ratios):.3g})"
+            rows.append([f"{kind}, recipe and {other}", text, f"{target:g}", _verdict(median(ratios) >= target)])
+        if pairs and other == BARE:
+            equal = all(one["losses"] == two["losses"] and any(one["losses"]) for one, two in pairs)
+            text = "equal, bit for bit" if equal else "NOT equal, or all 0"
+            rows.append([f"{kind}, losses of recipe and {other}", text, "equal", _verdict(equal)])
     versions = ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())
     rate = f"{machine.get('tflops', 0):,.0f} TFLOP/s (bf16)"
     commit = (machine.get("commit") or {}).get("commit", "unknown")
     lines = [f"{machine.get('card')}, {rate}; {versions}; commit {commit}; {time.strftime('%Y-%m-%d')}", ""]
     return "\n".join(lines + table(["what", "measured", "target", ""], rows))
-
-
-_SPEED = {
-    "SFT 0.5B, shipped config": ("60,000 tokens/s, 25%", lambda tokens, share: tokens >= 60_000 and share >= 0.25),
-    "SFT 1.5B, shipped config": ("35%", lambda tokens, share: share >= 0.35),
-    "GRPO 0.5B, shipped config": ("3,700 tokens/s", lambda tokens, share: tokens >= 3_700),
-}
 
 
 def _verdict(met: bool | None) -> str:
@@ -300,7 +281,7 @@ def main() -> int:
         stack.callback(workers.end)
         if args.size == "full":
             for name in (RECIPE, BARE, DEFAULTS):
-                workers.keep(name)
+                workers.start(name)
         for job in Plan(args.size, args.data and args.data.resolve(), folder.resolve(), results):
             left = deadline - time.monotonic()
             if job.name in results and "error" not in results[job.name]:

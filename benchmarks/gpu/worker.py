@@ -1,15 +1,8 @@
-"""A process that imports the libraries once and then runs one job after another.
-
-It reads the names of job files (JSON) from standard input, or from its arguments, and writes each answer beside the job
-and a line to standard output.
-"""
+"""The jobs of the GPU benchmark, run in a process that imports the libraries once."""
 
 from __future__ import annotations
 
 import gc
-import json
-import os
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -107,29 +100,14 @@ JOBS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-def run_job(path: Path) -> None:
-    """Run the job in a file, and write what it returns or its error to `path` with the suffix `.answer`."""
-    job = json.loads(path.read_text(encoding="utf-8"))
+def run_job(job: dict[str, Any]) -> dict[str, Any]:
+    """Run a job; return its result, or its error."""
     try:
-        answer = JOBS[job["do"]](job)
+        return JOBS[job["do"]](job)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        answer = {"error": f"{type(error).__name__}: {error}"[:300]}
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    if os.environ.get("RANK", "0") == "0":
-        path.with_suffix(".answer").write_text(json.dumps(answer), encoding="utf-8")
-
-
-def main() -> None:
-    """Run the jobs. What they print goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for name in sys.argv[1:] or map(str.strip, sys.stdin):
-        run_job(Path(name))
-        print("done", file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

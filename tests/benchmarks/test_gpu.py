@@ -64,7 +64,8 @@ def test_script_gets_what_the_recipe_resolved(tmp_path):
     assert bare["per_device_train_batch_size"] == 16 and "fast" not in bare and "lr_scheduler_kwargs" not in bare
     assert recipe["per_device_train_batch_size"] == 64 and recipe["fast"] and recipe["learning_rate"] == 1e-5
     assert {"fast", "learning_rate", "per_device_train_batch_size"}.isdisjoint(defaults)
-    assert {job.worker for job in jobs.values()} == {RECIPE, BARE, DEFAULTS, "DDP", "FSDP2"}
+    assert {job.worker for job in jobs.values()} == {RECIPE, BARE, DEFAULTS}
+    assert jobs.keys() >= {"plugin: DDP", "plugin: FSDP2"}
 
 
 def test_job_that_takes_too_long_is_stopped_and_its_worker_started_again(tmp_path):

@@ -179,13 +179,20 @@ def test_plot_shows_the_plan_and_follows_the_form(page, config):
     assert x[-1] == pytest.approx(499 * 7.2 / 3600, rel=1e-12)
 
 
-def test_pasted_configuration_shows_its_curve_and_findings(page):
-    wait_for_traces(page, ["wsd:decay=25%,floor_ratio=0.1"])
+def paste(page: Page, text: str) -> None:
     open_tab(page, "Configuration")
     page.locator("#paste .cm-content").click()
     page.keyboard.press("Control+A")
-    page.keyboard.insert_text(PASTED)
+    page.keyboard.insert_text(text)
     page.get_by_role("button", name="Check it and show its curve").click()
+
+
+def test_pasted_configuration_shows_its_curve_and_findings(page):
+    wait_for_traces(page, ["wsd:decay=25%,floor_ratio=0.1"])
+    paste(page, CONFIG + "lr_groups: {lm_head: 0.1x}\nweight_decay: 0.1\nschedules: {weight_decay: decay to 0}\n")
+    _, (_, _, head), (_, _, decay) = wait_for_traces(page, ["wsd:decay=25%,floor_ratio=0.1", "lm_head", "weight_decay"])
+    assert max(head) == pytest.approx(1e-5) and (decay[0], decay[-1]) == (1, 0)
+    paste(page, PASTED)
     page.get_by_text("Read as LLaMA-Factory").wait_for()
     ((_, _, y),) = wait_for_traces(page, ["cosine"], 400)
     assert y == RunForm(3e-5, 400, warmup_steps=0.1).plan(NamedSchedule("cosine")).curve.tolist()
