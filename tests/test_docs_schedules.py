@@ -78,7 +78,7 @@ def test_a_docstring_follows_the_format(name):
     stray = re.search(r"^[A-Z]\w*( \w+)?:(?= )", of.text, flags=re.MULTILINE)
     assert not stray, f"{name}: `{stray.group()}` is not a field of hf_sched.reference.description"
     text = f"{of.summary} {of.formula} {of.text}"
-    missing = {a.name for a in of.arguments if not re.search(rf"\b{a.name}\b", text)} - {"floor_ratio", "min_lr"}
+    missing = {a.name for a in of.arguments if not re.search(rf"\b{a.name}\b", text)} - registry.COMMON.keys()
     assert not missing, f"{name}: neither formula nor text explains {missing}"
     assert all(argument.takes != "anything" for argument in of.arguments), f"{name}: unknown annotation"
     for line in of.coming_from:
@@ -112,16 +112,17 @@ def test_a_yaml_example_trains(block, tmp_path, monkeypatch):
         "    return [hf_sched.hold(), hf_sched.decay(cooldown)]\n",
         encoding="utf-8",
     )
-    args = TrainingArguments(
-        str(tmp_path), use_cpu=True, report_to=[], max_steps=examples.STEPS, **yaml.safe_load(block)
-    )
+    given = {"max_steps": examples.STEPS, **yaml.safe_load(block)}
+    given.pop("time_budget", None)  # of the recipes
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], **given)
     schedule = hf_sched.build(
         args.lr_scheduler_type.value,
         num_training_steps=args.max_steps,
         num_warmup_steps=args.get_warmup_steps(args.max_steps),
+        tokens_per_step=100,
         **args.lr_scheduler_kwargs or {},
     )
-    assert len(schedule.curve(peak=args.learning_rate)) == examples.STEPS
+    assert len(schedule.curve(peak=args.learning_rate)) == args.max_steps
 
 
 def test_every_schedule_has_a_section_and_a_line_in_the_contents():
