@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.common.reporting import command_line
+from benchmarks.sweep.report import rank_table, search_table
 from benchmarks.sweep.train import train_all
 from hf_sched.finetune.pipeline import configure_logging
 
@@ -23,6 +24,8 @@ def main() -> None:
     configure_logging(0)
     runs = train_all(args.gsm8k, args.output)
     runs.to_csv(args.output / "runs.csv", index=False)
+    report = ["# Searches for the best peak", "", *search_table(runs), "", *rank_table(runs), ""]
+    (args.output / "report.md").write_text("\n".join(report), encoding="utf-8")
     print(f"written: {args.output}")
 
 

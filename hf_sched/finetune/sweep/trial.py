@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import psutil  # type: ignore[import-untyped]
 import yaml
 
-from hf_sched._run_files import read_trainer_state
+from hf_sched._run_files import read_trainer_state, write_json
 from hf_sched.finetune.checkpoints.differences import is_harmless
 from hf_sched.finetune.evaluation import EvaluationArguments
 from hf_sched.finetune.sweep.grid import PEAK, SCHEDULE
@@ -116,6 +116,9 @@ class Recipe:
         if checkpoint:
             arguments["resume_from_checkpoint"] = checkpoint
             arguments[SCHEDULE[1]] = {**arguments[SCHEDULE[1]], "on_resume": "replace"}
+            # The Trainer would save and evaluate as often as the shorter run did.
+            state = Path(checkpoint, "trainer_state.json")
+            write_json(state, {**read_trainer_state(state), "save_steps": unit.hold, "eval_steps": unit.steps})
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(arguments, sort_keys=False), encoding="utf-8")
         return config

@@ -22,6 +22,7 @@ from typing import Any
 
 import optuna
 import psutil  # type: ignore[import-untyped]
+from filelock import FileLock
 from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -52,13 +53,15 @@ _DISTRIBUTIONS = {
 
 def open_storage(place: str) -> optuna.storages.BaseStorage:
     """Open a storage: a URL, a journal file (.journal, .log, .jsonl), or else an SQLite file."""
-    if "://" not in place:
-        Path(place).parent.mkdir(parents=True, exist_ok=True)
+    if "://" in place:
+        return optuna.storages.RDBStorage(place)
+    Path(place).parent.mkdir(parents=True, exist_ok=True)
     if place.endswith(_JOURNALS):
         return optuna.storages.JournalStorage(JournalFileBackend(place))
-    url = place if "://" in place else f"sqlite:///{place}"
-    options = {"connect_args": {"timeout": LOCK_TIMEOUT}} if url.startswith("sqlite") else {}
-    return optuna.storages.RDBStorage(url, engine_kwargs=options)
+    with FileLock(f"{place}.lock"):  # Optuna's tables cannot be created by two workers at once
+        return optuna.storages.RDBStorage(
+            f"sqlite:///{place}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT}}
+        )
 
 
 @contextmanager

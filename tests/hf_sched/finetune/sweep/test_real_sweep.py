@@ -82,6 +82,8 @@ def test_killed_sweep_is_finished_by_two_workers(tmp_path):
         config = yaml.safe_load((folder / "config.yaml").read_text())
         if not (folder / "trainer_state.json").is_file() or config["learning_rate"] > 1:
             continue
+        history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+        assert [row["step"] for row in history if "eval_loss" in row] == [config["max_steps"]]
         rates = [row["rates"][0] for row in read_learning_rates(folder / "learning_rates.jsonl") if "rates" in row]
         total, peak = config["max_steps"], config["learning_rate"]
         resumed = "resume_from_checkpoint" in config
