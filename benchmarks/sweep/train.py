@@ -74,19 +74,20 @@ TASKS = (
     Task("pretraining", "text", "text/model-{seed}", "text/data", (2e-3, 4.5e-3, 1e-2)),
     Task("grpo", "grpo", "sft-{seed}", "task-{seed}/grpo", (5e-5, 1e-4, 2e-4, 4e-4)),
 )
-PARTS = (4, 2, 1)
-"""Lengths of the runs: a quarter of the whole, a half, all."""
+PARTS = (2, 1)
+"""Lengths of the runs: a half of the whole, all."""
 
 
 def train_all(gsm8k: Path, folder: Path) -> pd.DataFrame:
     """Train what is missing, and return a row for each run; several processes may do this at the same time."""
     make_text_task(gsm8k, folder / "text", SEEDS)
-    storage = open_storage(str(folder / "sweep.journal"))
-    rows: list[dict[str, Any]] = []
     for seed in SEEDS:
         make_sorting_task(folder, seed)
+    storage = open_storage(str(folder / "sweep.journal"))
+    for number in range(1, len(PARTS) + 1):
+        rows: list[dict[str, Any]] = []
         for task in TASKS:
-            rungs = [Rung(task.total // part, len(task.peaks), (seed,)) for part in PARTS]
+            rungs = [Rung(task.total // part, len(task.peaks), SEEDS) for part in PARTS[:number]]
             more = {"points": task.points, "rungs": rungs, "folder": (folder / f"{task.name}-{os.getpid()}").resolve()}
             rows += _rows(task, Worker.join(storage, _recipe(task, folder), **more).run())
     return pd.DataFrame(rows)

@@ -27,6 +27,7 @@ from hf_sched.schedules.validation import ArgumentError
 
 LOG = "log.txt"
 _POLL = 0.2  # seconds
+_DROPPED = ("config", "dry_run", "resume_from_checkpoint", "anneal_from", "anneal_duration", "anneal_shape")
 
 
 class Process(Protocol):
@@ -73,8 +74,8 @@ class Recipe:
 
         Every run is a warmup, a hold and a cooldown. `{seed}` in a text becomes the seed.
         """
-        evaluation = {field.name for field in fields(EvaluationArguments)}
-        kept = {name: value for name, value in self.given.items() if name not in {*evaluation, "config"}}
+        dropped = {*_DROPPED, *(field.name for field in fields(EvaluationArguments))}
+        kept = {name: value for name, value in self.given.items() if name not in dropped}
         warmup = f"warmup {self.warmup} | " if self.warmup else ""
         decay = unit.steps - unit.hold
         own = {
@@ -130,6 +131,8 @@ class Recipe:
             ArgumentError: The recipe rejected the arguments, or did not log the metric.
         """
         log = (folder / LOG).read_text(encoding="utf-8", errors="replace")
+        hold = folder / f"checkpoint-{unit.hold}"
+        _delete_weights(folder, kept=hold)
         if status == 2:
             raise ValueError(f"the recipe rejected the run in {folder}: {_error_in(log)}")
         if status:
@@ -142,12 +145,6 @@ class Recipe:
             raise ArgumentError("--metric", f"one of {', '.join(logged)}", self.metric)
         if not math.isfinite(values[-1]):
             return Outcome(None, "diverged", diverged=True)
-        hold = folder / f"checkpoint-{unit.hold}"
-        for path in folder.iterdir():
-            if path.is_dir() and path != hold:
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix in (".safetensors", ".bin"):
-                path.unlink()
         return Outcome(float(values[-1]), checkpoint=str(hold.resolve()) if hold.is_dir() else "")
 
 
@@ -161,8 +158,9 @@ def wait(process: Process, beat: Callable[[], None], every: float) -> int:
                 beat()
                 last = time.monotonic()
         return status
-    finally:
+    except BaseException:
         end_processes(process.pid)
+        raise
 
 
 def end_processes(pid: int, created: float | None = None) -> None:
@@ -172,6 +170,14 @@ def end_processes(pid: int, created: float | None = None) -> None:
             os.killpg(pid, signal.SIGKILL)
     except (psutil.NoSuchProcess, ProcessLookupError):
         pass
+
+
+def _delete_weights(folder: Path, kept: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and path != kept:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix in (".safetensors", ".bin"):
+            path.unlink()
 
 
 def _error_in(log: str) -> str:

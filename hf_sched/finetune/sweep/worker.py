@@ -58,7 +58,8 @@ def open_storage(place: str) -> optuna.storages.BaseStorage:
     Path(place).parent.mkdir(parents=True, exist_ok=True)
     if place.endswith(_JOURNALS):
         return optuna.storages.JournalStorage(JournalFileBackend(place))
-    with FileLock(f"{place}.lock"):  # Optuna's tables cannot be created by two workers at once
+    Path(place).touch()  # fails at once, unlike the lock, if the file cannot be written
+    with FileLock(f"{place}.lock", LOCK_TIMEOUT):  # Optuna's tables cannot be created by two workers at once
         return optuna.storages.RDBStorage(
             f"sqlite:///{place}", engine_kwargs={"connect_args": {"timeout": LOCK_TIMEOUT}}
         )
