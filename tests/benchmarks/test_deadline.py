@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks.deadline.run import traces_table
+from benchmarks.deadline.run import runs_table, traces_table
 from benchmarks.deadline.traces import KINDS, simulate
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -21,8 +21,11 @@ def test_simulated_run_ends_in_time_on_the_floor(kind, tmp_path):
         assert 0 <= ended.left <= 0.15 * ended.budget + ended.longest_step
 
 
-def test_table_follows_from_the_raw_data():
+def test_tables_follow_from_the_raw_data():
     page = (DOCS / "horizon.md").read_text(encoding="utf-8")
-    traces = pd.read_csv(DOCS / "benchmarks" / "deadline_traces.csv")
+    traces, runs = (pd.read_csv(DOCS / "benchmarks" / f"deadline_{name}.csv") for name in ("traces", "runs"))
     assert "\n".join(traces_table(traces)) in page
-    assert len(traces) == 200 and traces["is_on_floor"].all() and not traces["has_risen"].any()
+    assert "\n".join(runs_table(runs)) in page
+    assert len(traces) == 200 and len(runs) == 10
+    assert traces["is_on_floor"].all() and not traces["has_risen"].any()
+    assert runs["is_on_floor"].all() and runs["is_audited"].all()
