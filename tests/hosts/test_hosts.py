@@ -192,8 +192,9 @@ def install(environment: str, environments: Path) -> Path:
         for other in environments.iterdir():
             shutil.rmtree(other)
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+    constraints = ["--constraint", HERE / "requirements" / "constraints.txt"]
     # axolotl and SkyRL are declared for Python 3.12, and run on 3.11 as well.
-    for kind, options in (("txt", []), ("no-deps.txt", ["--no-deps", "--ignore-requires-python"])):
+    for kind, options in (("txt", constraints), ("no-deps.txt", ["--no-deps", "--ignore-requires-python"])):
         requirements = HERE / "requirements" / f"{environment}.{kind}"
         if requirements.exists():
             pip = [folder / "bin" / "python", "-m", "pip", "install", *options, "-r", requirements]
