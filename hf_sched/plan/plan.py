@@ -288,8 +288,8 @@ def horizon_notes(schedule: Schedule | None, peak: float) -> Iterator[str]:
         held = f"the learning rate stays at {end:.4g} for {total - horizon:,} step{'s' * (total - horizon > 1)}"
         yield f"The horizon ends at step {horizon:,}: {held}."
     else:
-        above = f"{last:.4g}, not at the end level {end:.4g}" if last != end else f"{last:.4g}"
-        yield f"The run ends at step {total:,} of the horizon of {horizon:,}, at a learning rate of {above}."
+        there = "" if last == end else f", {'above' if last > end else 'below'} the end level {end:.4g}"
+        yield f"The run ends at step {total:,} of the horizon of {horizon:,}, at a learning rate of {last:.4g}{there}."
 
 
 def _schedule_of(config: TrainingConfig) -> tuple[str, dict[str, Any]]:

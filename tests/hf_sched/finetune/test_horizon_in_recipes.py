@@ -29,7 +29,7 @@ def test_the_dry_run_shows_the_steps_that_the_training_has(run_recipe, packing):
     assert schedule.horizon == (4 if packing else 12), output
     note = "The horizon ends at step 4: the learning rate stays at 0.0002 for 1 step."
     if not packing:
-        note = "The run ends at step 5 of the horizon of 12, at a learning rate of 0.002, not at the end level 0.0002."
+        note = "The run ends at step 5 of the horizon of 12, at a learning rate of 0.002, above the end level 0.0002."
     assert note in " ".join(output.split())
 
 
