@@ -13,6 +13,7 @@ from hf_sched.check import check
 from hf_sched.cli import app
 from hf_sched.plan import plan
 from hf_sched.plan.training_config import TrainingConfig
+from hf_sched.plots import figures
 
 RUN = {"max_steps": 100, "learning_rate": 1e-3, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 
@@ -22,12 +23,17 @@ def config(kind: str = "sft", lr_scheduler_type: str = "cosine_floor", /, **kwar
     return TrainingConfig(kind, {**RUN, **schedule})
 
 
+AT_STEP_100 = (
+    "The run ends at step 100 of the horizon of 200, at a learning rate of 0.0006281, above the end level 0.0001."
+)
+
+
 @pytest.mark.parametrize(
     ("horizon", "note"),
     [
         (
             200,
-            "The run ends at step 100 of the horizon of 200, at a learning rate of 0.0006281, above the end level 0.0001.",
+            AT_STEP_100,
         ),
         ("0.5x", "The horizon ends at step 50: the learning rate stays at 0.0001 for 50 steps."),
         (100, None),
@@ -83,8 +89,11 @@ def test_commands_show_a_horizon_in_one_text(tmp_path):
     for command in (["show", "wsd:horizon=2000"], ["plot", "wsd:horizon=500", "--steps", "200", "--warmup", "10%"]):
         assert CliRunner().invoke(app, command, catch_exceptions=False).exit_code == 0
     picture = tmp_path / "plot.png"
-    CliRunner().invoke(app, ["plot", "hold | decay 20%; horizon 2x", "-o", str(picture)], catch_exceptions=False)
+    CliRunner().invoke(app, ["plot", "hold | decay 80%; horizon 2x", "-o", str(picture)], catch_exceptions=False)
     assert picture.is_file()
+    _, (ax,) = figures.new_figure(1)
+    figures.shade_phases(ax, hf_sched.build("hold | decay 80%; horizon 2x", num_training_steps=1000))
+    assert [patch.get_x() + patch.get_width() for patch in ax.patches] == [399.5, 999.5]
 
 
 def test_the_designer_draws_a_run_that_ends_before_its_horizon():

@@ -31,6 +31,7 @@ def saved_at(group_schedule: GroupSchedule, step: int) -> Saved:
         (("decay; horizon 2x", 20), ("decay; horizon 40", 7)),
         (("warmup 5 | hold", None), ("warmup 5 | hold", 90)),
         (("warmup 5 | hold", 10), ("warmup 5 | hold", 90)),
+        (("decay 10 | hold", 30), ("decay; horizon 10", 20)),
     ],
 )
 def test_the_same_curve_in_a_run_of_another_length_needs_no_choice(before, after):
