@@ -89,6 +89,14 @@ class HyperparameterSchedules(TrainerCallback):
         self._set: list[tuple[str, _Place, float]] = []
         """The values of this step."""
 
+    def keep_configured(self, optimizer: Any) -> None:
+        """Keep the configured values in the optimizer's groups; hf_sched calls this before a checkpoint is loaded."""
+        groups = [group for one in find_optimizers(optimizer).training for group in one.param_groups]
+        for schedule in self.schedules:
+            if schedule.name in IN_GROUPS:
+                for place in _places_in(groups, schedule.name):
+                    place.configured(schedule.name)
+
     def on_train_begin(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kwargs: Any
     ) -> None:
@@ -182,14 +190,18 @@ class HyperparameterSchedules(TrainerCallback):
             self._targets = [one._replace(planned=saved.get(one.name, one.planned)) for one in self._targets]
 
 
+def _places_in(groups: list[dict[str, Any]], name: str) -> list[_Place]:
+    entry, position = IN_GROUPS[name]
+    return [_Place(group, entry, position) for group in groups if group.get(entry) is not None]
+
+
 def _find_places(name: str, groups: list[dict[str, Any]], trainer: Any) -> list[_Place]:
     """The places of a hyperparameter; an ArgumentError says why it has none."""
     key = f"schedules.{name}"
     if name in IN_GROUPS:
-        entry, position = IN_GROUPS[name]
-        places = [_Place(group, entry, position) for group in groups if group.get(entry) is not None]
+        places = _places_in(groups, name)
         if not places:
-            raise ArgumentError(key, rule=f"has no effect: the optimizer has no `{entry}`")
+            raise ArgumentError(key, rule=f"has no effect: the optimizer has no `{IN_GROUPS[name][0]}`")
         if name == "weight_decay":
             places = [place for place in places if place.configured(name)] or places[:1]
         return places

@@ -235,6 +235,17 @@ def _check_builtin_resume(create_scheduler: Any, self: Any, num_training_steps: 
     return scheduler
 
 
+@around("schedules of hyperparameters after a resume under FSDP2", TRAINER, "Trainer.create_scheduler")
+def _keep_configured_values(create_scheduler: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Keep the configured values before a checkpoint is loaded: FSDP2 fills only keys that the groups have."""
+    from hf_sched.callbacks.hyperparameter_schedules import HyperparameterSchedules
+
+    for callback in self.callback_handler.callbacks:
+        if isinstance(callback, HyperparameterSchedules) and self.optimizer is not None:
+            callback.keep_configured(self.optimizer)
+    return create_scheduler(self, *args, **kwargs)
+
+
 @hook("the learning-rate guard", TRAINER)
 def _add_guard(module: Any) -> None:
     from hf_sched.callbacks.guard import LearningRateGuard
