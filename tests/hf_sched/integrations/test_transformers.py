@@ -240,7 +240,7 @@ from tests.helpers.trainer import train
 _, used = train({model!r}, {folder!r}, lr_scheduler_type="cosine_floor", lr_scheduler_kwargs={{"floor_ratio": 0.2}})
 print(json.dumps([warned, used[:, 0].tolist()]))
 """
-EPOCHS, BUILTIN = "durations in epochs (`1ep`)", "`on_resume` with transformers' own schedules"
+EPOCHS, BUILTIN = "durations in epochs (`1ep`), samples and tokens", "`on_resume` with transformers' own schedules"
 
 
 @pytest.mark.parametrize(
