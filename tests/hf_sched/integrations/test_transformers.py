@@ -249,7 +249,7 @@ EPOCHS, BUILTIN = "durations in epochs (`1ep`), samples and tokens", "`on_resume
         ("training_args", "TrainingArguments.__post_init__", "the check of schedule arguments in TrainingArguments"),
         ("training_args", "SchedulerType", "restoring `lr_scheduler_type` from `training_args.bin`"),
         ("trainer", "Trainer.set_initial_training_values", EPOCHS),
-        ("trainer", "Trainer.create_scheduler", f"{EPOCHS} and {BUILTIN}"),
+        ("trainer", "Trainer.create_scheduler", BUILTIN),
         ("trainer", "Trainer.train", f"{BUILTIN} and the learning-rate guard"),
         ("trainer", "get_scheduler", "layer-wise optimizers (GaLore, APOLLO) under the schedules of hf_sched"),
         ("trainer", "DEFAULT_CALLBACKS", "the learning-rate guard"),
