@@ -21,7 +21,7 @@ from hf_sched.finetune.sweep.halving import Unit, cost, next_units, plan_rungs
 from hf_sched.finetune.sweep.verdict import judge
 
 BUDGET = 0.35
-REPEATS = 100
+REPEATS = 20
 """Searches with chance are repeated, each time with another seed of the sampler."""
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from benchmarks.sweep import report
 from benchmarks.sweep.train import PARTS, SEEDS, TASKS
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def made_up() -> pd.DataFrame:
@@ -47,3 +50,19 @@ def test_searches_stay_within_the_budget():
             peak, steps = search(case, 0)
             assert peak in case.task.peaks and 0 < steps <= report.BUDGET * case.grid_steps
         assert report.sweep(case)[0] == case.task.peaks[1]
+
+
+@pytest.mark.parametrize("make", [pytest.param(report.search_table, marks=pytest.mark.slow), report.rank_table])
+def test_tables_in_the_documentation_follow_from_the_runs(make):
+    runs = pd.read_csv(DOCS / "benchmarks" / "sweep.csv")
+    assert "\n".join(make(runs)) in (DOCS / "sweep.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("task", ["sft", "pretraining", "grpo"])
+def test_continued_runs_equal_those_of_the_grid_to_the_last_digit(task):
+    runs = pd.read_csv(DOCS / "benchmarks" / "sweep.csv")
+    whole = runs[(runs["task"] == task) & (runs["steps"] == runs[runs["task"] == task]["steps"].max())]
+    grid = pd.read_csv(DOCS / "benchmarks" / f"{task}.csv")
+    grid = grid[grid["schedule"] == "wsd:decay=20%"].set_index(["learning_rate", "seed"])["value"]
+    assert len(whole) == len(grid) >= 15
+    assert dict(whole.set_index(["learning_rate", "seed"])["value"]) == dict(grid)
