@@ -114,7 +114,7 @@ def test_killed_host_is_reported_and_the_resumed_run_equals_an_uninterrupted_one
 
 def test_hosts_with_different_last_checkpoints_are_rejected(workshop, start, tmp_path):
     disks = [on_one(workshop, "sft", "2"), tmp_path / "other"]
-    given = {"model_name_or_path": "nowhere", "resume_from_checkpoint": "auto"}
+    given = {"resume_from_checkpoint": "auto"}
     of_hosts = [{"folder": tmp_path / f"log_{n}", "output_dir": str(disk), **given} for n, disk in enumerate(disks)]
     for run in start("sft", "2", "disks", of_hosts):
         with pytest.raises(RunFailed):
