@@ -45,7 +45,7 @@ MOST_FAILURES = 2
 """A run that fails so often, other than by the death of its worker, counts as failed."""
 _JOURNALS = (".journal", ".log", ".jsonl")
 _DISTRIBUTIONS = {
-    "learning_rate": FloatDistribution(1e-12, 1e3, log=True),
+    "learning_rate": FloatDistribution(1e-300, 1e300, log=True),
     "seed": IntDistribution(0, 2**53),
     "steps": IntDistribution(1, 2**53),
 }
@@ -192,10 +192,15 @@ class Worker:
                 logger.warning(f"trial {trial.number} has lost its worker; its run starts again")
                 if trial.user_attrs["host"] == socket.gethostname() and "child" in trial.user_attrs:
                     end_processes(*trial.user_attrs["child"])
+                    shutil.rmtree(self.folder_of(trial.number), ignore_errors=True)
                 self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             else:
                 busy.add(trial.user_attrs.get("key", ""))
         return busy
+
+    def folder_of(self, number: int) -> Path:
+        """Return the folder of a trial."""
+        return self.folder / "trials" / f"{number}"
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         about = trial.user_attrs
@@ -255,7 +260,7 @@ class Worker:
 
 def train_in_process(worker: Worker, trial: optuna.Trial, unit: Unit, checkpoint: str) -> Outcome:
     """Train in a process of the recipe."""
-    folder = worker.folder / "trials" / f"{trial.number}"
+    folder = worker.folder_of(trial.number)
     config = worker.recipe.write_config(unit, folder, checkpoint)
     process = worker.recipe.launch(config, folder / LOG)
     trial.set_user_attr("child", [process.pid, psutil.Process(process.pid).create_time()])

@@ -69,6 +69,7 @@ def test_killed_sweep_is_finished_by_two_workers(tmp_path):
         assert worker.returncode == 0, output + errors
         answers.append(json.loads(output[output.index("{") :]))
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+    assert not (trials / "1").exists()
     assert {**answers[0], "steps_here": 0} == {**answers[1], "steps_here": 0}
     assert all(answer["steps_here"] > 0 for answer in answers)
     by_peak = {point["learning_rate"]: point for point in answers[0]["points"]}
