@@ -149,9 +149,10 @@ class GroupSchedule:
         schedule, segment = self.schedule, self.schedule.segment_at(step)
         is_cooldown = self.cooldown is not None and step >= self.cooldown.step
         is_held = schedule.horizon is not None and step >= schedule.horizon
-        has_end = not is_held and segment.steps < OPEN
-        ends = (segment.first + segment.steps if has_end else None, schedule.num_training_steps)
-        left = min((max(end - 1 - step, 0) for end in ends if end is not None), default=None)
+        ends = [] if is_held or segment.steps == OPEN else [segment.first + segment.steps]
+        if schedule.num_training_steps is not None:
+            ends.append(schedule.num_training_steps)
+        left = max(min(ends) - 1 - step, 0) if ends else None
         return "cooldown" if is_cooldown else "hold" if is_held else segment.kind, left
 
     @cached_property

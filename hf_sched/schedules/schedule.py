@@ -177,18 +177,18 @@ class Schedule:
             num_training_steps = sum(steps) if len(steps) == len(spec.phases) else None
         return cls.from_spec(spec, num_training_steps, StepUnits(**units))
 
-    @property
+    @cached_property
     def num_training_steps(self) -> int | None:
         """The optimizer steps of the run, N; None if they are unknown."""
         steps = self.horizon if self.run_steps is None else self.run_steps
         return None if steps is None or steps >= OPEN else steps
 
-    @property
+    @cached_property
     def horizon(self) -> int | None:
         """The optimizer steps that the segments take, after which the last level is kept; None if they have no end."""
         return None if self.segments[-1].steps == OPEN else self._stop
 
-    @property
+    @cached_property
     def _stop(self) -> int:
         return self.segments[-1].first + self.segments[-1].steps
 

@@ -192,7 +192,7 @@ def test_a_function_receives_the_arguments_that_it_names(clean_registry):
     # Amount are steps before the function sees them.
     assert seen == [(20, 2, 8, "x", 4), (20, 2, None, "x", Fraction(1, 5))]
     assert str(schedule) == "warmup 2 | hold 14 | decay 4"
-    assert registry.entry("curious").arguments == ["needed", "cooldown", "floor_ratio", "min_lr"]
+    assert registry.entry("curious").arguments == ["needed", "cooldown", "floor_ratio", "min_lr", "horizon"]
     with pytest.raises(DurationUnknown, match=r"`cooldown` is in epochs \(1ep\)"):
         hf_sched.build("curious", **run, cooldown="1ep")
     with pytest.raises(ArgumentError, match="`needed` is required by curious"):
