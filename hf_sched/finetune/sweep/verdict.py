@@ -175,7 +175,8 @@ def draw(verdict: Verdict, rungs: Sequence[Rung], results: Results, path: Path) 
         if verdict.best is not None and verdict.best.others == others:
             ax.axvline(verdict.best.peak, color="0.6", linestyle="--", linewidth=1, label="best")
         ax.set(xscale="log", xlabel="peak learning rate", title=", ".join(f"{name}={value}" for name, value in others))
-        ax.set_xticks([point.peak for point in points], [f"{point.peak:g}" for point in points])
+        rotation = 45 if len(points) > 8 else 0
+        ax.set_xticks([point.peak for point in points], [f"{point.peak:g}" for point in points], rotation=rotation)
         ax.minorticks_off()
     axes[0].set_ylabel(verdict.metric)
     axes[-1].legend(frameon=False)
