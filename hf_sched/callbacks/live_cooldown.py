@@ -290,7 +290,7 @@ def _position(args: Any, state: Any, scheduler: ScheduleLR | None) -> dict[str, 
 
 
 def _steps_between(strategy: Any, steps: float | None, args: Any, train_dataloader: Any) -> int | None:
-    """The optimizer steps between two events of a strategy; None if there are none, or if they are unknown."""
+    """The optimizer steps between two events of a strategy; None if it has no events, or at unknown steps."""
     word = str(getattr(strategy, "value", strategy))
     if word == "steps":
         return int(steps or 0) or None

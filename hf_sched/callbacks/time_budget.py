@@ -83,7 +83,7 @@ class TimeBudget:
         """The Unix time at which the run must have ended, if a duration began at `started`.
 
         Raises:
-            ArgumentError: The budget is that of a Slurm job, and there is none.
+            ArgumentError: The budget is "slurm" outside a Slurm job.
         """
         if self.seconds is not None:
             return started + self.seconds

@@ -50,7 +50,7 @@ class PlannedGroup:
     pattern: str
     peak: float
     schedule: str | None
-    """The text of its own schedule; None for that of the run."""
+    """The text of its schedule; None if it follows the schedule of the run."""
     curve: Array | None = field(compare=False, repr=False)
 
 

@@ -254,7 +254,7 @@ class StepUnits:
     """The effective batch: on all processes, over all accumulated batches."""
     tokens_per_step: float | None = None
     count_tokens: Callable[[], float] | None = None
-    """Returns `tokens_per_step` if a duration needs it. Its ValueError says why there is none, with a remedy."""
+    """Returns `tokens_per_step` if a duration needs it. Its ValueError says why it is unknown, with a remedy."""
 
     def __post_init__(self) -> None:
         for name, value in [*vars(self).items()]:

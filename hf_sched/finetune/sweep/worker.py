@@ -99,7 +99,7 @@ class Worker:
 
     @classmethod
     def join(cls, storage: optuna.storages.BaseStorage, recipe: Recipe, **others: Any) -> Worker:
-        """Join the study of the recipe's metric in a storage, which is created if there is none."""
+        """Join the study of the recipe's metric in a storage, and create the study if it does not exist."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
             storage=storage,
