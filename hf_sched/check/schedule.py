@@ -47,7 +47,8 @@ def check_schedule(subject: Subject) -> Iterator[Finding]:
     try:
         name, arguments = schedule_text.read(subject.get("lr_scheduler_type"), written)
     except ArgumentError as error:
-        yield subject.error("lr_scheduler_type", str(error))
+        key = "lr_scheduler_type"
+        yield subject.rejected(error) if error.name == key else subject.error(key, str(error))
         return
     length = _find_length(subject, name, arguments)
     yield from _check_warmup(subject, length, name)
