@@ -55,7 +55,7 @@ class TimeBudget:
         """Read a duration, a time of the clock after `now` (a Unix time), or "slurm".
 
         Raises:
-            ArgumentError: The value is none of them, or the time is in the past.
+            ArgumentError: The value has another form, or the time is in the past.
         """
         name, allowed = "time_budget", f'{TimeReader.allowed}, a time ("18:00", "2026-11-28 18:00") or "slurm"'
         text = str(value) if isinstance(value, (str, date)) else ""  # YAML reads a date with a time as one

@@ -53,7 +53,7 @@ class KillAfter(TrainerCallback):
 
 
 class Evaluating(Trainer):
-    """Evaluates on some of its own rows."""
+    """Evaluates on a part of the training rows."""
 
     def __init__(self, *args, train_dataset, **given):
         super().__init__(*args, train_dataset=train_dataset, eval_dataset=train_dataset[:4], **given)
